@@ -1,0 +1,148 @@
+"""The fields that every run has, with their defaults, in one place.
+
+A config is a plain `ml_collections.ConfigDict`; loading one imports neither
+jax nor data. Every other file here starts from `base()` and changes what its
+experiment changes. Fields that a run does not know are refused by name.
+"""
+
+import ml_collections
+
+
+def source(**changes):
+  """One stream of text: `config.data.sources.NAME = source(path=...)`."""
+  fields = ml_collections.ConfigDict(
+    dict(
+      # A file or a folder (searched recursively, in sorted order).
+      path='',
+      # 'text', 'jsonl', or 'auto': by the file's ending.
+      kind='auto',
+      # How a text file is cut into documents: 'blank_line', 'line', 'file',
+      # or 'heading' (a line that matches `heading` starts a document).
+      cut='blank_line',
+      heading=r'^ = [^=].* = $',
+      # The JSONL field that holds the text.
+      field='text',
+      # Share of the training tokens; the shares of all sources sum to 1.
+      proportion=1.0,
+      # Share of the documents that is held out, chosen by their hash.
+      holdout=0.0,
+      # Nested subsets: the first documents in the seeded order; 0 is all.
+      max_documents=0,
+      max_bytes=0,
+      # 'fail', or 'skip': count and report what cannot be read.
+      on_bad_record='fail',
+    )
+  )
+  fields.update(changes)
+  return fields
+
+
+def perplexity(**changes):
+  """An evaluator: perplexity and bits per byte of one text set."""
+  fields = ml_collections.ConfigDict(
+    dict(
+      # A source's name (its held-out documents) or '' to read `path`.
+      source='',
+      path='',
+      kind='auto',
+      cut='blank_line',
+      heading=r'^ = [^=].* = $',
+      field='text',
+      # Documents scored: the first ones in the seeded order; 0 is all.
+      limit=0,
+      # Window of the rolling log-likelihood; 0 is the training length.
+      max_len=0,
+      every=0,
+      at_start=True,
+      at_end=True,
+    )
+  )
+  fields.update(changes)
+  return fields
+
+
+def base():
+  """The defaults of every run."""
+  config = ml_collections.ConfigDict()
+  config.seed = 0
+
+  # Where the weights come from: a checkpoint, a workdir, a Hugging Face
+  # folder, or '' for random weights of the shape under `model`.
+  config.init_from = ''
+  # A SentencePiece .model, a tokenizer.json, a folder with either, or 'bytes';
+  # '' is the tokenizer that came with init_from; 'train' trains one on the
+  # run's own sources with `tokenizer_vocab_size` pieces.
+  config.tokenizer = ''
+  config.tokenizer_vocab_size = 0
+
+  # The shape of a model that starts from random weights.
+  config.model = dict(
+    preset='',  # a name in lbe.models.llama.PRESETS, or the numbers below
+    dim=0,
+    num_layers=0,
+    num_heads=0,
+    num_kv_heads=0,
+    head_dim=0,  # 0 is dim / num_heads
+    mlp_dim=0,
+    max_positions=2048,
+    rope_theta=10000.0,
+    norm_eps=1e-5,
+    tied=False,
+    init_std=0.02,
+  )
+  # Rows of the vocabulary are padded to a multiple of this.
+  config.vocab_multiple = 128
+
+  config.execution = dict(
+    compute_dtype='bfloat16',  # or 'float32'
+    scan=True,  # False unrolls the layers: slower to compile
+    remat='none',  # 'none', 'dots', 'full'
+    attention='xla',
+  )
+
+  config.data = dict(
+    sources=ml_collections.ConfigDict(),
+    seq_len=2048,
+    batch_size=128,  # rows of the global batch
+    bos=True,  # a BOS before each document
+    eos=True,  # an EOS behind each document
+    cache_dir='',  # '' is WORKDIR/data
+    num_workers=0,  # processes that tokenize; 0 is one per core
+  )
+
+  # How long: exactly one of these is set.
+  config.budget = dict(steps=0, tokens=0, documents=0, bytes=0)
+
+  config.optim = dict(
+    schedule='cosine',  # 'cosine', 'linear', 'constant', 'wsd'
+    peak_lr=2e-4,
+    warmup_fraction=0.03,
+    final_fraction=0.1,  # of the peak, at the end
+    decay_fraction=0.1,  # of the steps, for 'wsd'
+    b1=0.9,
+    b2=0.95,
+    eps=1e-8,
+    weight_decay=0.1,
+    clip_norm=1.0,
+  )
+
+  # Devices along each axis; one of them may be -1: what is left.
+  config.mesh = dict(data=1, fsdp=-1, context=1, tensor=1)
+  config.num_microbatches = 1
+
+  config.evals = ml_collections.ConfigDict()
+  config.eval_batch_size = 32  # rows
+
+  config.log_every = 10
+  config.checkpoint = dict(
+    every=500,
+    keep=2,
+    keep_best='',  # a metric whose lowest value is kept, as 'eval/zh/bits_per_byte'
+  )
+
+  # At the end: a Hugging Face folder (WORKDIR/hf), and lines that the model
+  # writes to these prompts.
+  config.export_hf = False
+  config.sample_prompts = ()
+  config.sample_max_new_tokens = 64
+  return config

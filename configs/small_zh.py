@@ -1,0 +1,52 @@
+"""Chinese pretraining of any small Hugging Face LLaMA: the real job, small.
+
+  python -m lbe.train --config=configs/small_zh.py --workdir=runs/small_zh \
+    --config.init_from=HF_DIR --config.data.sources.zh.path=ZH_FOLDER \
+    --config.data.sources.en.path=EN_FOLDER
+
+`configs/small_zh.py:replay` mixes in 20% English, `:no_replay` (the default)
+trains on Chinese alone. Where LBE_TEST_DATA names the folder of test data,
+the model and the texts are taken from there unless they are given.
+"""
+
+import os
+
+from configs import common
+
+
+def get_config(variant='no_replay'):
+  if variant not in ('replay', 'no_replay'):
+    raise ValueError(
+      f'small_zh.py:{variant} is unknown; take :replay or :no_replay.'
+    )
+  data = os.environ.get('LBE_TEST_DATA', '')
+  config = common.base()
+  if data:
+    config.init_from = os.path.join(data, 'ckpt_stories260K', 'hf')
+  config.data.sources.zh = common.source(
+    path=os.path.join(data, 'text_zh_niutrans_modern') if data else '',
+    kind='text', holdout=0.01,
+  )
+  english = dict(
+    path=os.path.join(data, 'text_en_wikitext2', 'wiki.test.raw.txt')
+    if data else '',
+    cut='heading',
+  )
+  if variant == 'replay':
+    config.data.sources.zh.proportion = 0.8
+    config.data.sources.en = common.source(proportion=0.2, **english)
+  config.evals.zh = common.perplexity(source='zh', every=100, limit=200)
+  config.evals.en = common.perplexity(
+    path=os.path.join(data, 'text_en_wikitext2', 'wiki.validation.raw.txt')
+    if data else '',
+    cut='heading', every=100, limit=20,
+  )
+  config.execution.compute_dtype = 'float32'
+  config.execution.scan = False
+  config.data.seq_len = 256
+  config.data.batch_size = 16
+  config.budget.steps = 300
+  config.optim.peak_lr = 1e-3
+  config.optim.weight_decay = 0.01
+  config.checkpoint.every = 100
+  return config
