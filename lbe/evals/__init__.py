@@ -1,0 +1,1 @@
+"""Evaluators: each a module, run in the process that trains."""

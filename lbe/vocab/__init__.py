@@ -1,0 +1,1 @@
+"""Tokenizers: loading, exporting, training, extending."""

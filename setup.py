@@ -1,0 +1,63 @@
+"""The package lbe: what it needs, and which extra brings what."""
+
+import pathlib
+import re
+
+import setuptools
+
+HERE = pathlib.Path(__file__).parent
+VERSION = re.search(
+  r"^__version__ = '(.+)'$", (HERE / 'lbe' / '__init__.py').read_text(), re.M
+)[1]
+
+# Lower bounds are the oldest releases that the test suite has been run with.
+REQUIRED = [
+  'absl-py>=2.1',
+  'array_record>=0.8.3; platform_system != "Windows"',
+  'flax>=0.12.8',
+  'grain>=0.2.18',
+  # tensorflow-datasets imports it without asking for it.
+  'importlib_resources>=6.4',
+  'jax>=0.10.2',
+  'ml-collections>=1.1.0',
+  'numpy>=2.1',
+  'optax>=0.2.8',
+  'orbax-checkpoint>=0.12.8',
+  'safetensors>=0.7',
+  'sentencepiece>=0.2.1',
+  'tensorboardX>=2.6.4',
+  'tensorflow-datasets>=4.9.10',
+  'tokenizers>=0.22',
+  'tqdm>=4.67',
+]
+# transformers and torch are the other side of conversion and of its proofs.
+HF = ['torch>=2.8', 'transformers>=5.0']
+
+setuptools.setup(
+  name='lbe',
+  version=VERSION,
+  description='Carry LLaMA into other languages, in JAX',
+  long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
+  long_description_content_type='text/markdown',
+  python_requires='>=3.11',
+  packages=setuptools.find_packages(include=['lbe', 'lbe.*']),
+  package_data={'lbe.data': ['sample/*.txt']},
+  install_requires=REQUIRED,
+  extras_require={
+    'cuda': ['jax[cuda13]'],
+    # For NVIDIA drivers older than 580.
+    'cuda12': ['jax[cuda12]'],
+    'tpu': ['jax[tpu]'],
+    'hf': HF,
+    'test': [
+      'lm-eval>=0.4.13',
+      'psutil>=6.0',
+      'pytest>=8.4',
+      'pytest-xdist>=3.8',
+      'ruff>=0.14',
+      # The version is pinned because parity with it is tested to the bit.
+      'torch==2.13.0',
+      'transformers>=5.0',
+    ],
+  },
+)
