@@ -1,5 +1,6 @@
 """What every test gets: eight CPU devices, and the folder of real data."""
 
+import ast
 import os
 import pathlib
 
@@ -33,3 +34,19 @@ def test_data() -> pathlib.Path:
       pytest.fail(f'LBE_REQUIRE_TEST_DATA=1, but {reason}', pytrace=False)
     pytest.skip(reason)
   return path.resolve()
+
+
+def imports(path: pathlib.Path) -> list[str]:
+  """The modules that a Python file imports, wherever it does so."""
+  names = []
+  for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+    if isinstance(node, ast.ImportFrom):
+      ours = node.module.split('.')[0] == 'lbe'
+      names += (
+        [f'{node.module}.{alias.name}' for alias in node.names]
+        if ours
+        else [node.module.split('.')[0]]
+      )
+    elif isinstance(node, ast.Import):
+      names += [alias.name for alias in node.names]
+  return names
