@@ -33,6 +33,7 @@ def source(**changes):
       on_bad_record='fail',
     )
   )
+  fields.lock()
   fields.update(changes)
   return fields
 
@@ -57,6 +58,7 @@ def perplexity(**changes):
       at_end=True,
     )
   )
+  fields.lock()
   fields.update(changes)
   return fields
 
@@ -110,8 +112,16 @@ def base():
     num_workers=0,  # processes that tokenize; 0 is one per core
   )
 
-  # How long: exactly one of these is set.
-  config.budget = dict(steps=0, tokens=0, documents=0, bytes=0)
+  # How long: exactly one of the numbers is set. Documents, bytes and epochs
+  # count the text of the source named in `of`, or of all together where ''.
+  config.budget = dict(
+    steps=0,
+    tokens=0,
+    documents=0,
+    bytes=0,
+    epochs=0.0,
+    of='',
+  )
 
   config.optim = dict(
     schedule='cosine',  # 'cosine', 'linear', 'constant', 'wsd'
@@ -137,7 +147,9 @@ def base():
   config.checkpoint = dict(
     every=500,
     keep=2,
-    keep_best='',  # a metric whose lowest value is kept, as 'eval/zh/bits_per_byte'
+    # The checkpoint with the lowest value of a metric is kept as well, as
+    # 'eval/zh/bits_per_byte'.
+    keep_best='',
   )
 
   # At the end: a Hugging Face folder (WORKDIR/hf), and lines that the model
@@ -145,4 +157,9 @@ def base():
   config.export_hf = False
   config.sample_prompts = ()
   config.sample_max_new_tokens = 64
+
+  # A misspelt field is refused, here and on the command line.
+  config.lock()
+  config.data.sources.unlock()
+  config.evals.unlock()
   return config

@@ -14,7 +14,9 @@ from configs import common
 
 SAMPLE = os.path.join(
   os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
-  'lbe', 'data', 'sample',
+  'lbe',
+  'data',
+  'sample',
 )
 
 
@@ -23,14 +25,21 @@ def get_config():
   config.tokenizer = 'train'
   config.tokenizer_vocab_size = 2000
   config.model.update(
-    dim=128, num_layers=4, num_heads=4, num_kv_heads=2, mlp_dim=352,
-    max_positions=256, tied=True,
+    dim=128,
+    num_layers=4,
+    num_heads=4,
+    num_kv_heads=2,
+    mlp_dim=352,
+    max_positions=256,
+    tied=True,
   )
   config.execution.compute_dtype = 'float32'
   config.execution.scan = False
   for name in ('en', 'zh'):
     config.data.sources[name] = common.source(
-      path=os.path.join(SAMPLE, f'{name}.txt'), proportion=0.5, holdout=0.1,
+      path=os.path.join(SAMPLE, f'{name}.txt'),
+      proportion=0.5,
+      holdout=0.1,
     )
     config.evals[name] = common.perplexity(source=name, every=50)
   config.data.seq_len = 128

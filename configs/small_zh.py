@@ -25,11 +25,13 @@ def get_config(variant='no_replay'):
     config.init_from = os.path.join(data, 'ckpt_stories260K', 'hf')
   config.data.sources.zh = common.source(
     path=os.path.join(data, 'text_zh_niutrans_modern') if data else '',
-    kind='text', holdout=0.01,
+    kind='text',
+    holdout=0.01,
   )
   english = dict(
     path=os.path.join(data, 'text_en_wikitext2', 'wiki.test.raw.txt')
-    if data else '',
+    if data
+    else '',
     cut='heading',
   )
   if variant == 'replay':
@@ -38,8 +40,11 @@ def get_config(variant='no_replay'):
   config.evals.zh = common.perplexity(source='zh', every=100, limit=200)
   config.evals.en = common.perplexity(
     path=os.path.join(data, 'text_en_wikitext2', 'wiki.validation.raw.txt')
-    if data else '',
-    cut='heading', every=100, limit=20,
+    if data
+    else '',
+    cut='heading',
+    every=100,
+    limit=20,
   )
   config.execution.compute_dtype = 'float32'
   config.execution.scan = False

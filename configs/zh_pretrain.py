@@ -32,22 +32,27 @@ def get_config(scale='1m'):
     )
   config = common.base()
   config.data.sources.zh = common.source(
-    path='', proportion=0.8, holdout=0.001, max_documents=SCALES[scale],
+    path='',
+    proportion=0.8,
+    holdout=0.001,
+    max_documents=SCALES[scale],
   )
   config.data.sources.en = common.source(
-    path='', proportion=0.2, holdout=0.001,
+    path='',
+    proportion=0.2,
+    holdout=0.001,
   )
   for name in ('zh', 'en'):
     config.evals[name] = common.perplexity(
-      source=name, every=200, limit=1000,
+      source=name,
+      every=200,
+      limit=1000,
     )
   config.data.seq_len = 2048  # LLaMA-1's context
   config.data.batch_size = 128  # 262,144 tokens
   # Each Chinese document once.
-  if SCALES[scale]:
-    config.budget.documents = SCALES[scale]
-  else:
-    config.budget.tokens = 10_000_000_000
+  config.budget.epochs = 1.0
+  config.budget.of = 'zh'
   config.execution.remat = 'full'
   # LLaMA-1's AdamW and clipping (arXiv 2302.13971, section 2.2) at a tenth of
   # its rate, as the run starts from trained weights.

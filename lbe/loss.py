@@ -1,0 +1,69 @@
+"""Cross entropy over the vocabulary in chunks; sums, never means."""
+
+import jax
+import jax.numpy as jnp
+
+# Positions of a chunk; its logits are the largest array of the loss.
+CHUNK = 1024
+
+
+def _nll(x_CD, head_DV, targets_C, vocab_size):
+  """float32 negative log-likelihood [C] in nats."""
+  logits_CV = jnp.einsum(
+    'CD,DV->CV',
+    x_CD,
+    head_DV.astype(x_CD.dtype),
+    preferred_element_type=jnp.float32,
+  )
+  column = jax.lax.broadcasted_iota(jnp.int32, logits_CV.shape, 1)
+  logits_CV = jnp.where(column < vocab_size, logits_CV, -1e30)
+  target_C = jnp.take_along_axis(logits_CV, targets_C[:, None], axis=1)[:, 0]
+  return jax.nn.logsumexp(logits_CV, axis=1) - target_C
+
+
+def per_token(x_BTD, head_DV, targets_BT, *, vocab_size, chunk=CHUNK):
+  """float32 [B, T] negative log-likelihood in nats of every target.
+
+  The logits exist for `chunk` positions of each row group at a time, forward
+  and backward. Columns from `vocab_size` on are padding and hold no mass.
+  """
+  B, T, D = x_BTD.shape
+  size = max(1, min(T, chunk // B))
+  while T % size:
+    size -= 1
+  num = T // size
+
+  @jax.checkpoint
+  def body(x_BCD, targets_BC):
+    nll_C = _nll(
+      x_BCD.reshape(B * size, D),
+      head_DV,
+      targets_BC.reshape(B * size),
+      vocab_size,
+    )
+    return nll_C.reshape(B, size)
+
+  if num == 1:
+    return body(x_BTD, targets_BT)
+  nll_XBC = jax.lax.map(
+    lambda xs: body(*xs),
+    (
+      jnp.moveaxis(x_BTD.reshape(B, num, size, D), 1, 0),
+      jnp.moveaxis(targets_BT.reshape(B, num, size), 1, 0),
+    ),
+  )
+  return jnp.moveaxis(nll_XBC, 0, 1).reshape(B, T)
+
+
+def sums(x_BTD, head_DV, targets_BT, weights_BT, *, vocab_size, chunk=CHUNK):
+  """dict(loss_sum in nats, weight_sum), float32 scalars.
+
+  Divide once, over everything that was summed: microbatches, hosts, sources.
+  """
+  nll_BT = per_token(
+    x_BTD, head_DV, targets_BT, vocab_size=vocab_size, chunk=chunk
+  )
+  weights_BT = weights_BT.astype(jnp.float32)
+  return dict(
+    loss_sum=jnp.sum(nll_BT * weights_BT), weight_sum=jnp.sum(weights_BT)
+  )

@@ -1,0 +1,470 @@
+"""LLaMA 1, 2, 3, 3.1 and 3.2 in flax.nnx: shapes, names, forward pass.
+
+nnx builds and names the weights; everything that runs takes the plain
+dictionary. Layers are stacked `[L, ...]` and scanned or unrolled.
+"""
+
+import dataclasses
+import functools
+import math
+import zlib
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from lbe.models import attention
+
+# ------------------------------------------------------------ architecture
+
+
+@dataclasses.dataclass(frozen=True)
+class RopeScaling:
+  """RoPE scaling of the type that Hugging Face calls "llama3"."""
+
+  factor: float
+  low_freq_factor: float
+  high_freq_factor: float
+  original_max_positions: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """The architecture, and nothing else; special ids are the tokenizer's."""
+
+  vocab_size: int
+  dim: int
+  num_layers: int
+  num_heads: int
+  num_kv_heads: int
+  head_dim: int
+  mlp_dim: int
+  max_positions: int = 2048
+  rope_theta: float = 10000.0
+  rope_scaling: RopeScaling | None = None
+  norm_eps: float = 1e-5
+  tied: bool = False
+  vocab_multiple: int = 128
+  init_std: float = 0.02
+
+  @property
+  def padded_vocab_size(self):
+    """Rows of the vocabulary in memory, a multiple of `vocab_multiple`."""
+    return -(-self.vocab_size // self.vocab_multiple) * self.vocab_multiple
+
+  def to_json(self):
+    return dataclasses.asdict(self)
+
+  @classmethod
+  def from_json(cls, fields):
+    """The inverse of `to_json`; ValueError for a field it does not know."""
+    known = {field.name for field in dataclasses.fields(cls)}
+    unknown = sorted(fields.keys() - known)
+    if unknown:
+      raise ValueError(
+        f'the model config has a field {unknown[0]!r} that this version does '
+        f'not know (it knows {", ".join(sorted(known))}); use a newer lbe.'
+      )
+    scaling = fields.get('rope_scaling')
+    return cls(
+      **{**fields, 'rope_scaling': scaling and RopeScaling(**scaling)}
+    )
+
+
+def _preset(D, L, N, K, F, V, positions, theta=1e4, eps=1e-5, **more):
+  return Config(
+    vocab_size=V,
+    dim=D,
+    num_layers=L,
+    num_heads=N,
+    num_kv_heads=K,
+    head_dim=D // N,
+    mlp_dim=F,
+    max_positions=positions,
+    rope_theta=theta,
+    norm_eps=eps,
+    **more,
+  )
+
+
+_31 = RopeScaling(8.0, 1.0, 4.0, 8192)
+_32 = RopeScaling(32.0, 1.0, 4.0, 8192)
+# Sizes from the LLaMA papers and the published config.json files.
+PRESETS = {
+  'llama_7b': _preset(4096, 32, 32, 32, 11008, 32000, 2048, eps=1e-6),
+  'llama_13b': _preset(5120, 40, 40, 40, 13824, 32000, 2048, eps=1e-6),
+  'llama_33b': _preset(6656, 60, 52, 52, 17920, 32000, 2048, eps=1e-6),
+  'llama_65b': _preset(8192, 80, 64, 64, 22016, 32000, 2048),
+  'llama2_7b': _preset(4096, 32, 32, 32, 11008, 32000, 4096),
+  'llama2_13b': _preset(5120, 40, 40, 40, 13824, 32000, 4096),
+  'llama2_70b': _preset(8192, 80, 64, 8, 28672, 32000, 4096),
+  'llama3_8b': _preset(4096, 32, 32, 8, 14336, 128256, 8192, 5e5),
+  'llama3_70b': _preset(8192, 80, 64, 8, 28672, 128256, 8192, 5e5),
+  'llama31_8b': _preset(
+    4096, 32, 32, 8, 14336, 128256, 131072, 5e5, rope_scaling=_31
+  ),
+  'llama31_70b': _preset(
+    8192, 80, 64, 8, 28672, 128256, 131072, 5e5, rope_scaling=_31
+  ),
+  'llama31_405b': _preset(
+    16384, 126, 128, 8, 53248, 128256, 131072, 5e5, rope_scaling=_31
+  ),
+  'llama32_1b': _preset(
+    2048, 16, 32, 8, 8192, 128256, 131072, 5e5, rope_scaling=_32, tied=True
+  ),
+  'llama32_3b': _preset(
+    3072, 28, 24, 8, 8192, 128256, 131072, 5e5, rope_scaling=_32, tied=True
+  ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Execution:
+  """How the forward pass runs; only `compute_dtype` decides numbers."""
+
+  compute_dtype: str = 'bfloat16'
+  scan: bool = True
+  remat: str = 'none'
+  attention: str = 'xla'
+
+  def __post_init__(self):
+    for name, value, known in (
+      ('compute_dtype', self.compute_dtype, ('bfloat16', 'float32')),
+      ('remat', self.remat, tuple(_REMAT)),
+      ('attention', self.attention, ('xla',)),
+    ):
+      if value not in known:
+        raise ValueError(
+          f'execution.{name}={value!r} is unknown; take one of '
+          f'{", ".join(known)}.'
+        )
+
+
+_REMAT = {
+  'none': None,
+  'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  'full': jax.checkpoint_policies.nothing_saveable,
+}
+
+# ----------------------------------------------------------------- weights
+
+
+@dataclasses.dataclass(frozen=True)
+class _Weight:
+  shape: tuple
+  dims: tuple
+  init: str  # 'normal' or 'ones'
+
+
+def _weights(c):
+  """Every weight of the model once: its shape, its logical dims, its start."""
+  L, D, N, K, H = (
+    c.num_layers,
+    c.dim,
+    c.num_heads,
+    c.num_kv_heads,
+    c.head_dim,
+  )
+  F, V = c.mlp_dim, c.padded_vocab_size
+
+  def w(dims, *shape, init='normal'):
+    return _Weight(shape, tuple(dims.split()), init)
+
+  result = {
+    'embed_VD': w('vocab embed', V, D),
+    'layers': {
+      'attn_norm_LD': w('layers norm', L, D, init='ones'),
+      'q_LDNH': w('layers embed heads head', L, D, N, H),
+      'k_LDKH': w('layers embed kv_heads head', L, D, K, H),
+      'v_LDKH': w('layers embed kv_heads head', L, D, K, H),
+      'o_LNHD': w('layers heads head embed', L, N, H, D),
+      'mlp_norm_LD': w('layers norm', L, D, init='ones'),
+      'gate_LDF': w('layers embed mlp', L, D, F),
+      'up_LDF': w('layers embed mlp', L, D, F),
+      'down_LFD': w('layers mlp embed', L, F, D),
+    },
+    'final_norm_D': w('norm', D, init='ones'),
+  }
+  if not c.tied:
+    result['head_DV'] = w('embed vocab', D, V)
+  return result
+
+
+def _is_weight(x):
+  return isinstance(x, _Weight)
+
+
+class Llama(nnx.Module):
+  """The module tree: one `nnx.Param` a weight, under the names of `dims`."""
+
+  def __init__(self, c, *, rngs):
+    def make(name, weight):
+      if weight.init == 'ones':
+        return nnx.Param(jnp.ones(weight.shape, jnp.float32))
+      key = jax.random.fold_in(rngs.params(), zlib.crc32(name.encode()))
+      x = c.init_std * jax.random.normal(key, weight.shape, jnp.float32)
+      # Padding rows are zero; what the real rows get is independent of them.
+      for axis, dim in enumerate(weight.dims):
+        if dim == 'vocab':
+          row = jax.lax.broadcasted_iota(jnp.int32, x.shape, axis)
+          x = jnp.where(row < c.vocab_size, x, 0.0)
+      return nnx.Param(x)
+
+    weights = _weights(c)
+    self.layers = nnx.Module()
+    for name, weight in weights.pop('layers').items():
+      setattr(self.layers, name, make(name, weight))
+    for name, weight in weights.items():
+      setattr(self, name, make(name, weight))
+
+
+class _OneKey:
+  """Every weight folds its name into the same key, whatever the order."""
+
+  def __init__(self, key):
+    self._key = key
+
+  def params(self):
+    return self._key
+
+
+def init(c, key):
+  """Random float32 parameters; each weight's key is made from its name."""
+  return nnx.to_pure_dict(nnx.state(Llama(c, rngs=_OneKey(key))))
+
+
+def shapes(c, *, dtype='float32'):
+  """The parameter tree as ShapeDtypeStructs of `dtype`."""
+  tree = jax.eval_shape(functools.partial(init, c), jax.random.key(0))
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, jnp.dtype(dtype)), tree
+  )
+
+
+def dims(c):
+  """The parameter tree as tuples of logical dim names."""
+  return jax.tree.map(lambda w: w.dims, _weights(c), is_leaf=_is_weight)
+
+
+def num_params(c):
+  """Parameters without the padding rows of the vocabulary."""
+  exact = dataclasses.replace(c, vocab_multiple=1)
+  return sum(
+    math.prod(w.shape)
+    for w in jax.tree.leaves(_weights(exact), is_leaf=_is_weight)
+  )
+
+
+# ------------------------------------------------------------ forward pass
+
+
+def rms_norm(x_BTD, scale_D, eps):
+  """RMSNorm in float32, back in x's dtype before the scale, as the source."""
+  x32_BTD = x_BTD.astype(jnp.float32)
+  mean_BT1 = jnp.mean(x32_BTD**2, axis=-1, keepdims=True)
+  normed_BTD = (x32_BTD * jax.lax.rsqrt(mean_BT1 + eps)).astype(x_BTD.dtype)
+  return scale_D.astype(x_BTD.dtype) * normed_BTD
+
+
+def rope_frequencies(c):
+  """float32 [H / 2] angles per position, scaled as llama3 where asked."""
+  exponent = jnp.arange(0, c.head_dim, 2, dtype=jnp.float32) / c.head_dim
+  frequency = 1.0 / (c.rope_theta**exponent)
+  s = c.rope_scaling
+  if s is None:
+    return frequency
+  wavelength = 2 * math.pi / frequency
+  longest = s.original_max_positions / s.low_freq_factor
+  shortest = s.original_max_positions / s.high_freq_factor
+  smooth = (s.original_max_positions / wavelength - s.low_freq_factor) / (
+    s.high_freq_factor - s.low_freq_factor
+  )
+  between = (1 - smooth) * frequency / s.factor + smooth * frequency
+  return jnp.where(
+    wavelength < shortest,
+    frequency,
+    jnp.where(wavelength > longest, frequency / s.factor, between),
+  )
+
+
+def rope_tables(c, positions_BT):
+  """float32 (cos, sin), each [B, T, H / 2]."""
+  angles = positions_BT[..., None].astype(jnp.float32) * rope_frequencies(c)
+  return jnp.cos(angles), jnp.sin(angles)
+
+
+def rope(x_BTNH, tables):
+  """Rotates the halves of each head, as Hugging Face stores q and k."""
+  cos, sin = (t[:, :, None, :] for t in tables)
+  a, b = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
+  turned = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+  return turned.astype(x_BTNH.dtype)
+
+
+def _layer(c, w, x_BTD, tables, attend, constrain):
+  """One decoder layer; `attend(q, k, v)` returns [B, T, N, H]."""
+  dtype = x_BTD.dtype
+  w = {name: value.astype(dtype) for name, value in w.items()}
+  residual = ('batch', 'position', None)
+  heads = ('batch', 'position', 'heads', None)
+  kv_heads = ('batch', 'position', 'kv_heads', None)
+
+  y_BTD = rms_norm(x_BTD, w['attn_norm_LD'], c.norm_eps)
+  q_BTNH = jnp.einsum('BTD,DNH->BTNH', y_BTD, w['q_LDNH'])
+  k_BTKH = jnp.einsum('BTD,DKH->BTKH', y_BTD, w['k_LDKH'])
+  v_BTKH = jnp.einsum('BTD,DKH->BTKH', y_BTD, w['v_LDKH'])
+  q_BTNH = constrain(rope(q_BTNH, tables), heads)
+  k_BTKH = constrain(rope(k_BTKH, tables), kv_heads)
+  v_BTKH = constrain(v_BTKH, kv_heads)
+  out_BTNH = attend(q_BTNH, k_BTKH, v_BTKH)
+  x_BTD += jnp.einsum('BTNH,NHD->BTD', out_BTNH, w['o_LNHD'])
+  x_BTD = constrain(x_BTD, residual)
+
+  y_BTD = rms_norm(x_BTD, w['mlp_norm_LD'], c.norm_eps)
+  gate_BTF = jnp.einsum('BTD,DF->BTF', y_BTD, w['gate_LDF'])
+  up_BTF = jnp.einsum('BTD,DF->BTF', y_BTD, w['up_LDF'])
+  hidden_BTF = constrain(
+    jax.nn.silu(gate_BTF) * up_BTF, ('batch', 'position', 'mlp')
+  )
+  x_BTD += jnp.einsum('BTF,FD->BTD', hidden_BTF, w['down_LFD'])
+  return constrain(x_BTD, residual)
+
+
+def _embed(params, ids_BT, execution):
+  return params['embed_VD'].astype(execution.compute_dtype)[ids_BT]
+
+
+def _slice(layers, i):
+  return {name: w_L[i] for name, w_L in layers.items()}
+
+
+def hidden(
+  params,
+  c,
+  ids_BT,
+  *,
+  positions_BT,
+  segments_BT,
+  execution,
+  constrain=lambda x, dims: x,
+):
+  """The states behind the final norm, [B, T, D] in the compute dtype.
+
+  Positions count from 0 inside each segment; segment 0 is padding.
+  """
+  tables = rope_tables(c, positions_BT)
+  attend = functools.partial(
+    attention.attend,
+    q_positions_BT=positions_BT,
+    kv_positions_BS=positions_BT,
+    q_segments_BT=segments_BT,
+    kv_segments_BS=segments_BT,
+    implementation=execution.attention,
+  )
+
+  def layer(x_BTD, w):
+    return _layer(c, w, x_BTD, tables, attend, constrain)
+
+  if execution.remat != 'none':
+    layer = jax.checkpoint(
+      layer,
+      policy=_REMAT[execution.remat],
+      # Inside a scan XLA cannot undo the recomputation anyway.
+      prevent_cse=not execution.scan,
+    )
+  x_BTD = constrain(
+    _embed(params, ids_BT, execution), ('batch', 'position', None)
+  )
+  if execution.scan:
+    x_BTD, _ = jax.lax.scan(
+      lambda x, w: (layer(x, w), None), x_BTD, params['layers']
+    )
+  else:
+    for i in range(c.num_layers):
+      x_BTD = layer(x_BTD, _slice(params['layers'], i))
+  return rms_norm(x_BTD, params['final_norm_D'], c.norm_eps)
+
+
+def head_DV(params, c):
+  """The output matrix [D, V padded]; the embedding's transpose where tied."""
+  return params['embed_VD'].T if c.tied else params['head_DV']
+
+
+def mask_padding(logits, vocab_size):
+  """Logits with the padding columns at -1e30, so that none is ever chosen."""
+  column = jax.lax.broadcasted_iota(
+    jnp.int32, logits.shape, logits.ndim - 1
+  )
+  return jnp.where(column < vocab_size, logits, -1e30)
+
+
+def logits(params, c, x_BTD):
+  """float32 [B, T, V padded] logits of the states that `hidden` gives."""
+  logits_BTV = jnp.einsum(
+    'BTD,DV->BTV',
+    x_BTD,
+    head_DV(params, c).astype(x_BTD.dtype),
+    preferred_element_type=jnp.float32,
+  )
+  return mask_padding(logits_BTV, c.vocab_size)
+
+
+# ------------------------------------------------------------------- cache
+
+
+def init_cache(c, *, num_rows, max_len, dtype):
+  """Empty keys and values of `num_rows` rows, slot p for position p."""
+  shape = (c.num_layers, num_rows, max_len, c.num_kv_heads, c.head_dim)
+  return {
+    'k_LBSKH': jnp.zeros(shape, dtype),
+    'v_LBSKH': jnp.zeros(shape, dtype),
+  }
+
+
+def hidden_cached(params, c, ids_BT, *, positions_BT, cache, execution):
+  """Like `hidden` for rows of one document whose past is in the cache.
+
+  Writes keys and values of position p into slot p, then attends to every slot
+  up to the own position. Serves prefill (T tokens) and decoding (T = 1).
+  Positions of the slots up to a row's newest one must have been written.
+  Returns ([B, T, D] states, the cache).
+  """
+  B, T = ids_BT.shape
+  S = cache['k_LBSKH'].shape[2]
+  tables = rope_tables(c, positions_BT)
+  slots_BS = jnp.broadcast_to(jnp.arange(S, dtype=jnp.int32), (B, S))
+  rows_B1 = jnp.arange(B)[:, None]
+
+  def layer(x_BTD, w, k_BSKH, v_BSKH):
+    written = []
+
+    def attend(q_BTNH, k_BTKH, v_BTKH):
+      k = k_BSKH.at[rows_B1, positions_BT].set(k_BTKH.astype(k_BSKH.dtype))
+      v = v_BSKH.at[rows_B1, positions_BT].set(v_BTKH.astype(v_BSKH.dtype))
+      written.extend((k, v))
+      return attention.attend(
+        q_BTNH,
+        k,
+        v,
+        q_positions_BT=positions_BT,
+        kv_positions_BS=slots_BS,
+        q_segments_BT=jnp.ones((B, T), jnp.int32),
+        kv_segments_BS=jnp.ones((B, S), jnp.int32),
+        implementation='xla',
+      )
+
+    x_BTD = _layer(c, w, x_BTD, tables, attend, lambda x, dims: x)
+    return x_BTD, *written
+
+  def body(x_BTD, per_layer):
+    w, k, v = per_layer
+    x_BTD, k, v = layer(x_BTD, w, k, v)
+    return x_BTD, (k, v)
+
+  x_BTD, (k_LBSKH, v_LBSKH) = jax.lax.scan(
+    body,
+    _embed(params, ids_BT, execution),
+    (params['layers'], cache['k_LBSKH'], cache['v_LBSKH']),
+  )
+  x_BTD = rms_norm(x_BTD, params['final_norm_D'], c.norm_eps)
+  return x_BTD, {'k_LBSKH': k_LBSKH, 'v_LBSKH': v_LBSKH}

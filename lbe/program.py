@@ -1,0 +1,70 @@
+"""How every program starts: its flags, its hosts, and errors said plainly."""
+
+import sys
+
+import jax
+from absl import app
+from absl import flags
+
+_DISTRIBUTED = flags.DEFINE_bool(
+  'distributed',
+  False,
+  'Join the other processes of this run through jax.distributed, found from '
+  'the environment (Cloud TPU, SLURM) or from the three flags below.',
+)
+_COORDINATOR = flags.DEFINE_string(
+  'coordinator_address', None, 'HOST:PORT of process 0.'
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+  'num_processes', None, 'How many processes the run has.'
+)
+_PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which one this is.')
+
+
+def join_hosts():
+  """Starts jax.distributed where the flags ask for it; call it first."""
+  given = [_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value]
+  if any(x is not None for x in given):
+    if any(x is None for x in given):
+      raise ValueError(
+        'coordinator_address, num_processes and process_id go together; '
+        f'given were {given}.'
+      )
+    jax.distributed.initialize(*given)
+  elif _DISTRIBUTED.value:
+    jax.distributed.initialize()
+
+
+def run(main):
+  """Runs `main(argv)`; a user's error ends it with one message, status 1.
+
+  Set --traceback to see where it came from.
+  """
+
+  def guarded(argv):
+    try:
+      main(argv)
+    except (ValueError, FileNotFoundError) as error:
+      if _TRACEBACK.value:
+        raise
+      print(f'error: {error}', file=sys.stderr, flush=True)
+      sys.exit(1)
+
+  def parse(argv):
+    try:
+      return app.parse_flags_with_usage(argv)
+    except (AttributeError, KeyError, ValueError, FileNotFoundError) as error:
+      # ml_collections puts the nearest known field behind its message.
+      print(
+        f'error: in the config or its overrides: {error.args[0]}',
+        file=sys.stderr,
+        flush=True,
+      )
+      sys.exit(1)
+
+  app.run(guarded, flags_parser=parse)
+
+
+_TRACEBACK = flags.DEFINE_bool(
+  'traceback', False, 'Show the Python traceback of an error.'
+)

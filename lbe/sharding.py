@@ -1,0 +1,172 @@
+"""One table from logical dims to mesh axes; meshes, shardings, and checks."""
+
+import math
+
+import jax
+from jax.experimental import mesh_utils
+from jax.sharding import AxisType
+from jax.sharding import Mesh
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec
+import numpy as np
+
+AXES = ('data', 'fsdp', 'context', 'tensor')
+
+RULES = {
+  'batch': ('data', 'fsdp'),
+  'position': 'context',
+  'embed': 'fsdp',
+  'vocab': 'tensor',
+  'heads': 'tensor',
+  'kv_heads': 'tensor',
+  'mlp': 'tensor',
+  'layers': None,
+  'head': None,
+  'norm': None,
+  None: None,
+}
+
+
+def spec(dims):
+  """The PartitionSpec of an array whose dims have these logical names."""
+  return PartitionSpec(*(RULES[dim] for dim in dims))
+
+
+def shardings(mesh, dims_tree):
+  """A tree of logical dims as a tree of NamedShardings."""
+  return jax.tree.map(
+    lambda dims: NamedSharding(mesh, spec(dims)),
+    dims_tree,
+    is_leaf=lambda x: isinstance(x, tuple),
+  )
+
+
+def constrain(mesh):
+  """A function (x, dims) that places an activation by its logical dims."""
+
+  def place(x, dims):
+    return jax.lax.with_sharding_constraint(
+      x, NamedSharding(mesh, spec(dims))
+    )
+
+  return place
+
+
+def make_mesh(shape, *, devices=None):
+  """A mesh over all devices; one axis may be -1, which takes what is left.
+
+  Several slices are laid along `data`, then `fsdp`: only these cross the
+  slower network. Raises ValueError where the axes do not fill the devices.
+  """
+  devices = jax.devices() if devices is None else devices
+  unknown = [axis for axis in shape if axis not in AXES]
+  if unknown:
+    raise ValueError(
+      f'mesh.{unknown[0]} is no mesh axis; the axes are {", ".join(AXES)}.'
+    )
+  sizes = [shape.get(axis, 1) for axis in AXES]
+  num = len(devices)
+  if sizes.count(-1) > 1 or any(s == 0 or s < -1 for s in sizes):
+    raise ValueError(
+      f'mesh={dict(shape)}: sizes are positive, and at most one is -1.'
+    )
+  known = math.prod(s for s in sizes if s != -1)
+  if (num % known if -1 in sizes else num != known) or known > num:
+    raise ValueError(
+      f'mesh={dict(shape)} asks for {"a multiple of " * (-1 in sizes)}{known} '
+      f'devices, but there are {num}; the product of the axes must be {num}.'
+    )
+  sizes = [num // known if s == -1 else s for s in sizes]
+  types = (AxisType.Auto,) * len(AXES)
+  num_slices = len({getattr(d, 'slice_index', 0) for d in devices})
+  if num_slices > 1:
+    across = [math.gcd(sizes[0], num_slices), 1, 1, 1]
+    across[1] = num_slices // across[0]
+    if sizes[1] % across[1]:
+      raise ValueError(
+        f'mesh={dict(shape)}: data * fsdp must be a multiple of the '
+        f'{num_slices} slices; give data={num_slices}.'
+      )
+    within = [size // a for size, a in zip(sizes, across, strict=True)]
+    grid = mesh_utils.create_hybrid_device_mesh(
+      within, across, devices=devices
+    )
+    return Mesh(grid, AXES, axis_types=types)
+  if devices[0].platform == 'cpu':
+    grid = np.asarray(devices).reshape(sizes)
+  else:
+    grid = mesh_utils.create_device_mesh(sizes, devices=devices)
+  return Mesh(grid, AXES, axis_types=types)
+
+
+def check(
+  mesh,
+  *,
+  num_heads,
+  num_kv_heads,
+  mlp_dim,
+  dim,
+  padded_vocab_size,
+  batch_size,
+  seq_len,
+  num_microbatches,
+):
+  """Raises ValueError where the mesh does not divide the run's dims."""
+  size = dict(mesh.shape)
+  rows = size['data'] * size['fsdp']
+  if num_microbatches < 1 or batch_size % num_microbatches:
+    raise ValueError(
+      f'num_microbatches={num_microbatches} does not divide '
+      f'data.batch_size={batch_size}; take a divisor of it.'
+    )
+  for what, value, axes, divisor, way_out in (
+    (
+      f'data.batch_size / num_microbatches = {batch_size // num_microbatches}'
+      ' rows',
+      batch_size // num_microbatches,
+      'data * fsdp',
+      rows,
+      'take a larger batch, fewer microbatches, or more context or tensor',
+    ),
+    (
+      f'data.seq_len={seq_len}',
+      seq_len,
+      'context',
+      size['context'],
+      'change the length or mesh.context',
+    ),
+    (f'the model width {dim}', dim, 'fsdp', size['fsdp'], 'lower mesh.fsdp'),
+    (
+      f'{num_heads} query heads',
+      num_heads,
+      'tensor',
+      size['tensor'],
+      'lower mesh.tensor',
+    ),
+    (
+      f'{num_kv_heads} key/value heads',
+      num_kv_heads,
+      'tensor',
+      size['tensor'],
+      'lower mesh.tensor',
+    ),
+    (
+      f'the MLP width {mlp_dim}',
+      mlp_dim,
+      'tensor',
+      size['tensor'],
+      'lower mesh.tensor',
+    ),
+    (
+      f'{padded_vocab_size} vocabulary rows',
+      padded_vocab_size,
+      'tensor',
+      size['tensor'],
+      'raise vocab_multiple',
+    ),
+  ):
+    if value % divisor:
+      raise ValueError(
+        f'{what} cannot be divided over mesh axis {axes} = {divisor}; '
+        f'{way_out}.'
+      )

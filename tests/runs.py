@@ -1,0 +1,84 @@
+"""Small real runs for the tests: the programs, started as a person would."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+# quickstart's model and texts, shrunk; bytes need no tokenizer training.
+TINY = (
+  '--config=configs/quickstart.py',
+  '--config.tokenizer=bytes',
+  '--config.model.dim=32',
+  '--config.model.num_layers=2',
+  '--config.model.mlp_dim=64',
+  '--config.data.seq_len=64',
+  '--config.data.batch_size=8',
+  '--config.data.num_workers=1',
+  '--config.evals.en.limit=4',
+  '--config.evals.en.every=0',
+  '--config.evals.en.at_start=False',
+  '--config.evals.zh.limit=4',
+  '--config.evals.zh.every=0',
+  '--config.evals.zh.at_start=False',
+  '--config.log_every=1',
+  '--config.export_hf=False',
+  '--config.sample_prompts=()',
+)
+
+
+def environment(num_devices=1):
+  return {
+    **os.environ,
+    'JAX_PLATFORMS': 'cpu',
+    'XLA_FLAGS': f'--xla_force_host_platform_device_count={num_devices}',
+    'PYTHONUNBUFFERED': '1',
+  }
+
+
+def start(program, *arguments, num_devices=1):
+  return subprocess.Popen(
+    [sys.executable, '-m', f'lbe.{program}', *arguments],
+    cwd=ROOT,
+    env=environment(num_devices),
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+
+
+def run(program, *arguments, num_devices=1, status=0):
+  """What the program printed; fails where it ends otherwise than asked."""
+  process = start(program, *arguments, num_devices=num_devices)
+  output, _ = process.communicate(timeout=300)
+  assert process.returncode == status, output
+  return output
+
+
+def lines(workdir):
+  """metrics.jsonl as a list of dicts; a torn last line is left out."""
+  path = pathlib.Path(workdir) / 'metrics.jsonl'
+  if not path.exists():
+    return []
+  text = path.read_text()
+  whole = text[: text.rfind('\n') + 1]
+  return [json.loads(line) for line in whole.splitlines()]
+
+
+def losses(workdir):
+  return {
+    row['step']: row['train/loss']
+    for row in lines(workdir)
+    if 'train/loss' in row
+  }
+
+
+def wait_for_step(process, workdir, step):
+  """Returns when metrics.jsonl shows `step` while the process is alive."""
+  while not any(row['step'] >= step for row in lines(workdir)):
+    assert process.poll() is None, process.stdout.read()
+    time.sleep(0.01)
