@@ -7,7 +7,7 @@
 # Each process gets LBE_DEVICES_PER_PROCESS CPU devices (1 where unset); they
 # meet through jax.distributed and talk through gloo. Process 0 writes to the
 # terminal, the others into LBE_LOG_DIR (a new folder where unset). When one
-# fails, all are stopped.
+# fails, all are ended; SIGTERM is passed on to all.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/env.sh
@@ -30,7 +30,7 @@ logs=${LBE_LOG_DIR:-$(mktemp -d)}
 mkdir -p "$logs"
 
 pids=()
-# On the way out, in whatever way, nothing stays behind.
+# On the way out nothing stays behind; asked to stop, train saves first.
 trap 'kill "${pids[@]}" 2>/dev/null || true; wait' EXIT
 trap 'exit 130' INT TERM
 for ((i = num_processes - 1; i >= 0; i--)); do
@@ -49,6 +49,8 @@ for ((i = 0; i < num_processes; i++)); do
     status=$?
     echo "lbe: a process failed with status $status; the logs of the others" \
       "than process 0 lie in $logs" >&2
+    # The rest would wait for it, and jax.distributed keeps SIGTERM to itself.
+    kill -KILL "${pids[@]}" 2>/dev/null || true
     exit "$status"
   }
 done
