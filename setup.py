@@ -27,7 +27,7 @@ REQUIRED = [
   'sentencepiece>=0.2.1',
   'tensorboardX>=2.6.4',
   'tensorflow-datasets>=4.9.10',
-  'tokenizers>=0.22',
+  'tokenizers>=0.22.2',
   'tqdm>=4.67',
 ]
 # transformers and torch are the other side of conversion and of its proofs.
