@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Makes and enters the virtual environment; sourced by the scripts beside it
 # with the wanted extras as arguments. Quick when nothing has changed.
 #
@@ -74,7 +75,6 @@ enter() { # extras
       fail "$venv holds $("$venv/bin/python" --version), LBE_PYTHON is" \
         "$("$python" --version); remove $venv or set LBE_VENV to another place."
   fi
-  # shellcheck disable=SC1091
   source "$venv/bin/activate"
 
   # One stamp for each set of extras: what was installed, from which setup.py.
