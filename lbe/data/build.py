@@ -1,0 +1,547 @@
+"""Text, tokenized once: an ArrayRecord dataset with an index beside it.
+
+A source becomes a TFDS folder with the splits `train` and `heldout` (a record
+per document, or per piece of a very long one) and index arrays. Shards are
+cut from the input by bytes of text, so they are the same whatever the number
+of workers; a run that was killed goes on behind its finished shards, and the
+metadata comes last. Documents lie in the order of the files; the order that
+training sees is that of a seeded hash, computed from the index.
+"""
+
+import concurrent.futures
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+import multiprocessing
+import os
+import pathlib
+import shutil
+
+import numpy as np
+import tqdm
+
+from lbe.data import sources as sources_lib
+from lbe.vocab import load as vocab
+
+# Text of one shard, in bytes; and the longest record, in tokens.
+SHARD_BYTES = 1 << 23
+MAX_RECORD_TOKENS = 65_536
+# A held-out document that shares so many characters in a row with a training
+# document counts as overlapping.
+OVERLAP = 50
+_FORMAT = 2
+_INDEX = {
+  'lengths': np.int32,  # tokens of each record
+  'num_bytes': np.int64,  # UTF-8 bytes of its text; a document's first record
+  'fallback': np.int32,  # byte-fallback tokens
+  'hashes': np.uint64,  # of the document's text
+  'documents': np.int64,  # number of the document, in the files' order
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+  """A source on disk: its splits, its fingerprint, and what was seen."""
+
+  train: 'TokenizedDataset'
+  heldout: 'TokenizedDataset | None'
+  fingerprint: str
+  report: dict
+
+  def heldout_texts(self):
+    """Original texts of the held-out documents, in the seeded order."""
+    return [] if self.heldout is None else self.heldout.texts()
+
+
+# ------------------------------------------------------------------ hashes
+
+
+def text_hash(text):
+  """64 bits of a text that decide its place and its split."""
+  digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+  return int.from_bytes(digest, 'little')
+
+
+def _mix(hashes, salt):
+  """Another uniform 64 bits for each hash: splitmix64's finisher."""
+  with np.errstate(over='ignore'):
+    x = np.asarray(hashes, np.uint64) + np.uint64(salt) * np.uint64(
+      0x9E3779B97F4A7C15
+    )
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def _is_heldout(hashes, share):
+  return _mix(hashes, 1) < np.uint64(int(share * 2**64)) if share else (
+    np.zeros(len(hashes), bool)
+  )
+
+
+def document_order(texts, *, seed):
+  """Indices that put texts into the seeded order."""
+  hashes = np.array([text_hash(text) for text in texts], np.uint64)
+  return np.argsort(_mix(hashes, seed + 2), kind='stable')
+
+
+# ------------------------------------------------------------- preparation
+
+
+def prepare(
+  source,
+  tokenizer,
+  *,
+  cache_dir,
+  num_workers=0,
+  bos=True,
+  eos=True,
+  seed=0,
+  progress=True,
+):
+  """Opens the tokenized source, making it where it is not there yet.
+
+  The folder's name holds a fingerprint of the files' content, the tokenizer
+  and the settings. Raises ValueError for an empty source, a record that
+  cannot be read, and BOS or EOS that the tokenizer does not have.
+  """
+  for name, asked, token in (
+    ('bos', bos, tokenizer.bos_id),
+    ('eos', eos, tokenizer.eos_id),
+  ):
+    if asked and token is None:
+      raise ValueError(
+        f'data.{name}=True, but the tokenizer has no such id; set '
+        f'--config.data.{name}=False.'
+      )
+  cache_dir = pathlib.Path(cache_dir)
+  cache_dir.mkdir(parents=True, exist_ok=True)
+  facts = {
+    'format': _FORMAT,
+    'files': _file_digests(source, cache_dir),
+    'tokenizer': tokenizer.fingerprint,
+    'cut': [
+      source.kind,
+      source.cut,
+      source.heading if source.cut == 'heading' else '',
+      source.field,
+      source.on_bad_record,
+    ],
+    'bos': bos,
+    'eos': eos,
+    'holdout': source.holdout,
+    'shard_bytes': SHARD_BYTES,
+  }
+  fingerprint = hashlib.sha256(
+    json.dumps(facts, sort_keys=True).encode()
+  ).hexdigest()[:16]
+  folder = cache_dir / f'{source.name}-{fingerprint}' / '1.0.0'
+  if not (folder / 'report.json').exists():
+    _make(
+      folder,
+      source,
+      tokenizer,
+      num_workers=num_workers or os.cpu_count(),
+      bos=bos,
+      eos=eos,
+      progress=progress,
+    )
+  return _open(folder, source, fingerprint, seed)
+
+
+def _file_digests(source, cache_dir):
+  """sha256 of every file; remembered by path, size and time of change."""
+  memory = cache_dir / 'digests.json'
+  known = json.loads(memory.read_text()) if memory.exists() else {}
+  result, changed = [], False
+  for path in sources_lib.files(source):
+    stat = path.stat()
+    key = f'{path.absolute()}:{stat.st_size}:{stat.st_mtime_ns}'
+    if key not in known:
+      with open(path, 'rb') as f:
+        known[key] = hashlib.file_digest(f, 'sha256').hexdigest()
+      changed = True
+    result.append(known[key])
+  if changed:
+    _write_whole(memory, json.dumps(known))
+  return result
+
+
+def _write_whole(path, text):
+  temporary = path.with_name(path.name + f'.{os.getpid()}.tmp')
+  temporary.write_text(text, encoding='utf-8')
+  os.replace(temporary, path)
+
+
+def _features():
+  import tensorflow_datasets as tfds  # takes seconds to import
+
+  tensor = tfds.features.Tensor(
+    shape=(None,), dtype=np.int32, encoding=tfds.features.Encoding.BYTES
+  )
+  return tfds.features.FeaturesDict(
+    # The text is kept of held-out documents, which evaluation scores.
+    {'ids': tensor, 'text': tfds.features.Text()}
+  )
+
+
+def _write_records(path, examples):
+  """An ArrayRecord file of {'ids', 'text'}; there whole, or not at all."""
+  from array_record.python import array_record_module
+  import tensorflow_datasets as tfds
+
+  features = _features()
+  serializer = tfds.core.example_serializer.ExampleSerializer(
+    features.get_serialized_info()
+  )
+  temporary = path.with_suffix('.tmp')
+  writer = array_record_module.ArrayRecordWriter(
+    str(temporary), 'group_size:1'
+  )
+  for example in examples:
+    writer.write(
+      serializer.serialize_example(features.encode_example(example))
+    )
+  writer.close()
+  os.replace(temporary, path)
+
+
+_worker = {}
+
+
+def _start_worker(kind, data):
+  _worker['tokenizer'] = vocab.from_bytes(kind, data)
+
+
+def _write_shard(work, number, texts, first_document, bos, eos, holdout):
+  """Tokenizes one shard's texts: its training records and its index.
+
+  Held-out texts go to a file of their own, tokenized, with their index.
+  """
+  tokenizer = _worker['tokenizer']
+  is_byte = tokenizer.is_byte
+  hashes = np.array([text_hash(text) for text in texts], np.uint64)
+  heldout = _is_heldout(hashes, holdout)
+  records = {'train': [], 'heldout': []}
+  index = {
+    split: {name: [] for name in _INDEX} for split in ('train', 'heldout')
+  }
+  for i, ids in enumerate(tokenizer.encode_batch(texts)):
+    split = 'heldout' if heldout[i] else 'train'
+    ids = [tokenizer.bos_id] * bos + list(ids) + [tokenizer.eos_id] * eos
+    ids = np.asarray(ids, np.int32)
+    for start in range(0, len(ids), MAX_RECORD_TOKENS):
+      piece = ids[start : start + MAX_RECORD_TOKENS]
+      first = start == 0
+      keep = first and split == 'heldout'
+      records[split].append({'ids': piece, 'text': texts[i] if keep else ''})
+      for name, value in (
+        ('lengths', len(piece)),
+        ('num_bytes', len(texts[i].encode()) if first else 0),
+        ('fallback', int(is_byte[piece].sum())),
+        ('hashes', hashes[i]),
+        ('documents', first_document + i),
+      ):
+        index[split][name].append(value)
+  for split, examples in records.items():
+    if examples:
+      _write_records(work / f'{split}-{number:06}.array_record', examples)
+  arrays = {
+    f'{split}_{name}': np.asarray(values, _INDEX[name])
+    for split, columns in index.items()
+    for name, values in columns.items()
+  }
+  # The index comes last: a shard with an index is finished.
+  temporary = work / f'{number:06}.tmp.npz'
+  np.savez(temporary, **arrays)
+  os.replace(temporary, work / f'{number:06}.npz')
+
+
+def _shards(source, skipped):
+  """(number of the first document, texts) for each shard."""
+  texts, size, first = [], 0, 0
+  for text, _ in sources_lib.documents(source, skipped):
+    texts.append(text)
+    size += len(text.encode())
+    if size >= SHARD_BYTES:
+      yield first, texts
+      first += len(texts)
+      texts, size = [], 0
+  if texts:
+    yield first, texts
+
+
+def _make(folder, source, tokenizer, *, num_workers, bos, eos, progress):
+  work = folder / 'work'
+  work.mkdir(parents=True, exist_ok=True)
+  for path in work.glob('*.tmp*'):
+    path.unlink()
+  total = sum(path.stat().st_size for path in sources_lib.files(source))
+  skipped = []
+  num_shards = 0
+  bar = tqdm.tqdm(
+    total=total,
+    unit='B',
+    unit_scale=True,
+    desc=f'tokenizing {source.name}',
+    disable=not progress,
+  )
+  context = multiprocessing.get_context('spawn')
+  with concurrent.futures.ProcessPoolExecutor(
+    num_workers,
+    mp_context=context,
+    initializer=_start_worker,
+    initargs=(tokenizer.kind, tokenizer.to_bytes()),
+  ) as pool:
+    running = {}
+
+    def finish(done):
+      for future in done:
+        bar.update(running.pop(future))
+        future.result()
+
+    for number, (first, texts) in enumerate(_shards(source, skipped)):
+      num_shards = number + 1
+      size = sum(len(text.encode()) for text in texts)
+      if (work / f'{number:06}.npz').exists():
+        bar.update(size)
+        continue
+      future = pool.submit(
+        _write_shard, work, number, texts, first, bos, eos, source.holdout
+      )
+      running[future] = size
+      # What is read ahead stays small.
+      while len(running) > 2 * num_workers:
+        finish(
+          concurrent.futures.wait(
+            running, return_when=concurrent.futures.FIRST_COMPLETED
+          ).done
+        )
+    finish(list(concurrent.futures.as_completed(running)))
+  bar.close()
+  _finish(folder, work, source, num_shards, skipped)
+
+
+def _finish(folder, work, source, num_shards, skipped):
+  """Joins the shards' indices, moves the shards, writes the metadata."""
+  import tensorflow_datasets as tfds
+
+  parts = [np.load(work / f'{i:06}.npz') for i in range(num_shards)]
+  split_infos = []
+  for split in ('train', 'heldout'):
+    for name in _INDEX:
+      joined = np.concatenate([part[f'{split}_{name}'] for part in parts])
+      np.save(folder / f'{split}_{name}.npy', joined)
+    sizes = [len(part[f'{split}_lengths']) for part in parts]
+    full = [i for i, size in enumerate(sizes) if size]
+    if not full:
+      continue
+    for k, i in enumerate(full):
+      target = folder / (
+        f'tokens-{split}.array_record-{k:05}-of-{len(full):05}'
+      )
+      shard = work / f'{split}-{i:06}.array_record'
+      if shard.exists():  # else an earlier, killed attempt moved it
+        os.replace(shard, target)
+    split_infos.append(
+      tfds.core.SplitInfo(
+        name=split,
+        shard_lengths=[sizes[i] for i in full],
+        num_bytes=0,
+      )
+    )
+  if not any(info.name == 'train' for info in split_infos):
+    raise ValueError(
+      f'source {source.name}: all of its documents are held out; lower '
+      f'holdout={source.holdout}.'
+    )
+  tfds.folder_dataset.write_metadata(
+    data_dir=str(folder),
+    features=_features(),
+    split_infos=split_infos,
+    filename_template=None,
+    check_data=False,
+  )
+  report = {
+    'skipped': len(skipped),
+    'skipped_examples': skipped[:20],
+    'heldout_overlapping': _count_overlaps(source),
+  }
+  _write_whole(folder / 'report.json', json.dumps(report, indent=2))
+  shutil.rmtree(work)
+
+
+def _count_overlaps(source):
+  """Held-out documents that share OVERLAP characters with a training one.
+
+  A run of OVERLAP characters holds a whole block of half that length at a
+  multiple of it, wherever it lies: blocks of the training text are looked up
+  among all windows of the held-out text.
+  """
+  if not source.holdout:
+    return 0
+  half = OVERLAP // 2
+  heldout, windows = [], {}
+
+  def texts():
+    skipped = []
+    return (text for text, _ in sources_lib.documents(source, skipped))
+
+  def held(text):
+    return bool(
+      _is_heldout(np.array([text_hash(text)], np.uint64), source.holdout)[0]
+    )
+
+  for text in texts():
+    if held(text):
+      for i in range(len(text) - half + 1):
+        windows.setdefault(text[i : i + half], []).append((len(heldout), i))
+      heldout.append(text)
+  found = set()
+  for text in texts():
+    if held(text):
+      continue
+    for start in range(0, len(text) - half + 1, half):
+      for number, i in windows.get(text[start : start + half], ()):
+        if number not in found and (
+          _common_run(text, start, heldout[number], i, half) >= OVERLAP
+        ):
+          found.add(number)
+  return len(found)
+
+
+def _common_run(a, i, b, j, length):
+  """Characters that a around i and b around j share in a row."""
+  left = 0
+  while i - left > 0 and j - left > 0 and a[i - left - 1] == b[j - left - 1]:
+    left += 1
+  right = length
+  while (
+    i + right < len(a) and j + right < len(b) and a[i + right] == b[j + right]
+  ):
+    right += 1
+  return left + right
+
+
+# ------------------------------------------------------------------ reading
+
+
+def _open(folder, source, fingerprint, seed):
+  import tensorflow_datasets as tfds
+
+  builder = tfds.builder_from_directory(str(folder))
+
+  def dataset(split):
+    if split not in builder.info.splits:
+      return None
+    index = {
+      name: np.load(folder / f'{split}_{name}.npy', mmap_mode='r')
+      for name in _INDEX
+    }
+    limits = {}
+    if split == 'train':
+      limits = dict(
+        max_documents=source.max_documents, max_bytes=source.max_bytes
+      )
+    return TokenizedDataset(
+      builder.as_data_source(split), index, seed=seed, **limits
+    )
+
+  report = json.loads((folder / 'report.json').read_text(encoding='utf-8'))
+  return Prepared(dataset('train'), dataset('heldout'), fingerprint, report)
+
+
+class TokenizedDataset:
+  """One split in the seeded order, as one stream of tokens.
+
+  `num_documents`, `num_tokens` (BOS and EOS counted), `num_bytes` of text,
+  `num_fallback` tokens; `document_lengths` int64 in tokens.
+  """
+
+  def __init__(
+    self, records, index, *, seed, max_documents=None, max_bytes=None
+  ):
+    self._records = records
+    documents = np.asarray(index['documents'])
+    keys = _mix(index['hashes'], seed + 2)
+    # Pieces of a document, and equal texts, keep the order of the files.
+    order = np.lexsort((np.arange(len(keys)), documents, keys))
+    new = np.ones(len(order), bool)
+    new[1:] = np.diff(documents[order]) != 0
+    number = np.cumsum(new) - 1
+    if max_documents:
+      order = order[number < max_documents]
+    if max_bytes:
+      total = np.cumsum(np.asarray(index['num_bytes'])[order])
+      before = total - np.asarray(index['num_bytes'])[order]
+      keep = number[: len(order)][before < max_bytes]
+      order = order[number[: len(order)] <= keep[-1]]
+    number = number[: len(order)]
+    self._order = order
+    self._number = number
+    lengths = np.asarray(index['lengths'], np.int64)[order]
+    self._ends = np.cumsum(lengths)
+    self.num_documents = int(number[-1]) + 1
+    self.num_tokens = int(self._ends[-1])
+    self.num_bytes = int(np.asarray(index['num_bytes'])[order].sum())
+    self.num_fallback = int(
+      np.asarray(index['fallback'], np.int64)[order].sum()
+    )
+    self.document_lengths = np.bincount(number, weights=lengths).astype(
+      np.int64
+    )
+
+  def tokens(self, start, stop):
+    """(ids, document numbers) of the stream's tokens [start, stop)."""
+    stop = min(stop, self.num_tokens)
+    first = int(np.searchsorted(self._ends, start, side='right'))
+    last = int(np.searchsorted(self._ends, stop, side='left'))
+    ids = [self._read(i) for i in range(first, last + 1)]
+    begin = int(self._ends[first]) - len(ids[0])
+    numbers = np.repeat(
+      self._number[first : last + 1], [len(piece) for piece in ids]
+    )
+    cut = slice(start - begin, stop - begin)
+    return np.concatenate(ids)[cut], numbers[cut]
+
+  @functools.lru_cache(maxsize=256)  # noqa: B019: lives as long as the run
+  def _read(self, i):
+    return np.asarray(self._records[int(self._order[i])]['ids'], np.int32)
+
+  def texts(self):
+    """The documents' texts, where the split keeps them (`heldout`)."""
+    found = self._records.__getitems__([int(i) for i in self._order])
+    texts = [record['text'] for record in found]
+    starts = np.flatnonzero(np.diff(self._number, prepend=-1))
+    return [
+      t.decode() if isinstance(t, bytes) else str(t)
+      for t in (texts[i] for i in starts)
+    ]
+
+
+def describe(prepared, name):
+  """Lines about what was skipped, cut short, or overlaps, or ''."""
+  lines = []
+  data = prepared.train
+  mean = data.num_tokens / data.num_documents
+  if mean < 64:
+    lines.append(
+      f'warning: documents of {name} have {mean:.0f} tokens on average; is '
+      'each line really a document? See `cut` of the source.'
+    )
+  if prepared.report['skipped']:
+    lines.append(
+      f'warning: {prepared.report["skipped"]} records of {name} were '
+      f'skipped, the first: {prepared.report["skipped_examples"][0]}'
+    )
+  if prepared.heldout is not None:
+    overlapping = prepared.report['heldout_overlapping']
+    total = prepared.heldout.num_documents
+    share = overlapping / total if total else math.nan
+    lines.append(
+      f'held out of {name}: {total:,} documents, {overlapping:,} of them '
+      f'({share:.1%}) share {OVERLAP} characters with a training document'
+    )
+  return '\n'.join(lines)

@@ -1,0 +1,139 @@
+"""What a run says of itself: metrics.jsonl, TensorBoard, a progress line."""
+
+import json
+import math
+import os
+import pathlib
+import sys
+
+import jax
+import tqdm
+
+
+def reduce(steps):
+  """The metrics of several steps' sums as one row, divided once.
+
+  `train/loss` in nats a token, `train/perplexity`, `train/bits_per_byte`
+  (bytes by the tokenizer's pieces); norms and rate are the last step's.
+  """
+  loss_sum = sum(float(s['loss_sum']) for s in steps)
+  weight_sum = sum(float(s['weight_sum']) for s in steps)
+  num_bytes = sum(float(s['num_bytes']) for s in steps)
+  loss = loss_sum / max(weight_sum, 1.0)
+  last = steps[-1]
+  return {
+    'train/loss': loss,
+    'train/perplexity': math.exp(min(loss, 700.0)),
+    'train/bits_per_byte': loss_sum / math.log(2) / max(num_bytes, 1.0),
+    'train/grad_norm': float(last['grad_norm']),
+    'train/param_norm': float(last['param_norm']),
+    'train/learning_rate': float(last['learning_rate']),
+    'train/tokens': weight_sum,
+  }
+
+
+def truncate_lines(path, step):
+  """Keeps the lines of a .jsonl file whose step is at most `step`.
+
+  A torn last line goes too. The file is replaced whole, or not at all.
+  """
+  path = pathlib.Path(path)
+  if not path.exists():
+    return
+  kept = []
+  for line in path.read_text(encoding='utf-8').splitlines():
+    try:
+      if json.loads(line)['step'] <= step:
+        kept.append(line + '\n')
+    except ValueError:
+      break
+  temporary = path.with_suffix('.tmp')
+  temporary.write_text(''.join(kept), encoding='utf-8')
+  os.replace(temporary, path)
+
+
+class Writer:
+  """metrics.jsonl (a line a step) and TensorBoard files, on process 0.
+
+  `resume_step` is the step that the run goes on from, -1 for a new run: what
+  an earlier process wrote behind it is cut, so that no step stands twice.
+  """
+
+  def __init__(self, workdir, *, resume_step):
+    self._file = self._board = None
+    if jax.process_index() != 0:
+      return
+    import tensorboardX  # slow to import, and only process 0 writes
+
+    path = pathlib.Path(workdir) / 'metrics.jsonl'
+    truncate_lines(path, resume_step)
+    self._file = open(path, 'a', encoding='utf-8')  # noqa: SIM115
+    self._board = tensorboardX.SummaryWriter(
+      str(pathlib.Path(workdir) / 'tensorboard'),
+      purge_step=resume_step + 1,
+    )
+
+  def write(self, step, row):
+    """One line; it is in the file when this returns."""
+    if self._file is None:
+      return
+    self._file.write(json.dumps({'step': step, **row}) + '\n')
+    self._file.flush()
+    for name, value in row.items():
+      self._board.add_scalar(name, value, step)
+
+  def close(self):
+    if self._file is not None:
+      self._file.close()
+      self._board.close()
+
+
+class Progress:
+  """A bar with ETA on a terminal, plain lines elsewhere, on process 0."""
+
+  def __init__(self, num_steps, *, first_step):
+    self._quiet = jax.process_index() != 0
+    self._bar = tqdm.tqdm(
+      total=num_steps,
+      initial=first_step,
+      unit='step',
+      dynamic_ncols=True,
+      file=sys.stderr,
+      disable=self._quiet or not sys.stderr.isatty(),
+    )
+    self._num_steps = num_steps
+    self._first_step = first_step
+
+  def update(self, step, row):
+    """Shows `step`; `row` are new metrics, or None."""
+    if self._quiet:
+      return
+    self._bar.update(step - self._bar.n)
+    if row is None:
+      return
+    parts = [f'loss {row["train/loss"]:.4f}']
+    parts.append(f'lr {row["train/learning_rate"]:.2e}')
+    speed = row['speed/tokens_per_second_per_chip']
+    parts.append(f'{speed:,.0f} tokens/s/chip')
+    if 'speed/mfu' in row:
+      parts.append(f'MFU {row["speed/mfu"]:.1%}')
+    parts.append(f'data wait {row["speed/data_wait_share"]:.0%}')
+    if not self._bar.disable:
+      self._bar.set_postfix_str('  '.join(parts))
+      return
+    left = (self._num_steps - step) * row['speed/seconds_per_step']
+    hours, rest = divmod(int(left), 3600)
+    eta = f'{hours}:{rest // 60:02}:{rest % 60:02}'
+    print(
+      f'step {step:,}/{self._num_steps:,}  {"  ".join(parts)}  ETA {eta}',
+      flush=True,
+    )
+
+  def say(self, text):
+    """A line above the bar."""
+    if not self._quiet:
+      tqdm.tqdm.write(text, file=sys.stdout)
+      sys.stdout.flush()
+
+  def close(self):
+    self._bar.close()

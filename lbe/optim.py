@@ -1,0 +1,76 @@
+"""The optimizer: AdamW by optax, its schedule, what decays and what not."""
+
+import jax
+import optax
+
+
+def make_schedule(
+  *, kind, peak_lr, num_steps, warmup_steps, final_fraction, decay_steps
+):
+  """The learning rate by step, from 0 over `peak_lr` to the final share.
+
+  'cosine' and 'linear' fall until the last step, 'constant' stays, and 'wsd'
+  (warm-up, stable, decay) falls linearly over the last `decay_steps`. Raises
+  ValueError for another kind and where warm-up and decay do not fit.
+  """
+  final_lr = final_fraction * peak_lr
+  left = max(num_steps - warmup_steps, 1)
+  if warmup_steps > num_steps:
+    raise ValueError(
+      f'{warmup_steps} steps of warm-up are more than the {num_steps} of the '
+      'run; lower optim.warmup_fraction.'
+    )
+  if kind == 'cosine':
+    after = optax.cosine_decay_schedule(peak_lr, left, alpha=final_fraction)
+  elif kind == 'linear':
+    after = optax.linear_schedule(peak_lr, final_lr, left)
+  elif kind == 'constant':
+    after = optax.constant_schedule(peak_lr)
+  elif kind == 'wsd':
+    if decay_steps > left:
+      raise ValueError(
+        f'{warmup_steps} steps of warm-up and {decay_steps} of decay are '
+        f'more than the {num_steps} of the run; lower optim.decay_fraction.'
+      )
+    after = optax.join_schedules(
+      [
+        optax.constant_schedule(peak_lr),
+        optax.linear_schedule(peak_lr, final_lr, max(decay_steps, 1)),
+      ],
+      [left - decay_steps],
+    )
+  else:
+    raise ValueError(
+      f'optim.schedule={kind!r} is unknown; take one of cosine, linear, '
+      'constant, wsd.'
+    )
+  if not warmup_steps:
+    return after
+  # The first update already moves: step 0 has 1 / warmup_steps of the peak.
+  warmup = optax.linear_schedule(
+    peak_lr / warmup_steps, peak_lr, max(warmup_steps - 1, 1)
+  )
+  return optax.join_schedules([warmup, after], [warmup_steps])
+
+
+def decays(params):
+  """A tree of booleans: weight decay is for matrices, not for norms."""
+  return jax.tree_util.tree_map_with_path(
+    lambda path, _: 'norm' not in path[-1].key, params
+  )
+
+
+def make(schedule, *, b1, b2, eps, weight_decay, clip_norm):
+  """AdamW with clipping by the global norm (0 is none); float32 moments."""
+  parts = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
+  return optax.chain(
+    *parts,
+    optax.adamw(
+      schedule,
+      b1=b1,
+      b2=b2,
+      eps=eps,
+      weight_decay=weight_decay,
+      mask=decays,
+    ),
+  )

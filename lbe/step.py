@@ -1,0 +1,174 @@
+"""The train step: one pure function of (state, batch), and its memory."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lbe import loss
+from lbe import sharding
+from lbe.models import llama
+
+
+def init_state(params, tx):
+  """{'params', 'opt_state', 'step'} around `params`, at step 0."""
+  return {
+    'params': params,
+    'opt_state': tx.init(params),
+    'step': jnp.zeros((), jnp.int32),
+  }
+
+
+def state_shardings(mesh, c, tx):
+  """NamedShardings of the state: moments lie where their parameters do."""
+  params = sharding.shardings(mesh, llama.dims(c))
+  replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+  shapes = jax.eval_shape(lambda p: init_state(p, tx), llama.shapes(c))
+  by_path = {
+    tuple(k.key for k in path): s
+    for path, s in jax.tree_util.tree_leaves_with_path(params)
+  }
+
+  def place(path, x):
+    # A moment's path ends with its parameter's.
+    keys = tuple(k.key for k in path if hasattr(k, 'key'))
+    for i in range(len(keys)):
+      if keys[i:] in by_path and x.ndim:
+        return by_path[keys[i:]]
+    return replicated
+
+  return jax.tree_util.tree_map_with_path(place, shapes)
+
+
+def make_train_step(c, *, execution, tx, schedule, mesh, num_microbatches):
+  """A pure (state, batch) → (state, metrics); the caller jits it.
+
+  The loss is the mean over the weighted targets of the whole global batch,
+  however it is cut into microbatches: gradients are summed and divided once.
+  Metrics are float32 scalars: `loss_sum` (nats), `weight_sum`, `num_bytes`,
+  `grad_norm` (before clipping), `param_norm` (before the update) and
+  `learning_rate`.
+  """
+  constrain = sharding.constrain(mesh)
+
+  def loss_sum(params, batch):
+    x_BTD = llama.hidden(
+      params,
+      c,
+      batch['ids_BT'],
+      positions_BT=batch['positions_BT'],
+      segments_BT=batch['segments_BT'],
+      execution=execution,
+      constrain=constrain,
+    )
+    return loss.sums(
+      x_BTD,
+      llama.head_DV(params, c),
+      batch['targets_BT'],
+      batch['weights_BT'],
+      vocab_size=c.vocab_size,
+    )['loss_sum']
+
+  def microbatch(x):
+    """[M, B / M, ...]: each takes every M-th row, so hosts keep theirs."""
+    x = x.reshape(-1, num_microbatches, *x.shape[1:])
+    return jnp.moveaxis(x, 1, 0)
+
+  def gradients(params, batch):
+    if num_microbatches == 1:
+      return jax.value_and_grad(loss_sum)(params, batch)
+
+    def add(total, part):
+      part = {
+        name: constrain(x, ('batch', 'position')[: x.ndim])
+        for name, x in part.items()
+      }
+      new = jax.value_and_grad(loss_sum)(params, part)
+      return jax.tree.map(jnp.add, total, new), None
+
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    total, _ = jax.lax.scan(
+      add,
+      (jnp.zeros((), jnp.float32), zeros),
+      jax.tree.map(microbatch, batch),
+    )
+    return total
+
+  def train_step(state, batch):
+    params = state['params']
+    total, grads = gradients(params, batch)
+    weight_sum = jnp.sum(batch['weights_BT'])
+    # A batch without a target changes nothing but the moments.
+    scale = 1.0 / jnp.maximum(weight_sum, 1.0)
+    grads = jax.tree.map(lambda g: g * scale, grads)
+    updates, opt_state = tx.update(grads, state['opt_state'], params)
+    metrics = {
+      'loss_sum': total,
+      'weight_sum': weight_sum,
+      'num_bytes': jnp.sum(batch['num_bytes_B']).astype(jnp.float32),
+      'grad_norm': optax.global_norm(grads),
+      'param_norm': optax.global_norm(params),
+      'learning_rate': jnp.asarray(schedule(state['step']), jnp.float32),
+    }
+    state = {
+      'params': optax.apply_updates(params, updates),
+      'opt_state': opt_state,
+      'step': state['step'] + 1,
+    }
+    return state, metrics
+
+  return train_step
+
+
+def memory_estimate(
+  c, *, num_devices, batch_size, seq_len, num_microbatches, execution
+):
+  """Bytes on each device by part, before anything is compiled.
+
+  Parameters, two moments and gradients in float32; activations by what each
+  remat policy keeps. A planning figure: the compiled step states its own.
+  """
+  num_params = sum(x.size for x in jax.tree.leaves(llama.shapes(c)))
+  per_device = num_params * 4 / num_devices
+  width = 2 if execution.compute_dtype == 'bfloat16' else 4
+  tokens = batch_size * seq_len / num_microbatches / num_devices
+  heads = c.num_heads * c.head_dim
+  kv = c.num_kv_heads * c.head_dim
+  kept = c.dim  # the residual stream at the border of a layer
+  if execution.remat == 'dots':
+    kept += 2 * heads + 2 * kv + c.dim + 2 * c.mlp_dim
+  within = 6 * c.dim + 3 * heads + 2 * kv + 4 * c.mlp_dim
+  scores = c.num_heads * seq_len * 4 / width * 2
+  if execution.remat == 'none':
+    kept += within + scores
+    within = scores = 0
+  activations = tokens * width * (c.num_layers * kept + within + scores)
+  logits = 2 * 4 * min(loss.CHUNK, tokens) * c.padded_vocab_size
+  return {
+    'parameters': per_device,
+    'optimizer': 2 * per_device,
+    'gradients': per_device,
+    'activations': activations,
+    'logits': logits,
+  }
+
+
+def describe_memory(estimate):
+  """One line of what `memory_estimate` gives."""
+  parts = ', '.join(f'{k} {v / 2**30:.2f}' for k, v in estimate.items())
+  return (
+    f'memory per device: about {sum(estimate.values()) / 2**30:.2f} GiB '
+    f'({parts})'
+  )
+
+
+def describe_compiled(compiled):
+  """What XLA says of the memory of a compiled step, in one line."""
+  memory = compiled.memory_analysis()
+  if memory is None:
+    return 'the compiler does not state its memory'
+  arguments = memory.argument_size_in_bytes
+  temporary = memory.temp_size_in_bytes
+  return (
+    f'per device {arguments / 2**30:.2f} GiB of arguments and '
+    f'{temporary / 2**30:.2f} GiB of temporaries'
+  )
