@@ -1,0 +1,48 @@
+"""Trains a SentencePiece model with the settings of LLaMA's own."""
+
+import pathlib
+
+import sentencepiece
+
+
+def train_sentencepiece(
+  texts, prefix, *, vocab_size, character_coverage=0.9995
+):
+  """Writes PREFIX.model (and .vocab), a BPE model, and returns its path.
+
+  LLaMA's settings: identity normaliser, dummy prefix, byte fallback, digits
+  split, white space kept; ids 0, 1, 2 are <unk>, <s>, </s>. The same texts
+  give the same model. Raises ValueError where the texts hold too little for
+  `vocab_size` pieces.
+  """
+  prefix = pathlib.Path(prefix)
+  if vocab_size < 300:
+    raise ValueError(
+      f'vocab_size={vocab_size} leaves nothing beside 3 special pieces and '
+      '256 bytes; take at least 300.'
+    )
+  # A line is a sentence: a longer one would be dropped without a word.
+  lines = (line for text in texts for line in text.splitlines() if line)
+  try:
+    sentencepiece.SentencePieceTrainer.train(
+      sentence_iterator=lines,
+      model_prefix=str(prefix),
+      model_type='bpe',
+      vocab_size=vocab_size,
+      character_coverage=character_coverage,
+      normalization_rule_name='identity',
+      add_dummy_prefix=True,
+      remove_extra_whitespaces=False,
+      byte_fallback=True,
+      split_digits=True,
+      allow_whitespace_only_pieces=True,
+      max_sentence_length=1 << 20,
+      num_threads=1,
+      minloglevel=2,
+    )
+  except RuntimeError as error:
+    raise ValueError(
+      f'no SentencePiece model of {vocab_size} pieces can be made of these '
+      f'texts ({error}); change the number of pieces or the text.'
+    ) from error
+  return prefix.with_name(prefix.name + '.model')

@@ -1,0 +1,128 @@
+"""Tokenizers read from disk, against published ids and each other."""
+
+import json
+
+import pytest
+from sentencepiece import sentencepiece_model_pb2
+
+from lbe.vocab import load as vocab
+
+
+def test_the_published_vectors_of_the_llama_tokenizer_are_exact(test_data):
+  """A wrong dummy prefix, byte fallback, or special changes some of these."""
+  tokenizer = vocab.load(test_data / 'tok_llama_32000')
+  path = test_data / 'fixtures_llama_tokenizer' / 'golden_llama32k.jsonl'
+  rows = [json.loads(line) for line in path.read_text().splitlines()]
+  assert len(rows) == 78
+  for row in rows:
+    ids = tokenizer.encode(row['text'])
+    if 'with BOS' in row['src']:
+      ids = [tokenizer.bos_id, *ids]
+    assert ids == row['ids'], row
+
+
+@pytest.mark.parametrize(
+  'name', ['tok_llama_32000', 'ckpt_stories260K/hf', 'bytes']
+)
+def test_byte_lengths_add_up_to_the_text(test_data, name):
+  """Bits per byte in training would be off by what is missing here."""
+  tokenizer = vocab.load(name if name == 'bytes' else test_data / name)
+  for path in sorted((test_data / 'text_udhr').glob('*.txt')):
+    text = path.read_text()
+    ids = tokenizer.encode(text)
+    dummy = getattr(tokenizer, 'add_dummy_prefix', False)
+    total = int(tokenizer.byte_lengths[ids].sum())
+    assert total - dummy == len(text.encode()), path
+
+
+def test_a_checkpoint_carries_the_tokenizer_whole(test_data):
+  """What to_bytes gives is the tokenizer, for each kind."""
+  for path in (
+    test_data / 'tok_llama_32000',
+    test_data / 'ckpt_hf_tiny_random_llama' / 'tokenizer.json',
+    'bytes',
+  ):
+    a = vocab.load(path)
+    b = vocab.from_bytes(a.kind, a.to_bytes())
+    assert a.fingerprint == b.fingerprint
+    assert a.vocab_size == b.vocab_size
+    assert (a.bos_id, a.eos_id) == (b.bos_id, b.eos_id) == (1, 2)
+    text = '  Grüße,\t世界 \n<s>'
+    assert a.encode(text) == b.encode(text)
+
+
+def test_the_fingerprint_knows_meaning_not_bytes(test_data):
+  """Unused settings may differ; a swapped pair of pieces may not."""
+  data = (test_data / 'tok_llama_32000' / 'tokenizer.model').read_bytes()
+  proto = sentencepiece_model_pb2.ModelProto()
+  proto.ParseFromString(data)
+  first = vocab.SentencePiece(data).fingerprint
+
+  def changed(edit):
+    other = sentencepiece_model_pb2.ModelProto()
+    other.CopyFrom(proto)
+    edit(other)
+    return vocab.SentencePiece(other.SerializeToString()).fingerprint
+
+  def scores(p):
+    for piece in p.pieces:
+      piece.score *= 2
+
+  def swap(p):
+    a, b = p.pieces[1000].piece, p.pieces[1001].piece
+    p.pieces[1000].piece, p.pieces[1001].piece = b, a
+
+  def rank(p):
+    p.pieces[31999].score = 1.0
+
+  def prefix(p):
+    p.normalizer_spec.add_dummy_prefix = False
+
+  assert changed(scores) == first
+  assert changed(lambda p: p.trainer_spec.ClearField('input')) == first
+  for edit in (swap, rank, prefix):
+    assert changed(edit) != first
+
+
+def extended(test_data, num):
+  data = (test_data / 'tok_llama_32000' / 'tokenizer.model').read_bytes()
+  proto = sentencepiece_model_pb2.ModelProto()
+  proto.ParseFromString(data)
+  for i in range(num):
+    piece = proto.pieces.add()
+    piece.piece = f'新{i}'
+    piece.score = -40000.0 - i
+  return vocab.SentencePiece(proto.SerializeToString())
+
+
+def test_another_tokenizer_is_refused_and_an_extension_by_its_name(test_data):
+  """Ids that mean other pieces train and score nonsense."""
+  base = vocab.load(test_data / 'tok_llama_32000')
+  vocab.check_same(base.fingerprint, base, where='here')
+  other = vocab.load(test_data / 'ckpt_stories260K' / 'hf')
+  with pytest.raises(ValueError, match='ids would mean other pieces'):
+    vocab.check_same(base.fingerprint, other, where='the model', base=base)
+  with pytest.raises(ValueError, match='an extension of it by 3 pieces'):
+    vocab.check_same(
+      base.fingerprint, extended(test_data, 3), where='the model', base=base
+    )
+
+
+def test_rows_and_pieces(test_data):
+  """Fewer rows than pieces would index outside the embedding."""
+  base = vocab.load(test_data / 'tok_llama_32000')
+  assert vocab.check_rows(base, 32000) == ''
+  assert 'the last 64 are kept' in vocab.check_rows(base, 32064)
+  with pytest.raises(ValueError, match='32000 pieces but the model only 512'):
+    vocab.check_rows(base, 512)
+
+
+def test_what_is_no_tokenizer_is_refused(tmp_path):
+  """A wrong path must be said as one."""
+  with pytest.raises(ValueError, match='there is no tokenizer at'):
+    vocab.load(tmp_path / 'none.model')
+  with pytest.raises(ValueError, match='neither tokenizer.model nor'):
+    vocab.load(tmp_path)
+  (tmp_path / 'tokenizer.model').write_bytes(b'nothing of the kind')
+  with pytest.raises(ValueError, match='cannot be read'):
+    vocab.load(tmp_path)
