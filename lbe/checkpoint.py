@@ -92,9 +92,7 @@ def read_meta(path):
 def load_params(path, abstract):
   """The parameters in the dtypes and shards of `abstract`, on any mesh."""
   with _context():
-    return ocp.load_checkpointables(find(path), {'params': abstract})[
-      'params'
-    ]
+    return ocp.load_checkpointables(find(path), {'params': abstract})['params']
 
 
 def params_metadata(path):

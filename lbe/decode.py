@@ -71,9 +71,7 @@ def generate(
     jax.random.key(seed),
   )
   new_BX, lengths_B = np.asarray(new_BX), np.asarray(lengths_B)
-  return [
-    row[:n].tolist() for row, n in zip(new_BX, lengths_B, strict=True)
-  ]
+  return [row[:n].tolist() for row, n in zip(new_BX, lengths_B, strict=True)]
 
 
 @functools.lru_cache(maxsize=16)
@@ -108,9 +106,7 @@ def _compiled(c, execution, max_new_tokens, sampled, top_k, top_p_on, eos_id):
       logits_BV = llama.mask_padding(logits_BV / temperature, c.vocab_size)
       if top_k:
         kth_B = jax.lax.top_k(logits_BV, top_k)[0][:, -1]
-        logits_BV = jnp.where(
-          logits_BV < kth_B[:, None], -1e30, logits_BV
-        )
+        logits_BV = jnp.where(logits_BV < kth_B[:, None], -1e30, logits_BV)
       if top_p_on:
         logits_BV = _nucleus(logits_BV, top_p)
       step_keys = jax.vmap(lambda k: jax.random.fold_in(k, number))(keys_B)
@@ -168,7 +164,5 @@ def _nucleus(logits_BV, top_p):
   # The first token is always kept: the mass before it is 0.
   before_BV = mass_BV - jax.nn.softmax(sorted_BV, axis=-1)
   kept_B = jnp.sum(before_BV < top_p, axis=-1)
-  threshold_B1 = jnp.take_along_axis(
-    sorted_BV, kept_B[:, None] - 1, axis=-1
-  )
+  threshold_B1 = jnp.take_along_axis(sorted_BV, kept_B[:, None] - 1, axis=-1)
   return jnp.where(logits_BV < threshold_B1, -1e30, logits_BV)

@@ -5,6 +5,7 @@ import sys
 import jax
 from absl import app
 from absl import flags
+from absl import logging
 
 _DISTRIBUTED = flags.DEFINE_bool(
   'distributed',
@@ -42,9 +43,12 @@ def run(main):
   """
 
   def guarded(argv):
+    # Orbax tells at INFO what it does, ten lines a save.
+    if not flags.FLAGS['verbosity'].present:
+      logging.set_verbosity(logging.WARNING)
     try:
       main(argv)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
       if _TRACEBACK.value:
         raise
       print(f'error: {error}', file=sys.stderr, flush=True)

@@ -3,12 +3,12 @@
 import math
 
 import jax
+import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType
 from jax.sharding import Mesh
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
-import numpy as np
 
 AXES = ('data', 'fsdp', 'context', 'tensor')
 
@@ -45,9 +45,7 @@ def constrain(mesh):
   """A function (x, dims) that places an activation by its logical dims."""
 
   def place(x, dims):
-    return jax.lax.with_sharding_constraint(
-      x, NamedSharding(mesh, spec(dims))
-    )
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec(dims)))
 
   return place
 
@@ -88,9 +86,7 @@ def make_mesh(shape, *, devices=None):
         f'{num_slices} slices; give data={num_slices}.'
       )
     within = [size // a for size, a in zip(sizes, across, strict=True)]
-    grid = mesh_utils.create_hybrid_device_mesh(
-      within, across, devices=devices
-    )
+    grid = mesh_utils.create_hybrid_device_mesh(within, across, devices=devices)
     return Mesh(grid, AXES, axis_types=types)
   if devices[0].platform == 'cpu':
     grid = np.asarray(devices).reshape(sizes)

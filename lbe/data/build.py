@@ -76,8 +76,10 @@ def _mix(hashes, salt):
 
 
 def _is_heldout(hashes, share):
-  return _mix(hashes, 1) < np.uint64(int(share * 2**64)) if share else (
-    np.zeros(len(hashes), bool)
+  return (
+    _mix(hashes, 1) < np.uint64(int(share * 2**64))
+    if share
+    else (np.zeros(len(hashes), bool))
   )
 
 
@@ -189,21 +191,17 @@ def _features():
 
 def _write_records(path, examples):
   """An ArrayRecord file of {'ids', 'text'}; there whole, or not at all."""
-  from array_record.python import array_record_module
   import tensorflow_datasets as tfds
+  from array_record.python import array_record_module
 
   features = _features()
   serializer = tfds.core.example_serializer.ExampleSerializer(
     features.get_serialized_info()
   )
   temporary = path.with_suffix('.tmp')
-  writer = array_record_module.ArrayRecordWriter(
-    str(temporary), 'group_size:1'
-  )
+  writer = array_record_module.ArrayRecordWriter(str(temporary), 'group_size:1')
   for example in examples:
-    writer.write(
-      serializer.serialize_example(features.encode_example(example))
-    )
+    writer.write(serializer.serialize_example(features.encode_example(example)))
   writer.close()
   os.replace(temporary, path)
 
@@ -481,6 +479,8 @@ class TokenizedDataset:
     number = number[: len(order)]
     self._order = order
     self._number = number
+    # Rows in a row share a document; one record is read once.
+    self._read = functools.lru_cache(maxsize=256)(self._read_record)
     lengths = np.asarray(index['lengths'], np.int64)[order]
     self._ends = np.cumsum(lengths)
     self.num_documents = int(number[-1]) + 1
@@ -506,8 +506,7 @@ class TokenizedDataset:
     cut = slice(start - begin, stop - begin)
     return np.concatenate(ids)[cut], numbers[cut]
 
-  @functools.lru_cache(maxsize=256)  # noqa: B019: lives as long as the run
-  def _read(self, i):
+  def _read_record(self, i):
     return np.asarray(self._records[int(self._order[i])]['ids'], np.int32)
 
   def texts(self):

@@ -33,10 +33,9 @@ class Loader:
     self._seed = seed
     self._tokenizer = tokenizer
     self._byte_lengths = np.asarray(tokenizer.byte_lengths, np.int64)
-
-  @functools.lru_cache(maxsize=8)  # noqa: B019: lives as long as the run
-  def _block(self, number):
-    return mixing.block(self._proportions, self._seed, number)
+    self._block = functools.lru_cache(maxsize=8)(
+      functools.partial(mixing.block, self._proportions, seed)
+    )
 
   def place(self, place):
     """(source index, epoch, row of the source) at a place of the training."""
@@ -158,9 +157,7 @@ class Loader:
       )
       for row in table
     ]
-    notes = [
-      build.describe(self._prepared[name], name) for name in self._names
-    ]
+    notes = [build.describe(self._prepared[name], name) for name in self._names]
     return '\n'.join(lines + [note for note in notes if note])
 
   def decoded_row(self, step, row, *, max_characters=1000):

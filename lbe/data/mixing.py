@@ -51,7 +51,5 @@ def rows_before(proportions, seed, place):
   total = counts(proportions) * full
   if rest:
     sources, _ = block(proportions, seed, full)
-    total = total + np.bincount(
-      sources[:rest], minlength=len(total)
-    )
+    total = total + np.bincount(sources[:rest], minlength=len(total))
   return total

@@ -1,10 +1,10 @@
 """Where text comes from: files and folders, cut into documents."""
 
-from collections.abc import Iterator
 import dataclasses
 import json
 import pathlib
 import re
+from collections.abc import Iterator
 
 CUTS = ('blank_line', 'line', 'file', 'heading')
 

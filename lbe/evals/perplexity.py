@@ -65,9 +65,7 @@ def document_nats(
   num_tokens = np.zeros(len(documents), np.int64)
   for i, ids in enumerate(tokenizer.encode_batch(list(documents))):
     num_tokens[i] = len(ids)
-    cut += [
-      (i, *w) for w in windows(ids, prefix_id=prefix_id, max_len=max_len)
-    ]
+    cut += [(i, *w) for w in windows(ids, prefix_id=prefix_id, max_len=max_len)]
   cut.sort(key=lambda w: len(w[1]))
   nats = np.zeros(len(documents), np.float64)
   pending = []
@@ -113,9 +111,7 @@ def _pad(batch, batch_size, length):
 
 
 def _place(mesh, arrays):
-  where = jax.sharding.NamedSharding(
-    mesh, sharding.spec(('batch', None))
-  )
+  where = jax.sharding.NamedSharding(mesh, sharding.spec(('batch', None)))
   return {
     name: jax.make_array_from_callback(x.shape, where, lambda i, x=x: x[i])
     for name, x in arrays.items()

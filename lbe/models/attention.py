@@ -46,9 +46,7 @@ def attend(
     & (q_segments_BT[:, :, None] > 0)
     & (q_positions_BT[:, :, None] >= kv_positions_BS[:, None, :])
   )
-  logits_BKGTS = jnp.where(
-    visible_BTS[:, None, None], logits_BKGTS, _MASKED
-  )
+  logits_BKGTS = jnp.where(visible_BTS[:, None, None], logits_BKGTS, _MASKED)
   weights_BKGTS = jax.nn.softmax(logits_BKGTS, axis=-1).astype(v_BSKH.dtype)
   out_BTKGH = jnp.einsum(
     'BKGTS,BSKH->BTKGH',

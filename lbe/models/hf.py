@@ -7,7 +7,6 @@ import math
 import pathlib
 
 import jax
-import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import safetensors
@@ -69,9 +68,6 @@ def read_config(folder):
       r['quantization_config'].get('quant_method', '?'),
       'quantized weights are not supported; give the unquantized model.',
     )
-  if r.get('pretraining_tp', 1) != 1:
-    # Slices of the same products: the result is that of pretraining_tp=1.
-    pass
   # transformers 5 holds theta and scaling in one record, older ones in two.
   rope = {
     'rope_theta': r.get('rope_theta', 10000.0),
@@ -373,11 +369,9 @@ class Weights:
     return tensor
 
   def dtype(self, c):
-    """The dtype on disk, by the name of its numpy type."""
-    name, theirs = 'final_norm_D', 'model.norm.weight'
-    largest = ('layers/q_LDNH', 'model.layers.0.self_attn.q_proj.weight')
-    del name, theirs
-    return str(self.read(c, *largest).dtype)
+    """The dtype on disk, as numpy's name: that of the first projection."""
+    theirs = 'model.layers.0.self_attn.q_proj.weight'
+    return str(self.read(c, 'layers/q_LDNH', theirs).dtype)
 
 
 def _load_bin(path):
@@ -470,7 +464,9 @@ def _fill(array, tensor):
 # ------------------------------------------------------------------ writing
 
 
-def write_safetensors(folder, c, get_array, *, dtype, shard_bytes=5_000_000_000):
+def write_safetensors(
+  folder, c, get_array, *, dtype, shard_bytes=5_000_000_000
+):
   """Writes model*.safetensors, and their index where there are several.
 
   `get_array(name)` gives one stacked numpy array at a time, of our names as

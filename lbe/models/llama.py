@@ -9,9 +9,9 @@ import functools
 import math
 import zlib
 
-from flax import nnx
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 from lbe.models import attention
 
@@ -66,9 +66,7 @@ class Config:
         f'not know (it knows {", ".join(sorted(known))}); use a newer lbe.'
       )
     scaling = fields.get('rope_scaling')
-    return cls(
-      **{**fields, 'rope_scaling': scaling and RopeScaling(**scaling)}
-    )
+    return cls(**{**fields, 'rope_scaling': scaling and RopeScaling(**scaling)})
 
 
 def _preset(D, L, N, K, F, V, positions, theta=1e4, eps=1e-5, **more):
@@ -392,9 +390,7 @@ def head_DV(params, c):
 
 def mask_padding(logits, vocab_size):
   """Logits with the padding columns at -1e30, so that none is ever chosen."""
-  column = jax.lax.broadcasted_iota(
-    jnp.int32, logits.shape, logits.ndim - 1
-  )
+  column = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
   return jnp.where(column < vocab_size, logits, -1e30)
 
 

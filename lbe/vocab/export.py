@@ -3,8 +3,8 @@
 import json
 import pathlib
 
-from sentencepiece import sentencepiece_model_pb2
 import tokenizers
+from sentencepiece import sentencepiece_model_pb2
 from tokenizers import decoders
 from tokenizers import models
 from tokenizers import normalizers
@@ -66,9 +66,7 @@ def ranked_merges(proto):
   only a model with distinct scores is encoded alike by both.
   """
   mergeable = (_Piece.NORMAL, _Piece.USER_DEFINED)
-  ids = {
-    p.piece: i for i, p in enumerate(proto.pieces) if p.type in mergeable
-  }
+  ids = {p.piece: i for i, p in enumerate(proto.pieces) if p.type in mergeable}
   merges = []
   for piece, i in ids.items():
     for cut in range(1, len(piece)):
@@ -125,9 +123,7 @@ def from_sentencepiece(tokenizer):
     parts.append(decoders.Strip(' ', 1, 0))
   result.decoder = decoders.Sequence(parts)
   specials = [
-    p.piece
-    for p in proto.pieces
-    if p.type in (_Piece.CONTROL, _Piece.UNKNOWN)
+    p.piece for p in proto.pieces if p.type in (_Piece.CONTROL, _Piece.UNKNOWN)
   ]
   return _finish(result, tokenizer, specials)
 
@@ -138,9 +134,7 @@ def from_bytes(tokenizer):
   result = tokenizers.Tokenizer(
     models.BPE(vocab=vocab, merges=[], unk_token='<unk>', byte_fallback=True)
   )
-  result.decoder = decoders.Sequence(
-    [decoders.ByteFallback(), decoders.Fuse()]
-  )
+  result.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
   return _finish(result, tokenizer, ['<unk>', '<s>', '</s>'])
 
 

@@ -12,8 +12,8 @@ from typing import Protocol
 
 import numpy as np
 import sentencepiece
-from sentencepiece import sentencepiece_model_pb2
 import tokenizers
+from sentencepiece import sentencepiece_model_pb2
 
 
 class Tokenizer(Protocol):
@@ -270,8 +270,8 @@ class Bytes:
 
   def piece(self, token):
     token = int(token)
-    return ('<unk>', '<s>', '</s>')[token] if token < 3 else (
-      f'<0x{token - 3:02X}>'
+    return (
+      ('<unk>', '<s>', '</s>')[token] if token < 3 else (f'<0x{token - 3:02X}>')
     )
 
   def to_bytes(self):
@@ -337,7 +337,7 @@ def load(path):
     path = found
   if not path.is_file():
     raise ValueError(
-      f"there is no tokenizer at {path}; give a .model, a tokenizer.json, a "
+      f'there is no tokenizer at {path}; give a .model, a tokenizer.json, a '
       "folder with either, or 'bytes'."
     )
   if path.suffix == '.json':

@@ -1,0 +1,711 @@
+"""From a config to the parts of a run: every program builds them here.
+
+Only this module and the programs see a config. What it makes (tokenizer,
+mesh, data, model shapes, optimizer, step) is handed on as plain values.
+"""
+
+import base64
+import dataclasses
+import json
+import math
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lbe import checkpoint
+from lbe import optim
+from lbe import sharding
+from lbe import step as step_lib
+from lbe.data import build
+from lbe.data import loader as loader_lib
+from lbe.data import sources as sources_lib
+from lbe.evals import core
+from lbe.evals import perplexity
+from lbe.models import hf
+from lbe.models import llama
+from lbe.vocab import load as vocab
+
+# ------------------------------------------------------------------ models
+
+
+@dataclasses.dataclass(frozen=True)
+class Opened:
+  """A model on disk, looked at but not yet loaded.
+
+  `info` holds what came with the weights and is not architecture: the dtype
+  on disk (`dtype`) and, of a Hugging Face folder, its special ids.
+  """
+
+  path: str
+  kind: str  # 'checkpoint' or 'hf'
+  config: llama.Config
+  tokenizer: vocab.Tokenizer | None
+  info: dict
+
+  def load_params(self, mesh, *, dtype='float32'):
+    """The parameters as `dtype`, each created in its shards on `mesh`."""
+    shardings = sharding.shardings(mesh, llama.dims(self.config))
+    if self.kind == 'hf':
+      return hf.load_params(
+        self.path, self.config, dtype=dtype, shardings=shardings
+      )
+    abstract = jax.tree.map(
+      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+      llama.shapes(self.config, dtype=dtype),
+      shardings,
+    )
+    return checkpoint.load_params(self.path, abstract)
+
+
+def open_model(path, *, vocab_multiple=128):
+  """Looks at a checkpoint, a workdir or a Hugging Face folder.
+
+  Raises ValueError where `path` is none of these.
+  """
+  if checkpoint.is_checkpoint(path):
+    meta = checkpoint.read_meta(path)
+    tokenizer = tokenizer_from_meta(meta['tokenizer'])
+    return Opened(
+      path=str(checkpoint.find(path)),
+      kind='checkpoint',
+      config=llama.Config.from_json(meta['model']),
+      tokenizer=tokenizer,
+      info=meta['source'] or {},
+    )
+  if hf.is_hf_dir(path):
+    model_config, info = hf.read_config(path)
+    model_config = dataclasses.replace(
+      model_config, vocab_multiple=vocab_multiple
+    )
+    found = vocab.find(path)
+    tokenizer = vocab.load(path) if found else None
+    if tokenizer is not None:
+      vocab.check_rows(tokenizer, model_config.vocab_size)
+    return Opened(str(path), 'hf', model_config, tokenizer, info)
+  raise ValueError(
+    f'{path!r} is neither a checkpoint (a folder with checkpoints/) nor a '
+    'Hugging Face folder (with config.json); give the path of one of these.'
+  )
+
+
+def make_model_config(config, tokenizer):
+  """The architecture of a run from scratch; rows from the tokenizer."""
+  m = config.model
+  if m.preset:
+    if m.preset not in llama.PRESETS:
+      raise ValueError(
+        f'model.preset={m.preset!r} is unknown; take one of '
+        f'{", ".join(llama.PRESETS)}.'
+      )
+    return dataclasses.replace(
+      llama.PRESETS[m.preset],
+      vocab_size=tokenizer.vocab_size,
+      vocab_multiple=config.vocab_multiple,
+    )
+  missing = [
+    name
+    for name in ('dim', 'num_layers', 'num_heads', 'mlp_dim')
+    if m[name] < 1
+  ]
+  if missing:
+    raise ValueError(
+      f'model.{missing[0]}={m[missing[0]]}: a model from scratch needs '
+      'model.preset, or dim, num_layers, num_heads and mlp_dim; to go on '
+      'from trained weights set init_from.'
+    )
+  num_kv_heads = m.num_kv_heads or m.num_heads
+  if m.num_heads % num_kv_heads:
+    raise ValueError(
+      f'model.num_kv_heads={num_kv_heads} does not divide '
+      f'model.num_heads={m.num_heads}; take a divisor of it.'
+    )
+  return llama.Config(
+    vocab_size=tokenizer.vocab_size,
+    dim=m.dim,
+    num_layers=m.num_layers,
+    num_heads=m.num_heads,
+    num_kv_heads=num_kv_heads,
+    head_dim=m.head_dim or m.dim // m.num_heads,
+    mlp_dim=m.mlp_dim,
+    max_positions=m.max_positions,
+    rope_theta=m.rope_theta,
+    norm_eps=m.norm_eps,
+    tied=m.tied,
+    vocab_multiple=config.vocab_multiple,
+    init_std=m.init_std,
+  )
+
+
+def make_execution(config):
+  return llama.Execution(**config.execution.to_dict())
+
+
+# --------------------------------------------------------------- tokenizer
+
+
+def make_tokenizer(config, opened, workdir):
+  """The run's tokenizer; trains one where the config says 'train'.
+
+  A tokenizer that is given beside `init_from` must be the one that the
+  weights were trained with: ValueError otherwise.
+  """
+  name = config.tokenizer
+  if name == 'train':
+    if opened is not None:
+      raise ValueError(
+        "tokenizer='train' makes new pieces, but init_from has weights for "
+        'its own; leave tokenizer empty or init_from empty.'
+      )
+    return _train_tokenizer(config, pathlib.Path(workdir))
+  if name:
+    tokenizer = vocab.load(name)
+    if opened is not None and opened.tokenizer is not None:
+      vocab.check_same(
+        opened.tokenizer.fingerprint,
+        tokenizer,
+        where=opened.path,
+        base=opened.tokenizer,
+      )
+  elif opened is None:
+    raise ValueError(
+      "tokenizer='' and init_from='': a run from scratch needs "
+      "--config.tokenizer=PATH, 'bytes', or 'train'."
+    )
+  elif opened.tokenizer is None:
+    raise ValueError(
+      f'{opened.path} has no tokenizer; give --config.tokenizer=PATH.'
+    )
+  else:
+    tokenizer = opened.tokenizer
+  if opened is not None:
+    vocab.check_rows(tokenizer, opened.config.vocab_size)
+  return tokenizer
+
+
+def _train_tokenizer(config, workdir):
+  from lbe.vocab import train as vocab_train  # only here: from scratch
+
+  target = workdir / 'tokenizer' / 'tokenizer.model'
+  if not target.exists() and jax.process_index() == 0:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    texts = (
+      text
+      for source in make_sources(config).values()
+      for text, _ in sources_lib.documents(source)
+    )
+    vocab_train.train_sentencepiece(
+      texts,
+      target.with_suffix(''),
+      vocab_size=config.tokenizer_vocab_size,
+    )
+  wait_for_others('tokenizer')
+  return vocab.load(target)
+
+
+# -------------------------------------------------------------------- data
+
+
+def make_sources(config):
+  """The sources of the config by name, proportions checked.
+
+  Raises ValueError where there is none, a path is missing, or the
+  proportions are negative or do not sum to 1.
+  """
+  named = config.data.sources.to_dict()
+  if not named:
+    raise ValueError(
+      'data.sources is empty; add one in the config: '
+      "config.data.sources.zh = common.source(path='zh/')."
+    )
+  result = {}
+  for name, fields in named.items():
+    if not fields['path']:
+      raise ValueError(
+        f'data.sources.{name}.path is empty; give '
+        f'--config.data.sources.{name}.path=FILE_OR_FOLDER.'
+      )
+    for limit in ('max_documents', 'max_bytes'):
+      fields[limit] = fields[limit] or None
+    result[name] = sources_lib.Source(name=name, **fields)
+  shares = {name: source.proportion for name, source in result.items()}
+  negative = [name for name, share in shares.items() if share < 0]
+  if negative:
+    raise ValueError(
+      f'data.sources.{negative[0]}.proportion={shares[negative[0]]} is '
+      'negative; shares of the training tokens lie between 0 and 1.'
+    )
+  if not math.isclose(sum(shares.values()), 1.0, abs_tol=1e-6):
+    raise ValueError(
+      f'the proportions of data.sources sum to {sum(shares.values()):g} '
+      f'({shares}); they are shares of the training tokens and sum to 1.'
+    )
+  return result
+
+
+def prepare_data(config, tokenizer, workdir):
+  """Every source tokenized, by name; made once, by process 0."""
+  named = make_sources(config)
+
+  def prepare_all(progress):
+    return {
+      name: build.prepare(
+        source,
+        tokenizer,
+        cache_dir=config.data.cache_dir or str(pathlib.Path(workdir) / 'data'),
+        num_workers=config.data.num_workers,
+        bos=config.data.bos,
+        eos=config.data.eos,
+        seed=config.seed,
+        progress=progress,
+      )
+      for name, source in named.items()
+    }
+
+  if jax.process_index() == 0:
+    prepared = prepare_all(True)
+  wait_for_others('data')
+  if jax.process_index() != 0:
+    prepared = prepare_all(False)
+  return prepared
+
+
+def make_loader(config, prepared, tokenizer):
+  return loader_lib.Loader(
+    prepared,
+    {name: s.proportion for name, s in config.data.sources.items()},
+    seq_len=config.data.seq_len,
+    batch_size=config.data.batch_size,
+    seed=config.seed,
+    tokenizer=tokenizer,
+  )
+
+
+def count_steps(config, prepared):
+  """Optimizer steps of the run's budget.
+
+  Raises ValueError where not exactly one budget is set.
+  """
+  budget = config.budget.to_dict()
+  of = budget.pop('of')
+  given = {name: value for name, value in budget.items() if value}
+  if len(given) != 1 or min(given.values()) < 0:
+    raise ValueError(
+      f'budget={given}: set exactly one of steps, tokens, documents, bytes '
+      'and epochs, and make it positive.'
+    )
+  ((unit, amount),) = given.items()
+  if unit == 'steps':
+    return int(amount)
+  tokens_per_step = config.data.seq_len * config.data.batch_size
+  if unit == 'tokens':
+    return math.ceil(amount / tokens_per_step)
+  if of and of not in prepared:
+    raise ValueError(
+      f'budget.of={of!r} is no source; take one of {", ".join(prepared)}.'
+    )
+  # In shares of the mixture's sources: the tokens that a unit of text costs.
+  chosen = [of] if of else list(prepared)
+  share = sum(config.data.sources[name].proportion for name in chosen)
+  if not share:
+    raise ValueError(
+      f'budget.{unit} counts the text of {", ".join(chosen)}, whose '
+      'proportion is 0; count another source, or give it a share.'
+    )
+  data = [prepared[name].train for name in chosen]
+  tokens = sum(d.num_tokens for d in data)
+  total = {
+    'epochs': 1,
+    'documents': sum(d.num_documents for d in data),
+    'bytes': sum(d.num_bytes for d in data),
+  }[unit]
+  return math.ceil(amount / total * tokens / share / tokens_per_step)
+
+
+# ------------------------------------------------------------------- step
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+  """What the train step needs, as shapes: nothing here is on a device."""
+
+  model: llama.Config
+  mesh: jax.sharding.Mesh
+  abstract_state: dict  # ShapeDtypeStructs with their shardings
+  abstract_batch: dict
+  tx: object
+  schedule: object
+  step: object  # the jitted (state, batch) -> (state, metrics)
+
+
+def make_training(config, model, mesh, num_steps):
+  """The jitted train step with the shapes and places of its arguments."""
+  if config.data.seq_len > model.max_positions:
+    raise ValueError(
+      f"data.seq_len={config.data.seq_len} is longer than the model's "
+      f'{model.max_positions} positions; shorten it.'
+    )
+  sharding.check(
+    mesh,
+    num_heads=model.num_heads,
+    num_kv_heads=model.num_kv_heads,
+    mlp_dim=model.mlp_dim,
+    dim=model.dim,
+    padded_vocab_size=model.padded_vocab_size,
+    batch_size=config.data.batch_size,
+    seq_len=config.data.seq_len,
+    num_microbatches=config.num_microbatches,
+  )
+  o = config.optim
+  schedule = optim.make_schedule(
+    kind=o.schedule,
+    peak_lr=o.peak_lr,
+    num_steps=num_steps,
+    warmup_steps=round(o.warmup_fraction * num_steps),
+    final_fraction=o.final_fraction,
+    decay_steps=round(o.decay_fraction * num_steps),
+  )
+  tx = optim.make(
+    schedule,
+    b1=o.b1,
+    b2=o.b2,
+    eps=o.eps,
+    weight_decay=o.weight_decay,
+    clip_norm=o.clip_norm,
+  )
+  shardings = step_lib.state_shardings(mesh, model, tx)
+  shapes = jax.eval_shape(
+    lambda params: step_lib.init_state(params, tx), llama.shapes(model)
+  )
+  abstract_state = jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+    shapes,
+    shardings,
+  )
+  abstract_batch = batch_shapes(
+    mesh, config.data.batch_size, config.data.seq_len
+  )
+  step = jax.jit(
+    step_lib.make_train_step(
+      model,
+      execution=make_execution(config),
+      tx=tx,
+      schedule=schedule,
+      mesh=mesh,
+      num_microbatches=config.num_microbatches,
+    ),
+    donate_argnums=0,
+    in_shardings=(
+      shardings,
+      jax.tree.map(lambda x: x.sharding, abstract_batch),
+    ),
+    out_shardings=(shardings, None),
+  )
+  return Training(
+    model, mesh, abstract_state, abstract_batch, tx, schedule, step
+  )
+
+
+def batch_shapes(mesh, batch_size, seq_len):
+  """The global batch as ShapeDtypeStructs, rows over data and fsdp."""
+
+  def shape(dims, dtype):
+    size = {'batch': batch_size, 'position': seq_len}
+    return jax.ShapeDtypeStruct(
+      tuple(size[d] for d in dims),
+      dtype,
+      sharding=jax.sharding.NamedSharding(mesh, sharding.spec(dims)),
+    )
+
+  row = ('batch', 'position')
+  return {
+    'ids_BT': shape(row, jnp.int32),
+    'targets_BT': shape(row, jnp.int32),
+    'weights_BT': shape(row, jnp.float32),
+    'positions_BT': shape(row, jnp.int32),
+    'segments_BT': shape(row, jnp.int32),
+    'num_bytes_B': shape(('batch',), jnp.int32),
+  }
+
+
+def local_rows(abstract_batch):
+  """The rows [start, stop) of the global batch that this host loads."""
+  struct = abstract_batch['num_bytes_B']
+  slices = struct.sharding.addressable_devices_indices_map(struct.shape)
+  bounds = [s[0].indices(struct.shape[0])[:2] for s in slices.values()]
+  return slice(min(b[0] for b in bounds), max(b[1] for b in bounds))
+
+
+def place_batch(abstract_batch, batch, rows):
+  """Local numpy rows as global arrays in their shards."""
+
+  def place(struct, x):
+    def shard(index):
+      first, *rest = index
+      start, stop, _ = first.indices(struct.shape[0])
+      return x[(slice(start - rows.start, stop - rows.start), *rest)]
+
+    return jax.make_array_from_callback(struct.shape, struct.sharding, shard)
+
+  return {
+    name: place(struct, np.asarray(batch[name]))
+    for name, struct in abstract_batch.items()
+  }
+
+
+def new_state(training, params):
+  """The state of step 0 around `params`, which it takes over."""
+  shardings = jax.tree.map(lambda x: x.sharding, training.abstract_state)
+  return jax.jit(
+    lambda p: step_lib.init_state(p, training.tx),
+    out_shardings=shardings,
+    donate_argnums=0,
+  )(params)
+
+
+def init_params(model, mesh, seed):
+  """Random parameters, each created in its shards."""
+  return jax.jit(
+    lambda key: llama.init(model, key),
+    out_shardings=sharding.shardings(mesh, llama.dims(model)),
+  )(jax.random.key(seed))
+
+
+# -------------------------------------------------------------- evaluators
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+  """One text set with the steps at which it is scored."""
+
+  name: str
+  documents: list
+  max_len: int
+  every: int
+  at_start: bool
+  at_end: bool
+
+
+def make_evaluators(config, prepared):
+  """The evaluators of the config, their texts read.
+
+  `prepared` is None where no training data is there (evaluate); a set then
+  needs a path.
+  """
+  result = []
+  for name, e in config.evals.items():
+    if e.source and e.path:
+      raise ValueError(
+        f'evals.{name} has both source={e.source!r} and path={e.path!r}; '
+        'clear one of them.'
+      )
+    if e.source:
+      if not prepared or e.source not in prepared:
+        raise ValueError(
+          f'evals.{name}.source={e.source!r} is no source of this run; give '
+          f'evals.{name}.path=FILE, or one of {", ".join(prepared or ())}.'
+        )
+      texts = prepared[e.source].heldout_texts()
+      if not texts:
+        raise ValueError(
+          f'evals.{name} scores the held-out documents of {e.source}, which '
+          f'has none; set data.sources.{e.source}.holdout.'
+        )
+    elif e.path:
+      source = sources_lib.Source(
+        name=name,
+        path=e.path,
+        kind=e.kind,
+        cut=e.cut,
+        heading=e.heading,
+        field=e.field,
+      )
+      texts = [text for text, _ in sources_lib.documents(source)]
+      order = build.document_order(texts, seed=config.seed)
+      texts = [texts[i] for i in order]
+    else:
+      raise ValueError(
+        f'evals.{name} has neither source nor path; give '
+        f'--config.evals.{name}.path=FILE.'
+      )
+    result.append(
+      Evaluator(
+        name=name,
+        documents=texts[: e.limit or None],
+        max_len=e.max_len or config.data.seq_len,
+        every=e.every,
+        at_start=e.at_start,
+        at_end=e.at_end,
+      )
+    )
+  return result
+
+
+# ---------------------------------------------------------------- identity
+
+# Fields that may change when a run is resumed: where and how, not what.
+FREE = (
+  'mesh',
+  'num_microbatches',
+  'evals',
+  'eval_batch_size',
+  'log_every',
+  'checkpoint',
+  'export_hf',
+  'sample_prompts',
+  'sample_max_new_tokens',
+  'execution.scan',
+  'execution.remat',
+  'execution.attention',
+  'data.cache_dir',
+  'data.num_workers',
+)
+
+
+def flatten(config):
+  """Dotted names to values of a config or its dictionary."""
+  result = {}
+  fields = config if isinstance(config, dict) else config.to_dict()
+  for name, value in fields.items():
+    if isinstance(value, dict):
+      result.update({f'{name}.{k}': v for k, v in flatten(value).items()})
+    else:
+      result[name] = list(value) if isinstance(value, tuple) else value
+  return result
+
+
+def differences(old, new):
+  """(decisive, free) fields that differ, each name: (old, new).
+
+  A source's path may move: the fingerprint of its text decides instead.
+  """
+  old, new = flatten(old), flatten(new)
+  decisive, free = {}, {}
+  for name in sorted(old.keys() | new.keys()):
+    if old.get(name) != new.get(name):
+      parts = name.split('.')
+      is_path = parts[:2] == ['data', 'sources'] and parts[-1] == 'path'
+      is_free = is_path or any(
+        name == f or name.startswith(f + '.') for f in FREE
+      )
+      target = free if is_free else decisive
+      target[name] = (old.get(name), new.get(name))
+  return decisive, free
+
+
+def identity(config, model, tokenizer, prepared, num_steps):
+  """What makes this run this run, as JSON: kept in every checkpoint."""
+  return {
+    'config': json.loads(config.to_json_best_effort()),
+    'model': model.to_json(),
+    'tokenizer': tokenizer.fingerprint,
+    'data': {name: p.fingerprint for name, p in prepared.items()},
+    'num_steps': num_steps,
+  }
+
+
+def check_same_run(workdir, new, say):
+  """Refuses a workdir whose run differs in what decides numbers.
+
+  Other differences are said through `say`. Raises ValueError.
+  """
+  path = pathlib.Path(workdir) / 'config.json'
+  if not path.exists():
+    return
+  old = json.loads(path.read_text())
+  decisive, free = differences(old['config'], new['config'])
+  for name in ('model', 'tokenizer', 'data', 'num_steps'):
+    if old[name] != new[name]:
+      decisive[name] = (old[name], new[name])
+  if decisive:
+    lines = '\n'.join(f'  {k}: {a!r} → {b!r}' for k, (a, b) in decisive.items())
+    raise ValueError(
+      f'{workdir} belongs to another run; what decides its numbers differs:'
+      f'\n{lines}\nUse another --workdir (with --config.init_from={workdir} '
+      'to start from its weights), or set these back.'
+    )
+  for name, (a, b) in free.items():
+    say(f'changed since the run began: {name}: {a!r} → {b!r}')
+
+
+def tokenizer_meta(tokenizer):
+  """The tokenizer as JSON, whole: a checkpoint alone is enough."""
+  if tokenizer is None:
+    return None
+  return {
+    'kind': tokenizer.kind,
+    'fingerprint': tokenizer.fingerprint,
+    'base64': base64.b64encode(tokenizer.to_bytes()).decode(),
+  }
+
+
+def tokenizer_from_meta(meta):
+  """The tokenizer of a checkpoint; None where it has none."""
+  if meta is None:
+    return None
+  tokenizer = vocab.from_bytes(meta['kind'], base64.b64decode(meta['base64']))
+  vocab.check_same(
+    meta['fingerprint'], tokenizer, where="the checkpoint's own record"
+  )
+  return tokenizer
+
+
+def prompt_ids(tokenizer, text):
+  """BOS, where the tokenizer has one, and the text's ids."""
+  bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+  return bos + tokenizer.encode(text)
+
+
+# ------------------------------------------------------------------- hosts
+
+
+def wait_for_others(name):
+  """A barrier with a name; returns at once where there is one process."""
+  if jax.process_count() > 1:
+    from jax.experimental import multihost_utils
+
+    multihost_utils.sync_global_devices(name)
+
+
+def score_perplexity(evaluator, params, model, tokenizer, mesh, config):
+  """(nats, tokens, bytes) of every document, arrays equal on all hosts."""
+  nats, num_tokens = perplexity.document_nats(
+    params,
+    model,
+    tokenizer=tokenizer,
+    documents=evaluator.documents,
+    max_len=min(evaluator.max_len, model.max_positions),
+    execution=make_execution(config),
+    mesh=mesh,
+    batch_size=config.eval_batch_size,
+  )
+  num_bytes = np.array([len(t.encode()) for t in evaluator.documents])
+  return nats, num_tokens, num_bytes
+
+
+def result_rows(evaluator, scores, *, step, tokenizer, config):
+  """The rows of one evaluation for results.jsonl, and its metrics by name."""
+  nats, num_tokens, num_bytes = scores
+  summary = perplexity.summarize(nats, num_tokens, num_bytes)
+  common = {
+    'step': step,
+    'evaluator': evaluator.name,
+    'protocol': perplexity.PROTOCOL,
+    'data_hash': core.data_hash(evaluator.documents),
+    'documents': len(evaluator.documents),
+    'tokenizer': tokenizer.fingerprint[:16],
+    'bos': 'predict from BOS' if tokenizer.bos_id is not None else 'EOS',
+    'dtype': config.execution.compute_dtype,
+    'max_len': evaluator.max_len,
+  }
+  interval = core.bootstrap(nats, num_bytes, scale=1 / math.log(2))
+  rows = [
+    {**common, 'name': name, 'value': value, 'count': count}
+    | ({'interval95': interval} if name == 'bits_per_byte' else {})
+    for name, value, count in summary
+  ]
+  metrics = {
+    f'eval/{evaluator.name}/{name}': value for name, value, _ in summary
+  }
+  return rows, metrics

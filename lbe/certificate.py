@@ -1,0 +1,208 @@
+"""Proof that a conversion is right: digests always, logits where possible.
+
+Digests: the sha256 of every tensor of the Hugging Face folder against that of
+the same tensor read back from the checkpoint. Logits: ours against those of
+transformers on the same ids, in a process of its own.
+"""
+
+import importlib.util
+import json
+import math
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+
+from lbe.models import hf
+from lbe.models import llama
+from lbe.vocab import load as vocab
+
+# Real sentences in several scripts; the ids of models without a tokenizer are
+# drawn from the whole vocabulary instead.
+TEXT = """\
+The ferry left the harbour at six, and by seven the coast was a thin grey line.
+Prices rose by 3.5% in March; in April they fell again, which nobody expected.
+清晨的集市已经热闹起来，卖豆腐的老人一边收钱一边和熟客聊天。
+如果明天下雨，我们就把会议改到星期四下午三点。
+في الصباح يفتح الخباز دكانه قبل أن تشرق الشمس.
+Bà tôi thường kể chuyện về dòng sông chảy qua làng.
+def area(r):
+    return 3.14159 * r ** 2
+"""
+
+
+def compare_digests(expected, got):
+  """The record of two {tensor: sha256}; ValueError where they differ."""
+  differing = sorted(
+    name
+    for name in expected.keys() | got.keys()
+    if expected.get(name) != got.get(name)
+  )
+  if differing:
+    raise ValueError(
+      f'{len(differing)} of {len(expected)} tensors differ after the round '
+      f'trip, the first: {differing[0]}; the disk or memory is at fault, or '
+      'this is a bug: do not use the result.'
+    )
+  return {'tensors': len(expected), 'equal': len(expected)}
+
+
+def sample_ids(c, tokenizer, *, length=128):
+  """Ids [1, T] of TEXT, or drawn over the vocabulary without a tokenizer."""
+  length = min(length, c.max_positions)
+  if tokenizer is None:
+    return np.random.default_rng(0).integers(c.vocab_size, size=(1, length))
+  bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+  ids = (bos + tokenizer.encode(TEXT))[:length]
+  return np.asarray([ids], np.int64)
+
+
+def logits_skipped_because(c):
+  """Why `auto` leaves the logits out, or None where it compares them.
+
+  Both models, ours and theirs, are held in float32; they may take half of
+  the memory that is free.
+  """
+  for package in ('torch', 'transformers'):
+    if importlib.util.find_spec(package) is None:
+      return f"{package} is not installed (pip install 'lbe[hf]')"
+  need = 2 * 4 * llama.num_params(c)
+  free = _free_bytes()
+  if need > free / 2:
+    return (
+      f'both models need {need / 2**30:.1f} GiB in float32, more than half '
+      f'of the {free / 2**30:.1f} GiB of free memory; --verify=logits '
+      'compares them anyway'
+    )
+  return None
+
+
+def _free_bytes():
+  for line in pathlib.Path('/proc/meminfo').read_text().splitlines():
+    if line.startswith('MemAvailable'):
+      return int(line.split()[1]) * 1024
+  return 0
+
+
+def compare_logits(checkpoint_dir, hf_dir):
+  """Runs the comparison in a fresh process; its record as a dictionary."""
+  with tempfile.NamedTemporaryFile(suffix='.json') as f:
+    subprocess.run(
+      [
+        sys.executable,
+        '-m',
+        'lbe.certificate',
+        str(checkpoint_dir),
+        str(hf_dir),
+        f.name,
+      ],
+      check=True,
+      env={**os.environ, 'JAX_PLATFORMS': 'cpu', 'HF_HUB_OFFLINE': '1'},
+    )
+    return json.loads(pathlib.Path(f.name).read_text())
+
+
+def _compare(checkpoint_dir, hf_dir):
+  import jax
+  import jax.numpy as jnp
+  import torch
+  import transformers
+
+  from lbe import checkpoint
+
+  theirs = transformers.LlamaForCausalLM.from_pretrained(
+    str(hf_dir), dtype=torch.float32
+  ).eval()
+  c, _ = hf.read_config(hf_dir)
+  found = vocab.find(hf_dir)
+  ids_BT = sample_ids(c, vocab.load(found) if found else None)
+  with torch.no_grad():
+    theirs_BTV = theirs(torch.from_numpy(ids_BT)).logits.numpy()
+  del theirs
+  meta = checkpoint.read_meta(checkpoint_dir)
+  c = llama.Config.from_json(meta['model'])
+  device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  params = checkpoint.load_params(
+    checkpoint_dir,
+    jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device),
+      llama.shapes(c),
+    ),
+  )
+  T = ids_BT.shape[1]
+  x_BTD = llama.hidden(
+    params,
+    c,
+    jnp.asarray(ids_BT),
+    positions_BT=jnp.arange(T)[None],
+    segments_BT=jnp.ones((1, T), jnp.int32),
+    execution=llama.Execution(compute_dtype='float32'),
+  )
+  ours_BTV = np.asarray(llama.logits(params, c, x_BTD))[..., : c.vocab_size]
+  return logits_record(ours_BTV, theirs_BTV)
+
+
+def logits_record(ours_BTV, theirs_BTV):
+  """Maximum |Δ|, mean KL(theirs ‖ ours) in nats, and argmax agreement."""
+
+  def log_softmax(x):
+    x = np.asarray(x, np.float64)
+    x = x - x.max(-1, keepdims=True)
+    return x - np.log(np.exp(x).sum(-1, keepdims=True))
+
+  a, b = log_softmax(theirs_BTV), log_softmax(ours_BTV)
+  kl = (np.exp(a) * (a - b)).sum(-1).mean()
+  same = theirs_BTV.argmax(-1) == ours_BTV.argmax(-1)
+  return {
+    'tokens': int(same.size),
+    'max_abs_difference': float(np.abs(ours_BTV - theirs_BTV).max()),
+    'largest_logit': float(np.abs(theirs_BTV).max()),
+    'mean_kl': float(max(kl, 0.0)),
+    'argmax_agreement': float(same.mean()),
+  }
+
+
+# Float32 sums in another order differ so much, relative to the largest logit;
+# a wrong layout differs by the order of the logits themselves.
+TOLERANCE = 1e-3
+
+
+def check_logits(record):
+  """Raises ValueError where the logits are not those of the same model."""
+  bound = TOLERANCE * max(record['largest_logit'], 1.0)
+  difference = record['max_abs_difference']
+  if not math.isfinite(difference) or difference > bound:
+    raise ValueError(
+      f'the logits differ from those of transformers by {difference:.3g} '
+      f'(allowed: {bound:.3g}); the conversion is wrong: do not use it.'
+    )
+
+
+def finish(folder, record):
+  """Prints the certificate and writes it as certificate.json."""
+  text = json.dumps(record, indent=2)
+  (pathlib.Path(folder) / 'certificate.json').write_text(text)
+  print(f'certificate ({folder}/certificate.json):\n{text}')
+
+
+def make(*, checkpoint_dir, hf_dir, expected, got, verify, c, **facts):
+  """The whole certificate, written into the conversion's target folder."""
+  record = {**facts, 'digests': compare_digests(expected, got)}
+  why = logits_skipped_because(c) if verify == 'auto' else None
+  if verify == 'digests':
+    record['logits'] = {'skipped': '--verify=digests'}
+  elif why:
+    record['logits'] = {'skipped': why}
+  else:
+    record['logits'] = compare_logits(checkpoint_dir, hf_dir)
+    check_logits(record['logits'])
+  return record
+
+
+if __name__ == '__main__':
+  pathlib.Path(sys.argv[3]).write_text(
+    json.dumps(_compare(sys.argv[1], sys.argv[2]))
+  )

@@ -1,0 +1,347 @@
+"""Trains a LLaMA: from random weights, a checkpoint or a Hugging Face folder.
+
+  python -m lbe.train --config=configs/quickstart.py --workdir=runs/quickstart
+  python -m lbe.train --config=... --workdir=... --dry_run
+
+The same command again resumes where the last checkpoint stands.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+from absl import flags
+from ml_collections import config_flags
+
+from lbe import assemble
+from lbe import checkpoint
+from lbe import decode
+from lbe import hardware
+from lbe import metrics
+from lbe import program
+from lbe import sharding
+from lbe import step as step_lib
+from lbe.evals import core
+from lbe.models import llama
+
+_CONFIG = config_flags.DEFINE_config_file('config', None, lock_config=True)
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'Where the run keeps its files.'
+)
+_DRY_RUN = flags.DEFINE_bool(
+  'dry_run', False, 'Check everything, show the data, and stop.'
+)
+_LOG_BATCHES = flags.DEFINE_bool(
+  'log_batches',
+  False,
+  'Print a digest of every row that this host trains on, by step.',
+)
+
+
+def main(argv):
+  del argv
+  program.join_hosts()
+  config = _CONFIG.value
+  workdir = pathlib.Path(_WORKDIR.value)
+  workdir.mkdir(parents=True, exist_ok=True)
+  say = print if jax.process_index() == 0 else lambda *a, **k: None
+
+  # ------------------------------------------------ model and tokenizer
+  opened = None
+  if config.init_from:
+    opened = assemble.open_model(
+      config.init_from, vocab_multiple=config.vocab_multiple
+    )
+  tokenizer = assemble.make_tokenizer(config, opened, workdir)
+  if opened is not None:
+    model = opened.config
+  else:
+    model = assemble.make_model_config(config, tokenizer)
+  mesh = sharding.make_mesh(config.mesh.to_dict())
+
+  # --------------------------------------------------------------- data
+  prepared = assemble.prepare_data(config, tokenizer, workdir)
+  num_steps = assemble.count_steps(config, prepared)
+  loader = assemble.make_loader(config, prepared, tokenizer)
+  evaluators = assemble.make_evaluators(config, prepared)
+  training = assemble.make_training(config, model, mesh, num_steps)
+  tokens_per_step = config.data.batch_size * config.data.seq_len
+  say(loader.report(num_steps))
+  say(f'\nrow 0 of step 0:\n{loader.decoded_row(0, 0)}\n')
+  say(
+    f'model: {llama.num_params(model):,} parameters, '
+    f'{model.vocab_size:,} pieces in {model.padded_vocab_size:,} rows\n'
+    f'run: {num_steps:,} steps of {tokens_per_step:,} tokens = '
+    f'{num_steps * tokens_per_step:,} tokens\n'
+    f'mesh: {dict(mesh.shape)} over {jax.device_count()} '
+    f'{jax.devices()[0].device_kind} in {jax.process_count()} process(es)'
+  )
+  say(
+    step_lib.describe_memory(
+      step_lib.memory_estimate(
+        model,
+        num_devices=mesh.size,
+        batch_size=config.data.batch_size,
+        seq_len=config.data.seq_len,
+        num_microbatches=config.num_microbatches,
+        execution=assemble.make_execution(config),
+      )
+    )
+  )
+  if _DRY_RUN.value:
+    say('dry run: everything above holds; nothing was trained.')
+    return
+
+  # ---------------------------------------------- resume, start or scratch
+  identity = assemble.identity(config, model, tokenizer, prepared, num_steps)
+  checkpointer = checkpoint.Checkpointer(
+    workdir,
+    every=config.checkpoint.every,
+    keep=config.checkpoint.keep,
+    keep_best=config.checkpoint.keep_best or None,
+  )
+  first_step = checkpointer.latest() or 0
+  assemble.check_same_run(workdir, identity, say)
+  if first_step:
+    state, data_state, _ = checkpointer.restore(
+      first_step, training.abstract_state
+    )
+    assert data_state['step'] == first_step
+    say(f'resuming at step {first_step:,}')
+  elif opened is not None:
+    say(f'starting from the weights of {opened.path}')
+    state = assemble.new_state(training, opened.load_params(mesh))
+  else:
+    say('starting from random weights')
+    params = assemble.init_params(model, mesh, config.seed)
+    state = assemble.new_state(training, params)
+  # What an earlier process wrote behind the restored step is cut.
+  resume_step = first_step if first_step else -1
+  writer = metrics.Writer(workdir, resume_step=resume_step)
+  if jax.process_index() == 0:
+    metrics.truncate_lines(workdir / 'results.jsonl', resume_step)
+    (workdir / 'config.json').write_text(json.dumps(identity, indent=2))
+  meta = {
+    'model': model.to_json(),
+    'tokenizer': assemble.tokenizer_meta(tokenizer),
+    'config': identity,
+    'source': opened.info if opened else {'dtype': 'float32'},
+  }
+
+  # -------------------------------------------------------------- compile
+  start = time.perf_counter()
+  train_step = training.step.lower(
+    training.abstract_state, training.abstract_batch
+  ).compile()
+  say(
+    f'compiled the step in {time.perf_counter() - start:.1f} s; '
+    f'{step_lib.describe_compiled(train_step)}'
+  )
+
+  # ------------------------------------------------------------ evaluators
+  def evaluate(step, evaluator):
+    """One evaluator's scores as metrics; its rows go to results.jsonl."""
+    scores = assemble.score_perplexity(
+      evaluator, state['params'], model, tokenizer, mesh, config
+    )
+    rows, row = assemble.result_rows(
+      evaluator, scores, step=step, tokenizer=tokenizer, config=config
+    )
+    if jax.process_index() == 0:
+      core.append_rows(workdir, rows)
+    return row
+
+  def evaluate_due(step):
+    row = {}
+    for e in evaluators:
+      if core.due(
+        step,
+        every=e.every,
+        at_start=e.at_start,
+        at_end=e.at_end,
+        last=num_steps,
+      ):
+        row.update(evaluate(step, e))
+    return row
+
+  # ------------------------------------------------------------------ loop
+  stop = _StopFlag()
+  progress = metrics.Progress(num_steps, first_step=first_step)
+  meter = _Meter(model, mesh, config)
+  rows = assemble.local_rows(training.abstract_batch)
+  batches = loader.iterator(first_step, num_steps - first_step, rows)
+  if first_step == 0:
+    row = evaluate_due(0)
+    if row:
+      writer.write(0, row)
+      progress.say(_scores_line(0, row))
+  step = first_step
+  for step in range(first_step + 1, num_steps + 1):
+    meter.start_wait()
+    batch = next(batches)
+    meter.stop_wait()
+    batch = assemble.place_batch(training.abstract_batch, batch, rows)
+    if _LOG_BATCHES.value:
+      _print_digests(step, batch)
+    state, step_metrics = train_step(state, batch)
+    meter.add(step_metrics)
+
+    stopping = stop.agreed(step)
+    saving = stopping or checkpointer.due(step) or step == num_steps
+    row = {}
+    if saving or step % config.log_every == 0:
+      row = meter.row()
+      progress.update(step, row)
+    else:
+      progress.update(step, None)
+    scores = {} if stopping and step != num_steps else evaluate_due(step)
+    if scores:
+      progress.say(_scores_line(step, scores))
+      row.update(scores)
+      meter.restart()
+    if row:
+      writer.write(step, row)
+    if saving:
+      checkpointer.save(
+        step, state, data=loader.state(step), meta=meta, metrics=scores
+      )
+      meter.restart()
+    if stopping:
+      break
+  progress.close()
+  checkpointer.wait()
+  checkpointer.close()
+  writer.close()
+  if step < num_steps:
+    say(f'stopped at step {step:,}; the same command goes on from there.')
+    return
+
+  # ------------------------------------------------- what the model says
+  for prompt in config.sample_prompts:
+    ids = decode.generate(
+      state['params'],
+      model,
+      [assemble.prompt_ids(tokenizer, prompt)],
+      max_new_tokens=config.sample_max_new_tokens,
+      temperature=0.8,
+      top_k=0,
+      top_p=0.95,
+      seed=config.seed,
+      eos_id=tokenizer.eos_id,
+      execution=assemble.make_execution(config),
+    )
+    say(f'{prompt!r} → {tokenizer.decode(ids[0])!r}')
+  if config.export_hf:
+    assemble.wait_for_others('export')
+    if jax.process_index() == 0:
+      _export(workdir)
+
+
+def _export(workdir):
+  """What a person would type: it reads the checkpoint, in its own process."""
+  command = [
+    sys.executable,
+    '-m',
+    'lbe.export_hf',
+    f'--source={workdir}',
+    f'--target={workdir / "hf"}',
+  ]
+  subprocess.run(
+    command, check=True, env={**os.environ, 'JAX_PLATFORMS': 'cpu'}
+  )
+
+
+def _scores_line(step, row):
+  scores = '  '.join(
+    f'{name.removeprefix("eval/")} {value:.4f}'
+    for name, value in row.items()
+    if name.endswith(('bits_per_byte', 'perplexity'))
+  )
+  return f'step {step:,}: {scores}'
+
+
+def _print_digests(step, batch):
+  """One line a row, read back from this host's shards of the batch."""
+  rows = {}
+  for name in sorted(batch):
+    for shard in batch[name].addressable_shards:
+      start = shard.index[0].indices(batch[name].shape[0])[0]
+      for i, row in enumerate(np.asarray(shard.data)):
+        rows.setdefault(start + i, {})[name, str(shard.index[1:])] = row
+  for i, parts in sorted(rows.items()):
+    digest = hashlib.sha256()
+    for part in sorted(parts):
+      digest.update(np.ascontiguousarray(parts[part]).tobytes())
+    print(f'batch {step} {i} {digest.hexdigest()[:16]}', flush=True)
+
+
+class _StopFlag:
+  """SIGTERM asks for a save and an end, on every host at the same step."""
+
+  def __init__(self):
+    self._asked = False
+    self._alone = jax.process_count() == 1
+    if self._alone:
+      signal.signal(signal.SIGTERM, self._ask)
+
+  def _ask(self, signum, frame):
+    del signum, frame
+    self._asked = True
+
+  def agreed(self, step):
+    if self._alone:
+      return self._asked
+    # jax.distributed takes SIGTERM itself and picks a step for all hosts.
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.reached_preemption_sync_point(step)
+
+
+class _Meter:
+  """Sums of the steps since the last line; the device is read only there."""
+
+  def __init__(self, model, mesh, config):
+    self._num_chips = mesh.size
+    self._flops_per_token = hardware.flops_per_token(model, config.data.seq_len)
+    self._peak = hardware.peak_flops(jax.devices()[0].device_kind)
+    self.restart()
+
+  def restart(self):
+    self._steps = []
+    self._waited = 0.0
+    self._start = time.perf_counter()
+
+  def start_wait(self):
+    self._wait_start = time.perf_counter()
+
+  def stop_wait(self):
+    self._waited += time.perf_counter() - self._wait_start
+
+  def add(self, step_metrics):
+    self._steps.append(step_metrics)
+
+  def row(self):
+    """The metrics of the steps since the last row; waits for the device."""
+    steps = jax.device_get(self._steps)
+    seconds = time.perf_counter() - self._start
+    row = metrics.reduce(steps)
+    speed = sum(s['weight_sum'] for s in steps) / seconds / self._num_chips
+    row['speed/tokens_per_second_per_chip'] = float(speed)
+    row['speed/seconds_per_step'] = seconds / len(steps)
+    row['speed/data_wait_share'] = self._waited / seconds
+    if self._peak:
+      row['speed/mfu'] = float(speed) * self._flops_per_token / self._peak
+    self.restart()
+    return row
+
+
+if __name__ == '__main__':
+  flags.mark_flags_as_required(['config', 'workdir'])
+  program.run(main)

@@ -1,0 +1,129 @@
+"""What a config may ask for, and what is said where it may not."""
+
+import json
+
+import pytest
+
+from configs import common
+from lbe import assemble
+from lbe.models import llama
+from lbe.vocab import load as vocab
+
+
+def tiny(tmp_path, **sources):
+  config = common.base()
+  config.tokenizer = 'bytes'
+  config.model.update(dim=32, num_layers=2, num_heads=4, mlp_dim=64)
+  config.data.seq_len = 32
+  config.data.batch_size = 4
+  config.budget.steps = 2
+  for name, fields in sources.items():
+    path = tmp_path / f'{name}.txt'
+    path.write_text('\n\n'.join(f'{name} {i} ' * 20 for i in range(20)))
+    config.data.sources[name] = common.source(path=str(path), **fields)
+  return config
+
+
+def test_proportions_must_sum_to_one(tmp_path):
+  """Shares that were renormalised silently would hide a typo."""
+  config = tiny(tmp_path, a=dict(proportion=0.5), b=dict(proportion=0.6))
+  with pytest.raises(ValueError, match='sum to 1.1'):
+    assemble.make_sources(config)
+
+
+def test_a_negative_proportion_is_refused(tmp_path):
+  """-0.2 and 1.2 sum to one."""
+  config = tiny(tmp_path, a=dict(proportion=-0.2), b=dict(proportion=1.2))
+  with pytest.raises(ValueError, match='a.proportion=-0.2 is negative'):
+    assemble.make_sources(config)
+
+
+def test_exactly_one_budget_is_asked_for(tmp_path):
+  """Two budgets would leave it open which one ends the run."""
+  config = tiny(tmp_path, a={})
+  config.budget.tokens = 1000
+  with pytest.raises(ValueError, match='set exactly one of'):
+    assemble.count_steps(config, {})
+
+
+def test_budgets_in_text_count_the_source_they_name(tmp_path):
+  """Half the epochs of a source with half the share take as many steps."""
+  config = tiny(tmp_path, a=dict(proportion=0.25), b=dict(proportion=0.75))
+  tokenizer = vocab.load('bytes')
+  prepared = assemble.prepare_data(config, tokenizer, tmp_path)
+  num_tokens = prepared['a'].train.num_tokens
+  config.budget.steps = 0
+  config.budget.update(epochs=2.0, of='a')
+  steps = -(-num_tokens * 2 * 4 // (32 * 4))
+  assert assemble.count_steps(config, prepared) == steps
+  config.budget.update(epochs=0.0, documents=40)
+  assert assemble.count_steps(config, prepared) == steps
+  config.budget.update(documents=0, bytes=2 * prepared['a'].train.num_bytes)
+  assert assemble.count_steps(config, prepared) == steps
+
+
+def test_a_run_from_scratch_needs_a_tokenizer_and_a_shape(tmp_path):
+  """Defaults of zero must not build an empty model."""
+  config = tiny(tmp_path, a={})
+  config.tokenizer = ''
+  with pytest.raises(ValueError, match="'train'"):
+    assemble.make_tokenizer(config, None, tmp_path)
+  config.model.dim = 0
+  with pytest.raises(ValueError, match='model.dim=0'):
+    assemble.make_model_config(config, vocab.load('bytes'))
+  config.model.preset = 'llama_8b'
+  with pytest.raises(ValueError, match="'llama_8b' is unknown"):
+    assemble.make_model_config(config, vocab.load('bytes'))
+
+
+def test_a_folder_that_is_no_model_is_refused(tmp_path):
+  """A typo in a path must be said before data is tokenized."""
+  with pytest.raises(ValueError, match='neither a checkpoint'):
+    assemble.open_model(str(tmp_path))
+
+
+def test_what_decides_numbers_is_told_from_what_does_not(tmp_path):
+  """A moved text is the same text; another rate is another run."""
+  config = tiny(tmp_path, a={})
+  old = json.loads(config.to_json_best_effort())
+  config.mesh.data = 8
+  config.data.sources.a.path = '/moved'
+  config.optim.peak_lr = 1.0
+  config.execution.remat = 'full'
+  config.execution.compute_dtype = 'float32'
+  new = json.loads(config.to_json_best_effort())
+  decisive, free = assemble.differences(old, new)
+  assert set(decisive) == {'optim.peak_lr', 'execution.compute_dtype'}
+  assert set(free) == {
+    'mesh.data',
+    'data.sources.a.path',
+    'execution.remat',
+  }
+
+
+def test_an_evaluator_needs_texts(tmp_path):
+  """An evaluator over nothing would report nothing, silently."""
+  config = tiny(tmp_path, a={})
+  prepared = assemble.prepare_data(config, vocab.load('bytes'), tmp_path)
+  config.evals.x = common.perplexity(source='b')
+  with pytest.raises(ValueError, match="source='b' is no source"):
+    assemble.make_evaluators(config, prepared)
+  config.evals.x = common.perplexity(source='a')
+  with pytest.raises(ValueError, match='set data.sources.a.holdout'):
+    assemble.make_evaluators(config, prepared)
+  config.evals.x = common.perplexity()
+  with pytest.raises(ValueError, match='neither source nor path'):
+    assemble.make_evaluators(config, prepared)
+
+
+def test_a_sequence_longer_than_the_positions_is_refused(tmp_path):
+  """RoPE would extrapolate silently."""
+  config = tiny(tmp_path, a={})
+  config.data.seq_len = 4096
+  model = assemble.make_model_config(config, vocab.load('bytes'))
+  assert isinstance(model, llama.Config)
+  from lbe import sharding
+
+  mesh = sharding.make_mesh(dict(data=1, fsdp=-1, context=1, tensor=1))
+  with pytest.raises(ValueError, match='seq_len=4096 is longer'):
+    assemble.make_training(config, model, mesh, 2)

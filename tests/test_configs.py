@@ -1,0 +1,74 @@
+"""Every config loads at once, and refuses what it does not know."""
+
+import importlib
+import pathlib
+import subprocess
+import sys
+
+import pytest
+import runs
+
+CONFIGS = sorted(
+  path.stem
+  for path in (runs.ROOT / 'configs').glob('*.py')
+  if path.stem not in ('__init__', 'common')
+)
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_every_config_starts_from_the_known_fields(name):
+  """A field that no program reads would be a silent no-op."""
+  from configs import common
+
+  config = importlib.import_module(f'configs.{name}').get_config()
+  known = set(common.base().to_dict())
+  assert set(config.to_dict()) == known
+  assert config.is_locked
+
+
+def test_configs_import_neither_jax_nor_lbe():
+  """Loading a config is instant, and works where jax is not."""
+  code = (
+    'import sys, pathlib, importlib\n'
+    f'for name in {CONFIGS}: importlib.import_module("configs." + name)\n'
+    'bad = {"jax", "numpy", "lbe", "grain"} & set(sys.modules)\n'
+    'assert not bad, bad'
+  )
+  subprocess.run([sys.executable, '-c', code], cwd=runs.ROOT, check=True)
+
+
+def test_a_misspelt_field_is_refused_with_the_nearest_known_one(tmp_path):
+  """A typo on the command line must not train with the default."""
+  output = runs.run(
+    'train',
+    '--config=configs/quickstart.py',
+    '--config.optim.peek_lr=1',
+    f'--workdir={tmp_path}',
+    status=1,
+  )
+  assert 'Did you mean "peak_lr" instead of "peek_lr"?' in output
+  assert 'Traceback' not in output
+
+
+def test_the_scales_of_the_paper_are_nested():
+  """`:10k`, `:100k` and `:1m` differ in nothing but the documents taken."""
+  from configs import zh_pretrain
+
+  taken = []
+  for scale in ('10k', '100k', '1m'):
+    config = zh_pretrain.get_config(scale)
+    taken.append(config.data.sources.zh.max_documents)
+    with config.unlocked():
+      config.data.sources.zh.max_documents = 0
+    assert config == zh_pretrain.get_config('all')
+  assert taken == [10_000, 100_000, 1_000_000]
+  with pytest.raises(ValueError, match='zh_pretrain.py:2m is unknown'):
+    zh_pretrain.get_config('2m')
+
+
+def test_quickstart_sample_exists():
+  """The embedded text is found whatever the current folder is."""
+  from configs import quickstart
+
+  for source in quickstart.get_config().data.sources.values():
+    assert pathlib.Path(source.path).stat().st_size > 10_000

@@ -1,0 +1,77 @@
+"""A run that was interrupted is the run that was not."""
+
+import signal
+
+import jax
+import numpy as np
+import runs
+
+from lbe import checkpoint
+from lbe.models import llama
+
+STEPS = ('--config.budget.steps=12', '--config.checkpoint.every=4')
+
+
+def load(workdir):
+  meta = checkpoint.read_meta(workdir)
+  shapes = llama.shapes(llama.Config.from_json(meta['model']))
+  device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  return checkpoint.load_params(
+    workdir,
+    jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device),
+      shapes,
+    ),
+  )
+
+
+def test_killed_and_resumed_equals_never_killed_bit_for_bit(tmp_path):
+  """State that is not saved (moments, data position, step) shows here."""
+  cache = f'--config.data.cache_dir={tmp_path}/data'
+  whole, broken = tmp_path / 'whole', tmp_path / 'broken'
+  runs.run('train', *runs.TINY, *STEPS, cache, f'--workdir={whole}')
+
+  command = (*runs.TINY, *STEPS, cache, f'--workdir={broken}')
+  process = runs.start('train', *command)
+  runs.wait_for_step(process, broken, 6)
+  process.send_signal(signal.SIGKILL)
+  process.communicate()
+  assert checkpoint.find(broken).name in ('4', '8')
+  output = runs.run('train', *command)
+  assert 'resuming at step' in output
+
+  steps = [row['step'] for row in runs.lines(broken)]
+  assert steps == sorted(set(steps)), 'a step stands twice'
+  assert len(runs.losses(whole)) == 12
+  assert runs.losses(broken) == runs.losses(whole)
+  jax.tree.map(np.testing.assert_array_equal, load(broken), load(whole))
+
+
+def test_sigterm_saves_and_the_next_run_goes_on_from_there(tmp_path):
+  """A preempted run must lose no step."""
+  command = (
+    *runs.TINY,
+    '--config.budget.steps=2000',
+    '--config.checkpoint.every=1000',
+    f'--workdir={tmp_path}',
+  )
+  process = runs.start('train', *command)
+  runs.wait_for_step(process, tmp_path, 3)
+  process.send_signal(signal.SIGTERM)
+  output, _ = process.communicate(timeout=60)
+  assert process.returncode == 0, output
+  saved = int(checkpoint.find(tmp_path).name)
+  assert saved >= 3
+  assert f'stopped at step {saved}' in output
+  assert runs.lines(tmp_path)[-1]['step'] == saved
+
+
+def test_a_workdir_of_another_run_is_refused(tmp_path):
+  """Resuming with another rate would mix two runs silently."""
+  command = (*runs.TINY, '--config.budget.steps=2', f'--workdir={tmp_path}')
+  runs.run('train', *command)
+  output = runs.run('train', *command, '--config.optim.peak_lr=1e-4', status=1)
+  assert 'belongs to another run' in output
+  assert 'optim.peak_lr: 0.003 → 0.0001' in output
+  output = runs.run('train', *command, '--config.log_every=2')
+  assert 'changed since the run began: log_every: 1 → 2' in output
