@@ -1,0 +1,76 @@
+"""Scores a stored model with the evaluators of a config, without training.
+
+  python -m lbe.evaluate --config=configs/eval_zh.py --workdir=runs/eval \
+    --config.init_from=CKPT_OR_HF --config.evals.zh.path=zh.txt
+"""
+
+import json
+import pathlib
+
+import jax
+from absl import flags
+from ml_collections import config_flags
+
+from lbe import assemble
+from lbe import program
+from lbe import sharding
+from lbe.evals import core
+
+_CONFIG = config_flags.DEFINE_config_file('config', None, lock_config=True)
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Where results.jsonl goes.')
+
+
+def main(argv):
+  del argv
+  program.join_hosts()
+  config = _CONFIG.value
+  workdir = pathlib.Path(_WORKDIR.value)
+  workdir.mkdir(parents=True, exist_ok=True)
+  if not config.init_from:
+    raise ValueError(
+      "init_from='': give the model, --config.init_from=CKPT_OR_HF."
+    )
+  opened = assemble.open_model(
+    config.init_from, vocab_multiple=config.vocab_multiple
+  )
+  tokenizer = assemble.make_tokenizer(config, opened, workdir)
+  prepared = None
+  if any(e.source for e in config.evals.values()):
+    prepared = assemble.prepare_data(config, tokenizer, workdir)
+  evaluators = assemble.make_evaluators(config, prepared)
+  if not evaluators:
+    raise ValueError(
+      'evals is empty: there is nothing to score; add one in the config: '
+      "config.evals.zh = common.perplexity(path='zh.txt')."
+    )
+  mesh = sharding.make_mesh(config.mesh.to_dict())
+  params = opened.load_params(mesh)
+  if jax.process_index() == 0:
+    (workdir / 'config.json').write_text(
+      json.dumps(json.loads(config.to_json_best_effort()), indent=2)
+    )
+  for evaluator in evaluators:
+    scores = assemble.score_perplexity(
+      evaluator, params, opened.config, tokenizer, mesh, config
+    )
+    rows, metrics = assemble.result_rows(
+      evaluator, scores, step=None, tokenizer=tokenizer, config=config
+    )
+    if jax.process_index() == 0:
+      for row in rows:
+        row['model'] = opened.path
+      core.append_rows(workdir, rows)
+      for row in rows:
+        interval = row.get('interval95')
+        told = f' (95%: {interval[0]:.4f} to {interval[1]:.4f})' * bool(
+          interval
+        )
+        print(
+          f'{evaluator.name}: {row["name"]} {row["value"]:.4f}{told}, '
+          f'N = {row["count"]:,}'
+        )
+
+
+if __name__ == '__main__':
+  flags.mark_flags_as_required(['config', 'workdir'])
+  program.run(main)
