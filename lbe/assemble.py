@@ -197,7 +197,7 @@ def _train_tokenizer(config, workdir):
     )
     vocab_train.train_sentencepiece(
       texts,
-      target.with_suffix(''),
+      target,
       vocab_size=config.tokenizer_vocab_size,
     )
   wait_for_others('tokenizer')

@@ -13,6 +13,8 @@ def _nll(x_CD, head_DV, targets_C, vocab_size):
     'CD,DV->CV',
     x_CD,
     head_DV.astype(x_CD.dtype),
+    # float32 products stay float32 where a chip would round them.
+    precision='highest' if x_CD.dtype == jnp.float32 else None,
     preferred_element_type=jnp.float32,
   )
   column = jax.lax.broadcasted_iota(jnp.int32, logits_CV.shape, 1)
@@ -24,14 +26,13 @@ def _nll(x_CD, head_DV, targets_C, vocab_size):
 def per_token(x_BTD, head_DV, targets_BT, *, vocab_size, chunk=CHUNK):
   """float32 [B, T] negative log-likelihood in nats of every target.
 
-  The logits exist for `chunk` positions of each row group at a time, forward
-  and backward. Columns from `vocab_size` on are padding and hold no mass.
+  The logits exist for about `chunk` targets (the same positions of all rows)
+  at a time, forward and backward. Columns from `vocab_size` on are padding
+  and hold no mass.
   """
   B, T, D = x_BTD.shape
-  size = max(1, min(T, chunk // B))
-  while T % size:
-    size -= 1
-  num = T // size
+  num = -(-T // max(1, chunk // B))
+  size = -(-T // num)
 
   @jax.checkpoint
   def body(x_BCD, targets_BC):
@@ -45,14 +46,15 @@ def per_token(x_BTD, head_DV, targets_BT, *, vocab_size, chunk=CHUNK):
 
   if num == 1:
     return body(x_BTD, targets_BT)
+  # X chunks of equal size: a length that they do not divide is padded.
+  pad = (0, num * size - T)
+  x_BXCD = jnp.pad(x_BTD, ((0, 0), pad, (0, 0))).reshape(B, num, size, D)
+  targets_BXC = jnp.pad(targets_BT, ((0, 0), pad)).reshape(B, num, size)
   nll_XBC = jax.lax.map(
     lambda xs: body(*xs),
-    (
-      jnp.moveaxis(x_BTD.reshape(B, num, size, D), 1, 0),
-      jnp.moveaxis(targets_BT.reshape(B, num, size), 1, 0),
-    ),
+    (jnp.moveaxis(x_BXCD, 1, 0), jnp.moveaxis(targets_BXC, 1, 0)),
   )
-  return jnp.moveaxis(nll_XBC, 0, 1).reshape(B, T)
+  return jnp.moveaxis(nll_XBC, 0, 1).reshape(B, num * size)[:, :T]
 
 
 def sums(x_BTD, head_DV, targets_BT, weights_BT, *, vocab_size, chunk=CHUNK):

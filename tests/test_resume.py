@@ -9,7 +9,9 @@ import runs
 from lbe import checkpoint
 from lbe.models import llama
 
-STEPS = ('--config.budget.steps=12', '--config.checkpoint.every=4')
+# The save at step 200 waits for that of step 100, so a run that shows a later
+# step has a checkpoint.
+STEPS = ('--config.budget.steps=300', '--config.checkpoint.every=100')
 
 
 def load(workdir):
@@ -33,16 +35,16 @@ def test_killed_and_resumed_equals_never_killed_bit_for_bit(tmp_path):
 
   command = (*runs.TINY, *STEPS, cache, f'--workdir={broken}')
   process = runs.start('train', *command)
-  runs.wait_for_step(process, broken, 6)
+  runs.wait_for_step(process, broken, 210)
   process.send_signal(signal.SIGKILL)
   process.communicate()
-  assert checkpoint.find(broken).name in ('4', '8')
+  assert checkpoint.find(broken).name in ('100', '200')
   output = runs.run('train', *command)
   assert 'resuming at step' in output
 
   steps = [row['step'] for row in runs.lines(broken)]
   assert steps == sorted(set(steps)), 'a step stands twice'
-  assert len(runs.losses(whole)) == 12
+  assert len(runs.losses(whole)) == 300
   assert runs.losses(broken) == runs.losses(whole)
   jax.tree.map(np.testing.assert_array_equal, load(broken), load(whole))
 

@@ -71,11 +71,9 @@ def test_a_trained_model_is_deterministic_and_exports(tmp_path):
   """The quickstart trains its own; two runs must agree."""
   texts = ['今天天气很好。we like rain 12 34'] * 5 + ['下雨了 and so on'] * 7
   texts += [f'{i} words 很多 词 {chr(0x4E00 + i)}' for i in range(200)]
-  paths = []
-  for name in ('a', 'b'):
-    paths.append(
-      train.train_sentencepiece(texts, tmp_path / name, vocab_size=520)
-    )
+  paths = [tmp_path / 'a.model', tmp_path / 'b.model']
+  for path in paths:
+    train.train_sentencepiece(texts, path, vocab_size=520)
   assert paths[0].read_bytes() == paths[1].read_bytes()
   tokenizer = vocab.load(paths[0])
   assert (tokenizer.unk_id, tokenizer.bos_id, tokenizer.eos_id) == (0, 1, 2)

@@ -7,6 +7,11 @@ import jax.numpy as jnp
 _MASKED = -1e30
 
 
+def precision(dtype):
+  """Of products: float32 ones stay float32 where a chip would round them."""
+  return 'highest' if dtype == jnp.float32 else None
+
+
 def attend(
   q_BTNH,
   k_BSKH,
@@ -38,6 +43,7 @@ def attend(
     'BTKGH,BSKH->BKGTS',
     q_BTKGH,
     k_BSKH,
+    precision=precision(q_BTNH.dtype),
     preferred_element_type=jnp.float32,
   )
   logits_BKGTS *= H**-0.5
@@ -52,6 +58,7 @@ def attend(
     'BKGTS,BSKH->BTKGH',
     weights_BKGTS,
     v_BSKH,
+    precision=precision(q_BTNH.dtype),
     preferred_element_type=jnp.float32,
   )
   return out_BTKGH.reshape(B, T, N, H).astype(q_BTNH.dtype)

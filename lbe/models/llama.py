@@ -11,6 +11,7 @@ import zlib
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from lbe.models import attention
@@ -192,6 +193,10 @@ def _is_weight(x):
   return isinstance(x, _Weight)
 
 
+def _normal(key, shape, std):
+  return std * jax.random.normal(key, shape, jnp.float32)
+
+
 class Llama(nnx.Module):
   """The module tree: one `nnx.Param` a weight, under the names of `dims`."""
 
@@ -200,13 +205,15 @@ class Llama(nnx.Module):
       if weight.init == 'ones':
         return nnx.Param(jnp.ones(weight.shape, jnp.float32))
       key = jax.random.fold_in(rngs.params(), zlib.crc32(name.encode()))
-      x = c.init_std * jax.random.normal(key, weight.shape, jnp.float32)
-      # Padding rows are zero; what the real rows get is independent of them.
-      for axis, dim in enumerate(weight.dims):
-        if dim == 'vocab':
-          row = jax.lax.broadcasted_iota(jnp.int32, x.shape, axis)
-          x = jnp.where(row < c.vocab_size, x, 0.0)
-      return nnx.Param(x)
+      if 'vocab' not in weight.dims:
+        return nnx.Param(_normal(key, weight.shape, c.init_std))
+      # Drawn with the vocabulary in front, the real rows do not depend on
+      # how many padding rows follow them; those are zero.
+      axis = weight.dims.index('vocab')
+      x_VD = _normal(key, (c.padded_vocab_size, c.dim), c.init_std)
+      row_V1 = jnp.arange(c.padded_vocab_size)[:, None]
+      x_VD = jnp.where(row_V1 < c.vocab_size, x_VD, 0.0)
+      return nnx.Param(jnp.moveaxis(x_VD, 0, axis))
 
     weights = _weights(c)
     self.layers = nnx.Module()
@@ -265,24 +272,29 @@ def rms_norm(x_BTD, scale_D, eps):
 
 
 def rope_frequencies(c):
-  """float32 [H / 2] angles per position, scaled as llama3 where asked."""
-  exponent = jnp.arange(0, c.head_dim, 2, dtype=jnp.float32) / c.head_dim
-  frequency = 1.0 / (c.rope_theta**exponent)
+  """float32 [H / 2] angles per position, scaled as llama3 where asked.
+
+  In numpy, rounded where transformers rounds: an accelerator's own power is
+  off by several ulp, which at position 100,000 is a visible angle.
+  """
+  exponent = np.arange(0, c.head_dim, 2, dtype=np.float32) / c.head_dim
+  power = (c.rope_theta ** exponent.astype(np.float64)).astype(np.float32)
+  frequency = 1 / power
   s = c.rope_scaling
   if s is None:
     return frequency
-  wavelength = 2 * math.pi / frequency
+  wavelength = np.float32(2 * math.pi) / frequency
   longest = s.original_max_positions / s.low_freq_factor
   shortest = s.original_max_positions / s.high_freq_factor
   smooth = (s.original_max_positions / wavelength - s.low_freq_factor) / (
     s.high_freq_factor - s.low_freq_factor
   )
   between = (1 - smooth) * frequency / s.factor + smooth * frequency
-  return jnp.where(
+  return np.where(
     wavelength < shortest,
     frequency,
-    jnp.where(wavelength > longest, frequency / s.factor, between),
-  )
+    np.where(wavelength > longest, frequency / s.factor, between),
+  ).astype(np.float32)
 
 
 def rope_tables(c, positions_BT):
@@ -302,29 +314,30 @@ def rope(x_BTNH, tables):
 def _layer(c, w, x_BTD, tables, attend, constrain):
   """One decoder layer; `attend(q, k, v)` returns [B, T, N, H]."""
   dtype = x_BTD.dtype
+  einsum = functools.partial(jnp.einsum, precision=attention.precision(dtype))
   w = {name: value.astype(dtype) for name, value in w.items()}
   residual = ('batch', 'position', None)
   heads = ('batch', 'position', 'heads', None)
   kv_heads = ('batch', 'position', 'kv_heads', None)
 
   y_BTD = rms_norm(x_BTD, w['attn_norm_LD'], c.norm_eps)
-  q_BTNH = jnp.einsum('BTD,DNH->BTNH', y_BTD, w['q_LDNH'])
-  k_BTKH = jnp.einsum('BTD,DKH->BTKH', y_BTD, w['k_LDKH'])
-  v_BTKH = jnp.einsum('BTD,DKH->BTKH', y_BTD, w['v_LDKH'])
+  q_BTNH = einsum('BTD,DNH->BTNH', y_BTD, w['q_LDNH'])
+  k_BTKH = einsum('BTD,DKH->BTKH', y_BTD, w['k_LDKH'])
+  v_BTKH = einsum('BTD,DKH->BTKH', y_BTD, w['v_LDKH'])
   q_BTNH = constrain(rope(q_BTNH, tables), heads)
   k_BTKH = constrain(rope(k_BTKH, tables), kv_heads)
   v_BTKH = constrain(v_BTKH, kv_heads)
   out_BTNH = attend(q_BTNH, k_BTKH, v_BTKH)
-  x_BTD += jnp.einsum('BTNH,NHD->BTD', out_BTNH, w['o_LNHD'])
+  x_BTD += einsum('BTNH,NHD->BTD', out_BTNH, w['o_LNHD'])
   x_BTD = constrain(x_BTD, residual)
 
   y_BTD = rms_norm(x_BTD, w['mlp_norm_LD'], c.norm_eps)
-  gate_BTF = jnp.einsum('BTD,DF->BTF', y_BTD, w['gate_LDF'])
-  up_BTF = jnp.einsum('BTD,DF->BTF', y_BTD, w['up_LDF'])
+  gate_BTF = einsum('BTD,DF->BTF', y_BTD, w['gate_LDF'])
+  up_BTF = einsum('BTD,DF->BTF', y_BTD, w['up_LDF'])
   hidden_BTF = constrain(
     jax.nn.silu(gate_BTF) * up_BTF, ('batch', 'position', 'mlp')
   )
-  x_BTD += jnp.einsum('BTF,FD->BTD', hidden_BTF, w['down_LFD'])
+  x_BTD += einsum('BTF,FD->BTD', hidden_BTF, w['down_LFD'])
   return constrain(x_BTD, residual)
 
 
@@ -400,6 +413,7 @@ def logits(params, c, x_BTD):
     'BTD,DV->BTV',
     x_BTD,
     head_DV(params, c).astype(x_BTD.dtype),
+    precision=attention.precision(x_BTD.dtype),
     preferred_element_type=jnp.float32,
   )
   return mask_padding(logits_BTV, c.vocab_size)

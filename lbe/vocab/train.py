@@ -1,21 +1,19 @@
 """Trains a SentencePiece model with the settings of LLaMA's own."""
 
+import io
 import pathlib
 
 import sentencepiece
 
 
-def train_sentencepiece(
-  texts, prefix, *, vocab_size, character_coverage=0.9995
-):
-  """Writes PREFIX.model (and .vocab), a BPE model, and returns its path.
+def train_sentencepiece(texts, path, *, vocab_size, character_coverage=0.9995):
+  """Writes a BPE model to `path`, a .model file.
 
   LLaMA's settings: identity normaliser, dummy prefix, byte fallback, digits
   split, white space kept; ids 0, 1, 2 are <unk>, <s>, </s>. The same texts
   give the same model. Raises ValueError where the texts hold too little for
   `vocab_size` pieces.
   """
-  prefix = pathlib.Path(prefix)
   if vocab_size < 300:
     raise ValueError(
       f'vocab_size={vocab_size} leaves nothing beside 3 special pieces and '
@@ -23,10 +21,11 @@ def train_sentencepiece(
     )
   # A line is a sentence: a longer one would be dropped without a word.
   lines = (line for text in texts for line in text.splitlines() if line)
+  model = io.BytesIO()  # a file's name would become a part of the model
   try:
     sentencepiece.SentencePieceTrainer.train(
       sentence_iterator=lines,
-      model_prefix=str(prefix),
+      model_writer=model,
       model_type='bpe',
       vocab_size=vocab_size,
       character_coverage=character_coverage,
@@ -45,4 +44,4 @@ def train_sentencepiece(
       f'no SentencePiece model of {vocab_size} pieces can be made of these '
       f'texts ({error}); change the number of pieces or the text.'
     ) from error
-  return prefix.with_name(prefix.name + '.model')
+  pathlib.Path(path).write_bytes(model.getvalue())

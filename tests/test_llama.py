@@ -1,0 +1,377 @@
+"""The model by itself: weights, invariances of its forward pass, cache."""
+
+import dataclasses
+import functools
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lbe import loss
+from lbe.models import llama
+
+TINY = llama.Config(
+  vocab_size=97,
+  dim=48,
+  num_layers=3,
+  num_heads=4,
+  num_kv_heads=2,
+  head_dim=16,
+  mlp_dim=80,
+  init_std=0.1,
+)
+FP32 = llama.Execution(compute_dtype='float32')
+# PAPER.md's table: parameters without padding, computed from the published
+# config.json files.
+COUNTS = {
+  'llama_7b': 6_738_415_616,
+  'llama_13b': 13_015_864_320,
+  'llama_33b': 32_528_943_616,
+  'llama_65b': 65_285_660_672,
+  'llama2_7b': 6_738_415_616,
+  'llama2_13b': 13_015_864_320,
+  'llama2_70b': 68_976_648_192,
+  'llama3_8b': 8_030_261_248,
+  'llama3_70b': 70_553_706_496,
+  'llama31_8b': 8_030_261_248,
+  'llama31_70b': 70_553_706_496,
+  'llama31_405b': 405_853_388_800,
+  'llama32_1b': 1_235_814_400,
+  'llama32_3b': 3_212_749_824,
+}
+
+
+@functools.cache
+def tiny():
+  return jax.jit(functools.partial(llama.init, TINY))(jax.random.key(0))
+
+
+@functools.partial(jax.jit, static_argnames=('c', 'execution'))
+def forward(params, ids_BT, positions_BT, segments_BT, *, c, execution):
+  x_BTD = llama.hidden(
+    params,
+    c,
+    ids_BT,
+    positions_BT=positions_BT,
+    segments_BT=segments_BT,
+    execution=execution,
+  )
+  return llama.logits(params, c, x_BTD)
+
+
+def packed(*documents, length):
+  """One row of the documents: ids, positions, segments, each [1, length]."""
+  ids, positions, segments = (np.zeros(length, np.int32) for _ in range(3))
+  start = 0
+  for i, document in enumerate(documents):
+    at = slice(start, start + len(document))
+    ids[at], positions[at] = document, np.arange(len(document))
+    segments[at] = i + 1
+    start = at.stop
+  return ids[None], positions[None], segments[None]
+
+
+def random_ids(*shape, seed=0):
+  return np.random.default_rng(seed).integers(
+    0, TINY.vocab_size, shape, np.int32
+  )
+
+
+def run(row, execution=FP32):
+  return np.asarray(forward(tiny(), *row, c=TINY, execution=execution))
+
+
+@pytest.mark.parametrize('name', COUNTS)
+def test_preset_has_the_published_number_of_parameters(name):
+  """A wrong width, head count or tying in a preset."""
+  assert COUNTS.keys() == llama.PRESETS.keys()
+  assert llama.num_params(llama.PRESETS[name]) == COUNTS[name]
+
+
+@pytest.mark.parametrize('tied', [False, True])
+def test_shapes_names_and_dims_agree(tied):
+  """A weight whose sharding, name and shape are declared apart."""
+  c = dataclasses.replace(TINY, tied=tied)
+  size = dict(V=128, D=48, L=3, N=4, K=2, H=16, F=80)
+  shapes, dims = llama.shapes(c, dtype='bfloat16'), llama.dims(c)
+  flat = jax.tree_util.tree_leaves_with_path(shapes)
+  for path, x in flat:
+    letters = path[-1].key.rsplit('_', 1)[1]
+    assert x.shape == tuple(size[letter] for letter in letters), path
+    assert x.dtype == jnp.bfloat16
+    logical = functools.reduce(lambda tree, key: tree[key.key], path, dims)
+    assert len(logical) == len(letters)
+  assert ('head_DV' in shapes) == (not tied)
+  assert sum(math.prod(x.shape) for _, x in flat) == llama.num_params(
+    dataclasses.replace(c, vocab_size=128)
+  )
+
+
+def test_initial_weights_do_not_depend_on_the_padding():
+  """Padding that shifts the random numbers, or is not zero."""
+  few = dataclasses.replace(TINY, vocab_multiple=1)
+  b = jax.jit(functools.partial(llama.init, few))(jax.random.key(0))
+  a = tiny()
+  assert a['embed_VD'].shape == (128, 48)
+  assert not np.any(a['embed_VD'][97:]) and not np.any(a['head_DV'][:, 97:])
+  np.testing.assert_array_equal(a['embed_VD'][:97], b['embed_VD'])
+  np.testing.assert_array_equal(a['head_DV'][:, :97], b['head_DV'])
+  np.testing.assert_array_equal(a['layers']['q_LDNH'], b['layers']['q_LDNH'])
+
+
+def test_initial_weights_differ_by_name_and_have_the_asked_spread():
+  """One key for all weights: gate and up would be the same matrix."""
+  p = tiny()
+  assert np.std(p['layers']['gate_LDF']) == pytest.approx(0.1, rel=0.05)
+  assert np.any(p['layers']['gate_LDF'] != p['layers']['up_LDF'])
+  assert np.any(p['layers']['k_LDKH'][0] != p['layers']['k_LDKH'][1])
+  assert np.all(p['layers']['attn_norm_LD'] == 1)
+
+
+def test_config_survives_json():
+  """A checkpoint that comes back as another architecture."""
+  for c in (TINY, llama.PRESETS['llama31_8b']):
+    record = json.loads(json.dumps(c.to_json()))
+    assert llama.Config.from_json(record) == c
+
+
+def test_config_refuses_a_field_that_it_does_not_know():
+  """A field of a newer version that is dropped without a word."""
+  with pytest.raises(ValueError, match="'num_experts'.*newer lbe"):
+    llama.Config.from_json({**TINY.to_json(), 'num_experts': 8})
+
+
+@pytest.mark.parametrize(
+  'field, value, message',
+  [
+    ('compute_dtype', 'float16', "'float16' is unknown; take one of bfloat16"),
+    ('remat', 'some', "remat='some' is unknown; take one of none, dots, full"),
+    ('attention', 'flash', "attention='flash' is unknown; take one of xla"),
+  ],
+)
+def test_execution_refuses_what_it_cannot_run(field, value, message):
+  """A misspelt policy that falls back to none."""
+  with pytest.raises(ValueError, match=message):
+    llama.Execution(**{field: value})
+
+
+def test_rope_turns_the_halves_by_the_position():
+  """Interleaved pairs instead of halves, or the wrong sign; worked by hand."""
+  c = dataclasses.replace(TINY, head_dim=4, rope_theta=100.0)
+  # Frequencies 1 and 1/10; at position 2 the angles are 2 and 0.2.
+  tables = llama.rope_tables(c, jnp.array([[2]]))
+  x = jnp.array([1.0, 0.0, 0.0, 1.0])[None, None, None]
+  turned = llama.rope(x, tables)[0, 0, 0]
+  expected = [math.cos(2), -math.sin(0.2), math.sin(2), math.cos(0.2)]
+  np.testing.assert_allclose(turned, expected, rtol=1e-6)
+
+
+def test_packed_documents_equal_the_documents_alone():
+  """Attention across documents, or positions that run through the row."""
+  documents = [random_ids(n, seed=n) for n in (5, 9, 7)]
+  row = run(packed(*documents, length=24))
+  start = 0
+  for document in documents:
+    alone = run(packed(document, length=24))
+    np.testing.assert_allclose(
+      row[0, start : start + len(document)],
+      alone[0, : len(document)],
+      atol=1e-5,
+    )
+    start += len(document)
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_perturbing_a_document_changes_no_bit_of_another(dtype):
+  """A mask that only damps: a bit of document A in document B's logits."""
+  a, b, other = (random_ids(n, seed=i) for i, n in enumerate((9, 8, 9)))
+  execution = llama.Execution(compute_dtype=dtype)
+  one = run(packed(a, b, length=20), execution)[0]
+  two = run(packed(other, b, length=20), execution)[0]
+  assert np.any(one[:9] != two[:9])
+  np.testing.assert_array_equal(one[9:17], two[9:17])
+  # The later document does not change the earlier one either.
+  one, two = (run(packed(b, x, length=20), execution)[0] for x in (a, other))
+  np.testing.assert_array_equal(one[:8], two[:8])
+  assert np.any(one[8:17] != two[8:17])
+
+
+def test_a_later_token_changes_no_earlier_logit():
+  """A causal mask that is off by one."""
+  ids = random_ids(12)
+  changed = np.concatenate([ids[:7], (ids[7:] + 1) % 97])
+  one, two = (run(packed(x, length=12))[0] for x in (ids, changed))
+  np.testing.assert_array_equal(one[:7], two[:7])
+  assert np.all(np.any(one[7:] != two[7:], axis=-1))
+
+
+def _loss_and_gradients(execution):
+  ids = random_ids(2, 12)
+  positions = np.tile(np.arange(12, dtype=np.int32), (2, 1))
+
+  @jax.jit
+  def compute(params):
+    def loss_sum(params):
+      x_BTD = llama.hidden(
+        params,
+        TINY,
+        ids[:, :-1],
+        positions_BT=positions[:, :-1],
+        segments_BT=np.ones((2, 11), np.int32),
+        execution=execution,
+      )
+      return loss.sums(
+        x_BTD,
+        llama.head_DV(params, TINY),
+        ids[:, 1:],
+        np.ones((2, 11), np.float32),
+        vocab_size=97,
+      )['loss_sum']
+
+    return jax.value_and_grad(loss_sum)(params)
+
+  return compute(tiny())
+
+
+@pytest.mark.parametrize(
+  'other', [dict(scan=False), dict(remat='full'), dict(remat='dots')], ids=str
+)
+def test_scan_and_remat_do_not_change_loss_or_gradients(other):
+  """Layers in another order, or a weight that recomputation treats as new."""
+  value, gradients = _plain_loss_and_gradients()
+  other_value, other_gradients = _loss_and_gradients(
+    dataclasses.replace(FP32, **other)
+  )
+  np.testing.assert_allclose(other_value, value, rtol=1e-6)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5),
+    other_gradients,
+    gradients,
+  )
+
+
+@functools.cache
+def _plain_loss_and_gradients():
+  return _loss_and_gradients(FP32)
+
+
+def test_padding_columns_are_masked_and_take_no_gradient():
+  """Padding rows that are sampled, or drift away from zero in training."""
+  row = run(packed(random_ids(6), length=6))
+  assert row.dtype == np.float32
+  assert np.all(row[..., 97:] < -1e29) and np.all(np.abs(row[..., :97]) < 1e3)
+  _, gradients = _plain_loss_and_gradients()
+  assert not np.any(gradients['head_DV'][:, 97:])
+  assert not np.any(gradients['embed_VD'][97:])
+
+
+def test_padding_positions_are_finite():
+  """A softmax over nothing: NaN in the row, and in every gradient."""
+  assert np.all(np.isfinite(run(packed(random_ids(3), length=8))))
+
+
+def test_bfloat16_runs_in_bfloat16_and_ends_in_float32():
+  """A weight or table in float32 that silently lifts the whole stream."""
+  row = packed(random_ids(8), length=8)
+  x_BTD = jax.eval_shape(
+    lambda: llama.hidden(
+      tiny(),
+      TINY,
+      row[0],
+      positions_BT=row[1],
+      segments_BT=row[2],
+      execution=llama.Execution(compute_dtype='bfloat16'),
+    )
+  )
+  assert x_BTD.dtype == jnp.bfloat16
+  logits = run(row, llama.Execution(compute_dtype='bfloat16'))
+  assert logits.dtype == np.float32
+  assert np.any(logits != logits.astype(jnp.bfloat16).astype(np.float32))
+
+
+def test_float32_products_ask_for_float32_on_every_chip():
+  """TF32 on a GPU and bfloat16 passes on a TPU, called float32 compute."""
+  row = packed(random_ids(8), length=8)
+
+  def loss_sum(params):
+    x_BTD = llama.hidden(
+      params,
+      TINY,
+      row[0],
+      positions_BT=row[1],
+      segments_BT=row[2],
+      execution=FP32,
+    )
+    head_DV = llama.head_DV(params, TINY)
+    of_loss = loss.per_token(x_BTD, head_DV, row[0], vocab_size=97)
+    return of_loss.sum() + llama.logits(params, TINY, x_BTD).max()
+
+  text = str(jax.make_jaxpr(jax.grad(loss_sum))(tiny()))
+  assert text.count('dot_general[') > 20
+  assert text.count('dot_general[') == text.count(
+    'precision=(Precision.HIGHEST'
+  )
+
+
+def _cached(ids_BT, *, prefill, max_len):
+  """Logits of all positions: `prefill` at once, the rest one by one."""
+
+  @jax.jit
+  def step(ids, positions, cache):
+    x_BTD, cache = llama.hidden_cached(
+      tiny(),
+      TINY,
+      ids,
+      positions_BT=positions,
+      cache=cache,
+      execution=FP32,
+    )
+    return llama.logits(tiny(), TINY, x_BTD), cache
+
+  B, T = ids_BT.shape
+  cache = llama.init_cache(TINY, num_rows=B, max_len=max_len, dtype=jnp.float32)
+  logits, start = [], 0
+  for stop in range(prefill, T + 1):
+    positions = np.tile(np.arange(start, stop, dtype=np.int32), (B, 1))
+    part, cache = step(ids_BT[:, start:stop], positions, cache)
+    logits.append(np.asarray(part))
+    start = stop
+  return np.concatenate(logits, axis=1)
+
+
+def test_cached_decoding_equals_the_full_forward():
+  """A key in the wrong slot, or RoPE at the wrong position after prefill."""
+  ids_BT = random_ids(2, 12)
+  positions = np.tile(np.arange(12, dtype=np.int32), (2, 1))
+  full = run((ids_BT, positions, np.ones_like(ids_BT)))
+  for prefill in (1, 5):
+    cached = _cached(ids_BT, prefill=prefill, max_len=16)
+    np.testing.assert_allclose(cached, full, atol=1e-5)
+
+
+def test_rows_of_a_cache_may_stand_at_different_positions():
+  """A cache written at one position for all rows of a batch."""
+  ids = random_ids(2, 10)
+  full = run(
+    (
+      ids,
+      np.tile(np.arange(10, dtype=np.int32), (2, 1)),
+      np.ones_like(ids),
+    )
+  )
+  cache = llama.init_cache(TINY, num_rows=2, max_len=10, dtype=jnp.float32)
+  step = jax.jit(
+    functools.partial(llama.hidden_cached, tiny(), TINY, execution=FP32)
+  )
+  at = np.tile(np.arange(6, dtype=np.int32), (2, 1))
+  _, cache = step(ids[:, :6], positions_BT=at, cache=cache)
+  # Row 0 goes on from position 6, row 1 once more from position 4.
+  at = np.array([[6], [4]], np.int32)
+  now = np.take_along_axis(ids, at, axis=1)
+  x_BTD, _ = step(now, positions_BT=at, cache=cache)
+  logits = llama.logits(tiny(), TINY, x_BTD)[:, 0]
+  np.testing.assert_allclose(logits[0], full[0, 6], atol=1e-5)
+  np.testing.assert_allclose(logits[1], full[1, 4], atol=1e-5)

@@ -1,0 +1,112 @@
+"""The chunked loss against whole logits."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lbe import loss
+
+VOCAB_SIZE, PADDED = 37, 64
+
+
+def arrays(*, B=3, T=11, D=8, seed=0):
+  rng = np.random.default_rng(seed)
+  x = rng.normal(size=(B, T, D)).astype(np.float32)
+  # Padding columns that would win if they counted.
+  head = rng.normal(size=(D, PADDED)).astype(np.float32)
+  head[:, VOCAB_SIZE:] *= 20
+  targets = rng.integers(0, VOCAB_SIZE, (B, T), np.int32)
+  weights = rng.integers(0, 2, (B, T)).astype(np.float32)
+  return x, head, targets, weights
+
+
+def whole(x, head, targets):
+  logits = (x @ head)[..., :VOCAB_SIZE]
+  return -jnp.take_along_axis(
+    jax.nn.log_softmax(logits), targets[..., None], axis=-1
+  )[..., 0]
+
+
+def test_a_loss_worked_by_hand():
+  """Bits for nats, a mean for a sum, weights that are not counted."""
+  head = jnp.array([[0.0, np.log(3), 99.0]])  # the last column is padding
+  got = loss.sums(
+    jnp.ones((1, 3, 1)),
+    head,
+    jnp.array([[0, 1, 0]]),
+    jnp.array([[1, 1, 0]]),
+    vocab_size=2,
+  )
+  # p = 1/4 and 3/4: ln 4 + ln(4/3); the third target has no weight.
+  assert got['loss_sum'] == pytest.approx(np.log(4) + np.log(4 / 3))
+  assert got['weight_sum'] == 2
+  assert all(x.dtype == jnp.float32 for x in got.values())
+
+
+@pytest.mark.parametrize('chunk', [1, 4, 6, 9, 1000])
+def test_chunks_do_not_change_the_loss_or_its_gradients(chunk):
+  """A chunk lost at the end of a length that chunks do not divide (11)."""
+  x, head, targets, weights = arrays()
+
+  def chunked(x, head):
+    return loss.sums(
+      x, head, targets, weights, vocab_size=VOCAB_SIZE, chunk=chunk
+    )['loss_sum']
+
+  def direct(x, head):
+    return jnp.sum(whole(x, head, targets) * weights)
+
+  got = jax.value_and_grad(chunked, argnums=(0, 1))(x, head)
+  expected = jax.value_and_grad(direct, argnums=(0, 1))(x, head)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
+    got,
+    expected,
+  )
+
+
+def test_per_token_losses_stand_at_their_tokens():
+  """Chunks put together in the wrong order: sums would not notice."""
+  x, head, targets, _ = arrays()
+  got = loss.per_token(x, head, targets, vocab_size=VOCAB_SIZE, chunk=6)
+  np.testing.assert_allclose(got, whole(x, head, targets), atol=1e-5)
+
+
+def test_padding_columns_take_no_mass_and_no_gradient():
+  """Padding that takes probability: a loss that a real model cannot reach."""
+  x, head, targets, weights = arrays()
+  gradient = jax.grad(
+    lambda head: loss.sums(x, head, targets, weights, vocab_size=VOCAB_SIZE)[
+      'loss_sum'
+    ]
+  )(head)
+  assert not np.any(gradient[:, VOCAB_SIZE:])
+
+
+def test_bfloat16_states_give_a_float32_loss():
+  """Logits rounded to bfloat16, 1 part in 256 of each."""
+  x, head, targets, _ = arrays()
+  x, head = (jnp.asarray(a, jnp.bfloat16) for a in (x, head))
+  got = loss.per_token(x, head, targets, vocab_size=VOCAB_SIZE)
+  expected = whole(*(a.astype(jnp.float32) for a in (x, head)), targets)
+  assert got.dtype == jnp.float32
+  np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_whole_logits_never_exist():
+  """A backward pass that keeps every chunk's logits, or does not chunk."""
+  B, T, D, V = 4, 512, 16, 4096
+
+  def total(x, head, targets):
+    nll = loss.per_token(x, head, targets, vocab_size=V, chunk=128)
+    return nll.sum()
+
+  shapes = (
+    jax.ShapeDtypeStruct((B, T, D), jnp.float32),
+    jax.ShapeDtypeStruct((D, V), jnp.float32),
+    jax.ShapeDtypeStruct((B, T), jnp.int32),
+  )
+  compiled = jax.jit(jax.grad(total, argnums=(0, 1))).lower(*shapes).compile()
+  whole_logits = B * T * V * 4
+  assert compiled.memory_analysis().temp_size_in_bytes < whole_logits / 3
