@@ -42,7 +42,8 @@ def perplexity(**changes):
   """An evaluator: perplexity and bits per byte of one text set."""
   fields = ml_collections.ConfigDict(
     dict(
-      # A source's name (its held-out documents) or '' to read `path`.
+      # A source's name (its held-out documents) or '' to read `path`; with
+      # neither the set is not scored.
       source='',
       path='',
       kind='auto',

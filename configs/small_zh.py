@@ -7,6 +7,11 @@
 `configs/small_zh.py:replay` mixes in 20% English, `:no_replay` (the default)
 trains on Chinese alone. Where LBE_TEST_DATA names the folder of test data,
 the model and the texts are taken from there unless they are given.
+
+Forgetting is measured best on what the base model knows best: texts that it
+wrote itself, before training. `python -m lbe.generate --model=HF_DIR
+--num_samples=500 --temperature=1 --max_new_tokens=511 --output=own.jsonl`
+writes some, `--config.evals.own.path=own.jsonl` scores them.
 """
 
 import os
@@ -46,6 +51,7 @@ def get_config(variant='no_replay'):
     every=100,
     limit=20,
   )
+  config.evals.own = common.perplexity(path='', every=100)
   config.execution.compute_dtype = 'float32'
   config.execution.scan = False
   config.data.seq_len = 256

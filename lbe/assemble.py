@@ -490,8 +490,8 @@ class Evaluator:
 def make_evaluators(config, prepared):
   """The evaluators of the config, their texts read.
 
-  `prepared` is None where no training data is there (evaluate); a set then
-  needs a path.
+  A set without source and path is left out. `prepared` is None where no
+  training data is there (evaluate); a set then needs a path.
   """
   result = []
   for name, e in config.evals.items():
@@ -525,10 +525,7 @@ def make_evaluators(config, prepared):
       order = build.document_order(texts, seed=config.seed)
       texts = [texts[i] for i in order]
     else:
-      raise ValueError(
-        f'evals.{name} has neither source nor path; give '
-        f'--config.evals.{name}.path=FILE.'
-      )
+      continue  # an empty slot, to be filled on the command line
     result.append(
       Evaluator(
         name=name,

@@ -6,7 +6,7 @@ import pytest
 
 from configs import common
 from lbe import assemble
-from lbe.models import llama
+from lbe import sharding
 from lbe.vocab import load as vocab
 
 
@@ -111,9 +111,11 @@ def test_an_evaluator_needs_texts(tmp_path):
   config.evals.x = common.perplexity(source='a')
   with pytest.raises(ValueError, match='set data.sources.a.holdout'):
     assemble.make_evaluators(config, prepared)
-  config.evals.x = common.perplexity()
-  with pytest.raises(ValueError, match='neither source nor path'):
+  config.evals.x = common.perplexity(source='a', path='b.txt')
+  with pytest.raises(ValueError, match='clear one of them'):
     assemble.make_evaluators(config, prepared)
+  config.evals.x = common.perplexity()
+  assert assemble.make_evaluators(config, prepared) == []
 
 
 def test_a_sequence_longer_than_the_positions_is_refused(tmp_path):
@@ -121,9 +123,6 @@ def test_a_sequence_longer_than_the_positions_is_refused(tmp_path):
   config = tiny(tmp_path, a={})
   config.data.seq_len = 4096
   model = assemble.make_model_config(config, vocab.load('bytes'))
-  assert isinstance(model, llama.Config)
-  from lbe import sharding
-
   mesh = sharding.make_mesh(dict(data=1, fsdp=-1, context=1, tensor=1))
   with pytest.raises(ValueError, match='seq_len=4096 is longer'):
     assemble.make_training(config, model, mesh, 2)
