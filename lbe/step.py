@@ -105,8 +105,8 @@ def make_train_step(c, *, execution, tx, schedule, mesh, num_microbatches):
       'loss_sum': total,
       'weight_sum': weight_sum,
       'num_bytes': jnp.sum(batch['num_bytes_B']).astype(jnp.float32),
-      'grad_norm': optax.global_norm(grads),
-      'param_norm': optax.global_norm(params),
+      'grad_norm': optax.tree.norm(grads),
+      'param_norm': optax.tree.norm(params),
       'learning_rate': jnp.asarray(schedule(state['step']), jnp.float32),
     }
     state = {

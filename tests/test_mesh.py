@@ -1,0 +1,100 @@
+"""However a step is cut, over devices, layers or microbatches: same numbers."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from configs import common
+from lbe import assemble
+from lbe import sharding
+from lbe.vocab import load as vocab
+
+STEPS = 20
+
+
+def batches(vocab_size):
+  """Rows of uneven loss weights: microbatches of 8 to 200 targets."""
+  B, T = 8, 32
+  for step in range(STEPS):
+    rng = np.random.default_rng(step % 4)  # so that there is much to learn
+    lengths = rng.integers(1, T + 1, B)
+    lengths[rng.integers(B)] = 0
+    at = np.arange(T)
+    inside = at < lengths[:, None]
+    border = rng.integers(1, T, (B, 1))
+    yield {
+      'ids_BT': rng.integers(0, vocab_size, (B, T)).astype(np.int32),
+      'targets_BT': rng.integers(0, vocab_size, (B, T)).astype(np.int32),
+      'weights_BT': (inside & (at != border - 1)).astype(np.float32),
+      'positions_BT': np.where(at < border, at, at - border).astype(np.int32),
+      'segments_BT': np.where(at < border, 1, 2).astype(np.int32),
+      'num_bytes_B': lengths.astype(np.int32),
+    }
+
+
+@functools.cache
+def losses(mesh=(1, 1, 1, 1), num_microbatches=1, scan=False, remat='none'):
+  """The loss of each step: sum over the batch through its weights' sum."""
+  config = common.base()
+  config.model.update(dim=32, num_layers=2, num_heads=4, mlp_dim=64)
+  config.model.num_kv_heads = 2
+  config.model.init_std = 0.1
+  config.execution.update(compute_dtype='float32', scan=scan, remat=remat)
+  config.data.update(seq_len=32, batch_size=8)
+  config.num_microbatches = num_microbatches
+  config.optim.peak_lr = 1e-2
+  size = int(np.prod(mesh))
+  made = sharding.make_mesh(
+    dict(zip(sharding.AXES, mesh, strict=True)), devices=jax.devices()[:size]
+  )
+
+  model = assemble.make_model_config(config, vocab.load('bytes'))
+  training = assemble.make_training(config, model, made, STEPS)
+  params = assemble.init_params(model, made, seed=0)
+  state = assemble.new_state(training, params)
+  result = []
+  for batch in batches(model.vocab_size):
+    placed = assemble.place_batch(training.abstract_batch, batch, slice(0, 8))
+    state, metrics = training.step(state, placed)
+    result.append(float(metrics['loss_sum'] / metrics['weight_sum']))
+  assert result[-1] < result[0] - 1, 'equal losses would say little'
+  return np.array(result)
+
+
+@pytest.mark.parametrize('mesh', [(8, 1, 1, 1), (1, 8, 1, 1), (2, 2, 1, 2)])
+def test_a_mesh_trains_as_one_device_does(mesh):
+  """A loss averaged per device, or weights that differ after a gather."""
+  np.testing.assert_allclose(losses(mesh), losses(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize('how', [dict(scan=True), dict(remat='full')])
+def test_scan_and_remat_train_alike(how):
+  """A layer order or a recomputation that changes what is learnt."""
+  np.testing.assert_allclose(losses(**how), losses(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize('mesh', [(1, 1, 1, 1), (2, 2, 1, 1)])
+def test_microbatches_with_uneven_weights_train_as_the_whole_batch(mesh):
+  """A mean of microbatch means weights tokens of short rows too much."""
+  cut = losses(mesh, num_microbatches=2)
+  np.testing.assert_allclose(cut, losses(), rtol=0, atol=1e-5)
+
+
+def test_the_state_lies_in_shards():
+  """A state that is replicated fits no large model."""
+  config = common.base()
+  config.model.update(dim=32, num_layers=2, num_heads=4, mlp_dim=64)
+  config.data.update(seq_len=32, batch_size=8)
+  mesh = sharding.make_mesh(dict(data=1, fsdp=4, context=1, tensor=2))
+
+  model = assemble.make_model_config(config, vocab.load('bytes'))
+  training = assemble.make_training(config, model, mesh, STEPS)
+  state = assemble.new_state(
+    training, assemble.init_params(model, mesh, seed=0)
+  )
+  big = [x for x in jax.tree.leaves(state) if x.size > 1000]
+  assert len(big) == 3 * 9, 'parameters and two moments of 9 matrices'
+  for x in big:
+    assert x.addressable_shards[0].data.size * 8 == x.size
