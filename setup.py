@@ -23,6 +23,7 @@ REQUIRED = [
   'numpy>=2.1',
   'optax>=0.2.8',
   'orbax-checkpoint>=0.12.8',
+  'psutil>=6.0',
   'safetensors>=0.7',
   'sentencepiece>=0.2.1',
   'tensorboardX>=2.6.4',
@@ -51,7 +52,6 @@ setuptools.setup(
     'hf': HF,
     'test': [
       'lm-eval>=0.4.13',
-      'psutil>=6.0',
       'pytest>=8.4',
       'pytest-xdist>=3.8',
       'ruff>=0.14',

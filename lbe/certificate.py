@@ -15,6 +15,7 @@ import sys
 import tempfile
 
 import numpy as np
+import psutil
 
 from lbe.models import hf
 from lbe.models import llama
@@ -70,7 +71,7 @@ def logits_skipped_because(c):
     if importlib.util.find_spec(package) is None:
       return f"{package} is not installed (pip install 'lbe[hf]')"
   need = 2 * 4 * llama.num_params(c)
-  free = _free_bytes()
+  free = psutil.virtual_memory().available
   if need > free / 2:
     return (
       f'both models need {need / 2**30:.1f} GiB in float32, more than half '
@@ -78,13 +79,6 @@ def logits_skipped_because(c):
       'compares them anyway'
     )
   return None
-
-
-def _free_bytes():
-  for line in pathlib.Path('/proc/meminfo').read_text().splitlines():
-    if line.startswith('MemAvailable'):
-      return int(line.split()[1]) * 1024
-  return 0
 
 
 def compare_logits(checkpoint_dir, hf_dir):

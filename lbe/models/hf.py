@@ -57,6 +57,15 @@ def read_config(folder):
       'only llama (LlamaForCausalLM) is supported; convert such a model '
       'elsewhere.',
     )
+  for field in (
+    'vocab_size',
+    'hidden_size',
+    'intermediate_size',
+    'num_hidden_layers',
+    'num_attention_heads',
+  ):
+    if not isinstance(r.get(field), int):
+      refuse(field, r.get(field), 'it must be a whole number.')
   for field in ('attention_bias', 'mlp_bias'):
     if r.get(field):
       refuse(field, True, 'biases are not supported; LLaMA has none.')
@@ -223,9 +232,8 @@ def _their_shape(c, name):
   }[name]
 
 
-def to_ours(c, name, tensor):
+def to_ours(name, tensor):
   """One stored [out, in] tensor as our array (of one layer), a view."""
-  del c
   D_first = {
     'layers/q_LDNH',
     'layers/k_LDKH',
@@ -427,13 +435,14 @@ def load_params(folder, c, *, dtype=None, shardings=None):
   shards are read on their own hosts. `dtype` None keeps that on disk.
   """
   weights = Weights(folder, c)
-  dtype = np.dtype(dtype or weights.dtype(c))
+  keep = dtype is None
+  dtype = np.dtype(weights.dtype(c) if keep else dtype)
   shapes = {k: v.shape for k, v in flatten(llama.shapes(c)).items()}
   flat_shardings = flatten(shardings) if shardings is not None else None
   result = {}
   try:
     for name, theirs in tensor_names(c).items():
-      array = _stacked(weights, c, name, theirs, shapes[name], dtype)
+      array = _stacked(weights, c, name, theirs, shapes[name], dtype, keep)
       if flat_shardings is not None:
         array = jax.make_array_from_callback(
           array.shape, flat_shardings[name], lambda i, a=array: a[i]
@@ -446,19 +455,23 @@ def load_params(folder, c, *, dtype=None, shardings=None):
   return unflatten(result)
 
 
-def _stacked(weights, c, name, theirs, shape, dtype):
+def _stacked(weights, c, name, theirs, shape, dtype, keep):
+  """One of our arrays; with `keep`, all tensors must have that dtype."""
   array = np.zeros(shape, dtype)
-  if not name.startswith('layers/'):
-    _fill(array, to_ours(c, name, weights.read(c, name, theirs[0])))
-    return array
   for i, their_name in enumerate(theirs):
-    tensor = to_ours(c, name, weights.read(c, name, their_name))
-    array[i] = tensor.reshape(array.shape[1:])
+    tensor = weights.read(c, name, their_name)
+    if keep and tensor.dtype != dtype:
+      raise ValueError(
+        f'{weights.folder}: tensor {their_name!r} is {tensor.dtype}, others '
+        f'are {dtype}; store all in one dtype (transformers: '
+        f'from_pretrained(..., dtype=...).save_pretrained(...)).'
+      )
+    tensor = to_ours(name, tensor)
+    if name.startswith('layers/'):
+      array[i] = tensor.reshape(array.shape[1:])
+    else:  # the rest of the vocabulary's rows is padding
+      array[tuple(slice(n) for n in tensor.shape)] = tensor
   return array
-
-
-def _fill(array, tensor):
-  array[tuple(slice(n) for n in tensor.shape)] = tensor
 
 
 # ------------------------------------------------------------------ writing

@@ -1,0 +1,255 @@
+"""Text tokenized once: the same on any number of workers, kept when killed."""
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import runs
+
+from lbe.data import build
+from lbe.data import sources
+from lbe.vocab import load as vocab
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch):
+  monkeypatch.setattr(build, 'SHARD_BYTES', 2000)
+
+
+def write(tmp_path, num_documents=60):
+  path = tmp_path / 'zh.txt'
+  if not path.exists():
+    texts = [
+      f'第{i}个文件 ' + 'ab ' * (7 * i % 50) for i in range(num_documents)
+    ]
+    path.write_text('\n\n'.join(texts) + '\n')
+  return path
+
+
+def prepare(path, cache, *, tokenizer=None, num_workers=1, seed=0, **fields):
+  settings = {k: fields.pop(k) for k in ('bos', 'eos') if k in fields}
+  return build.prepare(
+    sources.Source(name='zh', path=str(path), **fields),
+    tokenizer or vocab.Bytes(),
+    cache_dir=cache,
+    num_workers=num_workers,
+    seed=seed,
+    progress=False,
+    **settings,
+  )
+
+
+def stream(dataset):
+  return dataset.tokens(0, dataset.num_tokens)
+
+
+def texts_of(dataset):
+  """The documents behind the token stream, specials taken off."""
+  ids, documents = stream(dataset)
+  parts = np.split(ids, np.flatnonzero(np.diff(documents)) + 1)
+  assert all(part[0] == 1 and part[-1] == 2 for part in parts)
+  return [vocab.Bytes().decode(part) for part in parts]
+
+
+def test_the_stream_holds_every_document_once_in_the_seeded_order(tmp_path):
+  """BOS and EOS around each; counts are those of the text itself."""
+  path = write(tmp_path)
+  found = prepare(path, tmp_path)
+  data = found.train
+  texts = path.read_text().rstrip('\n').split('\n\n')
+  assert sorted(texts_of(data)) == sorted(texts)
+  assert texts_of(data) != texts
+  assert data.num_documents == 60
+  assert data.num_bytes == sum(len(t.encode()) for t in texts)
+  assert data.num_tokens == data.num_bytes + 2 * 60
+  assert data.num_fallback == data.num_bytes
+  assert sorted(data.document_lengths) == sorted(
+    len(t.encode()) + 2 for t in texts
+  )
+  other = prepare(path, tmp_path, seed=1).train
+  assert sorted(texts_of(other)) == sorted(texts)
+  assert texts_of(other) != texts_of(data)
+
+
+def test_any_number_of_workers_writes_the_same(tmp_path):
+  """Shards cut by worker would change with the machine."""
+  path = write(tmp_path)
+  one = prepare(path, tmp_path / 'one', num_workers=1, holdout=0.1)
+  three = prepare(path, tmp_path / 'three', num_workers=3, holdout=0.1)
+  assert one.fingerprint == three.fingerprint
+  for a, b in zip(stream(one.train), stream(three.train), strict=True):
+    np.testing.assert_array_equal(a, b)
+  assert one.heldout_texts() == three.heldout_texts()
+
+
+def test_what_is_there_is_opened_and_any_change_is_noticed(tmp_path):
+  """A stale cache trains on the wrong text or the wrong ids."""
+  path = write(tmp_path)
+  first = prepare(path, tmp_path)
+  folder = next(tmp_path.glob('zh-*'))
+  before = {p: p.stat().st_mtime_ns for p in folder.rglob('*')}
+  again = prepare(path, tmp_path)
+  assert again.fingerprint == first.fingerprint
+  assert {p: p.stat().st_mtime_ns for p in folder.rglob('*')} == before
+  seen = {first.fingerprint}
+  for changes in (
+    dict(cut='line'),
+    dict(holdout=0.2),
+    dict(eos=False),
+    dict(tokenizer=_Renamed()),
+  ):
+    seen.add(prepare(path, tmp_path, **changes).fingerprint)
+  with open(path, 'a') as f:
+    f.write('\nmore\n')
+  seen.add(prepare(path, tmp_path).fingerprint)
+  assert len(seen) == 6
+
+
+class _Renamed(vocab.Bytes):
+  fingerprint = 'another'
+
+
+def test_heldout_documents_are_chosen_by_their_text_and_kept_whole(tmp_path):
+  """A document must not change sides when others come or go."""
+  path = write(tmp_path)
+  found = prepare(path, tmp_path, holdout=0.3)
+  texts = path.read_text().rstrip('\n').split('\n\n')
+  heldout = found.heldout_texts()
+  assert 5 < len(heldout) < 30
+  assert sorted(heldout + texts_of(found.train)) == sorted(texts)
+  shorter = tmp_path / 'shorter.txt'
+  shorter.write_text('\n\n'.join(texts[::2]))
+  half = prepare(shorter, tmp_path, holdout=0.3).heldout_texts()
+  assert set(half) == set(heldout) & set(texts[::2])
+
+
+def test_smaller_subsets_lie_within_larger_ones(tmp_path):
+  """The paper's 10K, 100K and 1M documents are nested."""
+  path = write(tmp_path)
+  whole = texts_of(prepare(path, tmp_path).train)
+  ten = texts_of(prepare(path, tmp_path, max_documents=10).train)
+  assert ten == whole[:10]
+  some = texts_of(prepare(path, tmp_path, max_bytes=500).train)
+  assert some == whole[: len(some)]
+  sizes = [len(t.encode()) for t in some]
+  assert sum(sizes[:-1]) < 500 <= sum(sizes)
+
+
+def test_heldout_text_that_training_text_repeats_is_counted(tmp_path):
+  """Fifty characters in a row count, forty-nine do not."""
+  shared = ''.join(chr(0x4E00 + i) for i in range(60))
+  path = tmp_path / 'a.txt'
+  documents = [f'{i} ' + 'x' * i for i in range(20)]
+  for length in (49, 50, 51):
+    for k in itertools.count():
+      # Until one of the two is held out and the other is not.
+      pair = [f'{k}a{shared[:length]}b', f'{k}c{shared[:length]}d']
+      held = build._is_heldout(
+        np.array([build.text_hash(t) for t in pair], np.uint64), 0.3
+      )
+      if held[0] != held[1]:
+        break
+    path.write_text('\n\n'.join(documents + pair))
+    found = prepare(path, tmp_path, holdout=0.3).report['heldout_overlapping']
+    assert found == (length >= 50), length
+
+
+def test_very_long_documents_are_stored_in_pieces(tmp_path, monkeypatch):
+  """One document still: no border in its middle, its bytes counted once."""
+  path = tmp_path / 'a.txt'
+  path.write_text('x' * 150_000 + '\n\nshort')
+  data = prepare(path, tmp_path).train
+  assert data.num_documents == 2
+  assert data.num_bytes == 150_005
+  assert len(data._order) == 4
+  assert sorted(map(len, texts_of(data))) == [5, 150_000]
+
+
+def test_skipped_records_are_reported(tmp_path):
+  """`skip` may not be silent."""
+  path = tmp_path / 'a.jsonl'
+  path.write_text('{"text": "' + 'good ' * 200 + '"}\n{"text"\n')
+  found = prepare(path, tmp_path, on_bad_record='skip')
+  told = build.describe(found, 'zh')
+  assert '1 records of zh were skipped, the first: ' in told
+  assert 'a.jsonl, line 2: invalid JSON' in told
+
+
+def test_short_documents_are_warned_of(tmp_path):
+  """Lines taken for documents teach nothing beyond a line."""
+  path = tmp_path / 'a.txt'
+  path.write_text('one\n\ntwo\n')
+  assert 'have 5 tokens on average' in build.describe(
+    prepare(path, tmp_path), 'zh'
+  )
+
+
+def test_specials_that_the_tokenizer_lacks_are_refused(tmp_path):
+  """None as an id would become a cryptic error in a worker."""
+
+  class NoEos(vocab.Bytes):
+    eos_id = None
+
+  with pytest.raises(ValueError, match='data.eos=True, but the tokenizer has'):
+    prepare(write(tmp_path), tmp_path, tokenizer=NoEos())
+
+
+def test_everything_held_out_is_refused(tmp_path):
+  path = tmp_path / 'a.txt'
+  path.write_text('only')
+  with pytest.raises(ValueError, match='all of its documents are held out'):
+    prepare(path, tmp_path, holdout=0.999999)
+
+
+_CHILD = """
+from lbe.data import build, sources
+from lbe.vocab import load as vocab
+if __name__ == '__main__':
+  build.SHARD_BYTES = 2000
+  build.prepare(
+    sources.Source(name='zh', path={path!r}), vocab.Bytes(),
+    cache_dir={cache!r}, num_workers=1, progress=False)
+"""
+
+
+def test_a_killed_preparation_goes_on_behind_its_finished_shards(tmp_path):
+  """An hour of tokenizing may not be lost, nor be done by half."""
+  path = write(tmp_path, num_documents=20_000)
+  script = tmp_path / 'child.py'
+  cache = tmp_path / 'cache'
+  script.write_text(_CHILD.format(path=str(path), cache=str(cache)))
+  process = subprocess.Popen(
+    [sys.executable, script],
+    env={**os.environ, 'PYTHONPATH': str(runs.ROOT)},
+    start_new_session=True,
+  )
+  while len(finished := list(cache.glob('zh-*/*/work/??????.npz'))) < 5:
+    assert process.poll() is None
+    time.sleep(0.01)
+  os.killpg(process.pid, signal.SIGKILL)
+  process.wait()
+  (work,) = cache.glob('zh-*/*/work')
+  times = {p.name: p.stat().st_mtime_ns for p in finished}
+  written = []
+  original = build._finish
+
+  def look(folder, work, *rest):
+    written.extend((p.name, p.stat().st_mtime_ns) for p in work.glob('*.npz'))
+    original(folder, work, *rest)
+
+  build._finish = look
+  try:
+    resumed = prepare(path, cache)
+  finally:
+    build._finish = original
+  assert times.items() <= dict(written).items()
+  assert len(written) > 100
+  assert not work.exists()
+  fresh = prepare(path, tmp_path / 'fresh')
+  for a, b in zip(stream(resumed.train), stream(fresh.train), strict=True):
+    np.testing.assert_array_equal(a, b)

@@ -1,0 +1,142 @@
+"""import_hf and export_hf: what went in comes out, bit for bit."""
+
+import json
+
+import numpy as np
+import pytest
+import runs
+import safetensors.numpy
+import sentencepiece
+import torch
+import transformers
+
+from lbe import certificate
+
+
+def stored(folder):
+  """{name: array} over all safetensors files of a folder."""
+  return {
+    name: x
+    for path in folder.glob('*.safetensors')
+    for name, x in safetensors.numpy.load_file(path).items()
+  }
+
+
+def assert_same_tensors(a, b):
+  assert a.keys() == b.keys()
+  for name in a:
+    assert a[name].dtype == b[name].dtype
+    np.testing.assert_array_equal(
+      a[name].view(np.uint8), b[name].view(np.uint8), err_msg=name
+    )
+
+
+def certificate_of(folder):
+  return json.loads((folder / 'certificate.json').read_text())
+
+
+def test_a_trained_model_goes_in_and_out_bit_for_bit(test_data, tmp_path):
+  """Weights, config, tokenizer; and both certificates compare logits."""
+  source = test_data / 'ckpt_stories260K' / 'hf'
+  ours, target = tmp_path / 'ours', tmp_path / 'hf'
+  output = runs.run('import_hf', f'--source={source}', f'--target={ours}')
+  assert 'certificate' in output
+  runs.run('export_hf', f'--source={ours}', f'--target={target}')
+  assert_same_tensors(stored(target), stored(source))
+  for folder in (ours, target):
+    record = certificate_of(folder)
+    assert record['digests']['equal'] == len(stored(source))
+    assert record['logits']['max_abs_difference'] < 1e-4
+    assert record['logits']['argmax_agreement'] == 1.0
+  assert (target / 'tokenizer.model').read_bytes() == (
+    source / 'tokenizer.model'
+  ).read_bytes()
+  model = transformers.AutoModelForCausalLM.from_pretrained(target)
+  assert model.dtype == torch.float32
+  tokenizer = transformers.AutoTokenizer.from_pretrained(target)
+  theirs = sentencepiece.SentencePieceProcessor(
+    model_file=str(source / 'tokenizer.model')
+  )
+  text = '  Once upon a time\n\tthere was 一只猫'
+  assert tokenizer(text)['input_ids'] == [1, *theirs.encode(text)]
+  # Neither folder is overwritten.
+  for program, arguments in (
+    ('import_hf', (f'--source={source}', f'--target={ours}')),
+    ('export_hf', (f'--source={ours}', f'--target={target}')),
+  ):
+    output = runs.run(program, *arguments, status=1)
+    assert 'already holds' in output
+    assert 'Traceback' not in output
+
+
+def test_bfloat16_in_several_files_without_a_tokenizer(tmp_path):
+  """The dtype on disk is kept both ways; nothing is rounded by a detour."""
+  source, ours, target = (tmp_path / name for name in ('hf', 'ours', 'out'))
+  torch.manual_seed(0)
+  model = transformers.LlamaForCausalLM(
+    transformers.LlamaConfig(
+      vocab_size=131,
+      hidden_size=32,
+      intermediate_size=48,
+      num_hidden_layers=3,
+      num_attention_heads=4,
+      num_key_value_heads=2,
+      head_dim=16,
+      rope_parameters=dict(
+        rope_type='llama3',
+        rope_theta=5e5,
+        factor=8.0,
+        low_freq_factor=1.0,
+        high_freq_factor=4.0,
+        original_max_position_embeddings=64,
+      ),
+    )
+  ).to(torch.bfloat16)
+  model.save_pretrained(source, max_shard_size='20KB')
+  assert len(list(source.glob('*.safetensors'))) > 3
+  flags = '--verify=digests'
+  output = runs.run(
+    'import_hf', f'--source={source}', f'--target={ours}', flags
+  )
+  assert f'{source} has no tokenizer; the checkpoint has none' in output
+  output = runs.run(
+    'export_hf',
+    f'--source={ours}',
+    f'--target={target}',
+    flags,
+    '--shard_bytes=20000',
+  )
+  assert 'has no tokenizer; none was written' in output
+  assert_same_tensors(stored(target), stored(source))
+  assert certificate_of(target)['logits'] == {'skipped': '--verify=digests'}
+  again = transformers.LlamaForCausalLM.from_pretrained(target)
+  assert again.dtype == torch.bfloat16
+  model = transformers.LlamaForCausalLM.from_pretrained(source)
+  assert again.config.rope_parameters == model.config.rope_parameters
+  ids = torch.arange(100)[None]
+  with torch.no_grad():
+    assert torch.equal(again(ids).logits, model(ids).logits)
+
+
+def test_a_wrong_conversion_gets_no_certificate():
+  """Digests and logits are checks that can fail."""
+  with pytest.raises(ValueError, match='1 of 2 tensors differ .* first: b'):
+    certificate.compare_digests({'a': 1, 'b': 2}, {'a': 1, 'b': 3})
+  with pytest.raises(ValueError, match='1 of 2 tensors differ .* first: b'):
+    certificate.compare_digests({'a': 1, 'b': 2}, {'a': 1})
+  logits = np.random.default_rng(0).normal(size=(1, 8, 20)) * 5
+  certificate.check_logits(certificate.logits_record(logits, logits))
+  record = certificate.logits_record(logits + 0.1, logits)
+  with pytest.raises(ValueError, match='differ from those of transformers'):
+    certificate.check_logits(record)
+  wrong = logits.copy()
+  wrong[0, 0, 0] = np.nan
+  with pytest.raises(ValueError, match='differ from those of transformers'):
+    certificate.check_logits(certificate.logits_record(wrong, logits))
+
+
+def test_a_folder_that_is_no_model_is_said(tmp_path):
+  output = runs.run(
+    'import_hf', f'--source={tmp_path}', f'--target={tmp_path}/x', status=1
+  )
+  assert 'is no Hugging Face folder' in output

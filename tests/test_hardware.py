@@ -1,0 +1,28 @@
+"""FLOPs by hand, peaks by name."""
+
+from lbe import hardware
+from lbe.models import llama
+
+
+def test_flops_of_llama_7b_by_hand():
+  """6 a weight of a product, 6 L N H T for causal attention."""
+  c = llama.PRESETS['llama_7b']
+  weights = 32 * (4 * 4096 * 4096 + 3 * 4096 * 11008) + 4096 * 32000
+  assert weights == 6_607_077_376
+  attention = 6 * 32 * 4096 * 2048
+  assert hardware.flops_per_token(c, 2048) == 6 * weights + attention
+
+
+def test_grouped_query_attention_has_fewer_weights_but_as_much_attention():
+  c = llama.PRESETS['llama3_8b']
+  layer = 4096 * 4096 * 2 + 2 * 4096 * 1024 + 3 * 4096 * 14336
+  expected = 6 * (32 * layer + 4096 * 128256) + 6 * 32 * 4096 * 8192
+  assert hardware.flops_per_token(c, 8192) == expected
+
+
+def test_peaks_are_found_by_the_longest_name():
+  """'TPU v5 lite' begins like 'TPU v5'."""
+  assert hardware.peak_flops('TPU v5 lite') == 197e12
+  assert hardware.peak_flops('TPU v5') == 459e12
+  assert hardware.peak_flops('NVIDIA H100 80GB HBM3') == 989e12
+  assert hardware.peak_flops('cpu') is None

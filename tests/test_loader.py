@@ -1,0 +1,109 @@
+"""Batches by step: the same whoever asks, and what the table says of them."""
+
+import numpy as np
+import pytest
+
+from lbe.data import build
+from lbe.data import loader as loader_lib
+from lbe.data import sources
+from lbe.vocab import load as vocab
+
+
+@pytest.fixture(scope='module')
+def prepared(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('data')
+  found = {}
+  for name, text in (('zh', '中文 {} 。'), ('en', 'English {} . ')):
+    path = folder / f'{name}.txt'
+    path.write_text(
+      '\n\n'.join(text.format(i) * (1 + i % 7) for i in range(300))
+    )
+    found[name] = build.prepare(
+      sources.Source(name=name, path=str(path)),
+      vocab.Bytes(),
+      cache_dir=folder,
+      num_workers=1,
+      progress=False,
+    )
+  return found
+
+
+def make(prepared, **changes):
+  settings = dict(seq_len=32, batch_size=8, seed=0) | changes
+  return loader_lib.Loader(
+    prepared, {'zh': 0.8, 'en': 0.2}, tokenizer=vocab.Bytes(), **settings
+  )
+
+
+def test_iterating_from_a_step_equals_asking_for_it(prepared):
+  """A resumed run must see the batches that it has not seen."""
+  loader = make(prepared)
+  for first in (0, 7):
+    for step, batch in enumerate(loader.iterator(first, 3), first):
+      for name, x in loader.rows(step).items():
+        np.testing.assert_array_equal(batch[name], x, err_msg=name)
+  assert list(loader.iterator(5, 0)) == []
+
+
+def test_hosts_rows_are_slices_of_the_batch(prepared):
+  """Hosts that draw by their own number would repeat rows."""
+  loader = make(prepared)
+  whole = loader.rows(3)
+  parts = [loader.rows(3, slice(0, 4)), loader.rows(3, slice(4, 8))]
+  for name, x in whole.items():
+    np.testing.assert_array_equal(
+      np.concatenate([part[name] for part in parts]), x
+    )
+
+
+def test_digests_tell_batches_apart(prepared):
+  """They prove that another run saw the same rows."""
+  digests = {make(prepared).digest(step) for step in range(50)}
+  assert len(digests) == 50
+  assert make(prepared).digest(0) in digests
+  assert make(prepared, seed=1).digest(0) not in digests
+
+
+def test_an_epoch_of_a_source_takes_each_of_its_rows_once(prepared):
+  """Across blocks and batches, at its share of the places."""
+  loader = make(prepared)
+  places = [loader.place(k) for k in range(4000)]
+  for i, share in enumerate((0.8, 0.2)):
+    mine = [(epoch, row) for source, epoch, row in places if source == i]
+    assert len(mine) == 4000 * share
+    num_rows = loader._num_rows[i]
+    for epoch in range(len(mine) // num_rows):
+      part = mine[epoch * num_rows : (epoch + 1) * num_rows]
+      assert sorted(part) == [(epoch, row) for row in range(num_rows)]
+
+
+def test_bytes_are_those_of_the_scored_targets(prepared):
+  """Bits per byte divides by them; specials stand for no byte."""
+  batch = make(prepared).rows(2)
+  scored = batch['weights_BT'] > 0
+  expected = (scored & (batch['targets_BT'] >= 3)).sum(axis=1)
+  np.testing.assert_array_equal(batch['num_bytes_B'], expected)
+  assert (scored & (batch['targets_BT'] < 3)).any(), 'EOS is a target, too'
+
+
+def test_the_table_says_what_is_there_and_what_will_be_made(prepared):
+  """The first thing that a run prints."""
+  report = make(prepared).report(num_steps=250)
+  lines = report.splitlines()
+  assert lines[0].split('  ')[0].strip() == 'source'
+  zh = next(line for line in lines if line.startswith('zh')).split()
+  data = prepared['zh'].train
+  assert zh[1] == '300'
+  assert zh[2] == f'{data.num_bytes:,}'
+  assert zh[3] == f'{data.num_tokens:,}'
+  assert zh[-3:-1] == ['80.0%', '80.0%']
+  num_rows = -(-(data.num_tokens - 1) // 32)
+  assert zh[-1] == f'{1600 / num_rows:.2f}'
+
+
+def test_a_decoded_row_shows_where_documents_end(prepared):
+  loader = make(prepared, seq_len=100)
+  text = loader.decoded_row(0, 0)
+  segments = loader.rows(0)['segments_BT'][0].max()
+  assert segments > 1
+  assert text.count('⟦') == text.count('⟧') == segments

@@ -1,0 +1,62 @@
+"""Sums divided once; files that a kill or a resume leaves whole."""
+
+import json
+import math
+
+import pytest
+
+from lbe import metrics
+
+
+def sums(loss_sum, weight_sum, num_bytes=10.0):
+  return dict(
+    loss_sum=loss_sum,
+    weight_sum=weight_sum,
+    num_bytes=num_bytes,
+    grad_norm=1.0,
+    param_norm=2.0,
+    learning_rate=0.5,
+  )
+
+
+def test_a_row_over_several_steps_weights_them_by_tokens():
+  """A mean of means would count a short batch as much as a full one."""
+  row = metrics.reduce([sums(10.0, 10.0), sums(90.0, 30.0)])
+  assert row['train/loss'] == 100 / 40
+  assert row['train/perplexity'] == pytest.approx(math.exp(2.5))
+  assert row['train/bits_per_byte'] == pytest.approx(100 / math.log(2) / 20)
+  assert row['train/tokens'] == 40
+
+
+def test_a_diverged_loss_is_written_as_it_is():
+  """An overflow in exp may not end the run that shows the divergence."""
+  assert metrics.reduce([sums(1e6, 10.0)])['train/perplexity'] > 1e300
+  assert math.isnan(metrics.reduce([sums(math.nan, 1.0)])['train/loss'])
+
+
+def steps(path):
+  return [json.loads(line)['step'] for line in path.read_text().splitlines()]
+
+
+def test_resuming_cuts_what_lies_behind_the_restored_step(tmp_path):
+  """No step stands twice, and a torn line does not break the file."""
+  path = tmp_path / 'metrics.jsonl'
+  writer = metrics.Writer(tmp_path, resume_step=-1)
+  for step in range(1, 8):
+    writer.write(step, {'train/loss': 1.0 / step})
+  writer.close()
+  with open(path, 'a') as f:
+    f.write('{"step": 8, "tr')
+  writer = metrics.Writer(tmp_path, resume_step=4)
+  writer.write(5, {'train/loss': 0.5})
+  writer.close()
+  assert steps(path) == [1, 2, 3, 4, 5]
+  assert list((tmp_path / 'tensorboard').glob('events.*'))
+
+
+def test_a_new_run_starts_an_empty_file(tmp_path):
+  """Lines of a run that never saved are not this one's."""
+  (tmp_path / 'metrics.jsonl').write_text('{"step": 0}\n{"step": 3}\n')
+  metrics.Writer(tmp_path, resume_step=-1).close()
+  assert steps(tmp_path / 'metrics.jsonl') == []
+  metrics.truncate_lines(tmp_path / 'absent.jsonl', 3)

@@ -1,0 +1,81 @@
+"""Schedules by literals; what decays; clipping."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lbe import optim
+from lbe.models import llama
+
+
+def schedule(kind, **changes):
+  settings = dict(
+    peak_lr=1.0, num_steps=10, warmup_steps=2, final_fraction=0.1, decay_steps=4
+  )
+  made = optim.make_schedule(kind=kind, **settings | changes)
+  return [round(float(made(step)), 6) for step in range(11)]
+
+
+def test_warm_up_moves_at_step_0_and_reaches_the_peak():
+  """A first step of rate 0 would be a step for nothing."""
+  assert schedule('constant') == [0.5, 1.0] + [1.0] * 9
+  assert schedule('constant', warmup_steps=0) == [1.0] * 11
+  assert schedule('constant', warmup_steps=1) == [1.0] * 11
+
+
+def test_decays_end_at_the_final_fraction():
+  """Counted from the end of the warm-up to the last step."""
+  linear = schedule('linear')
+  assert linear[2] == 1.0 and linear[10] == 0.1
+  assert linear[6] == pytest.approx(0.55)
+  cosine = schedule('cosine')
+  assert cosine[2] == 1.0 and cosine[10] == pytest.approx(0.1)
+  assert cosine[6] == pytest.approx(0.55)
+  assert cosine[3] > linear[3]
+
+
+def test_wsd_stays_then_falls():
+  """Warm-up, stable, decay over the last four steps."""
+  assert schedule('wsd') == [0.5] + [1.0] * 6 + [0.775, 0.55, 0.325, 0.1]
+
+
+def test_what_does_not_fit_is_refused():
+  for kind, changes, words in (
+    ('cosin', {}, "schedule='cosin' is unknown; take one of cosine"),
+    ('cosine', dict(warmup_steps=11), '11 steps of warm-up are more than'),
+    ('wsd', dict(decay_steps=9), 'lower optim.decay_fraction'),
+  ):
+    with pytest.raises(ValueError, match=words):
+      schedule(kind, **changes)
+
+
+def test_norms_do_not_decay_and_gradients_are_clipped():
+  """Weight decay on norms shrinks every layer's output."""
+  c = llama.Config(
+    vocab_size=10,
+    dim=8,
+    num_layers=2,
+    num_heads=2,
+    num_kv_heads=2,
+    head_dim=4,
+    mlp_dim=8,
+  )
+  params = llama.init(c, jax.random.key(0))
+  tx = optim.make(
+    lambda step: 0.1, b1=0.9, b2=0.95, eps=1e-8, weight_decay=0.5, clip_norm=0
+  )
+  zeros = jax.tree.map(jnp.zeros_like, params)
+  updates, _ = tx.update(zeros, tx.init(params), params)
+  for name, update in (
+    *updates['layers'].items(),
+    *((k, v) for k, v in updates.items() if k != 'layers'),
+  ):
+    if 'norm' in name:
+      assert not update.any(), name
+  np.testing.assert_allclose(
+    updates['layers']['q_LDNH'], -0.05 * params['layers']['q_LDNH'], rtol=1e-6
+  )
+  np.testing.assert_allclose(
+    updates['embed_VD'], -0.05 * params['embed_VD'], rtol=1e-6
+  )
