@@ -51,6 +51,7 @@ setuptools.setup(
     'tpu': ['jax[tpu]'],
     'hf': HF,
     'test': [
+      'accelerate>=1.10',  # lm-eval's Hugging Face models need it
       'lm-eval>=0.4.13',
       'pytest>=8.4',
       'pytest-xdist>=3.8',

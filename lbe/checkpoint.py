@@ -7,6 +7,8 @@ weights' origin), so that a checkpoint alone is enough to go on, evaluate,
 generate or export. Arrays are stacked `[L, ...]` whatever the mesh was.
 """
 
+import contextlib
+import math
 import pathlib
 
 import jax
@@ -15,19 +17,35 @@ from orbax.checkpoint import v1 as ocp
 
 VERSION = 1
 # While saving, Orbax holds copies of the arrays in flight: at most so many
-# bytes of them on a host, beside the weights themselves.
+# bytes of them on a host, beside the weights themselves (or the largest one).
 IN_FLIGHT_BYTES = 1 << 30
 
 
-def _context(in_flight_bytes=IN_FLIGHT_BYTES):
+def _context(tree=None, *, in_flight_bytes=None):
+  """Orbax's settings for arrays like those of `tree`.
+
+  One request has to be smaller than the limit, so that grows with the largest
+  array: of a read the whole array counts, of a write the part on a device.
+  """
+  if in_flight_bytes is None:
+    in_flight_bytes = IN_FLIGHT_BYTES
+  leaves = jax.tree.leaves(tree)
+  whole = max((x.size for x in leaves), default=0) * 4
+  part = max((_bytes_on_a_device(x) for x in leaves), default=0)
   context = ocp.Context()
   registry = ocp.handlers.local_registry()
   for name in ('data', 'meta'):
     registry.add(ocp.handlers.JsonHandler, checkpointable_name=name)
   context.checkpointables.registry = registry
-  context.memory.write_concurrent_bytes = in_flight_bytes
-  context.memory.read_concurrent_bytes = in_flight_bytes
+  context.memory.write_concurrent_bytes = max(in_flight_bytes, part + 1)
+  context.memory.read_concurrent_bytes = max(in_flight_bytes, whole + 1)
   return context
+
+
+def _bytes_on_a_device(x):
+  place = getattr(x, 'sharding', None)
+  shape = x.shape if place is None else place.shard_shape(x.shape)
+  return math.prod(shape) * np.dtype(x.dtype).itemsize
 
 
 # ------------------------------------------------------------------ looking
@@ -91,7 +109,7 @@ def read_meta(path):
 
 def load_params(path, abstract):
   """The parameters in the dtypes and shards of `abstract`, on any mesh."""
-  with _context():
+  with _context(abstract):
     return ocp.load_checkpointables(find(path), {'params': abstract})['params']
 
 
@@ -99,7 +117,9 @@ def params_metadata(path):
   """The parameter tree of the checkpoint, as shapes and dtypes on disk."""
   with _context():
     found = ocp.checkpointables_metadata(find(path))
-  return found.metadata['params']
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), found.metadata['params']
+  )
 
 
 def load_array(path, name):
@@ -108,12 +128,12 @@ def load_array(path, name):
 
   def one(tree_path, leaf):
     if [k.key for k in tree_path] == keys:
-      return np.empty(0, leaf.dtype)
+      return np.empty(0, leaf.dtype)  # asks for numpy
     return ocp.PLACEHOLDER
 
-  with _context():
-    step = find(path)
-    tree = ocp.checkpointables_metadata(step).metadata['params']
+  step = find(path)
+  tree = params_metadata(step)
+  with _context(tree):
     abstract = jax.tree_util.tree_map_with_path(one, tree)
     loaded = ocp.load_checkpointables(step, {'params': abstract})['params']
   for key in keys:
@@ -133,9 +153,9 @@ def save_model(root, params, *, meta):
 
   Beside `params` it holds no more than about the largest array in memory.
   """
-  largest = max(x.nbytes for x in jax.tree.leaves(params))
-  context = _context(largest)
-  context.memory.transfer_concurrent_bytes = largest
+  context = _context(params, in_flight_bytes=0)
+  limit = context.memory.write_concurrent_bytes
+  context.memory.transfer_concurrent_bytes = limit
   with context, _clear_errors(root):
     ocp.save_checkpointables(
       pathlib.Path(root).absolute() / 'checkpoints' / '0',
@@ -147,17 +167,19 @@ def save_model(root, params, *, meta):
 class Checkpointer:
   """The checkpoints of one run: saved in the background, the latest kept.
 
-  `keep_best` names a metric; the checkpoint with its lowest value is kept
-  beside the `keep` latest ones.
+  `abstract_state` is the state in shapes, dtypes and shards. `keep_best` names
+  a metric; the checkpoint with its lowest value is kept beside the `keep`
+  latest ones.
   """
 
-  def __init__(self, root, *, every, keep, keep_best=None):
+  def __init__(self, root, abstract_state, *, every, keep, keep_best=None):
     if every < 1 or keep < 1:
       raise ValueError(
         f'checkpoint.every={every} and checkpoint.keep={keep}: both are at '
         'least 1.'
       )
     self._root = pathlib.Path(root).absolute()
+    self._abstract_state = abstract_state
     self._every = every
     policies = [ocp.training.preservation_policies.LatestN(keep)]
     if keep_best:
@@ -172,7 +194,7 @@ class Checkpointer:
     self._keep_best = keep_best
     self._checkpointer = ocp.training.Checkpointer(
       self._root / 'checkpoints',
-      context=_context(),
+      context=_context(abstract_state),
       save_decision_policy=_Always(),
       preservation_policy=(
         ocp.training.preservation_policies.AnyPreservationPolicy(policies)
@@ -219,15 +241,16 @@ class Checkpointer:
       with _clear_errors(self._root):
         pending.result()
 
-  def restore(self, step, abstract_state):
-    """(state, data, meta) of `step`, in the shards of `abstract_state`."""
+  def restore(self, step):
+    """(state, data, meta) of `step`, in the shards of the abstract state."""
+    abstract = self._abstract_state
     loaded = self._checkpointer.load_checkpointables(
       step,
       {
-        'params': abstract_state['params'],
+        'params': abstract['params'],
         'opt': {
-          'opt_state': abstract_state['opt_state'],
-          'step': abstract_state['step'],
+          'opt_state': abstract['opt_state'],
+          'step': abstract['step'],
         },
         'data': None,
         'meta': None,
@@ -249,29 +272,23 @@ class _Always:
     return True
 
 
-class _clear_errors:
+# What a refusal of the file system looks like inside TensorStore's errors.
+_DISK_WORDS = ('No space left', 'File too large', 'quota', 'ENOSPC', 'EFBIG')
+
+
+@contextlib.contextmanager
+def _clear_errors(root):
   """Says of a failed save what still stands and what to do."""
-
-  def __init__(self, root):
-    self._root = root
-
-  def __enter__(self):
-    return self
-
-  def __exit__(self, kind, error, traceback):
-    del kind, traceback
-    if not isinstance(error, Exception) or isinstance(error, ValueError):
-      text = str(error) if error is not None else ''
-      if not any(w in text for w in _DISK_WORDS):
-        return False
-    found = _find(self._root)
+  try:
+    yield
+  except Exception as error:
+    on_disk = any(word in str(error) for word in _DISK_WORDS)
+    if not on_disk and not isinstance(error, OSError):
+      raise
+    found = _find(root)
     last = found.name if found else 'none'
     raise OSError(
-      f'saving into {self._root} failed ({error}); the last whole checkpoint '
-      f'is {last}. Make room (or fix the folder) and start the same command '
+      f'saving into {root} failed ({error}); the last whole checkpoint is '
+      f'{last}. Make room (or mend the folder) and start the same command '
       'again: it resumes from there.'
     ) from error
-
-
-# What the file system's refusals look like inside a TensorStore error.
-_DISK_WORDS = ('No space left', 'File too large', 'quota', 'ENOSPC', 'EFBIG')

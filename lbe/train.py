@@ -103,6 +103,7 @@ def main(argv):
   identity = assemble.identity(config, model, tokenizer, prepared, num_steps)
   checkpointer = checkpoint.Checkpointer(
     workdir,
+    training.abstract_state,
     every=config.checkpoint.every,
     keep=config.checkpoint.keep,
     keep_best=config.checkpoint.keep_best or None,
@@ -110,9 +111,7 @@ def main(argv):
   first_step = checkpointer.latest() or 0
   assemble.check_same_run(workdir, identity, say)
   if first_step:
-    state, data_state, _ = checkpointer.restore(
-      first_step, training.abstract_state
-    )
+    state, data_state, _ = checkpointer.restore(first_step)
     assert data_state['step'] == first_step
     say(f'resuming at step {first_step:,}')
   elif opened is not None:
@@ -182,6 +181,7 @@ def main(argv):
     if row:
       writer.write(0, row)
       progress.say(_scores_line(0, row))
+      meter.restart()
   step = first_step
   for step in range(first_step + 1, num_steps + 1):
     meter.start_wait()

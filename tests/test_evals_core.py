@@ -1,0 +1,47 @@
+"""When evaluators run; intervals; hashes; rows."""
+
+import json
+
+import numpy as np
+
+from lbe.evals import core
+
+
+def test_evaluators_run_when_they_are_due():
+  """A run that ends between two evaluations still ends with one."""
+
+  def steps(**changes):
+    settings = dict(every=4, at_start=True, at_end=True) | changes
+    return [s for s in range(11) if core.due(s, last=10, **settings)]
+
+  assert steps() == [0, 4, 8, 10]
+  assert steps(at_start=False, at_end=False) == [4, 8]
+  assert steps(every=0) == [0, 10]
+  assert steps(every=0, at_start=False) == [10]
+
+
+def test_the_bootstrap_interval_covers_as_often_as_it_says():
+  """95% of intervals hold the true ratio; documents are drawn whole."""
+  rng = np.random.default_rng(1)
+  covered = 0
+  for _ in range(100):
+    sizes = rng.integers(50, 150, 80)
+    nats = sizes * rng.normal(2.0, 0.5, 80)
+    low, high = core.bootstrap(nats, sizes)
+    covered += low < 2.0 < high
+  assert 88 <= covered <= 100
+  low, high = core.bootstrap([1, 1, 1], [1, 1, 1], scale=3.0)
+  assert (low, high) == (3.0, 3.0)
+
+
+def test_the_data_hash_knows_borders():
+  """The same characters cut otherwise are other data."""
+  assert core.data_hash(['ab', 'c']) != core.data_hash(['a', 'bc'])
+  assert core.data_hash(['ab', 'c']) == core.data_hash(['ab', 'c'])
+
+
+def test_rows_are_appended(tmp_path):
+  core.append_rows(tmp_path, [{'name': '分', 'value': 1.5}])
+  core.append_rows(tmp_path, [{'name': 'b', 'value': 2}])
+  lines = (tmp_path / 'results.jsonl').read_text().splitlines()
+  assert [json.loads(line)['name'] for line in lines] == ['分', 'b']

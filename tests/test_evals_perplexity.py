@@ -1,0 +1,146 @@
+"""Rolling log-likelihood: windows by hand, and lm-evaluation-harness."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lbe import sharding
+from lbe.data import sources
+from lbe.evals import perplexity
+from lbe.models import hf
+from lbe.models import llama
+from lbe.vocab import export as vocab_export
+from lbe.vocab import load as vocab
+
+FP32 = llama.Execution(compute_dtype='float32', scan=False)
+
+
+def test_windows_by_hand():
+  """Every token once; the last window is moved to the left."""
+  assert list(perplexity.windows([5, 6, 7], prefix_id=0, max_len=2)) == [
+    ([0, 5], [5, 6], 2),
+    ([5, 6], [6, 7], 1),
+  ]
+  assert list(perplexity.windows([5, 6], prefix_id=0, max_len=2)) == [
+    ([0, 5], [5, 6], 2)
+  ]
+  assert list(perplexity.windows([5], prefix_id=0, max_len=4)) == [
+    ([0], [5], 1)
+  ]
+  assert list(perplexity.windows([], prefix_id=0, max_len=4)) == []
+
+
+@pytest.mark.parametrize('length', [1, 3, 4, 5, 8, 11])
+def test_windows_score_every_token_once_in_order(length):
+  ids = list(range(100, 100 + length))
+  scored = []
+  for inputs, targets, counted in perplexity.windows(
+    ids, prefix_id=0, max_len=4
+  ):
+    assert len(inputs) == len(targets) <= 4
+    assert targets[:-1] == inputs[1:]
+    scored += targets[-counted:]
+  assert scored == ids
+
+
+@pytest.fixture(scope='module')
+def stories(test_data):
+  folder = test_data / 'ckpt_stories260K' / 'hf'
+  c, _ = hf.read_config(folder)
+  params = hf.load_params(folder, c, dtype='float32')
+  return folder, c, jax.tree.map(jnp.asarray, params), vocab.load(folder)
+
+
+def score(stories, documents, *, batch_size=8, mesh=(1, 1), max_len=64):
+  _, c, params, tokenizer = stories
+  made = sharding.make_mesh(
+    dict(data=mesh[0], fsdp=mesh[1], context=1, tensor=1),
+    devices=jax.devices()[: mesh[0] * mesh[1]],
+  )
+  params = jax.device_put(params, sharding.shardings(made, llama.dims(c)))
+  return perplexity.document_nats(
+    params,
+    c,
+    tokenizer=tokenizer,
+    documents=documents,
+    max_len=max_len,
+    execution=FP32,
+    mesh=made,
+    batch_size=batch_size,
+  )
+
+
+@pytest.fixture(scope='module')
+def documents(test_data):
+  """English and Chinese, shorter and much longer than a window."""
+  english = sources.Source(
+    name='en',
+    path=str(test_data / 'text_en_wikitext2' / 'wiki.validation.raw.txt'),
+    cut='line',
+  )
+  found = [text for text, _ in sources.documents(english)][:12]
+  chinese = (test_data / 'text_zh_niutrans_modern' / '左传.txt').read_text()
+  return [*found, chinese[:300], 'Once upon a time', ' \n leading space']
+
+
+def test_document_scores_are_those_of_lm_evaluation_harness(
+  stories, documents, tmp_path
+):
+  """BOS, windows, EOS, special tokens: each choice moves the score."""
+  import transformers
+  from lm_eval.api.instance import Instance
+  from lm_eval.models.huggingface import HFLM
+
+  folder, c, _, tokenizer = stories
+  vocab_export.write(tokenizer, tmp_path, max_positions=c.max_positions)
+  theirs = HFLM(
+    pretrained=transformers.AutoModelForCausalLM.from_pretrained(folder),
+    tokenizer=transformers.AutoTokenizer.from_pretrained(tmp_path),
+    add_bos_token=False,
+    max_length=64,
+    batch_size=4,
+    device='cpu',
+  )
+  assert theirs.prefix_token_id == tokenizer.bos_id
+  requests = [
+    Instance(
+      request_type='loglikelihood_rolling', doc={}, arguments=(text,), idx=0
+    )
+    for text in documents
+  ]
+  expected = np.array(theirs.loglikelihood_rolling(requests, disable_tqdm=True))
+  nats, num_tokens = score(stories, documents)
+  np.testing.assert_allclose(nats, -expected, rtol=1e-5)
+  assert num_tokens.tolist() == [len(tokenizer.encode(t)) for t in documents]
+
+
+def test_batch_order_and_mesh_do_not_move_a_score(stories, documents):
+  """Padding that leaks, or a shard that is counted twice."""
+  whole, _ = score(stories, documents)
+  alone = [score(stories, [text], batch_size=1)[0][0] for text in documents[:3]]
+  np.testing.assert_allclose(alone, whole[:3], rtol=1e-5)
+  backwards, _ = score(stories, documents[::-1], batch_size=3)
+  np.testing.assert_allclose(backwards[::-1], whole, rtol=1e-5)
+  sharded, _ = score(stories, documents, mesh=(2, 4))
+  np.testing.assert_allclose(sharded, whole, rtol=1e-5)
+
+
+def test_the_corpus_is_divided_once_and_by_the_texts_own_bytes():
+  """A mean over documents would weight short ones too much."""
+  nats, tokens = np.array([10.0, 90.0]), np.array([10, 30])
+  rows = perplexity.summarize(nats, tokens, np.array([20, 80]))
+  found = {name: (value, count) for name, value, count in rows}
+  assert found['bits_per_byte'] == (pytest.approx(1 / math.log(2)), 100)
+  assert found['perplexity'] == (pytest.approx(math.exp(2.5)), 40)
+  assert found['nats_per_document'] == (50.0, 2)
+
+
+def test_a_uniform_model_has_the_known_score(stories):
+  """Zero weights: every one of 512 pieces has the same probability."""
+  folder, c, params, tokenizer = stories
+  zeros = jax.tree.map(jnp.zeros_like, params)
+  nats, num_tokens = score((folder, c, zeros, tokenizer), ['Once upon a time'])
+  np.testing.assert_allclose(nats, num_tokens * math.log(512), rtol=1e-6)
