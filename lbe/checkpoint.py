@@ -37,6 +37,8 @@ def _context(tree=None, *, in_flight_bytes=None):
   for name in ('data', 'meta'):
     registry.add(ocp.handlers.JsonHandler, checkpointable_name=name)
   context.checkpointables.registry = registry
+  # Weights hardly shrink, and the compressed copies would fill the memory.
+  context.array.saving.use_compression = False
   context.memory.write_concurrent_bytes = max(in_flight_bytes, part + 1)
   context.memory.read_concurrent_bytes = max(in_flight_bytes, whole + 1)
   return context
@@ -156,6 +158,7 @@ def save_model(root, params, *, meta):
   context = _context(params, in_flight_bytes=0)
   limit = context.memory.write_concurrent_bytes
   context.memory.transfer_concurrent_bytes = limit
+  context.memory.deepcopy_host_arrays = False
   with context, _clear_errors(root):
     ocp.save_checkpointables(
       pathlib.Path(root).absolute() / 'checkpoints' / '0',
