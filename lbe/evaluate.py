@@ -61,10 +61,10 @@ def main(argv):
         row['model'] = opened.path
       core.append_rows(workdir, rows)
       for row in rows:
-        interval = row.get('interval95')
-        told = f' (95%: {interval[0]:.4f} to {interval[1]:.4f})' * bool(
-          interval
-        )
+        told = ''
+        if 'interval95' in row:
+          low, high = row['interval95']
+          told = f' (95%: {low:.4f} to {high:.4f})'
         print(
           f'{evaluator.name}: {row["name"]} {row["value"]:.4f}{told}, '
           f'N = {row["count"]:,}'

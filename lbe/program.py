@@ -58,9 +58,12 @@ def run(main):
     try:
       return app.parse_flags_with_usage(argv)
     except (AttributeError, KeyError, ValueError, FileNotFoundError) as error:
-      # ml_collections puts the nearest known field behind its message.
+      # ml_collections wraps a KeyError that names the nearest known field.
+      while error.args and isinstance(error.args[0], Exception):
+        error = error.args[0]
+      told = str(error.args[0]).replace('\n', ': ')
       print(
-        f'error: in the config or its overrides: {error.args[0]}',
+        f'error: in the config or its overrides: {told}',
         file=sys.stderr,
         flush=True,
       )

@@ -63,15 +63,16 @@ def make_mesh(shape, *, devices=None):
       f'mesh.{unknown[0]} is no mesh axis; the axes are {", ".join(AXES)}.'
     )
   sizes = [shape.get(axis, 1) for axis in AXES]
+  shape = dict(zip(AXES, sizes, strict=True))  # as it is told in errors
   num = len(devices)
   if sizes.count(-1) > 1 or any(s == 0 or s < -1 for s in sizes):
     raise ValueError(
-      f'mesh={dict(shape)}: sizes are positive, and at most one is -1.'
+      f'mesh={shape}: sizes are positive, and at most one is -1.'
     )
   known = math.prod(s for s in sizes if s != -1)
   if (num % known if -1 in sizes else num != known) or known > num:
     raise ValueError(
-      f'mesh={dict(shape)} asks for {"a multiple of " * (-1 in sizes)}{known} '
+      f'mesh={shape} asks for {"a multiple of " * (-1 in sizes)}{known} '
       f'devices, but there are {num}; the product of the axes must be {num}.'
     )
   sizes = [num // known if s == -1 else s for s in sizes]
@@ -82,7 +83,7 @@ def make_mesh(shape, *, devices=None):
     across[1] = num_slices // across[0]
     if sizes[1] % across[1]:
       raise ValueError(
-        f'mesh={dict(shape)}: data * fsdp must be a multiple of the '
+        f'mesh={shape}: data * fsdp must be a multiple of the '
         f'{num_slices} slices; give data={num_slices}.'
       )
     within = [size // a for size, a in zip(sizes, across, strict=True)]

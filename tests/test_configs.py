@@ -46,7 +46,10 @@ def test_a_misspelt_field_is_refused_with_the_nearest_known_one(tmp_path):
     f'--workdir={tmp_path}',
     status=1,
   )
-  assert 'Did you mean "peak_lr" instead of "peek_lr"?' in output
+  assert (
+    "error: in the config or its overrides: 'peek_lr': "
+    'Did you mean "peak_lr" instead of "peek_lr"?\n'
+  ) in output
   assert 'Traceback' not in output
 
 

@@ -1,0 +1,181 @@
+"""The train program, from the command line to its files."""
+
+import json
+
+import pytest
+import runs
+
+STEPS = '--config.budget.steps=4'
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+  """(workdir, what it printed) of one tiny run with scores and samples."""
+  workdir = tmp_path_factory.mktemp('run')
+  output = runs.run(
+    'train',
+    *runs.TINY,
+    STEPS,
+    '--config.evals.en.every=2',
+    '--config.evals.zh.at_start=True',
+    "--config.sample_prompts=('The ',)",
+    '--config.sample_max_new_tokens=8',
+    '--config.export_hf=True',
+    f'--workdir={workdir}',
+  )
+  return workdir, output
+
+
+def test_a_run_says_first_what_it_will_do(trained):
+  """Data table, a decoded row, parameters, tokens, mesh, memory."""
+  _, output = trained
+  for words in (
+    'source  documents',
+    'held out of zh:',
+    'row 0 of step 0:\n⟦',
+    'parameters, 259 pieces in 384 rows',
+    'run: 4 steps of 512 tokens = 2,048 tokens',
+    "mesh: {'data': 1, 'fsdp': 1, 'context': 1, 'tensor': 1}",
+    'memory per device: about',
+    'starting from random weights',
+    'compiled the step in',
+    'step 4/4  loss',
+    'ETA 0:00:00',
+    "'The ' → ",
+    'certificate (',
+  ):
+    assert words in output, words
+
+
+def test_metrics_and_results_have_a_row_for_each_step_and_score(trained):
+  """metrics.jsonl by step; results.jsonl with protocol, N, and interval."""
+  workdir, _ = trained
+  rows = runs.lines(workdir)
+  assert [row['step'] for row in rows] == [0, 1, 2, 3, 4]
+  assert all('train/loss' in row for row in rows[1:])
+  scored = [r['step'] for r in rows if 'eval/en/bits_per_byte' in r]
+  assert scored == [2, 4]
+  assert [r['step'] for r in rows if 'eval/zh/bits_per_byte' in r] == [0, 4]
+  results = [
+    json.loads(line)
+    for line in (workdir / 'results.jsonl').read_text().splitlines()
+  ]
+  row = next(
+    r for r in results if r['name'] == 'bits_per_byte' and r['step'] == 4
+  )
+  assert row['protocol'] == 'perplexity@rolling'
+  assert row['interval95'][0] < row['value'] < row['interval95'][1]
+  assert row['documents'] == 4 and len(row['data_hash']) == 16
+
+
+def test_the_resolved_config_is_saved(trained):
+  """What ran can be read without the code that ran."""
+  record = json.loads((trained[0] / 'config.json').read_text())
+  assert record['config']['budget']['steps'] == 4
+  assert record['config']['optim']['b2'] == 0.95
+  assert record['model']['dim'] == 32
+  assert record['num_steps'] == 4
+
+
+def test_the_scores_of_training_are_those_of_evaluate(trained, tmp_path):
+  """The same evaluator on the same held-out texts of the stored model."""
+  workdir, _ = trained
+  output = runs.run(
+    'evaluate',
+    *runs.TINY,
+    STEPS,
+    '--config.tokenizer=',
+    f'--config.init_from={workdir}',
+    f'--config.data.cache_dir={workdir}/data',
+    f'--workdir={tmp_path}',
+    num_devices=2,
+  )
+  last = runs.lines(workdir)[-1]
+  for name in ('en', 'zh'):
+    score = f'{last[f"eval/{name}/bits_per_byte"]:.4f}'
+    assert f'{name}: bits_per_byte {score} (95%: ' in output
+  rows = [
+    json.loads(line)
+    for line in (tmp_path / 'results.jsonl').read_text().splitlines()
+  ]
+  assert all(row['model'] == f'{workdir}/checkpoints/4' for row in rows)
+
+
+def test_generate_goes_on_from_a_prompt(trained, tmp_path):
+  """Greedy; samples as JSONL; from the folder that was exported."""
+  workdir, _ = trained
+  flags = ('--max_new_tokens=12', '--prompt=今天')
+  assert runs.run('generate', f'--model={workdir}', *flags).startswith('今天')
+  assert runs.run('generate', f'--model={workdir}/hf', *flags).strip()
+  samples = tmp_path / 'samples.jsonl'
+  runs.run(
+    'generate',
+    f'--model={workdir}',
+    '--num_samples=5',
+    '--batch_size=2',
+    '--temperature=1',
+    '--max_new_tokens=12',
+    f'--output={samples}',
+  )
+  texts = [json.loads(x)['text'] for x in samples.read_text().splitlines()]
+  assert len(texts) == 5 and len(set(texts)) > 1
+
+
+def test_init_from_starts_a_new_run_from_the_weights(trained, tmp_path):
+  """Step 0 of the new run scores as the last step of the old one."""
+  workdir, _ = trained
+  output = runs.run(
+    'train',
+    *runs.TINY,
+    '--config.tokenizer=',
+    f'--config.init_from={workdir}',
+    '--config.budget.steps=1',
+    '--config.evals.zh.at_start=True',
+    f'--config.data.cache_dir={workdir}/data',
+    f'--workdir={tmp_path}',
+    num_devices=4,
+  )
+  assert f'starting from the weights of {workdir}/checkpoints/4' in output
+  old, new = runs.lines(workdir)[-1], runs.lines(tmp_path)[0]
+  assert new['step'] == 0
+  assert new['eval/zh/bits_per_byte'] == pytest.approx(
+    old['eval/zh/bits_per_byte'], abs=1e-5
+  )
+
+
+def test_a_dry_run_checks_everything_and_trains_nothing(tmp_path):
+  output = runs.run(
+    'train', *runs.TINY, STEPS, '--dry_run', f'--workdir={tmp_path}'
+  )
+  for words in (
+    'row 0 of step 0:',
+    'memory per device: about',
+    'dry run: everything above holds; nothing was trained.',
+  ):
+    assert words in output
+  assert 'compiled' not in output
+  assert not (tmp_path / 'checkpoints').exists()
+  assert not (tmp_path / 'metrics.jsonl').exists()
+
+
+@pytest.mark.parametrize(
+  ('changes', 'words'),
+  [
+    (
+      ('--config.mesh.tensor=3', '--config.mesh.fsdp=1'),
+      "error: mesh={'data': 1, 'fsdp': 1, 'context': 1, 'tensor': 3} asks",
+    ),
+    (
+      ('--config.data.sources.zh.path=/nowhere',),
+      'error: source zh: there is nothing at /nowhere; give a file or a',
+    ),
+  ],
+)
+def test_mistakes_end_a_run_with_one_line(tmp_path, changes, words):
+  """No traceback, no compilation, nothing half made."""
+  output = runs.run(
+    'train', *runs.TINY, STEPS, *changes, f'--workdir={tmp_path}', status=1
+  )
+  assert words in output
+  assert 'compiled' not in output
+  assert 'Traceback' not in output
