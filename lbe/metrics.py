@@ -5,9 +5,14 @@ import math
 import os
 import pathlib
 import sys
+import time
 
 import jax
 import tqdm
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.event_pb2 import SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer import event_file_writer
 
 
 def reduce(steps):
@@ -63,15 +68,19 @@ class Writer:
     self._file = self._board = None
     if jax.process_index() != 0:
       return
-    import tensorboardX  # slow to import, and only process 0 writes
-
     path = pathlib.Path(workdir) / 'metrics.jsonl'
     truncate_lines(path, resume_step)
     self._file = open(path, 'a', encoding='utf-8')  # noqa: SIM115
-    self._board = tensorboardX.SummaryWriter(
-      str(pathlib.Path(workdir) / 'tensorboard'),
-      purge_step=resume_step + 1,
+    self._board = event_file_writer.EventFileWriter(
+      str(pathlib.Path(workdir) / 'tensorboard')
     )
+    # TensorBoard leaves out what earlier files have from this step on.
+    self._add_event(
+      resume_step + 1, session_log=SessionLog(status=SessionLog.START)
+    )
+
+  def _add_event(self, step, **what):
+    self._board.add_event(Event(wall_time=time.time(), step=step, **what))
 
   def write(self, step, row):
     """One line; it is in the file when this returns."""
@@ -79,8 +88,10 @@ class Writer:
       return
     self._file.write(json.dumps({'step': step, **row}) + '\n')
     self._file.flush()
-    for name, value in row.items():
-      self._board.add_scalar(name, value, step)
+    values = [
+      Summary.Value(tag=name, simple_value=value) for name, value in row.items()
+    ]
+    self._add_event(step, summary=Summary(value=values))
 
   def close(self):
     if self._file is not None:

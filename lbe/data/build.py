@@ -9,6 +9,7 @@ training sees is that of a seeded hash, computed from the index.
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -286,13 +287,19 @@ def _make(folder, source, tokenizer, *, num_workers, bos, eos, progress):
     desc=f'tokenizing {source.name}',
     disable=not progress,
   )
-  context = multiprocessing.get_context('spawn')
-  with concurrent.futures.ProcessPoolExecutor(
-    num_workers,
-    mp_context=context,
-    initializer=_start_worker,
-    initargs=(tokenizer.kind, tokenizer.to_bytes()),
-  ) as pool:
+  worker = (tokenizer.kind, tokenizer.to_bytes())
+  if num_workers == 1 or total <= SHARD_BYTES:
+    # Starting processes would take longer than the work.
+    _start_worker(*worker)
+    pool = contextlib.nullcontext()
+  else:
+    pool = concurrent.futures.ProcessPoolExecutor(
+      num_workers,
+      mp_context=multiprocessing.get_context('spawn'),
+      initializer=_start_worker,
+      initargs=worker,
+    )
+  with pool as pool:
     running = {}
 
     def finish(done):
@@ -306,10 +313,12 @@ def _make(folder, source, tokenizer, *, num_workers, bos, eos, progress):
       if (work / f'{number:06}.npz').exists():
         bar.update(size)
         continue
-      future = pool.submit(
-        _write_shard, work, number, texts, first, bos, eos, source.holdout
-      )
-      running[future] = size
+      shard = (work, number, texts, first, bos, eos, source.holdout)
+      if pool is None:
+        _write_shard(*shard)
+        bar.update(size)
+        continue
+      running[pool.submit(_write_shard, *shard)] = size
       # What is read ahead stays small.
       while len(running) > 2 * num_workers:
         finish(
