@@ -22,6 +22,7 @@ from absl import flags
 from benchmarks import record
 from configs import common
 from lbe import assemble
+from lbe import batch as batch_lib
 from lbe import sharding
 from lbe.models import llama
 
@@ -75,7 +76,7 @@ def make_ours(shape, ids_BT):
   B, T = ids_BT.shape
   weights_BT = np.ones((B, T), np.float32)
   weights_BT[:, -1] = 0
-  batch = assemble.place_batch(
+  batch = batch_lib.place(
     training.abstract_batch,
     {
       'ids_BT': ids_BT,

@@ -94,7 +94,8 @@ enter() { # extras
           echo "lbe: no CPU build of torch here; taking the usual one"
       fi ;;
     esac
-    python -m pip install --quiet --disable-pip-version-check \
+    PYTHONWARNINGS=ignore python -m pip install --quiet \
+      --disable-pip-version-check \
       -e ".${extras:+[$extras]}"
     echo "$want" >"$stamp"
   fi

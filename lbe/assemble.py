@@ -4,90 +4,25 @@ Only this module and the programs see a config. What it makes (tokenizer,
 mesh, data, model shapes, optimizer, step) is handed on as plain values.
 """
 
-import base64
 import dataclasses
-import json
 import math
 import pathlib
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-from lbe import checkpoint
+from lbe import batch
 from lbe import optim
+from lbe import program
 from lbe import sharding
 from lbe import step as step_lib
 from lbe.data import build
 from lbe.data import loader as loader_lib
 from lbe.data import sources as sources_lib
-from lbe.evals import core
 from lbe.evals import perplexity
-from lbe.models import hf
 from lbe.models import llama
 from lbe.vocab import load as vocab
 
 # ------------------------------------------------------------------ models
-
-
-@dataclasses.dataclass(frozen=True)
-class Opened:
-  """A model on disk, looked at but not yet loaded.
-
-  `info` holds what came with the weights and is not architecture: the dtype
-  on disk (`dtype`) and, of a Hugging Face folder, its special ids.
-  """
-
-  path: str
-  kind: str  # 'checkpoint' or 'hf'
-  config: llama.Config
-  tokenizer: vocab.Tokenizer | None
-  info: dict
-
-  def load_params(self, mesh, *, dtype='float32'):
-    """The parameters as `dtype`, each created in its shards on `mesh`."""
-    shardings = sharding.shardings(mesh, llama.dims(self.config))
-    if self.kind == 'hf':
-      return hf.load_params(
-        self.path, self.config, dtype=dtype, shardings=shardings
-      )
-    abstract = jax.tree.map(
-      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-      llama.shapes(self.config, dtype=dtype),
-      shardings,
-    )
-    return checkpoint.load_params(self.path, abstract)
-
-
-def open_model(path, *, vocab_multiple=128):
-  """Looks at a checkpoint, a workdir or a Hugging Face folder.
-
-  Raises ValueError where `path` is none of these.
-  """
-  if checkpoint.is_checkpoint(path):
-    meta = checkpoint.read_meta(path)
-    tokenizer = tokenizer_from_meta(meta['tokenizer'])
-    return Opened(
-      path=str(checkpoint.find(path)),
-      kind='checkpoint',
-      config=llama.Config.from_json(meta['model']),
-      tokenizer=tokenizer,
-      info=meta['source'] or {},
-    )
-  if hf.is_hf_dir(path):
-    model_config, info = hf.read_config(path)
-    model_config = dataclasses.replace(
-      model_config, vocab_multiple=vocab_multiple
-    )
-    found = vocab.find(path)
-    tokenizer = vocab.load(path) if found else None
-    if tokenizer is not None:
-      vocab.check_rows(tokenizer, model_config.vocab_size)
-    return Opened(str(path), 'hf', model_config, tokenizer, info)
-  raise ValueError(
-    f'{path!r} is neither a checkpoint (a folder with checkpoints/) nor a '
-    'Hugging Face folder (with config.json); give the path of one of these.'
-  )
 
 
 def make_model_config(config, tokenizer):
@@ -200,7 +135,7 @@ def _train_tokenizer(config, workdir):
       target,
       vocab_size=config.tokenizer_vocab_size,
     )
-  wait_for_others('tokenizer')
+  program.wait_for_others('tokenizer')
   return vocab.load(target)
 
 
@@ -265,7 +200,7 @@ def prepare_data(config, tokenizer, workdir):
 
   if jax.process_index() == 0:
     prepared = prepare_all(True)
-  wait_for_others('data')
+  program.wait_for_others('data')
   if jax.process_index() != 0:
     prepared = prepare_all(False)
   return prepared
@@ -383,7 +318,7 @@ def make_training(config, model, mesh, num_steps):
     shapes,
     shardings,
   )
-  abstract_batch = batch_shapes(
+  abstract_batch = batch.shapes(
     mesh, config.data.batch_size, config.data.seq_len
   )
   step = jax.jit(
@@ -405,53 +340,6 @@ def make_training(config, model, mesh, num_steps):
   return Training(
     model, mesh, abstract_state, abstract_batch, tx, schedule, step
   )
-
-
-def batch_shapes(mesh, batch_size, seq_len):
-  """The global batch as ShapeDtypeStructs, rows over data and fsdp."""
-
-  def shape(dims, dtype):
-    size = {'batch': batch_size, 'position': seq_len}
-    return jax.ShapeDtypeStruct(
-      tuple(size[d] for d in dims),
-      dtype,
-      sharding=jax.sharding.NamedSharding(mesh, sharding.spec(dims)),
-    )
-
-  row = ('batch', 'position')
-  return {
-    'ids_BT': shape(row, jnp.int32),
-    'targets_BT': shape(row, jnp.int32),
-    'weights_BT': shape(row, jnp.float32),
-    'positions_BT': shape(row, jnp.int32),
-    'segments_BT': shape(row, jnp.int32),
-    'num_bytes_B': shape(('batch',), jnp.int32),
-  }
-
-
-def local_rows(abstract_batch):
-  """The rows [start, stop) of the global batch that this host loads."""
-  struct = abstract_batch['num_bytes_B']
-  slices = struct.sharding.addressable_devices_indices_map(struct.shape)
-  bounds = [s[0].indices(struct.shape[0])[:2] for s in slices.values()]
-  return slice(min(b[0] for b in bounds), max(b[1] for b in bounds))
-
-
-def place_batch(abstract_batch, batch, rows):
-  """Local numpy rows as global arrays in their shards."""
-
-  def place(struct, x):
-    def shard(index):
-      first, *rest = index
-      start, stop, _ = first.indices(struct.shape[0])
-      return x[(slice(start - rows.start, stop - rows.start), *rest)]
-
-    return jax.make_array_from_callback(struct.shape, struct.sharding, shard)
-
-  return {
-    name: place(struct, np.asarray(batch[name]))
-    for name, struct in abstract_batch.items()
-  }
 
 
 def new_state(training, params):
@@ -539,170 +427,17 @@ def make_evaluators(config, prepared):
   return result
 
 
-# ---------------------------------------------------------------- identity
-
-# Fields that may change when a run is resumed: where and how, not what.
-FREE = (
-  'mesh',
-  'num_microbatches',
-  'evals',
-  'eval_batch_size',
-  'log_every',
-  'checkpoint',
-  'export_hf',
-  'sample_prompts',
-  'sample_max_new_tokens',
-  'execution.scan',
-  'execution.remat',
-  'execution.attention',
-  'data.cache_dir',
-  'data.num_workers',
-)
-
-
-def flatten(config):
-  """Dotted names to values of a config or its dictionary."""
-  result = {}
-  fields = config if isinstance(config, dict) else config.to_dict()
-  for name, value in fields.items():
-    if isinstance(value, dict):
-      result.update({f'{name}.{k}': v for k, v in flatten(value).items()})
-    else:
-      result[name] = list(value) if isinstance(value, tuple) else value
-  return result
-
-
-def differences(old, new):
-  """(decisive, free) fields that differ, each name: (old, new).
-
-  A source's path may move: the fingerprint of its text decides instead.
-  """
-  old, new = flatten(old), flatten(new)
-  decisive, free = {}, {}
-  for name in sorted(old.keys() | new.keys()):
-    if old.get(name) != new.get(name):
-      parts = name.split('.')
-      is_path = parts[:2] == ['data', 'sources'] and parts[-1] == 'path'
-      is_free = is_path or any(
-        name == f or name.startswith(f + '.') for f in FREE
-      )
-      target = free if is_free else decisive
-      target[name] = (old.get(name), new.get(name))
-  return decisive, free
-
-
-def identity(config, model, tokenizer, prepared, num_steps):
-  """What makes this run this run, as JSON: kept in every checkpoint."""
-  return {
-    'config': json.loads(config.to_json_best_effort()),
-    'model': model.to_json(),
-    'tokenizer': tokenizer.fingerprint,
-    'data': {name: p.fingerprint for name, p in prepared.items()},
-    'num_steps': num_steps,
-  }
-
-
-def check_same_run(workdir, new, say):
-  """Refuses a workdir whose run differs in what decides numbers.
-
-  Other differences are said through `say`. Raises ValueError.
-  """
-  path = pathlib.Path(workdir) / 'config.json'
-  if not path.exists():
-    return
-  old = json.loads(path.read_text())
-  decisive, free = differences(old['config'], new['config'])
-  for name in ('model', 'tokenizer', 'data', 'num_steps'):
-    if old[name] != new[name]:
-      decisive[name] = (old[name], new[name])
-  if decisive:
-    lines = '\n'.join(f'  {k}: {a!r} → {b!r}' for k, (a, b) in decisive.items())
-    raise ValueError(
-      f'{workdir} belongs to another run; what decides its numbers differs:'
-      f'\n{lines}\nUse another --workdir (with --config.init_from={workdir} '
-      'to start from its weights), or set these back.'
-    )
-  for name, (a, b) in free.items():
-    say(f'changed since the run began: {name}: {a!r} → {b!r}')
-
-
-def tokenizer_meta(tokenizer):
-  """The tokenizer as JSON, whole: a checkpoint alone is enough."""
-  if tokenizer is None:
-    return None
-  return {
-    'kind': tokenizer.kind,
-    'fingerprint': tokenizer.fingerprint,
-    'base64': base64.b64encode(tokenizer.to_bytes()).decode(),
-  }
-
-
-def tokenizer_from_meta(meta):
-  """The tokenizer of a checkpoint; None where it has none."""
-  if meta is None:
-    return None
-  tokenizer = vocab.from_bytes(meta['kind'], base64.b64decode(meta['base64']))
-  vocab.check_same(
-    meta['fingerprint'], tokenizer, where="the checkpoint's own record"
-  )
-  return tokenizer
-
-
-def prompt_ids(tokenizer, text):
-  """BOS, where the tokenizer has one, and the text's ids."""
-  bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-  return bos + tokenizer.encode(text)
-
-
-# ------------------------------------------------------------------- hosts
-
-
-def wait_for_others(name):
-  """A barrier with a name; returns at once where there is one process."""
-  if jax.process_count() > 1:
-    from jax.experimental import multihost_utils
-
-    multihost_utils.sync_global_devices(name)
-
-
-def score_perplexity(evaluator, params, model, tokenizer, mesh, config):
-  """(nats, tokens, bytes) of every document, arrays equal on all hosts."""
-  nats, num_tokens = perplexity.document_nats(
+def evaluate(evaluator, params, model, tokenizer, mesh, config, *, step):
+  """(rows for results.jsonl, metrics by name) of one evaluator."""
+  return perplexity.evaluate(
     params,
     model,
-    tokenizer=tokenizer,
+    name=evaluator.name,
     documents=evaluator.documents,
+    tokenizer=tokenizer,
     max_len=min(evaluator.max_len, model.max_positions),
     execution=make_execution(config),
     mesh=mesh,
     batch_size=config.eval_batch_size,
+    step=step,
   )
-  num_bytes = np.array([len(t.encode()) for t in evaluator.documents])
-  return nats, num_tokens, num_bytes
-
-
-def result_rows(evaluator, scores, *, step, tokenizer, config):
-  """The rows of one evaluation for results.jsonl, and its metrics by name."""
-  nats, num_tokens, num_bytes = scores
-  summary = perplexity.summarize(nats, num_tokens, num_bytes)
-  common = {
-    'step': step,
-    'evaluator': evaluator.name,
-    'protocol': perplexity.PROTOCOL,
-    'data_hash': core.data_hash(evaluator.documents),
-    'documents': len(evaluator.documents),
-    'tokenizer': tokenizer.fingerprint[:16],
-    'bos': 'predict from BOS' if tokenizer.bos_id is not None else 'EOS',
-    'dtype': config.execution.compute_dtype,
-    'max_len': evaluator.max_len,
-  }
-  interval = core.bootstrap(nats, num_bytes, scale=1 / math.log(2))
-  rows = [
-    {**common, 'name': name, 'value': value, 'count': count}
-    | ({'interval95': interval} if name == 'bits_per_byte' else {})
-    for name, value, count in summary
-  ]
-  metrics = {
-    f'eval/{evaluator.name}/{name}': value for name, value, _ in summary
-  }
-  return rows, metrics

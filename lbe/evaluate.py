@@ -14,6 +14,7 @@ from ml_collections import config_flags
 from lbe import assemble
 from lbe import program
 from lbe import sharding
+from lbe import stored
 from lbe.evals import core
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, lock_config=True)
@@ -30,7 +31,7 @@ def main(argv):
     raise ValueError(
       "init_from='': give the model, --config.init_from=CKPT_OR_HF."
     )
-  opened = assemble.open_model(
+  opened = stored.open_model(
     config.init_from, vocab_multiple=config.vocab_multiple
   )
   tokenizer = assemble.make_tokenizer(config, opened, workdir)
@@ -50,11 +51,8 @@ def main(argv):
       json.dumps(json.loads(config.to_json_best_effort()), indent=2)
     )
   for evaluator in evaluators:
-    scores = assemble.score_perplexity(
-      evaluator, params, opened.config, tokenizer, mesh, config
-    )
-    rows, metrics = assemble.result_rows(
-      evaluator, scores, step=None, tokenizer=tokenizer, config=config
+    rows, _ = assemble.evaluate(
+      evaluator, params, opened.config, tokenizer, mesh, config, step=None
     )
     if jax.process_index() == 0:
       for row in rows:

@@ -12,10 +12,10 @@ import pathlib
 import numpy as np
 from absl import flags
 
-from lbe import assemble
 from lbe import certificate
 from lbe import checkpoint
 from lbe import program
+from lbe import stored
 from lbe.models import hf
 from lbe.vocab import export as vocab_export
 
@@ -46,7 +46,7 @@ def main(argv):
       f'--target={target} already holds a model; give an empty folder, or '
       'delete it.'
     )
-  opened = assemble.open_model(source)
+  opened = stored.open_model(source)
   c, info, tokenizer = opened.config, opened.info, opened.tokenizer
   dtype = _DTYPE.value or info.get('dtype') or 'float32'
   target.mkdir(parents=True, exist_ok=True)

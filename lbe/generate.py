@@ -13,11 +13,12 @@ import sys
 import jax
 from absl import flags
 
-from lbe import assemble
 from lbe import decode
 from lbe import program
 from lbe import sharding
+from lbe import stored
 from lbe.models import llama
+from lbe.vocab import load as vocab
 
 _MODEL = flags.DEFINE_string('model', None, 'A checkpoint or an HF folder.')
 _PROMPT = flags.DEFINE_string('prompt', None, 'What the model goes on from.')
@@ -40,7 +41,7 @@ _DTYPE = flags.DEFINE_enum(
 
 def main(argv):
   del argv
-  opened = assemble.open_model(_MODEL.value)
+  opened = stored.open_model(_MODEL.value)
   if opened.tokenizer is None:
     raise ValueError(f'{opened.path} has no tokenizer to write text with.')
   mesh = sharding.make_mesh({'fsdp': 1}, devices=jax.devices()[:1])
@@ -48,7 +49,7 @@ def main(argv):
   tokenizer, c = opened.tokenizer, opened.config
 
   def texts(prompt, num, seed):
-    ids = assemble.prompt_ids(tokenizer, prompt)
+    ids = vocab.prompt_ids(tokenizer, prompt)
     if not ids:
       raise ValueError('an empty prompt needs a tokenizer with BOS.')
     new = decode.generate(

@@ -11,11 +11,12 @@ import pathlib
 import numpy as np
 from absl import flags
 
-from lbe import assemble
 from lbe import certificate
 from lbe import checkpoint
 from lbe import program
+from lbe import stored
 from lbe.models import hf
+from lbe.vocab import load as vocab
 
 _SOURCE = flags.DEFINE_string('source', None, 'The Hugging Face folder.')
 _TARGET = flags.DEFINE_string('target', None, 'Where the checkpoint goes.')
@@ -42,10 +43,12 @@ def main(argv):
       f'--target={target} already holds a checkpoint; give an empty folder, '
       'or delete it.'
     )
-  opened = assemble.open_model(source)
+  opened = stored.open_model(source)
   c = opened.config
   if opened.tokenizer is None:
     print(f'notice: {source} has no tokenizer; the checkpoint has none.')
+  else:
+    print(vocab.check_rows(opened.tokenizer, c.vocab_size))
   params = hf.load_params(source, c)
   dtype = str(params['embed_VD'].dtype)
   checkpoint.save_model(
@@ -53,7 +56,7 @@ def main(argv):
     params,
     meta={
       'model': c.to_json(),
-      'tokenizer': assemble.tokenizer_meta(opened.tokenizer),
+      'tokenizer': stored.tokenizer_meta(opened.tokenizer),
       'config': None,
       'source': {**opened.info, 'dtype': dtype},
     },

@@ -36,6 +36,14 @@ def join_hosts():
     jax.distributed.initialize()
 
 
+def wait_for_others(name):
+  """A barrier with a name; returns at once where there is one process."""
+  if jax.process_count() > 1:
+    from jax.experimental import multihost_utils
+
+    multihost_utils.sync_global_devices(name)
+
+
 def run(main):
   """Runs `main(argv)`; a user's error ends it with one message, status 1.
 

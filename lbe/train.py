@@ -21,15 +21,19 @@ from absl import flags
 from ml_collections import config_flags
 
 from lbe import assemble
+from lbe import batch as batch_lib
 from lbe import checkpoint
 from lbe import decode
 from lbe import hardware
+from lbe import identity
 from lbe import metrics
 from lbe import program
 from lbe import sharding
 from lbe import step as step_lib
+from lbe import stored
 from lbe.evals import core
 from lbe.models import llama
+from lbe.vocab import load as vocab
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, lock_config=True)
 _WORKDIR = flags.DEFINE_string(
@@ -56,12 +60,13 @@ def main(argv):
   # ------------------------------------------------ model and tokenizer
   opened = None
   if config.init_from:
-    opened = assemble.open_model(
+    opened = stored.open_model(
       config.init_from, vocab_multiple=config.vocab_multiple
     )
   tokenizer = assemble.make_tokenizer(config, opened, workdir)
   if opened is not None:
     model = opened.config
+    say(vocab.check_rows(tokenizer, model.vocab_size))
   else:
     model = assemble.make_model_config(config, tokenizer)
   mesh = sharding.make_mesh(config.mesh.to_dict())
@@ -100,7 +105,7 @@ def main(argv):
     return
 
   # ---------------------------------------------- resume, start or scratch
-  identity = assemble.identity(config, model, tokenizer, prepared, num_steps)
+  facts = identity.describe(config, model, tokenizer, prepared, num_steps)
   checkpointer = checkpoint.Checkpointer(
     workdir,
     training.abstract_state,
@@ -109,7 +114,7 @@ def main(argv):
     keep_best=config.checkpoint.keep_best or None,
   )
   first_step = checkpointer.latest() or 0
-  assemble.check_same_run(workdir, identity, say)
+  identity.check_same_run(workdir, facts, say)
   if first_step:
     state, data_state, _ = checkpointer.restore(first_step)
     assert data_state['step'] == first_step
@@ -126,11 +131,11 @@ def main(argv):
   writer = metrics.Writer(workdir, resume_step=resume_step)
   if jax.process_index() == 0:
     metrics.truncate_lines(workdir / 'results.jsonl', resume_step)
-    (workdir / 'config.json').write_text(json.dumps(identity, indent=2))
+    (workdir / 'config.json').write_text(json.dumps(facts, indent=2))
   meta = {
     'model': model.to_json(),
-    'tokenizer': assemble.tokenizer_meta(tokenizer),
-    'config': identity,
+    'tokenizer': stored.tokenizer_meta(tokenizer),
+    'config': facts,
     'source': opened.info if opened else {'dtype': 'float32'},
   }
 
@@ -147,11 +152,8 @@ def main(argv):
   # ------------------------------------------------------------ evaluators
   def evaluate(step, evaluator):
     """One evaluator's scores as metrics; its rows go to results.jsonl."""
-    scores = assemble.score_perplexity(
-      evaluator, state['params'], model, tokenizer, mesh, config
-    )
-    rows, row = assemble.result_rows(
-      evaluator, scores, step=step, tokenizer=tokenizer, config=config
+    rows, row = assemble.evaluate(
+      evaluator, state['params'], model, tokenizer, mesh, config, step=step
     )
     if jax.process_index() == 0:
       core.append_rows(workdir, rows)
@@ -174,7 +176,7 @@ def main(argv):
   stop = _StopFlag()
   progress = metrics.Progress(num_steps, first_step=first_step)
   meter = _Meter(model, mesh, config)
-  rows = assemble.local_rows(training.abstract_batch)
+  rows = batch_lib.local_rows(training.abstract_batch)
   batches = loader.iterator(first_step, num_steps - first_step, rows)
   if first_step == 0:
     row = evaluate_due(0)
@@ -187,7 +189,7 @@ def main(argv):
     meter.start_wait()
     batch = next(batches)
     meter.stop_wait()
-    batch = assemble.place_batch(training.abstract_batch, batch, rows)
+    batch = batch_lib.place(training.abstract_batch, batch, rows)
     if _LOG_BATCHES.value:
       _print_digests(step, batch)
     state, step_metrics = train_step(state, batch)
@@ -228,7 +230,7 @@ def main(argv):
     ids = decode.generate(
       state['params'],
       model,
-      [assemble.prompt_ids(tokenizer, prompt)],
+      [vocab.prompt_ids(tokenizer, prompt)],
       max_new_tokens=config.sample_max_new_tokens,
       temperature=0.8,
       top_k=0,
@@ -239,7 +241,7 @@ def main(argv):
     )
     say(f'{prompt!r} → {tokenizer.decode(ids[0])!r}')
   if config.export_hf:
-    assemble.wait_for_others('export')
+    program.wait_for_others('export')
     if jax.process_index() == 0:
       _export(workdir)
 

@@ -6,7 +6,9 @@ import pytest
 
 from configs import common
 from lbe import assemble
+from lbe import identity
 from lbe import sharding
+from lbe import stored
 from lbe.vocab import load as vocab
 
 
@@ -79,7 +81,7 @@ def test_a_run_from_scratch_needs_a_tokenizer_and_a_shape(tmp_path):
 def test_a_folder_that_is_no_model_is_refused(tmp_path):
   """A typo in a path must be said before data is tokenized."""
   with pytest.raises(ValueError, match='neither a checkpoint'):
-    assemble.open_model(str(tmp_path))
+    stored.open_model(str(tmp_path))
 
 
 def test_what_decides_numbers_is_told_from_what_does_not(tmp_path):
@@ -92,7 +94,7 @@ def test_what_decides_numbers_is_told_from_what_does_not(tmp_path):
   config.execution.remat = 'full'
   config.execution.compute_dtype = 'float32'
   new = json.loads(config.to_json_best_effort())
-  decisive, free = assemble.differences(old, new)
+  decisive, free = identity.differences(old, new)
   assert set(decisive) == {'optim.peak_lr', 'execution.compute_dtype'}
   assert set(free) == {
     'mesh.data',

@@ -1,6 +1,7 @@
 """import_hf and export_hf: what went in comes out, bit for bit."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -116,6 +117,36 @@ def test_bfloat16_in_several_files_without_a_tokenizer(tmp_path):
   ids = torch.arange(100)[None]
   with torch.no_grad():
     assert torch.equal(again(ids).logits, model(ids).logits)
+
+
+def test_rows_beyond_the_pieces_are_noticed_and_too_few_refused(
+  test_data, tmp_path
+):
+  """Padded vocabularies are common; ids without a row crash or lie."""
+  tokenizer = test_data / 'ckpt_stories260K' / 'hf' / 'tokenizer.model'
+  for vocab_size, status, words in (
+    (520, 0, 'the model has 520 rows for 512 pieces; the last 8 are kept'),
+    (500, 1, 'the tokenizer has 512 pieces but the model only 500 rows'),
+  ):
+    source = tmp_path / str(vocab_size)
+    transformers.LlamaForCausalLM(
+      transformers.LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+      )
+    ).save_pretrained(source)
+    shutil.copy(tokenizer, source)
+    output = runs.run(
+      'import_hf',
+      f'--source={source}',
+      f'--target={tmp_path}/{vocab_size}-ours',
+      '--verify=digests',
+      status=status,
+    )
+    assert words in output
 
 
 def test_a_wrong_conversion_gets_no_certificate():

@@ -6,8 +6,8 @@ import pytest
 FLOORS = [
   'hardware loss metrics program sharding vocab.load',
   'optim models data.sources data.mixing data.packing data.templates vocab',
-  'step checkpoint decode models.hf data.build data.loader',
-  'assemble certificate evals',  # and above them the programs
+  'batch step checkpoint decode models.hf data.build data.loader',
+  'assemble certificate evals identity stored',  # and above them the programs
 ]
 FILES = sorted(conftest.ROOT.glob('lbe/**/[!_]*.py'))
 FLOOR = {name: i for i, line in enumerate(FLOORS) for name in line.split()}

@@ -8,6 +8,7 @@ import pytest
 
 from configs import common
 from lbe import assemble
+from lbe import batch as batch_lib
 from lbe import sharding
 from lbe.vocab import load as vocab
 
@@ -56,7 +57,7 @@ def losses(mesh=(1, 1, 1, 1), num_microbatches=1, scan=False, remat='none'):
   state = assemble.new_state(training, params)
   result = []
   for batch in batches(model.vocab_size):
-    placed = assemble.place_batch(training.abstract_batch, batch, slice(0, 8))
+    placed = batch_lib.place(training.abstract_batch, batch, slice(0, 8))
     state, metrics = training.step(state, placed)
     result.append(float(metrics['loss_sum'] / metrics['weight_sum']))
   assert result[-1] < result[0] - 1, 'equal losses would say little'

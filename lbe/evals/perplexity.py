@@ -16,6 +16,7 @@ import numpy as np
 
 from lbe import loss
 from lbe import sharding
+from lbe.evals import core
 from lbe.models import llama
 
 PROTOCOL = 'perplexity@rolling'
@@ -147,6 +148,52 @@ def _scorer(c, execution, mesh):
     return jnp.sum(nll_BT * arrays['weights'], axis=1)
 
   return score
+
+
+def evaluate(
+  params,
+  c,
+  *,
+  name,
+  documents,
+  tokenizer,
+  max_len,
+  execution,
+  mesh,
+  batch_size,
+  step,
+):
+  """(rows for results.jsonl, metrics by name) of one set of texts."""
+  nats, num_tokens = document_nats(
+    params,
+    c,
+    tokenizer=tokenizer,
+    documents=documents,
+    max_len=max_len,
+    execution=execution,
+    mesh=mesh,
+    batch_size=batch_size,
+  )
+  num_bytes = np.array([len(text.encode()) for text in documents])
+  common = {
+    'step': step,
+    'evaluator': name,
+    'protocol': PROTOCOL,
+    'data_hash': core.data_hash(documents),
+    'documents': len(documents),
+    'tokenizer': tokenizer.fingerprint[:16],
+    'predicted_from': 'EOS' if tokenizer.bos_id is None else 'BOS',
+    'dtype': execution.compute_dtype,
+    'max_len': max_len,
+  }
+  rows, metrics = [], {}
+  for score, value, count in summarize(nats, num_tokens, num_bytes):
+    row = {**common, 'name': score, 'value': value, 'count': count}
+    if score == 'bits_per_byte':
+      row['interval95'] = core.bootstrap(nats, num_bytes, scale=1 / math.log(2))
+    rows.append(row)
+    metrics[f'eval/{name}/{score}'] = value
+  return rows, metrics
 
 
 def summarize(nats, num_tokens, num_bytes):

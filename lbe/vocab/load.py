@@ -362,9 +362,9 @@ def _specials(path):
 
 
 def check_rows(tokenizer, vocab_size):
-  """A notice where the model has more rows than pieces, else ''.
+  """A line that compares the tokenizer's pieces with the model's rows.
 
-  Raises ValueError where it has fewer: some ids would have no row.
+  Raises ValueError where rows are fewer: some ids would have none.
   """
   pieces = tokenizer.vocab_size
   if pieces > vocab_size:
@@ -377,7 +377,7 @@ def check_rows(tokenizer, vocab_size):
       f'notice: the model has {vocab_size} rows for {pieces} pieces; the '
       f'last {vocab_size - pieces} are kept and never produced by encoding.'
     )
-  return ''
+  return f'tokenizer: {pieces} pieces, each with a row of the model'
 
 
 def check_same(fingerprint, tokenizer, *, where, base=None):
@@ -408,3 +408,9 @@ def check_same(fingerprint, tokenizer, *, where, base=None):
     f'{told}); ids would mean other pieces. Leave the tokenizer empty to '
     'use the one that came with the weights.'
   )
+
+
+def prompt_ids(tokenizer, text):
+  """BOS, where the tokenizer has one, and the text's ids."""
+  bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+  return bos + tokenizer.encode(text)

@@ -1,0 +1,88 @@
+"""What makes a run this run: what may change when it resumes, what not."""
+
+import json
+import pathlib
+
+# Fields that may change when a run is resumed: where and how, not what.
+FREE = (
+  'mesh',
+  'num_microbatches',
+  'evals',
+  'eval_batch_size',
+  'log_every',
+  'checkpoint',
+  'export_hf',
+  'sample_prompts',
+  'sample_max_new_tokens',
+  'execution.scan',
+  'execution.remat',
+  'execution.attention',
+  'data.cache_dir',
+  'data.num_workers',
+)
+
+
+def flatten(config):
+  """Dotted names to values of a config or its dictionary."""
+  result = {}
+  fields = config if isinstance(config, dict) else config.to_dict()
+  for name, value in fields.items():
+    if isinstance(value, dict):
+      result.update({f'{name}.{k}': v for k, v in flatten(value).items()})
+    else:
+      result[name] = list(value) if isinstance(value, tuple) else value
+  return result
+
+
+def differences(old, new):
+  """(decisive, free) fields that differ, each name: (old, new).
+
+  A source's path may move: the fingerprint of its text decides instead.
+  """
+  old, new = flatten(old), flatten(new)
+  decisive, free = {}, {}
+  for name in sorted(old.keys() | new.keys()):
+    if old.get(name) != new.get(name):
+      parts = name.split('.')
+      is_path = parts[:2] == ['data', 'sources'] and parts[-1] == 'path'
+      is_free = is_path or any(
+        name == f or name.startswith(f + '.') for f in FREE
+      )
+      target = free if is_free else decisive
+      target[name] = (old.get(name), new.get(name))
+  return decisive, free
+
+
+def describe(config, model, tokenizer, prepared, num_steps):
+  """What makes this run this run, as JSON: kept in every checkpoint."""
+  return {
+    'config': json.loads(config.to_json_best_effort()),
+    'model': model.to_json(),
+    'tokenizer': tokenizer.fingerprint,
+    'data': {name: p.fingerprint for name, p in prepared.items()},
+    'num_steps': num_steps,
+  }
+
+
+def check_same_run(workdir, new, say):
+  """Refuses a workdir whose run differs in what decides numbers.
+
+  Other differences are said through `say`. Raises ValueError.
+  """
+  path = pathlib.Path(workdir) / 'config.json'
+  if not path.exists():
+    return
+  old = json.loads(path.read_text())
+  decisive, free = differences(old['config'], new['config'])
+  for name in ('model', 'tokenizer', 'data', 'num_steps'):
+    if old[name] != new[name]:
+      decisive[name] = (old[name], new[name])
+  if decisive:
+    lines = '\n'.join(f'  {k}: {a!r} → {b!r}' for k, (a, b) in decisive.items())
+    raise ValueError(
+      f'{workdir} belongs to another run; what decides its numbers differs:'
+      f'\n{lines}\nUse another --workdir (with --config.init_from={workdir} '
+      'to start from its weights), or set these back.'
+    )
+  for name, (a, b) in free.items():
+    say(f'changed since the run began: {name}: {a!r} → {b!r}')

@@ -1,0 +1,94 @@
+"""Models on disk: looked at first, loaded later, each with its tokenizer."""
+
+import base64
+import dataclasses
+
+import jax
+
+from lbe import checkpoint
+from lbe import sharding
+from lbe.models import hf
+from lbe.models import llama
+from lbe.vocab import load as vocab
+
+
+@dataclasses.dataclass(frozen=True)
+class Opened:
+  """A model on disk, looked at but not yet loaded.
+
+  `info` holds what came with the weights and is not architecture: the dtype
+  on disk (`dtype`) and, of a Hugging Face folder, its special ids.
+  """
+
+  path: str
+  kind: str  # 'checkpoint' or 'hf'
+  config: llama.Config
+  tokenizer: vocab.Tokenizer | None
+  info: dict
+
+  def load_params(self, mesh, *, dtype='float32'):
+    """The parameters as `dtype`, each created in its shards on `mesh`."""
+    shardings = sharding.shardings(mesh, llama.dims(self.config))
+    if self.kind == 'hf':
+      return hf.load_params(
+        self.path, self.config, dtype=dtype, shardings=shardings
+      )
+    abstract = jax.tree.map(
+      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+      llama.shapes(self.config, dtype=dtype),
+      shardings,
+    )
+    return checkpoint.load_params(self.path, abstract)
+
+
+def open_model(path, *, vocab_multiple=128):
+  """Looks at a checkpoint, a workdir or a Hugging Face folder.
+
+  Raises ValueError where `path` is none of these.
+  """
+  if checkpoint.is_checkpoint(path):
+    meta = checkpoint.read_meta(path)
+    tokenizer = tokenizer_from_meta(meta['tokenizer'])
+    return Opened(
+      path=str(checkpoint.find(path)),
+      kind='checkpoint',
+      config=llama.Config.from_json(meta['model']),
+      tokenizer=tokenizer,
+      info=meta['source'] or {},
+    )
+  if hf.is_hf_dir(path):
+    model_config, info = hf.read_config(path)
+    model_config = dataclasses.replace(
+      model_config, vocab_multiple=vocab_multiple
+    )
+    found = vocab.find(path)
+    tokenizer = vocab.load(path) if found else None
+    if tokenizer is not None:
+      vocab.check_rows(tokenizer, model_config.vocab_size)
+    return Opened(str(path), 'hf', model_config, tokenizer, info)
+  raise ValueError(
+    f'{path!r} is neither a checkpoint (a folder with checkpoints/) nor a '
+    'Hugging Face folder (with config.json); give the path of one of these.'
+  )
+
+
+def tokenizer_meta(tokenizer):
+  """The tokenizer as JSON, whole: a checkpoint alone is enough."""
+  if tokenizer is None:
+    return None
+  return {
+    'kind': tokenizer.kind,
+    'fingerprint': tokenizer.fingerprint,
+    'base64': base64.b64encode(tokenizer.to_bytes()).decode(),
+  }
+
+
+def tokenizer_from_meta(meta):
+  """The tokenizer of a checkpoint; None where it has none."""
+  if meta is None:
+    return None
+  tokenizer = vocab.from_bytes(meta['kind'], base64.b64decode(meta['base64']))
+  vocab.check_same(
+    meta['fingerprint'], tokenizer, where="the checkpoint's own record"
+  )
+  return tokenizer
