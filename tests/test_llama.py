@@ -6,6 +6,7 @@ import json
 import math
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -290,6 +291,38 @@ def test_bfloat16_runs_in_bfloat16_and_ends_in_float32():
   logits = run(row, llama.Execution(compute_dtype='bfloat16'))
   assert logits.dtype == np.float32
   assert np.any(logits != logits.astype(jnp.bfloat16).astype(np.float32))
+
+
+def _equations(jaxpr):
+  for equation in jaxpr.eqns:
+    yield equation
+    for inner in jax.extend.core.jaxprs_in_params(equation.params):
+      yield from _equations(inner)
+
+
+def test_norms_rope_softmax_and_loss_are_float32_in_bfloat16_runs():
+  """Each would cost more of the quality than it saves in time."""
+  row = packed(random_ids(8), length=8)
+
+  def loss_sum(params):
+    x_BTD = llama.hidden(
+      params,
+      TINY,
+      row[0],
+      positions_BT=row[1],
+      segments_BT=row[2],
+      execution=llama.Execution(compute_dtype='bfloat16'),
+    )
+    head_DV = llama.head_DV(params, TINY)
+    return loss.per_token(x_BTD, head_DV, row[0], vocab_size=97).sum()
+
+  found = {}
+  for equation in _equations(jax.make_jaxpr(loss_sum)(tiny()).jaxpr):
+    for x in equation.outvars:
+      found.setdefault(equation.primitive.name, set()).add(str(x.aval.dtype))
+  for name in ('rsqrt', 'cos', 'sin', 'exp', 'log'):
+    assert found[name] == {'float32'}, name
+  assert 'bfloat16' in found['logistic'], 'this was not bfloat16'
 
 
 def test_float32_products_ask_for_float32_on_every_chip():
