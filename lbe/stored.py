@@ -26,6 +26,14 @@ class Opened:
   tokenizer: vocab.Tokenizer | None
   info: dict
 
+  def check(self):
+    """Raises ValueError for weights that are missing, cut, or of other shape.
+
+    What `load_params` would say an hour later, said at once.
+    """
+    if self.kind == 'hf':
+      hf.check_weights(self.path, self.config)
+
   def load_params(self, mesh, *, dtype='float32'):
     """The parameters as `dtype`, each created in its shards on `mesh`."""
     shardings = sharding.shardings(mesh, llama.dims(self.config))

@@ -63,6 +63,7 @@ def main(argv):
     opened = stored.open_model(
       config.init_from, vocab_multiple=config.vocab_multiple
     )
+    opened.check()
   tokenizer = assemble.make_tokenizer(config, opened, workdir)
   if opened is not None:
     model = opened.config

@@ -1,6 +1,7 @@
 """Hugging Face folders: both spellings, and what is refused."""
 
 import json
+import re
 import shutil
 import sys
 
@@ -130,8 +131,17 @@ def test_what_we_write_is_read_back_as_the_same_config(folder):
 
 
 def load(folder):
+  """The parameters; what they are refused for, a check says, too."""
   c, _ = hf.read_config(folder)
-  return hf.load_params(folder, c)
+  try:
+    params = hf.load_params(folder, c)
+  except ValueError as error:
+    if 'store all in one dtype' not in str(error):
+      with pytest.raises(ValueError, match=re.escape(str(error))):
+        hf.check_weights(folder, c)
+    raise
+  hf.check_weights(folder, c)
+  return params
 
 
 def test_a_missing_tensor_is_named(folder):

@@ -360,26 +360,57 @@ class Weights:
       try:
         tensor = f.get_tensor(theirs)
       except (safetensors.SafetensorError, KeyError) as error:
-        raise ValueError(
-          f'{path}: tensor {theirs!r} cannot be read ({error}); the file is '
-          'truncated or not the one that the index was made for.'
-        ) from error
+        raise _unreadable(path, theirs, error) from error
     else:
       if theirs not in f:
         raise ValueError(f'{path} has no tensor {theirs!r}; copy it again.')
       tensor = _torch_to_numpy(f[theirs])
-    expected = _their_shape(c, name)
-    if tensor.shape != expected:
-      raise ValueError(
-        f'{path}: tensor {theirs!r} has shape {tensor.shape}, but config.json '
-        f'says {expected}; one of the two belongs to another model.'
-      )
+    self._check_shape(c, name, theirs, tensor.shape)
     return tensor
+
+  def check(self, c):
+    """Raises as `read` would, from the files' headers where they have some."""
+    named = [(name, t) for name, ts in tensor_names(c).items() for t in ts]
+    for name, theirs in sorted(named, key=lambda n: str(self._where[n[1]])):
+      path = self._where[theirs]
+      if path.suffix != '.safetensors':
+        self.read(c, name, theirs)
+        continue
+      try:
+        shape = self._file(path).get_slice(theirs).get_shape()
+      except (safetensors.SafetensorError, KeyError) as error:
+        raise _unreadable(path, theirs, error) from error
+      self._check_shape(c, name, theirs, tuple(shape))
+
+  def _check_shape(self, c, name, theirs, shape):
+    expected = _their_shape(c, name)
+    if shape != expected:
+      raise ValueError(
+        f'{self._where[theirs]}: tensor {theirs!r} has shape {shape}, but '
+        f'config.json says {expected}; one of the two belongs to another '
+        'model.'
+      )
 
   def dtype(self, c):
     """The dtype on disk, as numpy's name: that of the first projection."""
     theirs = 'model.layers.0.self_attn.q_proj.weight'
     return str(self.read(c, 'layers/q_LDNH', theirs).dtype)
+
+
+def _unreadable(path, theirs, error):
+  return ValueError(
+    f'{path}: tensor {theirs!r} cannot be read ({error}); the file is '
+    'truncated or not the one that the index was made for.'
+  )
+
+
+def check_weights(folder, c):
+  """Raises ValueError where `load_params` would; reads next to nothing."""
+  weights = Weights(folder, c)
+  try:
+    weights.check(c)
+  finally:
+    weights.close()
 
 
 def _load_bin(path):
