@@ -182,6 +182,8 @@ def make_sources(config):
 def prepare_data(config, tokenizer, workdir):
   """Every source tokenized, by name; made once, by process 0."""
   named = make_sources(config)
+  for source in named.values():
+    sources_lib.files(source)  # a wrong path is said before any work
 
   def prepare_all(progress):
     return {
@@ -274,8 +276,12 @@ class Training:
   step: object  # the jitted (state, batch) -> (state, metrics)
 
 
-def make_training(config, model, mesh, num_steps):
-  """The jitted train step with the shapes and places of its arguments."""
+def check_fit(config, model, mesh):
+  """Raises ValueError where rows, model and mesh do not go together.
+
+  It needs no data, so it is asked before hours of tokenizing.
+  """
+  make_execution(config)
   if config.data.seq_len > model.max_positions:
     raise ValueError(
       f"data.seq_len={config.data.seq_len} is longer than the model's "
@@ -292,6 +298,10 @@ def make_training(config, model, mesh, num_steps):
     seq_len=config.data.seq_len,
     num_microbatches=config.num_microbatches,
   )
+
+
+def make_training(config, model, mesh, num_steps):
+  """The jitted train step with the shapes and places of its arguments."""
   o = config.optim
   schedule = optim.make_schedule(
     kind=o.schedule,

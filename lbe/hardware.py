@@ -37,3 +37,15 @@ def flops_per_token(c, seq_len):
   weights = c.num_layers * layer + c.dim * c.vocab_size
   attention = c.num_layers * c.num_heads * c.head_dim * seq_len
   return 6 * weights + 6 * attention
+
+
+def describe_mfu(c, seq_len, device_kind):
+  """One line: what MFU is measured against."""
+  told = (
+    f'model FLOPs: {flops_per_token(c, seq_len):,} a token (6 for each weight '
+    'of a product, attention causal, recomputation not counted)'
+  )
+  peak = peak_flops(device_kind)
+  if peak is None:
+    return f'{told}; no peak is known of {device_kind}, so no MFU'
+  return f'{told}; MFU is their share of {peak / 1e12:,.0f} TFLOP/s a chip'

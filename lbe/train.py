@@ -71,6 +71,7 @@ def main(argv):
   else:
     model = assemble.make_model_config(config, tokenizer)
   mesh = sharding.make_mesh(config.mesh.to_dict())
+  assemble.check_fit(config, model, mesh)
 
   # --------------------------------------------------------------- data
   prepared = assemble.prepare_data(config, tokenizer, workdir)
@@ -101,6 +102,8 @@ def main(argv):
       )
     )
   )
+  device_kind = jax.devices()[0].device_kind
+  say(hardware.describe_mfu(model, config.data.seq_len, device_kind))
   if _DRY_RUN.value:
     say('dry run: everything above holds; nothing was trained.')
     return

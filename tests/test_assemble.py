@@ -127,4 +127,4 @@ def test_a_sequence_longer_than_the_positions_is_refused(tmp_path):
   model = assemble.make_model_config(config, vocab.load('bytes'))
   mesh = sharding.make_mesh(dict(data=1, fsdp=-1, context=1, tensor=1))
   with pytest.raises(ValueError, match='seq_len=4096 is longer'):
-    assemble.make_training(config, model, mesh, 2)
+    assemble.check_fit(config, model, mesh)

@@ -26,3 +26,12 @@ def test_peaks_are_found_by_the_longest_name():
   assert hardware.peak_flops('TPU v5') == 459e12
   assert hardware.peak_flops('NVIDIA H100 80GB HBM3') == 989e12
   assert hardware.peak_flops('cpu') is None
+
+
+def test_a_run_says_what_mfu_is_measured_against():
+  """A share without its whole cannot be compared."""
+  c = llama.PRESETS['llama_7b']
+  told = hardware.describe_mfu(c, 2048, 'TPU v5p')
+  assert f'{hardware.flops_per_token(c, 2048):,} a token' in told
+  assert 'of 459 TFLOP/s a chip' in told
+  assert 'no peak is known of cpu' in hardware.describe_mfu(c, 2048, 'cpu')

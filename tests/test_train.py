@@ -166,6 +166,10 @@ def test_a_dry_run_checks_everything_and_trains_nothing(tmp_path):
       "error: mesh={'data': 1, 'fsdp': 1, 'context': 1, 'tensor': 3} asks",
     ),
     (
+      ('--config.data.seq_len=512',),
+      "error: data.seq_len=512 is longer than the model's 256 positions",
+    ),
+    (
       ('--config.data.sources.zh.path=/nowhere',),
       'error: source zh: there is nothing at /nowhere; give a file or a',
     ),
@@ -177,5 +181,5 @@ def test_mistakes_end_a_run_with_one_line(tmp_path, changes, words):
     'train', *runs.TINY, STEPS, *changes, f'--workdir={tmp_path}', status=1
   )
   assert words in output
-  assert 'compiled' not in output
   assert 'Traceback' not in output
+  assert not list(tmp_path.glob('data/*-*')), 'text was tokenized first'
