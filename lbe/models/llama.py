@@ -311,33 +311,59 @@ def rope(x_BTNH, tables):
   return turned.astype(x_BTNH.dtype)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _project(x, w, spec):
+  """An einsum of activations and a weight, its gradients written out.
+
+  The derivative that JAX makes itself gives the weight's gradient transposed;
+  undoing that costs the CPU as much as the product (LOG.md, 2026-11-23).
+  """
+  return jnp.einsum(spec, x, w, precision=attention.precision(x.dtype))
+
+
+def _project_forward(x, w, spec):
+  return _project(x, w, spec), (x, w)
+
+
+def _project_backward(spec, saved, gradient):
+  x, w = saved
+  inputs, out = spec.split('->')
+  of_x, of_w = inputs.split(',')
+  return (
+    _project(gradient, w, f'{out},{of_w}->{of_x}'),
+    _project(x, gradient, f'{of_x},{out}->{of_w}'),
+  )
+
+
+_project.defvjp(_project_forward, _project_backward)
+
+
 def _layer(c, w, x_BTD, tables, attend, constrain):
   """One decoder layer; `attend(q, k, v)` returns [B, T, N, H]."""
   dtype = x_BTD.dtype
-  einsum = functools.partial(jnp.einsum, precision=attention.precision(dtype))
   w = {name: value.astype(dtype) for name, value in w.items()}
   residual = ('batch', 'position', None)
   heads = ('batch', 'position', 'heads', None)
   kv_heads = ('batch', 'position', 'kv_heads', None)
 
   y_BTD = rms_norm(x_BTD, w['attn_norm_LD'], c.norm_eps)
-  q_BTNH = einsum('BTD,DNH->BTNH', y_BTD, w['q_LDNH'])
-  k_BTKH = einsum('BTD,DKH->BTKH', y_BTD, w['k_LDKH'])
-  v_BTKH = einsum('BTD,DKH->BTKH', y_BTD, w['v_LDKH'])
+  q_BTNH = _project(y_BTD, w['q_LDNH'], 'BTD,DNH->BTNH')
+  k_BTKH = _project(y_BTD, w['k_LDKH'], 'BTD,DKH->BTKH')
+  v_BTKH = _project(y_BTD, w['v_LDKH'], 'BTD,DKH->BTKH')
   q_BTNH = constrain(rope(q_BTNH, tables), heads)
   k_BTKH = constrain(rope(k_BTKH, tables), kv_heads)
   v_BTKH = constrain(v_BTKH, kv_heads)
   out_BTNH = attend(q_BTNH, k_BTKH, v_BTKH)
-  x_BTD += einsum('BTNH,NHD->BTD', out_BTNH, w['o_LNHD'])
+  x_BTD += _project(out_BTNH, w['o_LNHD'], 'BTNH,NHD->BTD')
   x_BTD = constrain(x_BTD, residual)
 
   y_BTD = rms_norm(x_BTD, w['mlp_norm_LD'], c.norm_eps)
-  gate_BTF = einsum('BTD,DF->BTF', y_BTD, w['gate_LDF'])
-  up_BTF = einsum('BTD,DF->BTF', y_BTD, w['up_LDF'])
+  gate_BTF = _project(y_BTD, w['gate_LDF'], 'BTD,DF->BTF')
+  up_BTF = _project(y_BTD, w['up_LDF'], 'BTD,DF->BTF')
   hidden_BTF = constrain(
     jax.nn.silu(gate_BTF) * up_BTF, ('batch', 'position', 'mlp')
   )
-  x_BTD += einsum('BTF,FD->BTD', hidden_BTF, w['down_LFD'])
+  x_BTD += _project(hidden_BTF, w['down_LFD'], 'BTF,FD->BTD')
   return constrain(x_BTD, residual)
 
 
