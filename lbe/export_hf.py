@@ -48,7 +48,7 @@ def main(argv):
     )
   opened = stored.open_model(source)
   c, info, tokenizer = opened.config, opened.info, opened.tokenizer
-  dtype = _DTYPE.value or info.get('dtype') or 'float32'
+  dtype = _DTYPE.value or info['dtype']
   target.mkdir(parents=True, exist_ok=True)
   expected = hf.write_safetensors(
     target,

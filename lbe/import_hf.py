@@ -50,7 +50,6 @@ def main(argv):
   else:
     print(vocab.check_rows(opened.tokenizer, c.vocab_size))
   params = hf.load_params(source, c)
-  dtype = str(params['embed_VD'].dtype)
   checkpoint.save_model(
     target,
     params,
@@ -58,7 +57,7 @@ def main(argv):
       'model': c.to_json(),
       'tokenizer': stored.tokenizer_meta(opened.tokenizer),
       'config': None,
-      'source': {**opened.info, 'dtype': dtype},
+      'source': opened.info,
     },
   )
   del params
@@ -72,7 +71,7 @@ def main(argv):
     program='import_hf',
     source=str(source),
     target=str(target),
-    dtype=dtype,
+    dtype=opened.info['dtype'],
   )
   certificate.finish(target, record)
 

@@ -73,6 +73,7 @@ def open_model(path, *, vocab_multiple=128):
     tokenizer = vocab.load(path) if found else None
     if tokenizer is not None:
       vocab.check_rows(tokenizer, model_config.vocab_size)
+    info['dtype'] = hf.stored_dtype(path, model_config)
     return Opened(str(path), 'hf', model_config, tokenizer, info)
   raise ValueError(
     f'{path!r} is neither a checkpoint (a folder with checkpoints/) nor a '

@@ -38,9 +38,9 @@ def is_hf_dir(path):
 def read_config(folder):
   """(llama.Config, info) of a folder's config.json.
 
-  `info` has `dtype` (of the stored weights, None where not said), `bos_id`,
-  `eos_id`, `pad_id`, and `generation_config` where the folder has one. Raises
-  ValueError for what this model does not compute, by name.
+  `info` has `bos_id`, `eos_id`, `pad_id`, and `generation_config` where the
+  folder has one. Raises ValueError for what this model does not compute, by
+  name.
   """
   path = pathlib.Path(folder) / 'config.json'
   r = json.loads(path.read_text(encoding='utf-8'))
@@ -126,7 +126,6 @@ def read_config(folder):
     init_std=r.get('initializer_range', 0.02),
   )
   info = {
-    'dtype': r.get('dtype') or r.get('torch_dtype'),
     'bos_id': r.get('bos_token_id'),
     'eos_id': r.get('eos_token_id'),
     'pad_id': r.get('pad_token_id'),
@@ -409,6 +408,15 @@ def check_weights(folder, c):
   weights = Weights(folder, c)
   try:
     weights.check(c)
+  finally:
+    weights.close()
+
+
+def stored_dtype(folder, c):
+  """The dtype of the weights on disk, whatever config.json says of it."""
+  weights = Weights(folder, c)
+  try:
+    return weights.dtype(c)
   finally:
     weights.close()
 
