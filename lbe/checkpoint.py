@@ -65,7 +65,7 @@ def _steps(folder):
 
 
 def _find(path):
-  path = pathlib.Path(path)
+  path = pathlib.Path(path).absolute()  # Orbax takes no other
   if (path / 'meta').is_dir() and (path / 'params').is_dir():
     return path
   for folder in (path / 'checkpoints', path):

@@ -148,6 +148,18 @@ def test_weights_alone_keep_their_dtype_and_load_as_another(tmp_path):
   assert_equal(as_float, jax.tree.map(lambda x: x.astype(np.float32), params))
 
 
+def test_relative_paths_are_paths(tmp_path, monkeypatch):
+  """What a person types; Orbax takes absolute ones only."""
+  monkeypatch.chdir(tmp_path)
+  checkpoint.save_model('run', state()['params'], meta=META)
+  assert checkpoint.read_meta('run')['step'] == 0
+  found = checkpoint.load_array('run', 'layers/q_LDNH')
+  np.testing.assert_array_equal(found, state()['params']['layers']['q_LDNH'])
+  params = checkpoint.load_params('run', abstract(mesh(1, 2, 1))['params'])
+  assert_equal(params, state()['params'])
+  make('run').close()
+
+
 def test_another_format_version_is_refused(tmp_path):
   checkpoint.save_model(tmp_path, state()['params'], meta=META)
   import json
