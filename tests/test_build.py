@@ -9,11 +9,12 @@ import time
 
 import numpy as np
 import pytest
-import runs
 
 from lbe.data import build
 from lbe.data import sources
 from lbe.vocab import load as vocab
+
+import runs
 
 
 @pytest.fixture(autouse=True)

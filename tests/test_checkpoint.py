@@ -7,13 +7,14 @@ import time
 import jax
 import numpy as np
 import pytest
-import runs
 
 from lbe import checkpoint
 from lbe import optim
 from lbe import sharding
 from lbe import step as step_lib
 from lbe.models import llama
+
+import runs
 
 TINY = llama.Config(
   vocab_size=50,

@@ -5,13 +5,14 @@ import shutil
 
 import numpy as np
 import pytest
-import runs
 import safetensors.numpy
 import sentencepiece
 import torch
 import transformers
 
 from lbe import certificate
+
+import runs
 
 
 def stored(folder):

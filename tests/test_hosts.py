@@ -3,6 +3,7 @@
 import socket
 
 import numpy as np
+
 import runs
 
 STEPS = ('--config.budget.steps=20', '--config.checkpoint.every=20')

@@ -1,7 +1,8 @@
 """The floors of the package: imports only go down."""
 
-import conftest
 import pytest
+
+import conftest
 
 FLOORS = [
   'hardware loss metrics program sharding vocab.load',

@@ -5,8 +5,9 @@ import shutil
 import subprocess
 import venv
 
-import conftest
 import pytest
+
+import conftest
 
 FAKE_PIP = """import pathlib, sys
 with open(pathlib.Path(sys.prefix) / 'pip.log', 'a') as f:

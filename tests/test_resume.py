@@ -4,10 +4,11 @@ import signal
 
 import jax
 import numpy as np
-import runs
 
 from lbe import checkpoint
 from lbe.models import llama
+
+import runs
 
 # The save at step 200 waits for that of step 100, so a run that shows a later
 # step has a checkpoint.

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 import runs
 
 STEPS = '--config.budget.steps=4'
