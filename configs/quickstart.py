@@ -49,6 +49,6 @@ def get_config():
   config.eval_batch_size = 16
   config.checkpoint.every = 50
   config.export_hf = True
-  config.sample_prompts = ('The ', '今天')
+  config.sample_prompts = ('The', '今天')
   config.sample_max_new_tokens = 40
   return config

@@ -230,7 +230,7 @@ def main(argv):
     return
 
   # ------------------------------------------------- what the model says
-  for prompt in config.sample_prompts:
+  for i, prompt in enumerate(config.sample_prompts):
     ids = decode.generate(
       state['params'],
       model,
@@ -239,7 +239,7 @@ def main(argv):
       temperature=0.8,
       top_k=0,
       top_p=0.95,
-      seed=config.seed,
+      seed=config.seed + i,
       eos_id=tokenizer.eos_id,
       execution=assemble.make_execution(config),
     )

@@ -79,6 +79,22 @@ class SentencePiece:
   def encode_batch(self, texts):
     return self._processor.encode(texts, num_threads=1)
 
+  def split(self, text):
+    """The parts of the text behind its tokens; a character of bytes is one."""
+    parts, held = [], b''
+    for token in self.encode(text):
+      piece = self.piece(token)
+      if not self.is_byte[token]:
+        parts.append(piece.replace('▁', ' '))
+        continue
+      held += bytes([int(piece[3:5], 16)])
+      try:
+        parts.append(held.decode())
+        held = b''
+      except UnicodeDecodeError:
+        pass  # the character goes on
+    return parts
+
   def decode(self, ids):
     return self._processor.decode([int(i) for i in ids])
 
