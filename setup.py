@@ -33,6 +33,7 @@ REQUIRED = [
 ]
 # transformers and torch are the other side of conversion and of its proofs.
 HF = ['torch>=2.8', 'transformers>=5.0']
+PLOT = ['matplotlib>=3.9']
 
 setuptools.setup(
   name='lbe',
@@ -50,7 +51,9 @@ setuptools.setup(
     'cuda12': ['jax[cuda12]'],
     'tpu': ['jax[tpu]'],
     'hf': HF,
+    'plot': PLOT,
     'test': [
+      *PLOT,
       'accelerate>=1.10',  # lm-eval's Hugging Face models need it
       'lm-eval>=0.4.13',
       'pytest>=8.4',
