@@ -78,6 +78,15 @@ def base():
   config.tokenizer = ''
   config.tokenizer_vocab_size = 0
 
+  # Where `tokenizer` extends the one that came with init_from, its new pieces
+  # get rows: 'pieces_mean' (of the old rows that spell a piece), 'mean',
+  # 'gaussian' (of the old rows' mean and covariance), 'normal' (0.02, the
+  # published recipe).
+  config.new_rows = dict(
+    method='pieces_mean',
+    match_norms=False,  # scale each new row to the old rows' mean norm
+  )
+
   # The shape of a model that starts from random weights.
   config.model = dict(
     preset='',  # a name in lbe.models.llama.PRESETS, or the numbers below

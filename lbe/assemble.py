@@ -5,6 +5,7 @@ mesh, data, model shapes, optimizer, step) is handed on as plain values.
 """
 
 import dataclasses
+import functools
 import math
 import pathlib
 
@@ -21,6 +22,7 @@ from lbe.data import sources as sources_lib
 from lbe.evals import perplexity
 from lbe.models import llama
 from lbe.vocab import load as vocab
+from lbe.vocab import rows
 
 # ------------------------------------------------------------------ models
 
@@ -80,11 +82,12 @@ def make_execution(config):
 # --------------------------------------------------------------- tokenizer
 
 
-def make_tokenizer(config, opened, workdir):
+def make_tokenizer(config, opened, workdir, *, may_extend=False):
   """The run's tokenizer; trains one where the config says 'train'.
 
   A tokenizer that is given beside `init_from` must be the one that the
-  weights were trained with: ValueError otherwise.
+  weights were trained with or, with `may_extend`, an extension of it:
+  ValueError otherwise.
   """
   name = config.tokenizer
   if name == 'train':
@@ -96,6 +99,8 @@ def make_tokenizer(config, opened, workdir):
     return _train_tokenizer(config, pathlib.Path(workdir))
   if name:
     tokenizer = vocab.load(name)
+    if may_extend and is_extended(opened, tokenizer):
+      return tokenizer
     if opened is not None and opened.tokenizer is not None:
       vocab.check_same(
         opened.tokenizer.fingerprint,
@@ -117,6 +122,89 @@ def make_tokenizer(config, opened, workdir):
   if opened is not None:
     vocab.check_rows(tokenizer, opened.config.vocab_size)
   return tokenizer
+
+
+def is_extended(opened, tokenizer):
+  """Whether the tokenizer extends that of the opened weights.
+
+  Raises ValueError where it does, but ids and rows of the weights differ.
+  """
+  if opened is None or opened.tokenizer is None:
+    return False
+  if not vocab.is_extension(tokenizer, opened.tokenizer):
+    return False
+  num_old = opened.tokenizer.vocab_size
+  if opened.config.vocab_size != num_old:
+    raise ValueError(
+      f'{opened.path} has {opened.config.vocab_size} rows for {num_old} '
+      'pieces; new pieces would get rows that are there already. Export it '
+      'with as many rows as pieces first.'
+    )
+  return True
+
+
+def extend_params(config, opened, tokenizer, model, mesh, params):
+  """`params` of the opened weights with rows for the tokenizer's new pieces.
+
+  `model` is the extended architecture; both matrices come in their shards.
+  """
+  parts = rows.spell(opened.tokenizer, tokenizer)
+  names = [name for name in ('embed_VD', 'head_DV') if name in params]
+  shardings = sharding.shardings(mesh, llama.dims(model))
+  extend = jax.jit(
+    functools.partial(
+      rows.extend,
+      parts=parts,
+      num_old=opened.tokenizer.vocab_size,
+      num_rows=model.padded_vocab_size,
+      method=config.new_rows.method,
+      seed=config.seed,
+      match_norms=config.new_rows.match_norms,
+    ),
+    out_shardings={name: shardings[name] for name in names},
+  )
+  return {**params, **extend({name: params[name] for name in names})}
+
+
+def describe_extension(config, opened, model, params, evaluators, mesh):
+  """Lines about the new rows before the first step.
+
+  For each set of texts: bits per byte in the base's pieces with the new ones
+  masked (the base model's own score), and the probability that the new rows
+  take from each token there (a geometric mean).
+  """
+  num_old = opened.tokenizer.vocab_size
+  lines = []
+  for name in ('embed_VD', 'head_DV'):
+    if name in params:
+      rows_VD = params[name] if name == 'embed_VD' else params[name].T
+      norm_V = jax.numpy.linalg.norm(rows_VD, axis=1)
+      lines.append(
+        f'{name}: mean norm of old rows {norm_V[:num_old].mean():.4f}, of new '
+        f'rows {norm_V[num_old : model.vocab_size].mean():.4f}'
+      )
+  for e in evaluators:
+    nats = []
+    for c in (dataclasses.replace(model, vocab_size=num_old), model):
+      found, num_tokens = perplexity.document_nats(
+        params,
+        c,
+        tokenizer=opened.tokenizer,
+        documents=e.documents,
+        max_len=min(e.max_len, model.max_positions),
+        execution=make_execution(config),
+        mesh=mesh,
+        batch_size=config.eval_batch_size,
+      )
+      nats.append(found.sum())
+    num_bytes = sum(len(text.encode()) for text in e.documents)
+    mass = -math.expm1((nats[0] - nats[1]) / num_tokens.sum())
+    lines.append(
+      f'{e.name} in the pieces of the base: '
+      f'{nats[0] / math.log(2) / num_bytes:.4f} bits per byte with the new '
+      f'pieces masked; they take {mass:.2%} of the probability'
+    )
+  return '\n'.join(lines)
 
 
 def _train_tokenizer(config, workdir):

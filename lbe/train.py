@@ -6,6 +6,7 @@
 The same command again resumes where the last checkpoint stands.
 """
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -64,9 +65,12 @@ def main(argv):
       config.init_from, vocab_multiple=config.vocab_multiple
     )
     opened.check()
-  tokenizer = assemble.make_tokenizer(config, opened, workdir)
+  tokenizer = assemble.make_tokenizer(config, opened, workdir, may_extend=True)
+  extended = assemble.is_extended(opened, tokenizer)
   if opened is not None:
     model = opened.config
+    if extended:
+      model = dataclasses.replace(model, vocab_size=tokenizer.vocab_size)
     say(vocab.check_rows(tokenizer, model.vocab_size))
   else:
     model = assemble.make_model_config(config, tokenizer)
@@ -125,7 +129,17 @@ def main(argv):
     say(f'resuming at step {first_step:,}')
   elif opened is not None:
     say(f'starting from the weights of {opened.path}')
-    state = assemble.new_state(training, opened.load_params(mesh))
+    params = opened.load_params(mesh)
+    if extended:
+      params = assemble.extend_params(
+        config, opened, tokenizer, model, mesh, params
+      )
+      say(
+        assemble.describe_extension(
+          config, opened, model, params, evaluators, mesh
+        )
+      )
+    state = assemble.new_state(training, params)
   else:
     say('starting from random weights')
     params = assemble.init_params(model, mesh, config.seed)

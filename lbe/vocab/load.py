@@ -396,6 +396,13 @@ def check_rows(tokenizer, vocab_size):
   return f'tokenizer: {pieces} pieces, each with a row of the model'
 
 
+def is_extension(tokenizer, base):
+  """Whether `tokenizer` has all pieces of `base` at their ids, and more."""
+  return tokenizer.vocab_size > base.vocab_size and all(
+    tokenizer.piece(i) == base.piece(i) for i in range(base.vocab_size)
+  )
+
+
 def check_same(fingerprint, tokenizer, *, where, base=None):
   """Raises ValueError where `tokenizer` is not the one of `where`.
 
@@ -411,14 +418,12 @@ def check_same(fingerprint, tokenizer, *, where, base=None):
   )
   if base is not None:
     told += f', {base.vocab_size} pieces'
-    if tokenizer.vocab_size > base.vocab_size and all(
-      tokenizer.piece(i) == base.piece(i) for i in range(base.vocab_size)
-    ):
+    if is_extension(tokenizer, base):
       raise ValueError(
         f'{told}): it is an extension of it by '
         f'{tokenizer.vocab_size - base.vocab_size} pieces, for which the '
-        'weights have no rows; use the base tokenizer, or weights that were '
-        'extended with it.'
+        'weights have no rows; train makes them (new_rows.method), or use the '
+        'base tokenizer, or weights that were extended with it.'
       )
   raise ValueError(
     f'{told}); ids would mean other pieces. Leave the tokenizer empty to '
