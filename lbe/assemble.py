@@ -143,6 +143,11 @@ def is_extended(opened, tokenizer):
   return True
 
 
+def extended_config(opened, tokenizer):
+  """The architecture of the opened weights with a row for every piece."""
+  return dataclasses.replace(opened.config, vocab_size=tokenizer.vocab_size)
+
+
 def extend_params(config, opened, tokenizer, model, mesh, params):
   """`params` of the opened weights with rows for the tokenizer's new pieces.
 

@@ -6,7 +6,6 @@
 The same command again resumes where the last checkpoint stands.
 """
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -70,7 +69,7 @@ def main(argv):
   if opened is not None:
     model = opened.config
     if extended:
-      model = dataclasses.replace(model, vocab_size=tokenizer.vocab_size)
+      model = assemble.extended_config(opened, tokenizer)
     say(vocab.check_rows(tokenizer, model.vocab_size))
   else:
     model = assemble.make_model_config(config, tokenizer)

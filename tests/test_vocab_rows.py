@@ -1,0 +1,147 @@
+"""New rows: old ones untouched, each method by what it promises."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import common
+from lbe import assemble
+from lbe import sharding
+from lbe import stored
+from lbe.evals import perplexity
+from lbe.vocab import extend
+from lbe.vocab import load as vocab
+from lbe.vocab import rows
+from lbe.vocab import train
+
+PARTS = [[1, 2], [3], [4, 4, 5]]
+
+
+def old(V=40, D=8):
+  rng = np.random.default_rng(0)
+  return jnp.asarray(rng.normal(0.5, 2.0, (V, D)), jnp.float32)
+
+
+def make(method, parts=PARTS, **changes):
+  settings = dict(method=method, key=jax.random.key(0)) | changes
+  return np.asarray(rows.make(old(), parts, **settings))
+
+
+def test_means_are_those_of_the_rows_that_spell_the_piece():
+  """A sum instead of a mean makes long pieces loud."""
+  new = make('pieces_mean')
+  np.testing.assert_allclose(new[0], (old()[1] + old()[2]) / 2, rtol=1e-6)
+  np.testing.assert_array_equal(new[1], old()[3])
+  np.testing.assert_allclose(new[2], (2 * old()[4] + old()[5]) / 3, rtol=1e-6)
+  np.testing.assert_allclose(make('mean')[2], old().mean(axis=0), rtol=1e-5)
+
+
+def test_draws_have_the_promised_moments():
+  """Gaussian: mean and covariance of the old rows; normal: 0.02."""
+  many = [[0]] * 20_000
+  new = make('gaussian', many)
+  np.testing.assert_allclose(new.mean(0), old().mean(0), atol=0.1)
+  np.testing.assert_allclose(
+    np.cov(new.T), np.cov(np.asarray(old()).T, ddof=0), atol=0.25
+  )
+  new = make('normal', many)
+  assert abs(new.std() - 0.02) < 2e-4 and abs(new.mean()) < 2e-4
+
+
+@pytest.mark.parametrize('method', rows.METHODS)
+def test_matched_norms_are_the_old_rows_mean_norm(method):
+  """Loud rows take probability from all others at the first step."""
+  norm = np.linalg.norm(old(), axis=1).mean()
+  new = make(method, match_norms=True)
+  np.testing.assert_allclose(np.linalg.norm(new, axis=1), norm, rtol=1e-5)
+
+
+def test_an_unknown_method_is_refused():
+  with pytest.raises(ValueError, match="method='focus' is unknown; take one"):
+    make('focus')
+
+
+@pytest.fixture(scope='module')
+def chinese(test_data, tmp_path_factory):
+  """stories260K's tokenizer, extended by pieces of real Chinese."""
+  text = (test_data / 'text_zh_niutrans_modern' / '左传.txt').read_text()
+  path = tmp_path_factory.mktemp('zh') / 'zh.model'
+  train.train_sentencepiece(
+    [text[:300_000]], path, vocab_size=3000, character_coverage=0.98
+  )
+  base = vocab.load(test_data / 'ckpt_stories260K' / 'hf')
+  return extend.extend(base, vocab.load(path)).tokenizer
+
+
+def extended(test_data, tokenizer, mesh_shape, method='pieces_mean'):
+  """(opened base, extended model, its parameters) on a mesh."""
+  config = common.base()
+  config.new_rows.method = method
+  opened = stored.open_model(test_data / 'ckpt_stories260K' / 'hf')
+  data, fsdp, tensor = mesh_shape
+  mesh = sharding.make_mesh(
+    dict(data=data, fsdp=fsdp, context=1, tensor=tensor),
+    devices=jax.devices()[: data * fsdp * tensor],
+  )
+  model = assemble.extended_config(opened, tokenizer)
+  params = assemble.extend_params(
+    config, opened, tokenizer, model, mesh, opened.load_params(mesh)
+  )
+  return opened, model, params, mesh
+
+
+def test_old_rows_are_bit_identical_on_any_mesh(test_data, chinese):
+  """An extension that moves an old row moves old text."""
+  opened, model, alone, mesh = extended(test_data, chinese, (1, 1, 1))
+  base = opened.load_params(mesh)
+  np.testing.assert_array_equal(alone['embed_VD'][:512], base['embed_VD'][:512])
+  assert alone['embed_VD'].shape[0] == model.padded_vocab_size
+  assert not np.any(alone['embed_VD'][chinese.vocab_size :])
+  many = extended(test_data, chinese, (1, 4, 2))[2]
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), many, alone
+  )
+  np.testing.assert_array_equal(many['embed_VD'][:512], base['embed_VD'][:512])
+  piece = many['embed_VD'].addressable_shards[0].data
+  assert piece.size * 8 == many['embed_VD'].size
+
+
+@pytest.mark.parametrize('method', rows.METHODS)
+def test_old_text_scores_as_before_with_new_rows_masked(
+  test_data, chinese, method
+):
+  """Step 0 of an extended run is the base model on old text."""
+  texts = ['Once upon a time there was a dog.', 'She said: "No!" and ran.']
+  opened, model, params, mesh = extended(test_data, chinese, (1, 1, 1), method)
+
+  def score(p, c, tokenizer):
+    return perplexity.document_nats(
+      p,
+      c,
+      tokenizer=tokenizer,
+      documents=texts,
+      max_len=64,
+      execution=assemble.make_execution(common.base()),
+      mesh=mesh,
+      batch_size=2,
+    )[0]
+
+  base = score(opened.load_params(mesh), opened.config, opened.tokenizer)
+  masked = dataclasses.replace(model, vocab_size=512)
+  np.testing.assert_allclose(score(params, masked, chinese), base, rtol=1e-6)
+  if method == 'normal':
+    assert (score(params, model, chinese) > base).all(), 'they take a share'
+
+
+def test_rows_that_do_not_match_the_pieces_are_refused(test_data, chinese):
+  """New pieces would get rows that mean something else."""
+  opened = stored.open_model(test_data / 'ckpt_stories260K' / 'hf')
+  wrong = dataclasses.replace(
+    opened, config=dataclasses.replace(opened.config, vocab_size=520)
+  )
+  with pytest.raises(ValueError, match='has 520 rows for 512 pieces'):
+    assemble.is_extended(wrong, chinese)
+  assert not assemble.is_extended(opened, opened.tokenizer)
