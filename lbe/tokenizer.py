@@ -2,6 +2,8 @@
 
   python -m lbe.tokenizer train --texts=zh/ --vocab_size=8000 --output=DIR
   python -m lbe.tokenizer extend --base=llama/tokenizer.model \
+    --corpus=zh/ --num_pieces=18000 --output=DIR
+  python -m lbe.tokenizer extend --base=llama/tokenizer.model \
     --add=chinese_sp.model --output=DIR
   python -m lbe.tokenizer report --tokenizer=DIR --base=llama/tokenizer.model \
     --texts=zh.txt --texts=en.txt --output=DIR
@@ -18,6 +20,7 @@ from absl import flags
 
 from lbe import program
 from lbe.data import sources
+from lbe.vocab import continued as vocab_continued
 from lbe.vocab import export as vocab_export
 from lbe.vocab import extend as vocab_extend
 from lbe.vocab import load as vocab
@@ -29,6 +32,15 @@ _BASE = flags.DEFINE_string(
   'base', None, 'extend: the model that grows. report: what it is compared to.'
 )
 _ADD = flags.DEFINE_string('add', None, 'extend: the model with new pieces.')
+_CORPUS = flags.DEFINE_multi_string(
+  'corpus',
+  [],
+  'extend: text that new pieces are learnt from, on top of the merges of the '
+  'base, instead of --add; repeatable.',
+)
+_NUM_PIECES = flags.DEFINE_integer(
+  'num_pieces', None, 'extend: how many pieces to learn from --corpus.'
+)
 _TOKENIZER = flags.DEFINE_string(
   'tokenizer', None, 'report, export: a .model, a tokenizer.json, or a folder.'
 )
@@ -41,7 +53,9 @@ _CUT = flags.DEFINE_enum(
 _FIELD = flags.DEFINE_string('field', 'text', 'The text in JSONL records.')
 _VOCAB_SIZE = flags.DEFINE_integer('vocab_size', None, 'train: pieces.')
 _COVERAGE = flags.DEFINE_float(
-  'character_coverage', 0.9995, 'train: share of the characters with a piece.'
+  'character_coverage',
+  0.9995,
+  'train, extend: share of the characters of the text that have a piece.',
 )
 _SCORE_MODE = flags.DEFINE_enum(
   'score_mode',
@@ -58,7 +72,7 @@ _CONTEXT = flags.DEFINE_integer(
 
 _NEEDED = {
   'train': ('texts', 'vocab_size', 'output'),
-  'extend': ('base', 'add', 'output'),
+  'extend': ('base', 'output'),
   'report': ('tokenizer', 'texts'),
   'export': ('tokenizer', 'output'),
 }
@@ -121,18 +135,37 @@ def _load_sentencepiece(flag, path):
 
 
 def extend():
-  """The base with the pieces of another model; extension.json says which."""
-  found = vocab_extend.extend(
-    _load_sentencepiece('base', _BASE.value),
-    _load_sentencepiece('add', _ADD.value),
-    score_mode=_SCORE_MODE.value,
-    keep_latin=_KEEP_LATIN.value,
-  )
+  """The base and new pieces behind it; extension.json says which."""
+  if bool(_ADD.value) == bool(_CORPUS.value):
+    raise ValueError(
+      'extend needs --corpus (text to learn pieces from) or --add (a model '
+      'that has them), and not both.'
+    )
+  base = _load_sentencepiece('base', _BASE.value)
+  if _ADD.value:
+    found = vocab_extend.extend(
+      base,
+      _load_sentencepiece('add', _ADD.value),
+      score_mode=_SCORE_MODE.value,
+      keep_latin=_KEEP_LATIN.value,
+    )
+  else:
+    if not _NUM_PIECES.value or _NUM_PIECES.value < 1:
+      raise ValueError(
+        f'--num_pieces={_NUM_PIECES.value}: say how many pieces to learn from '
+        '--corpus, at least 1.'
+      )
+    found = vocab_continued.extend(
+      base,
+      (text for path in _CORPUS.value for text in _documents(path)),
+      num_pieces=_NUM_PIECES.value,
+      coverage=_COVERAGE.value,
+    )
   for notice in found.notices:
     print(f'notice: {notice}')
   print(
     f'{len(found.added):,} pieces added, {len(found.intermediates):,} of them '
-    'to lead to others; left out:'
+    'to lead to others' + '; left out:' * bool(found.left_out)
   )
   for reason, pieces in found.left_out.items():
     print(f'  {len(pieces):,} {reason}, as {" ".join(pieces[:5])}')
@@ -145,7 +178,8 @@ def extend():
   folder = _write(found.tokenizer)
   record = {
     'base': str(_BASE.value),
-    'add': str(_ADD.value),
+    'add': _ADD.value,
+    'corpus': _CORPUS.value,
     'score_mode': _SCORE_MODE.value,
     'added': found.added,
     'intermediates': found.intermediates,

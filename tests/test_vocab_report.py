@@ -80,7 +80,11 @@ def test_the_commands_extend_measure_and_export(test_data, tmp_path):
 def test_commands_say_what_they_need(tmp_path):
   for arguments, words in (
     (('extnd',), "'extnd' is no command; take one of train, extend"),
-    (('extend', '--base=x'), 'extend needs --add'),
+    (('extend', '--base=x'), 'extend needs --output'),
+    (
+      ('extend', '--base=x', f'--output={tmp_path}'),
+      'extend needs --corpus (text to learn pieces from) or --add',
+    ),
     (
       ('extend', '--base=bytes', '--add=bytes', f'--output={tmp_path}'),
       "--base=bytes is no SentencePiece model but of the kind 'bytes'",

@@ -10,6 +10,8 @@ published files byte for byte.
 
 import collections
 import dataclasses
+import functools
+import re
 import unicodedata
 
 from sentencepiece import sentencepiece_model_pb2
@@ -48,12 +50,7 @@ def extend(base, target, *, score_mode='below_base', keep_latin=False):
   the published recipe does. Raises ValueError where nothing is left to add,
   and for models that do not go together.
   """
-  trainer = base.proto.trainer_spec
-  if trainer.model_type != trainer.BPE:
-    raise ValueError(
-      'the base is no BPE model (model_type '
-      f'{trainer.model_type}); pieces of other models cannot be added by score.'
-    )
+  check_base(base)
   if score_mode not in ('below_base', 'zero'):
     raise ValueError(
       f"score_mode={score_mode!r} is unknown; take 'below_base' or 'zero'."
@@ -75,7 +72,7 @@ def extend(base, target, *, score_mode='below_base', keep_latin=False):
   if score_mode == 'zero':
     tokenizer = _append(base, candidates, [0.0] * len(candidates))
   elif candidates:
-    candidates, intermediates, tokenizer = _make_reachable(
+    candidates, intermediates, tokenizer = make_reachable(
       base, candidates, left_out
     )
   added = candidates + intermediates
@@ -85,6 +82,16 @@ def extend(base, target, *, score_mode='below_base', keep_latin=False):
       f'{_counted(left_out)}; was the base extended with it before?'
     )
   return Extension(tokenizer, added, intermediates, dict(left_out), notices)
+
+
+def check_base(base):
+  """Raises ValueError for a base that is not BPE."""
+  trainer = base.proto.trainer_spec
+  if trainer.model_type != trainer.BPE:
+    raise ValueError(
+      'the base is no BPE model (model_type '
+      f'{trainer.model_type}); pieces of other models cannot be added by score.'
+    )
 
 
 def _counted(left_out):
@@ -134,6 +141,7 @@ def _reason_against(p, known):
   return ''
 
 
+@functools.cache
 def _is_latin_or_digit(character):
   if unicodedata.category(character)[0] == 'N':
     return True
@@ -141,19 +149,43 @@ def _is_latin_or_digit(character):
   return name.startswith(('LATIN ', 'FULLWIDTH LATIN '))
 
 
+@functools.cache
 def _is_letter(character):
   """A letter, or a mark that belongs to one (vowel signs, tones)."""
   return unicodedata.category(character)[0] in 'LM'
 
 
+@functools.cache
+def is_new_letter(character):
+  """Whether a character belongs to a piece that may be added by default."""
+  return _is_letter(character) and not _is_latin_or_digit(character)
+
+
+# Han, kana, Thai, Lao, Burmese, Khmer: no spaces between words.
+NO_SPACES = re.compile(
+  '[\u2e80-\u2fff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff'
+  '\U00020000-\U0003ffff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]'
+)
+
+
+def has_spaces(character):
+  """Whether words of the character's script are written with spaces."""
+  return NO_SPACES.match(character) is None
+
+
 def _reason_by_text(piece, keep_latin):
-  """Why a piece's text keeps it out by default, or ''."""
+  """Why a piece's text keeps it out by default, or ''.
+
+  A space before a word belongs to it where words are written with spaces;
+  before a Chinese character it is a token of its own and stays one.
+  """
   if any(_is_latin_or_digit(c) for c in piece):
     return '' if keep_latin else 'with Latin letters or digits'
   if not any(_is_letter(c) for c in piece):
     return 'only punctuation, symbols or space'
-  if not all(_is_letter(c) for c in piece):
-    # Joined, a space or a comma outside the script would be cut otherwise.
+  body = piece.removeprefix('▁')
+  space_belongs = body == piece or (body[0].isalpha() and has_spaces(body[0]))
+  if not (space_belongs and all(map(_is_letter, body))):
     return 'the script joined with other characters'
   return ''
 
@@ -177,12 +209,12 @@ def _append(base, pieces, scores):
   return vocab.SentencePiece(proto.SerializeToString())
 
 
-def _below(base, pieces):
+def below(base, pieces):
   first = lowest_score(base) - 1
   return _append(base, pieces, [first - i for i in range(len(pieces))])
 
 
-def _make_reachable(base, candidates, left_out):
+def make_reachable(base, candidates, left_out):
   """(candidates, pieces between, tokenizer) in which all are produced.
 
   A piece whose text ends as several tokens gets the joins that lead to it,
@@ -191,7 +223,7 @@ def _make_reachable(base, candidates, left_out):
   """
   between = []
   while True:
-    tokenizer = _below(base, candidates + between)
+    tokenizer = below(base, candidates + between)
     lost = unreachable(tokenizer, first_id=base.vocab_size)
     if not lost:
       return candidates, between, tokenizer
@@ -218,13 +250,10 @@ def unreachable(tokenizer, *, first_id=0):
   The text of each ordinary piece from `first_id` on is encoded alone, without
   the dummy prefix; a piece is reachable when that gives its one id.
   """
-  proto = sentencepiece_model_pb2.ModelProto()
-  proto.ParseFromString(tokenizer.to_bytes())
-  proto.normalizer_spec.add_dummy_prefix = False
-  plain = vocab.SentencePiece(proto.SerializeToString())
+  plain = tokenizer.without_prefix()
   pieces = [
     (i, p.piece)
-    for i, p in enumerate(proto.pieces)
+    for i, p in enumerate(tokenizer.proto.pieces)
     if i >= first_id and p.type == _Piece.NORMAL
   ]
   found = plain.encode_batch([p.replace('▁', ' ') for _, p in pieces])

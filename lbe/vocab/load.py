@@ -79,6 +79,13 @@ class SentencePiece:
   def encode_batch(self, texts):
     return self._processor.encode(texts, num_threads=1)
 
+  def without_prefix(self):
+    """The same model, which puts no space before a text."""
+    proto = sentencepiece_model_pb2.ModelProto()
+    proto.ParseFromString(self._data)
+    proto.normalizer_spec.add_dummy_prefix = False
+    return SentencePiece(proto.SerializeToString())
+
   def split(self, text):
     """The parts of the text behind its tokens; a character of bytes is one."""
     parts, held = [], b''

@@ -1,20 +1,11 @@
 """What a tokenizer makes of texts: compression, fallback, drift."""
 
-import re
-
 from lbe.vocab import extend
-
-# Scripts that are written without spaces between words: Han, kana, Thai, Lao,
-# Khmer, Burmese.
-_NO_SPACES = re.compile(
-  '[\u2e80-\u2fff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff'
-  '\U00020000-\U0003ffff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]'
-)
 
 
 def count_words(text):
   """Words between spaces, and single characters where none are written."""
-  rest, single = _NO_SPACES.subn(' ', text)
+  rest, single = extend.NO_SPACES.subn(' ', text)
   words = (w for w in rest.split() if any(c.isalnum() for c in w))
   return single + sum(1 for _ in words)
 

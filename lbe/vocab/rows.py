@@ -7,9 +7,6 @@ rows that spell the piece. Old rows are never touched.
 import jax
 import jax.numpy as jnp
 import numpy as np
-from sentencepiece import sentencepiece_model_pb2
-
-from lbe.vocab import load as vocab
 
 METHODS = ('pieces_mean', 'mean', 'gaussian', 'normal')
 # Of 'normal', the published recipe: what transformers 4.30 filled in.
@@ -26,14 +23,12 @@ def spell(base, extended):
       'new rows are made for SentencePiece tokenizers; these are of the kinds '
       f'{base.kind!r} and {extended.kind!r}.'
     )
-  proto = sentencepiece_model_pb2.ModelProto()
-  proto.ParseFromString(base.to_bytes())
-  proto.normalizer_spec.add_dummy_prefix = False
-  plain = vocab.SentencePiece(proto.SerializeToString())
   pieces = [
     extended.piece(i) for i in range(base.vocab_size, extended.vocab_size)
   ]
-  return plain.encode_batch([piece.replace('▁', ' ') for piece in pieces])
+  return base.without_prefix().encode_batch(
+    [piece.replace('▁', ' ') for piece in pieces]
+  )
 
 
 def make(old_VD, parts, *, method, key, match_norms=False):
