@@ -11,9 +11,9 @@ text). The published tokenizer has 49,953 pieces:
     --config.init_from=llama-7b-hf --config.tokenizer=zh_pieces \
     --config.data.sources.zh.path=zh/ --config.data.sources.en.path=en/
 
-In small_zh.py the same choice is `--config.tokenizer=zh_pieces`. New rows start
-as the mean of the old rows that spell a piece; `--config.new_rows.method=normal`
-is the published recipe.
+In small_zh.py the same choice is `--config.tokenizer=zh_pieces`. New rows
+start as the mean of the old rows that spell a piece; the published recipe is
+`--config.new_rows.method=normal`.
 """
 
 from configs import zh_pretrain

@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import random
 import unicodedata
 
 import pytest
+import tokenizers
 import transformers
 from sentencepiece import sentencepiece_model_pb2
 
@@ -151,20 +153,47 @@ def exported(below, tmp_path_factory):
   return transformers.AutoTokenizer.from_pretrained(folder)
 
 
+def random_unicode(num):
+  """Strings over all scripts, with runs of white space between."""
+  rng = random.Random(0)
+  ranges = [(0x20, 0x7F), (0xA0, 0x2000), (0x3000, 0x9FFF), (0xAC00, 0xD7A3)]
+  ranges += [(0x1F300, 0x1FAFF), (0x20000, 0x2A6DF)]
+  for _ in range(num):
+    parts = []
+    for _ in range(rng.randint(1, 20)):
+      low, high = rng.choice(ranges)
+      parts.append(chr(rng.randint(low, high)) * rng.choice((1, 1, 2, 5)))
+      parts.append(rng.choice(('', '', ' ', '   ', '\t', '\n\n', '\u3000')))
+    yield ''.join(parts)
+
+
 def test_the_export_gives_the_same_ids_everywhere(test_data, below, exported):
-  """Chinese, English, spaces, and all the added pieces themselves."""
+  """Real and random text, spaces, and all the added pieces themselves."""
+  chinese = (test_data / 'text_zh_niutrans_modern' / '史记.txt').read_text()
+  english_text = (
+    test_data / 'text_en_tinyshakespeare' / 'input.txt'
+  ).read_text()
   texts = [
-    *ntrex(test_data, 'ref.zho-CN'),
-    *ntrex(test_data, 'ref.zho-TW'),
-    *ntrex(test_data, 'src.eng'),
+    *(
+      line
+      for path in sorted((test_data / 'text_ntrex').glob('newstest*.txt'))
+      for line in path.read_text().splitlines()
+    ),
+    *chinese[:330_000].split('\n\n'),
+    *english_text[:1_000_000].split('\n\n'),
+    *random_unicode(2000),
     *below.added,
+    *(' ' * n + '中' + ' ' * n for n in range(9)),
     '  two  spaces\t\n\n  中 国  ',
   ]
+  assert sum(map(len, texts)) > 4_000_000
   theirs = exported(texts, add_special_tokens=False)['input_ids']
+  plain = tokenizers.Tokenizer.from_str(exported.backend_tokenizer.to_str())
   ours = below.tokenizer.encode_batch(texts)
-  assert [
-    t for a, b, t in zip(theirs, ours, texts, strict=True) if a != b
-  ] == []
+  pairs = zip(theirs, ours, texts, strict=True)
+  assert [text for a, b, text in pairs if a != b][:3] == []
+  found = plain.encode_batch(texts, add_special_tokens=False)
+  assert [e.ids for e in found] == ours
 
 
 def edited(tokenizer, change):
