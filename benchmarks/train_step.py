@@ -70,7 +70,9 @@ def make_ours(shape, ids_BT):
   config.mesh.update(data=1, fsdp=1)
   model = assemble.make_model_config(config, _Pieces(shape['vocab_size']))
   mesh = sharding.make_mesh(config.mesh.to_dict(), devices=jax.devices()[:1])
-  training = assemble.make_training(config, model, mesh, 1000)
+  training = assemble.make_training(
+    config, model, mesh, assemble.make_partition(config, model, 1000)
+  )
   params = assemble.init_params(model, mesh, seed=0)
   state = assemble.new_state(training, params)
   B, T = ids_BT.shape

@@ -38,6 +38,31 @@ def source(**changes):
   return fields
 
 
+def group(**changes):
+  """Parameters that learn on their own terms; None is what `optim` says.
+
+  `config.optim.groups.NAME = group(params=...)`; of the groups that match a
+  parameter the first has it.
+  """
+  fields = ml_collections.ConfigDict(
+    dict(
+      # A regular expression of whole names, as 'layers/.*', 'embed_VD'.
+      params='.*',
+      # 'all', or of an extended vocabulary's matrices the 'old' or 'new' rows.
+      rows='all',
+      frozen=False,
+      # It learns from this step on, by a schedule that begins there.
+      from_step=0,
+      peak_lr=ml_collections.config_dict.placeholder(float),
+      schedule=ml_collections.config_dict.placeholder(str),
+      weight_decay=ml_collections.config_dict.placeholder(float),
+    )
+  )
+  fields.lock()
+  fields.update(changes)
+  return fields
+
+
 def perplexity(**changes):
   """An evaluator: perplexity and bits per byte of one text set."""
   fields = ml_collections.ConfigDict(
@@ -144,6 +169,11 @@ def base():
     eps=1e-8,
     weight_decay=0.1,
     clip_norm=1.0,
+    # Slots for stages: what is left unchanged learns like all the rest.
+    groups=dict(
+      old_rows=group(params='embed_VD|head_DV', rows='old'),
+      body=group(params='layers/.*|final_norm_D'),
+    ),
   )
 
   # Devices along each axis; one of them may be -1: what is left.
@@ -172,4 +202,5 @@ def base():
   config.lock()
   config.data.sources.unlock()
   config.evals.unlock()
+  config.optim.groups.unlock()
   return config

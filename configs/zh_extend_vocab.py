@@ -14,6 +14,14 @@ text). The published tokenizer has 49,953 pieces:
 In small_zh.py the same choice is `--config.tokenizer=zh_pieces`. New rows
 start as the mean of the old rows that spell a piece; the published recipe is
 `--config.new_rows.method=normal`.
+
+Everything learns from the start. In stages, new rows alone first:
+
+  --config.optim.groups.old_rows.from_step=500 \
+  --config.optim.groups.body.from_step=500
+
+and `...frozen=True` instead keeps a group as it was, without gradients and
+optimizer state.
 """
 
 from configs import zh_pretrain

@@ -12,6 +12,7 @@ import pathlib
 import jax
 
 from lbe import batch
+from lbe import groups
 from lbe import optim
 from lbe import program
 from lbe import sharding
@@ -365,7 +366,7 @@ class Training:
   abstract_state: dict  # ShapeDtypeStructs with their shardings
   abstract_batch: dict
   tx: object
-  schedule: object
+  partition: groups.Partition
   step: object  # the jitted (state, batch) -> (state, metrics)
 
 
@@ -393,28 +394,74 @@ def check_fit(config, model, mesh):
   )
 
 
-def make_training(config, model, mesh, num_steps):
-  """The jitted train step with the shapes and places of its arguments."""
+# A group with these values learns as it would without one.
+_UNCHANGED = {
+  'frozen': False,
+  'from_step': 0,
+  'peak_lr': None,
+  'schedule': None,
+  'weight_decay': None,
+}
+
+
+def make_partition(config, model, num_steps, *, num_old=None):
+  """Which parameters learn, and how: the groups of the config, and the rest.
+
+  `num_old` is the number of old rows of an extended vocabulary. Groups that
+  change nothing are left out. Raises ValueError for groups that do not fit.
+  """
   o = config.optim
-  schedule = optim.make_schedule(
-    kind=o.schedule,
-    peak_lr=o.peak_lr,
-    num_steps=num_steps,
-    warmup_steps=round(o.warmup_fraction * num_steps),
-    final_fraction=o.final_fraction,
-    decay_steps=round(o.decay_fraction * num_steps),
+
+  def group(name, fields):
+    from_step = fields.pop('from_step', 0)
+    if not 0 <= from_step < num_steps:
+      raise ValueError(
+        f'optim.groups.{name}.from_step={from_step} does not lie within the '
+        f'{num_steps} steps of the run.'
+      )
+    own = {k: fields.pop(k, None) for k in ('peak_lr', 'schedule')}
+    weight_decay = fields.pop('weight_decay', None)
+    left = num_steps - from_step
+    schedule = optim.make_schedule(
+      kind=o.schedule if own['schedule'] is None else own['schedule'],
+      peak_lr=o.peak_lr if own['peak_lr'] is None else own['peak_lr'],
+      num_steps=left,
+      warmup_steps=round(o.warmup_fraction * left),
+      final_fraction=o.final_fraction,
+      decay_steps=round(o.decay_fraction * left),
+    )
+    return groups.Group(
+      name,
+      schedule,
+      o.weight_decay if weight_decay is None else weight_decay,
+      from_step=from_step,
+      **fields,
+    )
+
+  def changes(fields):
+    return any(fields[k] != value for k, value in _UNCHANGED.items())
+
+  named = {k: v for k, v in o.groups.to_dict().items() if changes(v)}
+  return groups.Partition(
+    [*(group(*item) for item in named.items()), group('rest', {})],
+    llama.dims(model),
+    num_old=num_old,
   )
+
+
+def make_training(config, model, mesh, partition):
+  """The jitted train step with the shapes and places of its arguments."""
   tx = optim.make(
-    schedule,
-    b1=o.b1,
-    b2=o.b2,
-    eps=o.eps,
-    weight_decay=o.weight_decay,
-    clip_norm=o.clip_norm,
+    partition,
+    b1=config.optim.b1,
+    b2=config.optim.b2,
+    eps=config.optim.eps,
+    clip_norm=config.optim.clip_norm,
   )
-  shardings = step_lib.state_shardings(mesh, model, tx)
+  shardings = step_lib.state_shardings(mesh, model, tx, partition)
   shapes = jax.eval_shape(
-    lambda params: step_lib.init_state(params, tx), llama.shapes(model)
+    lambda params: step_lib.init_state(params, tx, partition),
+    llama.shapes(model),
   )
   abstract_state = jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
@@ -429,7 +476,7 @@ def make_training(config, model, mesh, num_steps):
       model,
       execution=make_execution(config),
       tx=tx,
-      schedule=schedule,
+      partition=partition,
       mesh=mesh,
       num_microbatches=config.num_microbatches,
     ),
@@ -441,7 +488,7 @@ def make_training(config, model, mesh, num_steps):
     out_shardings=(shardings, None),
   )
   return Training(
-    model, mesh, abstract_state, abstract_batch, tx, schedule, step
+    model, mesh, abstract_state, abstract_batch, tx, partition, step
   )
 
 
@@ -449,7 +496,7 @@ def new_state(training, params):
   """The state of step 0 around `params`, which it takes over."""
   shardings = jax.tree.map(lambda x: x.sharding, training.abstract_state)
   return jax.jit(
-    lambda p: step_lib.init_state(p, training.tx),
+    lambda p: step_lib.init_state(p, training.tx, training.partition),
     out_shardings=shardings,
     donate_argnums=0,
   )(params)

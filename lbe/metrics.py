@@ -19,22 +19,27 @@ def reduce(steps):
   """The metrics of several steps' sums as one row, divided once.
 
   `train/loss` in nats a token, `train/perplexity`, `train/bits_per_byte`
-  (bytes by the tokenizer's pieces); norms and rate are the last step's.
+  (bytes by the tokenizer's pieces); norms and rates are the last step's.
+  `train/learning_rate` is the highest of the groups'.
   """
   loss_sum = sum(float(s['loss_sum']) for s in steps)
   weight_sum = sum(float(s['weight_sum']) for s in steps)
   num_bytes = sum(float(s['num_bytes']) for s in steps)
   loss = loss_sum / max(weight_sum, 1.0)
   last = steps[-1]
-  return {
+  rates = {name: float(x) for name, x in last['learning_rates'].items()}
+  row = {
     'train/loss': loss,
     'train/perplexity': math.exp(min(loss, 700.0)),
     'train/bits_per_byte': loss_sum / math.log(2) / max(num_bytes, 1.0),
     'train/grad_norm': float(last['grad_norm']),
     'train/param_norm': float(last['param_norm']),
-    'train/learning_rate': float(last['learning_rate']),
+    'train/learning_rate': max(rates.values()),
     'train/tokens': weight_sum,
   }
+  if len(rates) > 1:
+    row |= {f'train/learning_rate/{name}': x for name, x in rates.items()}
+  return row
 
 
 def truncate_lines(path, step):

@@ -56,21 +56,36 @@ def make_schedule(
 def decays(params):
   """A tree of booleans: weight decay is for matrices, not for norms."""
   return jax.tree_util.tree_map_with_path(
-    lambda path, _: 'norm' not in path[-1].key, params
+    lambda path, _: 'norm' not in jax.tree_util.keystr(path), params
   )
 
 
-def make(schedule, *, b1, b2, eps, weight_decay, clip_norm):
-  """AdamW with clipping by the global norm (0 is none); float32 moments."""
-  parts = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
-  return optax.chain(
-    *parts,
-    optax.adamw(
-      schedule,
+def make(partition, *, b1, b2, eps, clip_norm):
+  """AdamW for what learns, each group with its own schedule and decay.
+
+  Clipped by the global norm of all groups (0 is none); float32 moments. A
+  group that begins later has its first moments, and counts, from there.
+  """
+
+  def adamw(group):
+    tx = optax.adamw(
+      group.schedule,
       b1=b1,
       b2=b2,
       eps=eps,
-      weight_decay=weight_decay,
+      weight_decay=group.weight_decay,
       mask=decays,
-    ),
-  )
+    )
+    if not group.from_step:
+      return tx
+    return optax.transforms.conditionally_mask(
+      tx, lambda step: step >= group.from_step
+    )
+
+  groups = partition.learning
+  if len(groups) == 1:
+    tx = adamw(groups[0])
+  else:
+    tx = optax.partition({g.name: adamw(g) for g in groups}, partition.labels)
+  parts = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
+  return optax.chain(*parts, tx)

@@ -41,6 +41,20 @@ def shardings(mesh, dims_tree):
   )
 
 
+def fitted(place, shape):
+  """The NamedSharding without the axes that do not divide `shape`."""
+  parts = [
+    axes if axes is None or size % _size(place.mesh, axes) == 0 else None
+    for axes, size in zip(place.spec, shape, strict=False)
+  ]
+  return NamedSharding(place.mesh, PartitionSpec(*parts))
+
+
+def _size(mesh, axes):
+  axes = (axes,) if isinstance(axes, str) else axes
+  return math.prod(mesh.shape[axis] for axis in axes)
+
+
 def constrain(mesh):
   """A function (x, dims) that places an activation by its logical dims."""
 

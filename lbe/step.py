@@ -9,48 +9,53 @@ from lbe import sharding
 from lbe.models import llama
 
 
-def init_state(params, tx):
+def init_state(params, tx, partition):
   """{'params', 'opt_state', 'step'} around `params`, at step 0."""
+  learning, _ = partition.split(params)
   return {
     'params': params,
-    'opt_state': tx.init(params),
+    'opt_state': tx.init(learning),
     'step': jnp.zeros((), jnp.int32),
   }
 
 
-def state_shardings(mesh, c, tx):
+def state_shardings(mesh, c, tx, partition):
   """NamedShardings of the state: moments lie where their parameters do."""
   params = sharding.shardings(mesh, llama.dims(c))
   replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-  shapes = jax.eval_shape(lambda p: init_state(p, tx), llama.shapes(c))
+  shapes = jax.eval_shape(
+    lambda p: init_state(p, tx, partition), llama.shapes(c)
+  )
   by_path = {
     tuple(k.key for k in path): s
     for path, s in jax.tree_util.tree_leaves_with_path(params)
   }
 
   def place(path, x):
-    # A moment's path ends with its parameter's.
+    # A moment's path ends with its parameter's, or that of some of its rows.
     keys = tuple(k.key for k in path if hasattr(k, 'key'))
     for i in range(len(keys)):
-      if keys[i:] in by_path and x.ndim:
-        return by_path[keys[i:]]
+      for end in (len(keys), len(keys) - 1):
+        if keys[i:end] in by_path and x.ndim:
+          return sharding.fitted(by_path[keys[i:end]], x.shape)
     return replicated
 
   return jax.tree_util.tree_map_with_path(place, shapes)
 
 
-def make_train_step(c, *, execution, tx, schedule, mesh, num_microbatches):
+def make_train_step(c, *, execution, tx, partition, mesh, num_microbatches):
   """A pure (state, batch) → (state, metrics); the caller jits it.
 
   The loss is the mean over the weighted targets of the whole global batch,
   however it is cut into microbatches: gradients are summed and divided once.
   Metrics are float32 scalars: `loss_sum` (nats), `weight_sum`, `num_bytes`,
-  `grad_norm` (before clipping), `param_norm` (before the update) and
-  `learning_rate`.
+  `grad_norm` (before clipping), `param_norm` (before the update), and
+  `learning_rates` by group.
   """
   constrain = sharding.constrain(mesh)
 
-  def loss_sum(params, batch):
+  def loss_sum(learning, frozen, batch):
+    params = partition.join(learning, frozen)
     x_BTD = llama.hidden(
       params,
       c,
@@ -73,19 +78,19 @@ def make_train_step(c, *, execution, tx, schedule, mesh, num_microbatches):
     x = x.reshape(-1, num_microbatches, *x.shape[1:])
     return jnp.moveaxis(x, 1, 0)
 
-  def gradients(params, batch):
+  def gradients(learning, frozen, batch):
     if num_microbatches == 1:
-      return jax.value_and_grad(loss_sum)(params, batch)
+      return jax.value_and_grad(loss_sum)(learning, frozen, batch)
 
     def add(total, part):
       part = {
         name: constrain(x, ('batch', 'position')[: x.ndim])
         for name, x in part.items()
       }
-      new = jax.value_and_grad(loss_sum)(params, part)
+      new = jax.value_and_grad(loss_sum)(learning, frozen, part)
       return jax.tree.map(jnp.add, total, new), None
 
-    zeros = jax.tree.map(jnp.zeros_like, params)
+    zeros = jax.tree.map(jnp.zeros_like, learning)
     total, _ = jax.lax.scan(
       add,
       (jnp.zeros((), jnp.float32), zeros),
@@ -94,23 +99,25 @@ def make_train_step(c, *, execution, tx, schedule, mesh, num_microbatches):
     return total
 
   def train_step(state, batch):
-    params = state['params']
-    total, grads = gradients(params, batch)
+    learning, frozen = partition.split(state['params'])
+    total, grads = gradients(learning, frozen, batch)
     weight_sum = jnp.sum(batch['weights_BT'])
     # A batch without a target changes nothing but the moments.
     scale = 1.0 / jnp.maximum(weight_sum, 1.0)
     grads = jax.tree.map(lambda g: g * scale, grads)
-    updates, opt_state = tx.update(grads, state['opt_state'], params)
+    grads = partition.begun(grads, state['step'])
+    updates, opt_state = tx.update(grads, state['opt_state'], learning)
     metrics = {
       'loss_sum': total,
       'weight_sum': weight_sum,
       'num_bytes': jnp.sum(batch['num_bytes_B']).astype(jnp.float32),
       'grad_norm': optax.tree.norm(grads),
-      'param_norm': optax.tree.norm(params),
-      'learning_rate': jnp.asarray(schedule(state['step']), jnp.float32),
+      'param_norm': optax.tree.norm(state['params']),
+      'learning_rates': partition.learning_rates(state['step']),
     }
+    learning = optax.apply_updates(learning, updates)
     state = {
-      'params': optax.apply_updates(params, updates),
+      'params': partition.join(learning, frozen),
       'opt_state': opt_state,
       'step': state['step'] + 1,
     }
@@ -120,15 +127,20 @@ def make_train_step(c, *, execution, tx, schedule, mesh, num_microbatches):
 
 
 def memory_estimate(
-  c, *, num_devices, batch_size, seq_len, num_microbatches, execution
+  c, *, partition, num_devices, batch_size, seq_len, num_microbatches, execution
 ):
   """Bytes on each device by part, before anything is compiled.
 
-  Parameters, two moments and gradients in float32; activations by what each
-  remat policy keeps. A planning figure: the compiled step states its own.
+  Parameters, and two moments and gradients of those that learn, in float32;
+  activations by what each remat policy keeps. A planning figure: the compiled
+  step states its own.
   """
-  num_params = sum(x.size for x in jax.tree.leaves(llama.shapes(c)))
-  per_device = num_params * 4 / num_devices
+  shapes = llama.shapes(c)
+  learning, _ = jax.eval_shape(partition.split, shapes)
+
+  def per_device(tree):
+    return sum(x.size for x in jax.tree.leaves(tree)) * 4 / num_devices
+
   width = 2 if execution.compute_dtype == 'bfloat16' else 4
   tokens = batch_size * seq_len / num_microbatches / num_devices
   heads = c.num_heads * c.head_dim
@@ -144,9 +156,9 @@ def memory_estimate(
   activations = tokens * width * (c.num_layers * kept + within + scores)
   logits = 2 * 4 * min(loss.CHUNK, tokens) * c.padded_vocab_size
   return {
-    'parameters': per_device,
-    'optimizer': 2 * per_device,
-    'gradients': per_device,
+    'parameters': per_device(shapes),
+    'optimizer': 2 * per_device(learning),
+    'gradients': per_device(learning),
     'activations': activations,
     'logits': logits,
   }

@@ -17,7 +17,8 @@ class Opened:
   """A model on disk, looked at but not yet loaded.
 
   `info` holds what came with the weights and is not architecture: the dtype
-  on disk (`dtype`) and, of a Hugging Face folder, its special ids.
+  on disk (`dtype`), the rows before an extension (`num_old_rows`) and, of a
+  Hugging Face folder, its special ids.
   """
 
   path: str
@@ -33,6 +34,17 @@ class Opened:
     """
     if self.kind == 'hf':
       hf.check_weights(self.path, self.config)
+
+  def num_old_rows(self, tokenizer):
+    """Rows of the vocabulary before it was extended; None where it was not.
+
+    It was by `tokenizer`, or earlier: the checkpoint remembers.
+    """
+    if self.tokenizer is not None and (
+      vocab.is_extension(tokenizer, self.tokenizer)
+    ):
+      return self.tokenizer.vocab_size
+    return self.info.get('num_old_rows')
 
   def load_params(self, mesh, *, dtype='float32'):
     """The parameters as `dtype`, each created in its shards on `mesh`."""

@@ -81,7 +81,9 @@ def main(argv):
   num_steps = assemble.count_steps(config, prepared)
   loader = assemble.make_loader(config, prepared, tokenizer)
   evaluators = assemble.make_evaluators(config, prepared)
-  training = assemble.make_training(config, model, mesh, num_steps)
+  num_old = opened.num_old_rows(tokenizer) if opened else None
+  partition = assemble.make_partition(config, model, num_steps, num_old=num_old)
+  training = assemble.make_training(config, model, mesh, partition)
   tokens_per_step = config.data.batch_size * config.data.seq_len
   say(loader.report(num_steps))
   say(f'\nrow 0 of step 0:\n{loader.decoded_row(0, 0)}\n')
@@ -93,10 +95,12 @@ def main(argv):
     f'mesh: {dict(mesh.shape)} over {jax.device_count()} '
     f'{jax.devices()[0].device_kind} in {jax.process_count()} process(es)'
   )
+  say(partition.describe(training.abstract_state['params']))
   say(
     step_lib.describe_memory(
       step_lib.memory_estimate(
         model,
+        partition=partition,
         num_devices=mesh.size,
         batch_size=config.data.batch_size,
         seq_len=config.data.seq_len,
@@ -153,7 +157,10 @@ def main(argv):
     'model': model.to_json(),
     'tokenizer': stored.tokenizer_meta(tokenizer),
     'config': facts,
-    'source': opened.info if opened else {'dtype': 'float32'},
+    'source': {
+      **(opened.info if opened else {'dtype': 'float32'}),
+      'num_old_rows': num_old,
+    },
   }
 
   # -------------------------------------------------------------- compile

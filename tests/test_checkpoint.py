@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from lbe import checkpoint
+from lbe import groups
 from lbe import optim
 from lbe import sharding
 from lbe import step as step_lib
@@ -25,9 +26,10 @@ TINY = llama.Config(
   head_dim=8,
   mlp_dim=64,
 )
-TX = optim.make(
-  lambda step: 0.1, b1=0.9, b2=0.95, eps=1e-8, weight_decay=0.1, clip_norm=1.0
+ALL = groups.Partition(
+  [groups.Group('rest', lambda step: 0.1, 0.1)], llama.dims(TINY)
 )
+TX = optim.make(ALL, b1=0.9, b2=0.95, eps=1e-8, clip_norm=1.0)
 META = {'model': TINY.to_json(), 'tokenizer': None, 'config': None}
 META['source'] = {'dtype': 'float32'}
 
@@ -41,14 +43,14 @@ def mesh(data, fsdp, tensor):
 
 @functools.cache
 def state(seed=0):
-  return step_lib.init_state(llama.init(TINY, jax.random.key(seed)), TX)
+  return step_lib.init_state(llama.init(TINY, jax.random.key(seed)), TX, ALL)
 
 
 def abstract(on):
   return jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
     jax.eval_shape(state),
-    step_lib.state_shardings(on, TINY, TX),
+    step_lib.state_shardings(on, TINY, TX, ALL),
   )
 
 
@@ -69,7 +71,7 @@ def steps(root):
 def test_a_state_comes_back_on_another_mesh_in_its_shards(tmp_path):
   """Eight chips wrote it, four read it: same numbers, new places."""
   placed = jax.device_put(
-    state(), step_lib.state_shardings(mesh(2, 2, 2), TINY, TX)
+    state(), step_lib.state_shardings(mesh(2, 2, 2), TINY, TX, ALL)
   )
   saver = make(tmp_path)
   saver.save(10, placed, data={'step': 10}, meta=META)

@@ -6,7 +6,8 @@ import conftest
 
 FLOORS = [
   'hardware loss metrics program sharding vocab.load',
-  'optim models data.sources data.mixing data.packing data.templates vocab',
+  'groups optim models vocab '
+  'data.sources data.mixing data.packing data.templates',
   'batch step checkpoint decode models.hf data.build data.loader',
   'assemble certificate evals identity stored',  # and above them the programs
 ]

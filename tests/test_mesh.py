@@ -52,7 +52,9 @@ def losses(mesh=(1, 1, 1, 1), num_microbatches=1, scan=False, remat='none'):
   )
 
   model = assemble.make_model_config(config, vocab.load('bytes'))
-  training = assemble.make_training(config, model, made, STEPS)
+  training = assemble.make_training(
+    config, model, made, assemble.make_partition(config, model, STEPS)
+  )
   params = assemble.init_params(model, made, seed=0)
   state = assemble.new_state(training, params)
   result = []
@@ -91,7 +93,9 @@ def test_the_state_lies_in_shards():
   mesh = sharding.make_mesh(dict(data=1, fsdp=4, context=1, tensor=2))
 
   model = assemble.make_model_config(config, vocab.load('bytes'))
-  training = assemble.make_training(config, model, mesh, STEPS)
+  training = assemble.make_training(
+    config, model, mesh, assemble.make_partition(config, model, STEPS)
+  )
   state = assemble.new_state(
     training, assemble.init_params(model, mesh, seed=0)
   )

@@ -16,7 +16,7 @@ def sums(loss_sum, weight_sum, num_bytes=10.0):
     num_bytes=num_bytes,
     grad_norm=1.0,
     param_norm=2.0,
-    learning_rate=0.5,
+    learning_rates={'rest': 0.5},
   )
 
 

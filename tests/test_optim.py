@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lbe import groups
 from lbe import optim
 from lbe.models import llama
 
@@ -62,9 +63,10 @@ def test_norms_do_not_decay_and_gradients_are_clipped():
     mlp_dim=8,
   )
   params = llama.init(c, jax.random.key(0))
-  tx = optim.make(
-    lambda step: 0.1, b1=0.9, b2=0.95, eps=1e-8, weight_decay=0.5, clip_norm=0
+  partition = groups.Partition(
+    [groups.Group('rest', lambda step: 0.1, 0.5)], llama.dims(c)
   )
+  tx = optim.make(partition, b1=0.9, b2=0.95, eps=1e-8, clip_norm=0)
   zeros = jax.tree.map(jnp.zeros_like, params)
   updates, _ = tx.update(zeros, tx.init(params), params)
   for name, update in (

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lbe import groups
 from lbe import loss
 from lbe import optim
 from lbe import sharding
@@ -42,10 +43,12 @@ def make(**changes):
   def schedule(step):
     return 0.01 * (step + 1)
 
+  partition = groups.Partition(
+    [groups.Group('rest', schedule, changes.pop('weight_decay', 0.1))],
+    llama.dims(TINY),
+  )
   tx = optim.make(
-    schedule,
-    **dict(b1=0.9, b2=0.95, eps=1e-8, weight_decay=0.1, clip_norm=0.1)
-    | changes,
+    partition, **dict(b1=0.9, b2=0.95, eps=1e-8, clip_norm=0.1) | changes
   )
   mesh = sharding.make_mesh(
     dict(data=1, fsdp=1, context=1, tensor=1), devices=jax.devices()[:1]
@@ -54,11 +57,12 @@ def make(**changes):
     TINY,
     execution=FP32,
     tx=tx,
-    schedule=schedule,
+    partition=partition,
     mesh=mesh,
     num_microbatches=1,
   )
-  state = step_lib.init_state(llama.init(TINY, jax.random.key(0)), tx)
+  params = llama.init(TINY, jax.random.key(0))
+  state = step_lib.init_state(params, tx, partition)
   return jax.jit(run), state
 
 
@@ -109,7 +113,7 @@ def test_metrics_are_sums_and_the_state_before_the_update():
     'num_bytes',
     'grad_norm',
     'param_norm',
-    'learning_rate',
+    'learning_rates',
   }
   assert metrics['weight_sum'] == 27
   assert metrics['num_bytes'] == 30
@@ -118,7 +122,7 @@ def test_metrics_are_sums_and_the_state_before_the_update():
   np.testing.assert_allclose(
     metrics['param_norm'], optax.tree.norm(state['params']), rtol=1e-6
   )
-  np.testing.assert_allclose(metrics['learning_rate'], 0.01, rtol=1e-6)
+  np.testing.assert_allclose(metrics['learning_rates']['rest'], 0.01, rtol=1e-6)
 
 
 def test_a_batch_without_targets_is_finite_and_moves_nothing():
@@ -152,14 +156,17 @@ def test_the_estimate_is_near_what_the_compiler_says():
     head_dim=32,
     mlp_dim=352,
   )
-  tx = optim.make(
-    lambda s: 0.1, b1=0.9, b2=0.95, eps=1e-8, weight_decay=0.1, clip_norm=1.0
+  partition = groups.Partition(
+    [groups.Group('rest', lambda s: 0.1, 0.1)], llama.dims(c)
   )
+  tx = optim.make(partition, b1=0.9, b2=0.95, eps=1e-8, clip_norm=1.0)
   mesh = sharding.make_mesh(
     dict(data=1, fsdp=1, context=1, tensor=1), devices=jax.devices()[:1]
   )
   B, T = 4, 256
-  shapes = jax.eval_shape(lambda p: step_lib.init_state(p, tx), llama.shapes(c))
+  shapes = jax.eval_shape(
+    lambda p: step_lib.init_state(p, tx, partition), llama.shapes(c)
+  )
   rows = jax.ShapeDtypeStruct((B, T), jnp.int32)
   of = {k: rows for k in ('ids_BT', 'targets_BT')}
   of |= {k: rows for k in ('positions_BT', 'segments_BT')}
@@ -171,7 +178,7 @@ def test_the_estimate_is_near_what_the_compiler_says():
       c,
       execution=execution,
       tx=tx,
-      schedule=lambda s: 0.1,
+      partition=partition,
       mesh=mesh,
       num_microbatches=1,
     )
@@ -182,6 +189,7 @@ def test_the_estimate_is_near_what_the_compiler_says():
     planned = sum(
       step_lib.memory_estimate(
         c,
+        partition=partition,
         num_devices=1,
         batch_size=B,
         seq_len=T,

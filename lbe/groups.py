@@ -1,0 +1,175 @@
+"""Which parameters learn, from which step, and how fast.
+
+A group has the parameters whose whole name (as 'layers/q_LDNH') its pattern
+matches; of the vocabulary's matrices it may have the old or the new rows only.
+The first group that matches has a parameter. What is frozen has no gradient
+and no optimizer state: the step sees two trees, and joins them to compute.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import traverse_util
+
+ROWS = ('all', 'old', 'new')
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+  """Parameters with one schedule, which counts from `from_step` on.
+
+  `rows` other than 'all' means the vocabulary's matrices alone, cut at the
+  first new row; padding rows belong to the new ones.
+  """
+
+  name: str
+  schedule: Callable
+  weight_decay: float
+  params: str = '.*'
+  rows: str = 'all'
+  frozen: bool = False
+  from_step: int = 0
+
+
+class Partition:
+  """Every parameter in its group; trees cut and joined accordingly.
+
+  `dims` is the tree of logical dims, `num_old` the vocabulary's old rows. A
+  matrix whose rows are in two groups is two arrays in the cut tree, under
+  NAME/old and NAME/new. Raises ValueError for a group without parameters, and
+  where nothing learns.
+  """
+
+  def __init__(self, groups, dims, *, num_old=None):
+    self._num_old = num_old
+    self._axes = {}  # of the matrices that are cut
+    self._groups = {}  # by the names of the cut tree
+    for g in groups:
+      _check(g, num_old)
+    flat = traverse_util.flatten_dict(dims, sep='/')
+    for name, names in flat.items():
+      rows = ('old', 'new') if 'vocab' in names else ('all',)
+      found = {
+        part: next(
+          g
+          for g in groups
+          if g.rows in ('all', part) and re.fullmatch(g.params, name)
+        )
+        for part in rows
+      }
+      if len(set(map(id, found.values()))) == 1:
+        self._groups[name] = found[rows[0]]
+        continue
+      self._axes[name] = names.index('vocab')
+      for part, group in found.items():
+        self._groups[f'{name}/{part}'] = group
+    for g in groups[:-1]:  # the last one has what is left
+      if not any(g is owner for owner in self._groups.values()):
+        raise ValueError(
+          f'optim.groups.{g.name} has no parameter: params={g.params!r} with '
+          f'rows={g.rows!r} matches none that an earlier group does not have; '
+          f'the names are {", ".join(flat)}.'
+        )
+    self.groups = [
+      g for g in groups if any(g is owner for owner in self._groups.values())
+    ]
+    self.learning = [g for g in self.groups if not g.frozen]
+    if not self.learning:
+      raise ValueError(
+        'every parameter is frozen (optim.groups); let one group learn.'
+      )
+
+  def split(self, params):
+    """(what learns, what is frozen), two trees in which matrices are cut."""
+    flat = {}
+    for name, x in traverse_util.flatten_dict(params, sep='/').items():
+      if name not in self._axes:
+        flat[name] = x
+        continue
+      axis, cut = self._axes[name], self._num_old
+      flat[f'{name}/old'] = jax.lax.slice_in_dim(x, 0, cut, axis=axis)
+      flat[f'{name}/new'] = jax.lax.slice_in_dim(x, cut, None, axis=axis)
+    frozen = {n for n in flat if self._groups[n].frozen}
+    return tuple(
+      traverse_util.unflatten_dict(
+        {n: x for n, x in flat.items() if (n in frozen) == side}, sep='/'
+      )
+      for side in (False, True)
+    )
+
+  def join(self, learning, frozen):
+    """The parameters again: the inverse of `split`."""
+    flat = traverse_util.flatten_dict(learning, sep='/')
+    flat |= traverse_util.flatten_dict(frozen, sep='/')
+    for name, axis in self._axes.items():
+      parts = [flat.pop(f'{name}/old'), flat.pop(f'{name}/new')]
+      flat[name] = jnp.concatenate(parts, axis=axis)
+    return traverse_util.unflatten_dict(flat, sep='/')
+
+  def labels(self, learning):
+    """The tree of what learns, with its groups' names."""
+    flat = traverse_util.flatten_dict(learning, sep='/')
+    return traverse_util.unflatten_dict(
+      {name: self._groups[name].name for name in flat}, sep='/'
+    )
+
+  def begun(self, grads, step):
+    """The gradients, zero where a group does not learn yet."""
+    if not any(g.from_step for g in self.learning):
+      return grads
+    flat = traverse_util.flatten_dict(grads, sep='/')
+    for name, x in flat.items():
+      first = self._groups[name].from_step
+      if first:
+        flat[name] = jnp.where(step >= first, x, 0)
+    return traverse_util.unflatten_dict(flat, sep='/')
+
+  def learning_rates(self, step):
+    """{group's name: its rate at this step}; 0 before it begins."""
+    return {
+      g.name: jnp.where(
+        step >= g.from_step, g.schedule(jnp.maximum(step - g.from_step, 0)), 0.0
+      )
+      for g in self.learning
+    }
+
+  def describe(self, shapes):
+    """Lines that say how many parameters learn, and when."""
+    learning, frozen = jax.eval_shape(self.split, shapes)
+    sizes = dict.fromkeys((g.name for g in self.groups), 0)
+    for tree in (learning, frozen):
+      for name, x in traverse_util.flatten_dict(tree, sep='/').items():
+        sizes[self._groups[name].name] += x.size
+    total = sum(sizes.values())
+    learns = sum(sizes[g.name] for g in self.learning)
+    lines = [f'{learns:,} of {total:,} parameters learn ({learns / total:.2%})']
+    if len(self.groups) > 1:
+      for g in self.groups:
+        when = f'from step {g.from_step:,}' if g.from_step else 'from the start'
+        lines.append(
+          f'  {g.name}: {sizes[g.name]:,}, {"frozen" if g.frozen else when}'
+        )
+    return '\n'.join(lines)
+
+
+def _check(g, num_old):
+  if g.rows not in ROWS:
+    raise ValueError(
+      f'optim.groups.{g.name}.rows={g.rows!r} is unknown; take one of '
+      f'{", ".join(ROWS)}.'
+    )
+  if g.rows != 'all' and num_old is None:
+    raise ValueError(
+      f'optim.groups.{g.name}.rows={g.rows!r}, but no vocabulary was extended '
+      'here; give an extended tokenizer, or rows=all.'
+    )
+  try:
+    re.compile(g.params)
+  except re.error as error:
+    raise ValueError(
+      f'optim.groups.{g.name}.params={g.params!r} is no regular expression '
+      f'({error}).'
+    ) from error
