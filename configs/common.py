@@ -104,11 +104,12 @@ def base():
   config.tokenizer_vocab_size = 0
 
   # Where `tokenizer` extends the one that came with init_from, its new pieces
-  # get rows: 'pieces_mean' (of the old rows that spell a piece), 'mean',
-  # 'gaussian' (of the old rows' mean and covariance), 'normal' (0.02, the
-  # published recipe).
+  # get rows: 'pieces_mean' (of the old rows that spell a piece), 'dictionary'
+  # (of those that spell its translations), 'mean', 'gaussian' (of the old
+  # rows' mean and covariance), 'normal' (0.02, the published recipe).
   config.new_rows = dict(
     method='pieces_mean',
+    dictionary='',  # lines of a new word, a tab, and its translation
     match_norms=False,  # scale each new row to the old rows' mean norm
   )
 

@@ -149,23 +149,51 @@ def extended_config(opened, tokenizer):
   return dataclasses.replace(opened.config, vocab_size=tokenizer.vocab_size)
 
 
-def extend_params(config, opened, tokenizer, model, mesh, params):
+def extend_params(
+  opened,
+  tokenizer,
+  model,
+  mesh,
+  params,
+  *,
+  method,
+  match_norms,
+  dictionary,
+  seed,
+  say=print,
+):
   """`params` of the opened weights with rows for the tokenizer's new pieces.
 
   `model` is the extended architecture; both matrices come in their shards.
+  `method` and `match_norms` are those of rows.make, `dictionary` the file of
+  the method of that name.
   """
-  parts = rows.spell(opened.tokenizer, tokenizer)
+  if (method == 'dictionary') != bool(dictionary):
+    raise ValueError(
+      f'new_rows.method={method!r} with dictionary={dictionary!r}: the method '
+      "'dictionary' needs a file, and only it does."
+    )
+  if dictionary:
+    spellings, num_found = rows.translate(
+      opened.tokenizer, tokenizer, dictionary
+    )
+    say(
+      f'{dictionary}: {num_found:,} of {len(spellings):,} new pieces have a '
+      'translation; the others start from the rows that spell them'
+    )
+  else:
+    spellings = rows.spell(opened.tokenizer, tokenizer)
   names = [name for name in ('embed_VD', 'head_DV') if name in params]
   shardings = sharding.shardings(mesh, llama.dims(model))
   extend = jax.jit(
     functools.partial(
       rows.extend,
-      parts=parts,
+      spellings=spellings,
       num_old=opened.tokenizer.vocab_size,
       num_rows=model.padded_vocab_size,
-      method=config.new_rows.method,
-      seed=config.seed,
-      match_norms=config.new_rows.match_norms,
+      method=method,
+      seed=seed,
+      match_norms=match_norms,
     ),
     out_shardings={name: shardings[name] for name in names},
   )

@@ -135,7 +135,14 @@ def main(argv):
     params = opened.load_params(mesh)
     if extended:
       params = assemble.extend_params(
-        config, opened, tokenizer, model, mesh, params
+        opened,
+        tokenizer,
+        model,
+        mesh,
+        params,
+        **config.new_rows.to_dict(),
+        seed=config.seed,
+        say=say,
       )
       say(
         assemble.describe_extension(

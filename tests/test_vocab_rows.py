@@ -17,7 +17,9 @@ from lbe.vocab import load as vocab
 from lbe.vocab import rows
 from lbe.vocab import train
 
-PARTS = [[1, 2], [3], [4, 4, 5]]
+import runs
+
+SPELLINGS = [[[1, 2]], [[3]], [[4, 4, 5]]]
 
 
 def old(V=40, D=8):
@@ -25,9 +27,9 @@ def old(V=40, D=8):
   return jnp.asarray(rng.normal(0.5, 2.0, (V, D)), jnp.float32)
 
 
-def make(method, parts=PARTS, **changes):
+def make(method, spellings=SPELLINGS, **changes):
   settings = dict(method=method, key=jax.random.key(0)) | changes
-  return np.asarray(rows.make(old(), parts, **settings))
+  return np.asarray(rows.make(old(), spellings, **settings))
 
 
 def test_means_are_those_of_the_rows_that_spell_the_piece():
@@ -41,7 +43,7 @@ def test_means_are_those_of_the_rows_that_spell_the_piece():
 
 def test_draws_have_the_promised_moments():
   """Gaussian: mean and covariance of the old rows; normal: 0.02."""
-  many = [[0]] * 20_000
+  many = [[[0]]] * 20_000
   new = make('gaussian', many)
   np.testing.assert_allclose(new.mean(0), old().mean(0), atol=0.1)
   np.testing.assert_allclose(
@@ -57,6 +59,13 @@ def test_matched_norms_are_the_old_rows_mean_norm(method):
   norm = np.linalg.norm(old(), axis=1).mean()
   new = make(method, match_norms=True)
   np.testing.assert_allclose(np.linalg.norm(new, axis=1), norm, rtol=1e-5)
+
+
+def test_several_spellings_weigh_the_same():
+  """A long translation must not outweigh a short one."""
+  new = make('dictionary', [[[1, 2], [3]]])
+  between = (old()[1] + old()[2]) / 2
+  np.testing.assert_allclose(new[0], (between + old()[3]) / 2, rtol=1e-6)
 
 
 def test_an_unknown_method_is_refused():
@@ -76,10 +85,10 @@ def chinese(test_data, tmp_path_factory):
   return extend.extend(base, vocab.load(path)).tokenizer
 
 
-def extended(test_data, tokenizer, mesh_shape, method='pieces_mean'):
+def extended(
+  test_data, tokenizer, mesh_shape, method='pieces_mean', dictionary=''
+):
   """(opened base, extended model, its parameters) on a mesh."""
-  config = common.base()
-  config.new_rows.method = method
   opened = stored.open_model(test_data / 'ckpt_stories260K' / 'hf')
   data, fsdp, tensor = mesh_shape
   mesh = sharding.make_mesh(
@@ -88,7 +97,15 @@ def extended(test_data, tokenizer, mesh_shape, method='pieces_mean'):
   )
   model = assemble.extended_config(opened, tokenizer)
   params = assemble.extend_params(
-    config, opened, tokenizer, model, mesh, opened.load_params(mesh)
+    opened,
+    tokenizer,
+    model,
+    mesh,
+    opened.load_params(mesh),
+    method=method,
+    match_norms=False,
+    dictionary=dictionary,
+    seed=0,
   )
   return opened, model, params, mesh
 
@@ -109,7 +126,7 @@ def test_old_rows_are_bit_identical_on_any_mesh(test_data, chinese):
   assert piece.size * 8 == many['embed_VD'].size
 
 
-@pytest.mark.parametrize('method', rows.METHODS)
+@pytest.mark.parametrize('method', sorted(set(rows.METHODS) - {'dictionary'}))
 def test_old_text_scores_as_before_with_new_rows_masked(
   test_data, chinese, method
 ):
@@ -145,3 +162,78 @@ def test_rows_that_do_not_match_the_pieces_are_refused(test_data, chinese):
   with pytest.raises(ValueError, match='has 520 rows for 512 pieces'):
     assemble.is_extended(wrong, chinese)
   assert not assemble.is_extended(opened, opened.tokenizer)
+
+
+def test_a_dictionary_spells_pieces_by_their_translations(
+  test_data, chinese, tmp_path
+):
+  """The row of a word starts where the model knows its meaning."""
+  i = next(i for i in range(512, 800) if len(chinese.piece(i)) == 2)
+  words = tmp_path / 'zh-en.tsv'
+  words.write_text(f'\ufeff{chinese.piece(i)}\tdog\n{chinese.piece(i)}\tcat\n')
+  opened, _, params, _ = extended(
+    test_data, chinese, (1, 1, 1), 'dictionary', str(words)
+  )
+  embed_VD = np.asarray(params['embed_VD'])
+  means = [
+    embed_VD[opened.tokenizer.encode(word)].mean(0) for word in ('dog', 'cat')
+  ]
+  np.testing.assert_allclose(embed_VD[i], np.mean(means, 0), rtol=1e-5)
+  alone = extended(test_data, chinese, (1, 1, 1))[2]['embed_VD']
+  same = (embed_VD == np.asarray(alone)).all(axis=1)
+  assert not same[i] and same.sum() == len(same) - 1
+
+
+@pytest.mark.parametrize(
+  'text, words',
+  [
+    ('狗 dog\n', "line 1: '狗 dog' is not a word, a tab"),
+    ('狗\tdog\n\n猫\t\n', 'line 3'),
+    ('dog\t狗\n', 'none of the .* new pieces is a word of it'),
+  ],
+)
+def test_dictionaries_that_cannot_be_used_are_refused(
+  test_data, chinese, tmp_path, text, words
+):
+  base = vocab.load(test_data / 'ckpt_stories260K' / 'hf')
+  path = tmp_path / 'words.tsv'
+  path.write_text(text)
+  with pytest.raises(ValueError, match=words):
+    rows.translate(base, chinese, path)
+
+
+def test_dictionary_and_method_go_together(test_data, chinese):
+  for method, dictionary in (('dictionary', ''), ('mean', 'zh-en.tsv')):
+    with pytest.raises(ValueError, match="'dictionary' needs a file"):
+      extended(test_data, chinese, (1, 1, 1), method, dictionary)
+
+
+def test_one_command_writes_an_extended_checkpoint(
+  test_data, chinese, tmp_path
+):
+  """What train makes at its start, for those who share it or look at it."""
+  (tmp_path / 'zh.model').write_bytes(chinese.to_bytes())
+  source = test_data / 'ckpt_stories260K' / 'hf'
+  command = [
+    f'--source={source}',
+    f'--tokenizer={tmp_path / "zh.model"}',
+    f'--target={tmp_path / "extended"}',
+  ]
+  output = runs.run('extend_model', *command)
+  assert f'{chinese.vocab_size - 512:,} new rows' in output
+  opened = stored.open_model(tmp_path / 'extended')
+  assert opened.tokenizer.fingerprint == chinese.fingerprint
+  assert opened.num_old_rows(chinese) == 512
+  mesh = sharding.make_mesh(
+    dict(data=1, fsdp=1, context=1, tensor=1), devices=jax.devices()[:1]
+  )
+  expected = extended(test_data, chinese, (1, 1, 1))[2]
+  jax.tree.map(
+    np.testing.assert_array_equal, opened.load_params(mesh), expected
+  )
+  output = runs.run('extend_model', *command, status=1)
+  assert 'already holds a checkpoint' in output
+  command[0] = f'--source={tmp_path / "extended"}'
+  command[2] = f'--target={tmp_path / "again"}'
+  output = runs.run('extend_model', *command, status=1)
+  assert 'is no extension of the tokenizer of' in output

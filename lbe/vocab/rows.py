@@ -4,19 +4,24 @@ The paper's models started new rows from noise; others start them from the old
 rows that spell the piece. Old rows are never touched.
 """
 
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-METHODS = ('pieces_mean', 'mean', 'gaussian', 'normal')
+METHODS = ('pieces_mean', 'dictionary', 'mean', 'gaussian', 'normal')
 # Of 'normal', the published recipe: what transformers 4.30 filled in.
 NORMAL_STD = 0.02
+# Rows that are drawn at a time.
+_BLOCK = 256
 
 
 def spell(base, extended):
-  """For each new piece, the ids of the base that spell it (at least one).
+  """For each new piece, [the ids of the base that spell it].
 
-  The piece's text is encoded alone, without the dummy prefix.
+  The piece's text is encoded alone, without the dummy prefix. `make` takes
+  several spellings of a piece; this is the one that every piece has.
   """
   if base.kind != 'sentencepiece' or extended.kind != 'sentencepiece':
     raise ValueError(
@@ -26,18 +31,56 @@ def spell(base, extended):
   pieces = [
     extended.piece(i) for i in range(base.vocab_size, extended.vocab_size)
   ]
-  return base.without_prefix().encode_batch(
+  found = base.without_prefix().encode_batch(
     [piece.replace('▁', ' ') for piece in pieces]
   )
+  return [[ids] for ids in found]
 
 
-def make(old_VD, parts, *, method, key, match_norms=False):
-  """float32 [X, D] rows of the X pieces that `parts` spell by old rows.
+def translate(base, extended, path):
+  """(spellings, how many pieces have a translation) by a dictionary.
 
-  'pieces_mean' is the mean of the rows that spell the piece, 'mean' that of
-  all, 'gaussian' draws from mean and covariance of all, 'normal' from
-  N(0, 0.02²). With `match_norms` every new row gets the mean norm of the old
-  ones. Raises ValueError for another method.
+  A line of the file is a word of the new language, a tab, and a word of the
+  old one; a word may have several lines. A piece that is such a word is
+  spelled by its translations, each as the base writes that word; any other
+  piece by itself. Raises ValueError for a line of another form, and where no
+  piece is found.
+  """
+  words = {}
+  lines = pathlib.Path(path).read_text(encoding='utf-8-sig').splitlines()
+  for number, line in enumerate(lines, 1):
+    if not line.strip():
+      continue
+    fields = [field.strip() for field in line.split('\t')]
+    if len(fields) != 2 or not all(fields):
+      raise ValueError(
+        f'{path}, line {number}: {line!r} is not a word, a tab, and its '
+        'translation.'
+      )
+    words.setdefault(fields[0], []).append(fields[1])
+  spellings = spell(base, extended)
+  num_found = 0
+  for i in range(len(spellings)):
+    piece = extended.piece(base.vocab_size + i).removeprefix('▁')
+    if piece in words:
+      spellings[i] = base.encode_batch(words[piece])
+      num_found += 1
+  if not num_found:
+    raise ValueError(
+      f'{path}: none of the {len(spellings)} new pieces is a word of it; is '
+      'the new language in the first column?'
+    )
+  return spellings, num_found
+
+
+def make(old_VD, spellings, *, method, key, match_norms=False):
+  """float32 [X, D] rows of the X pieces that old rows spell.
+
+  'pieces_mean' and 'dictionary' take the mean over a piece's spellings of the
+  mean of the rows in each, 'mean' that of all old rows, 'gaussian' draws from
+  mean and covariance of all, 'normal' from N(0, 0.02²). With `match_norms`
+  every new row gets the mean norm of the old ones. Raises ValueError for
+  another method.
   """
   if method not in METHODS:
     raise ValueError(
@@ -45,22 +88,16 @@ def make(old_VD, parts, *, method, key, match_norms=False):
       f'{", ".join(METHODS)}.'
     )
   old_VD = old_VD.astype(jnp.float32)
-  X, (V, D) = len(parts), old_VD.shape
-  if method == 'pieces_mean':
-    lengths = np.array([len(ids) for ids in parts])
-    flat = np.concatenate([np.asarray(ids, np.int32) for ids in parts])
-    owner = np.repeat(np.arange(X), lengths)
-    sums_XD = jax.ops.segment_sum(old_VD[flat], owner, num_segments=X)
-    rows_XD = sums_XD / lengths[:, None]
+  X, D = len(spellings), old_VD.shape[1]
+  if method in ('pieces_mean', 'dictionary'):
+    rows_XD = _means(old_VD, spellings)
   elif method == 'normal':
     rows_XD = NORMAL_STD * jax.random.normal(key, (X, D), jnp.float32)
   else:
     mean_D = jnp.mean(old_VD, axis=0)
     rows_XD = jnp.broadcast_to(mean_D, (X, D))
     if method == 'gaussian':
-      # Noise over the old rows has their covariance, without making it.
-      noise_XV = jax.random.normal(key, (X, V), jnp.float32) / np.sqrt(V)
-      rows_XD = rows_XD + noise_XV @ (old_VD - mean_D)
+      rows_XD = rows_XD + _noise(old_VD, mean_D, X, key)
   if match_norms:
     norm = jnp.mean(jnp.linalg.norm(old_VD, axis=1))
     own_X1 = jnp.linalg.norm(rows_XD, axis=1, keepdims=True)
@@ -68,7 +105,39 @@ def make(old_VD, parts, *, method, key, match_norms=False):
   return rows_XD
 
 
-def extend(matrices, parts, *, num_old, num_rows, method, seed, match_norms):
+def _means(old_VD, spellings):
+  """One old row of each piece at a time: no more than the result in memory."""
+  longest = max(sum(map(len, ways)) for ways in spellings)
+  ids_PX = np.zeros((longest, len(spellings)), np.int32)
+  weights_PX = np.zeros((longest, len(spellings)), np.float32)
+  for i, ways in enumerate(spellings):
+    flat = [(t, 1 / len(ids) / len(ways)) for ids in ways for t in ids]
+    ids_PX[: len(flat), i] = [token for token, _ in flat]
+    weights_PX[: len(flat), i] = [weight for _, weight in flat]
+
+  def add(rows_XD, one):
+    ids_X, weights_X = one
+    return rows_XD + old_VD[ids_X] * weights_X[:, None], None
+
+  zeros = jnp.zeros((len(spellings), old_VD.shape[1]), jnp.float32)
+  return jax.lax.scan(add, zeros, (ids_PX, weights_PX))[0]
+
+
+def _noise(old_VD, mean_D, num, key):
+  """[num, D] draws with the covariance of the old rows, without making it."""
+  V = old_VD.shape[0]
+
+  def block(key):
+    noise_BV = jax.random.normal(key, (_BLOCK, V), jnp.float32) / np.sqrt(V)
+    return noise_BV @ old_VD - noise_BV.sum(axis=1, keepdims=True) * mean_D
+
+  blocks = jax.lax.map(block, jax.random.split(key, -(-num // _BLOCK)))
+  return blocks.reshape(-1, old_VD.shape[1])[:num]
+
+
+def extend(
+  matrices, spellings, *, num_old, num_rows, method, seed, match_norms
+):
   """Embedding and head with new rows behind `num_old`, padded to `num_rows`.
 
   `matrices` is {'embed_VD'} or {'embed_VD', 'head_DV'}; each gets its own
@@ -80,13 +149,13 @@ def extend(matrices, parts, *, num_old, num_rows, method, seed, match_norms):
     old_VD = rows_VD[:num_old]
     new_XD = make(
       old_VD,
-      parts,
+      spellings,
       method=method,
       key=jax.random.fold_in(jax.random.key(seed), i),
       match_norms=match_norms,
     ).astype(matrix.dtype)
     whole_VD = jnp.zeros((num_rows, old_VD.shape[1]), matrix.dtype)
     whole_VD = whole_VD.at[:num_old].set(old_VD)
-    whole_VD = whole_VD.at[num_old : num_old + len(parts)].set(new_XD)
+    whole_VD = whole_VD.at[num_old : num_old + len(spellings)].set(new_XD)
     result[name] = whole_VD if name == 'embed_VD' else whole_VD.T
   return result
