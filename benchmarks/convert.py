@@ -43,9 +43,9 @@ def anonymous_bytes():
   raise OSError('the system does not state RssAnon')
 
 
-def make_model(folder):
+def make_model(folder, c):
   """Writes the random model as a Hugging Face folder without a tokenizer."""
-  shapes = {k: v.shape for k, v in hf.flatten(llama.shapes(MODEL)).items()}
+  shapes = {k: v.shape for k, v in hf.flatten(llama.shapes(c)).items()}
   rng = np.random.default_rng(0)
 
   def random(name):
@@ -53,10 +53,8 @@ def make_model(folder):
     return (x * 0.02).astype(hf.DTYPES['bfloat16'])
 
   folder.mkdir()
-  hf.write_safetensors(folder, MODEL, random, dtype='bfloat16')
-  record = hf.config_json(
-    MODEL, dtype='bfloat16', bos_id=1, eos_id=2, pad_id=None
-  )
+  hf.write_safetensors(folder, c, random, dtype='bfloat16')
+  record = hf.config_json(c, dtype='bfloat16', bos_id=1, eos_id=2, pad_id=None)
   (folder / 'config.json').write_text(json.dumps(record))
 
 
@@ -100,7 +98,7 @@ def main(argv):
   }
   with tempfile.TemporaryDirectory() as folder:
     folder = pathlib.Path(folder)
-    make_model(folder / 'hf')
+    make_model(folder / 'hf', MODEL)
     for program, source, target in (
       ('import_hf', 'hf', 'ours'),
       ('export_hf', 'ours', 'again'),
