@@ -41,7 +41,7 @@ def child(folder, extended, method):
   opened = stored.open_model(folder)
   tokenizer = vocab.load(extended)
   model = assemble.extended_config(opened, tokenizer)
-  mesh = sharding.make_mesh(dict(fsdp=4, tensor=2))
+  mesh = sharding.make_mesh(dict(fsdp=8))
   assert jax.device_count() == 8
   level = peak = convert.anonymous_bytes()
   done = threading.Event()
@@ -55,12 +55,14 @@ def child(folder, extended, method):
   thread.start()
   start = time.perf_counter()
   old = opened.load_params(mesh)
+  jax.block_until_ready(old)
+  loaded = peak - level
   params = assemble.extend_params(
     opened,
     tokenizer,
     model,
     mesh,
-    old,
+    dict(old),
     method=method,
     match_norms=False,
     dictionary='',
@@ -83,6 +85,7 @@ def child(folder, extended, method):
     json.dumps(
       {
         'peak_bytes': peak - level,
+        'peak_bytes_of_loading': loaded,
         'of_bound': round((peak - level) / bound, 3),
         'seconds_with_loading': round(seconds, 1),
       }

@@ -162,7 +162,7 @@ def extend_params(
   seed,
   say=print,
 ):
-  """`params` of the opened weights with rows for the tokenizer's new pieces.
+  """`params` of the opened weights get rows for the tokenizer's new pieces.
 
   `model` is the extended architecture; both matrices come in their shards.
   `method` and `match_norms` are those of rows.make, `dictionary` the file of
@@ -183,21 +183,24 @@ def extend_params(
     )
   else:
     spellings = rows.spell(opened.tokenizer, tokenizer)
-  names = [name for name in ('embed_VD', 'head_DV') if name in params]
   shardings = sharding.shardings(mesh, llama.dims(model))
-  extend = jax.jit(
-    functools.partial(
-      rows.extend,
-      spellings=spellings,
-      num_old=opened.tokenizer.vocab_size,
-      num_rows=model.padded_vocab_size,
-      method=method,
-      seed=seed,
-      match_norms=match_norms,
-    ),
-    out_shardings={name: shardings[name] for name in names},
-  )
-  return {**params, **extend({name: params[name] for name in names})}
+  # One matrix after the other, and the old one is let go: `params` changes.
+  for i, name in enumerate(('embed_VD', 'head_DV')):
+    if name in params:
+      extend = functools.partial(
+        rows.extend,
+        name=name,
+        spellings=spellings,
+        num_old=opened.tokenizer.vocab_size,
+        num_rows=model.padded_vocab_size,
+        constrain=sharding.constrain(mesh),
+        method=method,
+        key=jax.random.fold_in(jax.random.key(seed), i),
+        match_norms=match_norms,
+      )
+      extend = jax.jit(extend, out_shardings=shardings[name])
+      params[name] = extend(params[name])
+  return params
 
 
 def describe_extension(config, opened, model, params, evaluators, mesh):

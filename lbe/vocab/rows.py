@@ -73,7 +73,15 @@ def translate(base, extended, path):
   return spellings, num_found
 
 
-def make(old_VD, spellings, *, method, key, match_norms=False):
+def make(
+  old_VD,
+  spellings,
+  *,
+  method,
+  key,
+  match_norms=False,
+  constrain=lambda x, dims: x,
+):
   """float32 [X, D] rows of the X pieces that old rows spell.
 
   'pieces_mean' and 'dictionary' take the mean over a piece's spellings of the
@@ -90,14 +98,15 @@ def make(old_VD, spellings, *, method, key, match_norms=False):
   old_VD = old_VD.astype(jnp.float32)
   X, D = len(spellings), old_VD.shape[1]
   if method in ('pieces_mean', 'dictionary'):
-    rows_XD = _means(old_VD, spellings)
+    rows_XD = _means(old_VD, spellings, constrain)
   elif method == 'normal':
-    rows_XD = NORMAL_STD * jax.random.normal(key, (X, D), jnp.float32)
+    rows_XD = jax.random.normal(key, (X, D), jnp.float32)
+    rows_XD = NORMAL_STD * constrain(rows_XD, (None, 'embed'))
   else:
     mean_D = jnp.mean(old_VD, axis=0)
     rows_XD = jnp.broadcast_to(mean_D, (X, D))
     if method == 'gaussian':
-      rows_XD = rows_XD + _noise(old_VD, mean_D, X, key)
+      rows_XD = rows_XD + _noise(old_VD, mean_D, X, key, constrain)
   if match_norms:
     norm = jnp.mean(jnp.linalg.norm(old_VD, axis=1))
     own_X1 = jnp.linalg.norm(rows_XD, axis=1, keepdims=True)
@@ -105,7 +114,7 @@ def make(old_VD, spellings, *, method, key, match_norms=False):
   return rows_XD
 
 
-def _means(old_VD, spellings):
+def _means(old_VD, spellings, constrain):
   """One old row of each piece at a time: no more than the result in memory."""
   longest = max(sum(map(len, ways)) for ways in spellings)
   ids_PX = np.zeros((longest, len(spellings)), np.int32)
@@ -119,43 +128,35 @@ def _means(old_VD, spellings):
     ids_X, weights_X = one
     return rows_XD + old_VD[ids_X] * weights_X[:, None], None
 
-  zeros = jnp.zeros((len(spellings), old_VD.shape[1]), jnp.float32)
-  return jax.lax.scan(add, zeros, (ids_PX, weights_PX))[0]
+  zeros_XD = jnp.zeros((len(spellings), old_VD.shape[1]), jnp.float32)
+  zeros_XD = constrain(zeros_XD, (None, 'embed'))
+  return jax.lax.scan(add, zeros_XD, (ids_PX, weights_PX))[0]
 
 
-def _noise(old_VD, mean_D, num, key):
+def _noise(old_VD, mean_D, num, key, constrain):
   """[num, D] draws with the covariance of the old rows, without making it."""
   V = old_VD.shape[0]
 
   def block(key):
     noise_BV = jax.random.normal(key, (_BLOCK, V), jnp.float32) / np.sqrt(V)
+    noise_BV = constrain(noise_BV, (None, 'embed'))  # each draws its part
     return noise_BV @ old_VD - noise_BV.sum(axis=1, keepdims=True) * mean_D
 
   blocks = jax.lax.map(block, jax.random.split(key, -(-num // _BLOCK)))
   return blocks.reshape(-1, old_VD.shape[1])[:num]
 
 
-def extend(
-  matrices, spellings, *, num_old, num_rows, method, seed, match_norms
-):
-  """Embedding and head with new rows behind `num_old`, padded to `num_rows`.
+def extend(matrix, name, spellings, *, num_old, num_rows, constrain, **how):
+  """`embed_VD` or `head_DV` with new rows behind `num_old`, then zeros.
 
-  `matrices` is {'embed_VD'} or {'embed_VD', 'head_DV'}; each gets its own
-  rows. Old rows are bit-identical, padding rows zero.
+  `num_rows` in all; old rows are bit-identical. `constrain` places an array
+  by its logical dims, `how` goes to `make`.
   """
-  result = {}
-  for i, (name, matrix) in enumerate(sorted(matrices.items())):
-    rows_VD = matrix if name == 'embed_VD' else matrix.T
-    old_VD = rows_VD[:num_old]
-    new_XD = make(
-      old_VD,
-      spellings,
-      method=method,
-      key=jax.random.fold_in(jax.random.key(seed), i),
-      match_norms=match_norms,
-    ).astype(matrix.dtype)
-    whole_VD = jnp.zeros((num_rows, old_VD.shape[1]), matrix.dtype)
-    whole_VD = whole_VD.at[:num_old].set(old_VD)
-    whole_VD = whole_VD.at[num_old : num_old + len(spellings)].set(new_XD)
-    result[name] = whole_VD if name == 'embed_VD' else whole_VD.T
-  return result
+  rows_VD = matrix if name == 'embed_VD' else matrix.T
+  # Whole rows, so that each device makes its part of the width alone.
+  old_VD = constrain(rows_VD[:num_old], (None, 'embed'))
+  new_XD = make(old_VD, spellings, constrain=constrain, **how)
+  num_padding = num_rows - num_old - len(spellings)
+  zeros = jnp.zeros((num_padding, old_VD.shape[1]), matrix.dtype)
+  whole_VD = jnp.concatenate([old_VD, new_XD.astype(matrix.dtype), zeros])
+  return whole_VD if name == 'embed_VD' else whole_VD.T
