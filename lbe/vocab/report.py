@@ -1,6 +1,5 @@
 """What a tokenizer makes of texts: compression, fallback, drift, scripts."""
 
-import collections
 import json
 
 import numpy as np
@@ -71,13 +70,14 @@ def compare(before, after, texts, *, context=2048):
 
   `texts_changed` are cut otherwise; `tokens_changed` are those tokens of
   `before` that `after` has not at the same place; `added_used` is how many
-  pieces the texts use that only `after` has.
+  pieces the texts use that only `after` has, `longest_added` some of them.
   """
   pairs = list(
     zip(before.encode_batch(texts), after.encode_batch(texts), strict=True)
   )
   changed = [(a, b) for a, b in pairs if a != b]
   used = set().union(*(b for _, b in pairs))
+  added = {i for i in used if i >= before.vocab_size}
   return {
     'before': measure(before, texts, context=context),
     'after': measure(after, texts, context=context),
@@ -85,7 +85,8 @@ def compare(before, after, texts, *, context=2048):
     'tokens_changed': sum(
       len(_placed(before, a) - _placed(after, b)) for a, b in changed
     ),
-    'added_used': sum(i >= before.vocab_size for i in used),
+    'added_used': len(added),
+    'longest_added': longest(after, added),
   }
 
 
@@ -147,8 +148,9 @@ def summary(tokenizer, base=None):
       f'the base ({base.vocab_size} pieces) extends the tokenizer '
       f'({tokenizer.vocab_size}): swap --base and --tokenizer.'
     )
-  added = base is not None and vocab.is_extension(tokenizer, base)
-  first = base.vocab_size if added else tokenizer.vocab_size
+  first = tokenizer.vocab_size
+  if base is not None and vocab.is_extension(tokenizer, base):
+    first = base.vocab_size
   return {
     'pieces': tokenizer.vocab_size,
     'unreachable': _count_unreachable(tokenizer, 0),
@@ -176,3 +178,142 @@ _COLUMNS = (
   ('round_trip_failures', '{}'),
   ('pieces_used', '{:,}'),
 )
+
+
+def markdown(report):
+  """The whole report as text: pieces, sets, scripts, longest pieces.
+
+  `report` holds `context`, a `summary` as `before` and maybe one as `after`,
+  and `sets`, by name: compare(...) or {'before': measure(...)}, where
+  `scripts` may hold by_script(...) of both sides.
+  """
+  sets = report['sets']
+  parts = [_pieces_line(report), _table(sets, report['context'])]
+  if any('scripts' in row for row in sets.values()):
+    parts.append(_script_table(sets))
+  parts.append('\n'.join(_longest_lines(sets)))
+  return '\n\n'.join(parts)
+
+
+def _longest_lines(sets):
+  yield from ('Longest pieces used, and longest of the added ones:', '')
+  for name, row in sets.items():
+    side = row.get('after', row['before'])
+    added = ' · '.join(row.get('longest_added', ())) or 'none'
+    yield f'- {name}: {" · ".join(side["longest_pieces"])}; {added}'
+
+
+def _pieces_line(report):
+  def told(count):
+    return 'unknown' if count is None else f'{count:,}'
+
+  before, after = report['before'], report.get('after')
+  line = f'{before["pieces"]:,} pieces, {told(before["unreachable"])} of them '
+  line += 'never produced by encoding'
+  if after:
+    line += (
+      f' → {after["pieces"]:,}, {told(after["unreachable"])}; of the '
+      f'{after["added"]:,} added {told(after["added_unreachable"])}'
+    )
+  return line + '.'
+
+
+def _arrow(form, row, column):
+  """A figure before and after, once where they are alike."""
+  values = [
+    form.format(row[side][column])
+    for side in ('before', 'after')
+    if column in row.get(side, ())
+  ]
+  return ' → '.join(dict.fromkeys(values))
+
+
+def _rows(heads, rows):
+  lines = [heads, ['---', *['---:'] * (len(heads) - 1)], *rows]
+  return '\n'.join(f'| {" | ".join(cells)} |' for cells in lines)
+
+
+def _table(sets, context):
+  heads = ['texts', *(name.replace('_', ' ') for name, _ in _COLUMNS)]
+  heads[6] = f'characters in {context:,} tokens'
+  heads += ['added used', 'texts changed', 'tokens changed']
+  rows = []
+  for name, row in sets.items():
+    cells = [name, *(_arrow(form, row, column) for column, form in _COLUMNS)]
+    if 'after' in row:
+      cells.append(f'{row["added_used"]:,}')
+      for what in ('texts', 'tokens'):
+        total = row['before'][what]
+        cells.append(f'{row[f"{what}_changed"]:,} of {total:,}')
+    else:
+      cells += [''] * 3
+    rows.append(cells)
+  return _rows(heads, rows)
+
+
+def _script_table(sets):
+  forms = _COLUMNS[0], _COLUMNS[1], _COLUMNS[4]
+  heads = ['texts', 'script', *(name.replace('_', ' ') for name, _ in forms)]
+  rows = []
+  for name, row in sets.items():
+    sides = row['scripts']
+    for script in dict.fromkeys(s for side in sides.values() for s in side):
+      both = {side: found.get(script, {}) for side, found in sides.items()}
+      cells = [_arrow(form, both, column) for column, form in forms]
+      rows.append([name, script, *cells])
+  lines = _rows(heads, rows).splitlines()
+  return '\n'.join([lines[0], lines[1].replace('---:', '---', 1), *lines[2:]])
+
+
+def save(report, folder):
+  """report.md, report.json and report.png in an existing folder."""
+  (folder / 'report.md').write_text(markdown(report) + '\n', encoding='utf-8')
+  (folder / 'report.json').write_text(
+    json.dumps(report, ensure_ascii=False, indent=1), encoding='utf-8'
+  )
+  plot(report['sets'], folder / 'report.png')
+
+
+def plot(sets, path):
+  """Tokens per word and byte fallback of each set, most tokens first.
+
+  One line a set: from before (hollow) to after (full).
+  """
+  try:
+    import matplotlib.pyplot as plt  # an extra: only reports draw
+  except ImportError as error:
+    raise ValueError(
+      f"{path} cannot be drawn: pip install 'lbe[plot]' (matplotlib)."
+    ) from error
+
+  names = sorted(sets, key=lambda name: sets[name]['before']['tokens_per_word'])
+  figure, (left, right) = plt.subplots(
+    1, 2, sharey=True, figsize=(9, 0.32 * len(names) + 1.4), width_ratios=(2, 1)
+  )
+  for axes, column, scale in (
+    (left, 'tokens_per_word', 1),
+    (right, 'byte_fallback', 100),
+  ):
+    for y, name in enumerate(names):
+      values = [
+        scale * sets[name][side][column]
+        for side in ('before', 'after')
+        if side in sets[name]
+      ]
+      axes.plot(values, [y] * len(values), color='0.75', zorder=1)
+      for side, x in enumerate(values):
+        color = 'C0' if side or len(values) == 1 else 'white'
+        axes.scatter(x, y, color=color, edgecolor='C0', zorder=2)
+      text = ' → '.join(dict.fromkeys(f'{x:.1f}' for x in values))
+      axes.annotate(
+        text, (max(values), y), (8, -3), textcoords='offset points', fontsize=8
+      )
+    axes.set_xlim(0, 1.4 * max(axes.dataLim.xmax, 1))
+    axes.grid(axis='y', color='0.92')
+    axes.spines[['top', 'right']].set_visible(False)
+  left.set_yticks(range(len(names)), names)
+  left.set_xlabel('tokens per word (per character without spaces)')
+  right.set_xlabel('byte fallback, % of the tokens')
+  figure.tight_layout()
+  figure.savefig(path, dpi=150)
+  plt.close(figure)
