@@ -89,6 +89,8 @@ def test_the_summary_counts_what_is_never_produced(test_data):
   # No two pieces join into the second.
   assert (found['added'], found['added_unreachable']) == (2, 1)
   assert (found['pieces'], found['unreachable']) == (32_002, 1)
+  found = report.summary(extend.below(new, ['春季']), new)
+  assert (found['unreachable'], found['added_unreachable']) == (1, 0)
   with pytest.raises(ValueError, match='swap --base and --tokenizer'):
     report.summary(base, new)
 
