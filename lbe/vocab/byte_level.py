@@ -21,9 +21,16 @@ from lbe.vocab import continued
 from lbe.vocab import extend as extend_lib
 from lbe.vocab import load as vocab
 
+_ALPHABET = frozenset(vocab.LETTERS)
+
 
 def readable(piece):
-  """A piece as text; bytes that are no whole character as \\x and digits."""
+  """A piece as text; bytes that are no whole character as \\x and digits.
+
+  Added tokens, which are written in no such letters, stay as they are.
+  """
+  if not _ALPHABET.issuperset(piece):
+    return piece
   return vocab.spelled(piece).decode(errors='backslashreplace')
 
 
@@ -89,14 +96,18 @@ def extend(
     [readable(piece) for piece in learnt],
     [readable(piece) for piece in learnt if vocab.is_partial(piece)],
     dict(left_out),
-    [f'learnt from {", ".join(scripts)}; text without it is cut as before.'],
+    [
+      f'learnt from {", ".join(scripts)}; text without letters of these is cut '
+      'as before.'
+    ],
   )
 
 
 def check_base(base):
   """Raises ValueError for what is no byte-level BPE tokenizer.json."""
   model = base.record['model'] if base.kind == 'hf' else {}
-  if model.get('type') != 'BPE' or not base.byte_level:
+  cut = base.record.get('pre_tokenizer') if model else None
+  if model.get('type') != 'BPE' or 'ByteLevel' not in json.dumps(cut):
     raise ValueError(
       f'the base is no byte-level BPE (kind {base.kind!r}, model '
       f'{model.get("type")!r}); give the tokenizer.json of a model as LLaMA-3, '
@@ -121,7 +132,8 @@ def check_base(base):
 def _pieces(base):
   """The ordinary vocabulary, without added tokens."""
   added = {token['content'] for token in base.record['added_tokens']}
-  return base.record['model']['vocab'].keys() - added
+  pieces = base.record['model']['vocab'].keys() - added
+  return {piece for piece in pieces if _ALPHABET.issuperset(piece)}
 
 
 def _model(tokenizer):
@@ -140,9 +152,8 @@ def _units(base, texts, is_letter):
     letters.update(found)
     if found:
       units.update(u for u, _ in whole.pre_tokenizer.pre_tokenize_str(text))
-  return {u: n for u, n in units.items() if any(map(is_letter, readable(u)))}, (
-    letters
-  )
+  units = {u: n for u, n in units.items() if any(map(is_letter, readable(u)))}
+  return units, letters
 
 
 def _frequent_scripts(letters, coverage):

@@ -212,6 +212,8 @@ def is_partial(piece):
     spelled(piece).decode()
   except UnicodeDecodeError:
     return True
+  except KeyError:  # in other letters: it is never produced
+    return False
   return False
 
 
