@@ -63,6 +63,25 @@ def group(**changes):
   return fields
 
 
+LINEAR = 'layers/(q|k|v|o|gate|up|down)_.*'
+
+
+def adapt(config, *, params=LINEAR, also='nothing'):
+  """LoRA on frozen layers; of the vocabulary 'nothing', 'all' or 'new_rows'
+  learn as well (embedding and head, whole or the added rows).
+  """
+  config.lora.params = params
+  groups = config.optim.groups
+  groups.body.frozen = True
+  groups.vocabulary.frozen = also == 'nothing'
+  groups.old_rows.frozen = also == 'new_rows'
+  if also not in ('nothing', 'all', 'new_rows'):
+    raise ValueError(
+      f"also={also!r} is unknown; take 'nothing', 'all' or 'new_rows'."
+    )
+  return config
+
+
 def perplexity(**changes):
   """An evaluator: perplexity and bits per byte of one text set."""
   fields = ml_collections.ConfigDict(
@@ -173,8 +192,19 @@ def base():
     # Slots for stages: what is left unchanged learns like all the rest.
     groups=dict(
       old_rows=group(params='embed_VD|head_DV', rows='old'),
+      vocabulary=group(params='embed_VD|head_DV'),
       body=group(params='layers/.*|final_norm_D'),
     ),
+    frozen_dtype='float32',  # or 'bfloat16': of weights that never learn
+  )
+
+  # Adapters beside weights of the layers; adapt() sets what goes with them.
+  config.lora = dict(
+    params='',  # a regular expression, as 'layers/(q|v)_.*'; '' is none
+    rank=8,
+    alpha=32.0,
+    dropout=0.0,
+    rslora=False,
   )
 
   # Devices along each axis; one of them may be -1: what is left.

@@ -22,6 +22,7 @@ from lbe.data import loader as loader_lib
 from lbe.data import sources as sources_lib
 from lbe.evals import perplexity
 from lbe.models import llama
+from lbe.models import lora
 from lbe.vocab import load as vocab
 from lbe.vocab import rows
 
@@ -74,6 +75,33 @@ def make_model_config(config, tokenizer):
     vocab_multiple=config.vocab_multiple,
     init_std=m.init_std,
   )
+
+
+def adapted_config(config, model):
+  """The architecture with the adapters that the config asks for.
+
+  Raises ValueError where the weights come with others.
+  """
+  fields = config.lora.to_dict()
+  if not fields['params']:
+    return model
+  fields.pop('dropout')
+  found = lora.make(**fields)
+  if model.lora not in (None, found):
+    raise ValueError(
+      f'{config.init_from} has adapters already ({model.lora}), and lora asks '
+      f'for {found}; leave lora.params empty to go on with them, or export '
+      'the model, which merges them, and start from that.'
+    )
+  return dataclasses.replace(model, lora=found)
+
+
+def init_adapters(model, mesh, seed):
+  """New adapters in their shards: the model computes as without them."""
+  places = sharding.shardings(mesh, llama.dims(model))
+  return jax.jit(
+    lambda key: llama.init(model, key)['lora'], out_shardings=places['lora']
+  )(jax.random.key(seed))
 
 
 def make_execution(config):
@@ -407,6 +435,16 @@ def check_fit(config, model, mesh):
   It needs no data, so it is asked before hours of tokenizing.
   """
   make_execution(config)
+  if not 0 <= config.lora.dropout < 1:
+    raise ValueError(
+      f'lora.dropout={config.lora.dropout} is no share; it lies from 0 up to, '
+      'and without, 1.'
+    )
+  if config.lora.params and not config.init_from:
+    raise ValueError(
+      f'lora.params={config.lora.params!r}: adapters need trained weights '
+      'beside them; set init_from.'
+    )
   if config.data.seq_len > model.max_positions:
     raise ValueError(
       f"data.seq_len={config.data.seq_len} is longer than the model's "
@@ -473,11 +511,30 @@ def make_partition(config, model, num_steps, *, num_old=None):
     return any(fields[k] != value for k, value in _UNCHANGED.items())
 
   named = {k: v for k, v in o.groups.to_dict().items() if changes(v)}
-  return groups.Partition(
+  partition = groups.Partition(
     [*(group(*item) for item in named.items()), group('rest', {})],
     llama.dims(model),
     num_old=num_old,
   )
+  if model.lora:
+    adapted = {f'layers/{name}' for name in model.lora.weights}
+    both = sorted(adapted - set(partition.frozen_names()))
+    if both:
+      raise ValueError(
+        f'{", ".join(both)}: both adapted (lora) and fully trained; freeze '
+        'them, as --config.optim.groups.body.frozen=True, or adapt others.'
+      )
+  return partition
+
+
+def param_dtypes(config, partition):
+  """{name: dtype} of what is not float32: llama.shapes takes it."""
+  dtype = config.optim.frozen_dtype
+  if dtype not in ('float32', 'bfloat16'):
+    raise ValueError(
+      f"optim.frozen_dtype={dtype!r} is unknown; take 'float32' or 'bfloat16'."
+    )
+  return dict.fromkeys(partition.frozen_names(), dtype)
 
 
 def make_training(config, model, mesh, partition):
@@ -492,7 +549,7 @@ def make_training(config, model, mesh, partition):
   shardings = step_lib.state_shardings(mesh, model, tx, partition)
   shapes = jax.eval_shape(
     lambda params: step_lib.init_state(params, tx, partition),
-    llama.shapes(model),
+    llama.shapes(model, dtype=param_dtypes(config, partition)),
   )
   abstract_state = jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
@@ -509,6 +566,8 @@ def make_training(config, model, mesh, partition):
       tx=tx,
       partition=partition,
       mesh=mesh,
+      lora_dropout=config.lora.dropout,
+      seed=config.seed,
       num_microbatches=config.num_microbatches,
     ),
     donate_argnums=0,

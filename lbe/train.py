@@ -6,6 +6,7 @@
 The same command again resumes where the last checkpoint stands.
 """
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -71,6 +72,7 @@ def main(argv):
     if extended:
       model = assemble.extended_config(opened, tokenizer)
     say(vocab.check_rows(tokenizer, model.vocab_size))
+    model = assemble.adapted_config(config, model)
   else:
     model = assemble.make_model_config(config, tokenizer)
   mesh = sharding.make_mesh(config.mesh.to_dict())
@@ -95,10 +97,12 @@ def main(argv):
     f'mesh: {dict(mesh.shape)} over {jax.device_count()} '
     f'{jax.devices()[0].device_kind} in {jax.process_count()} process(es)'
   )
-  say(partition.describe(training.abstract_state['params']))
+  exact = dataclasses.replace(model, vocab_multiple=1)  # without padding
+  say(partition.describe(llama.shapes(exact)))
   say(
     step_lib.describe_memory(
       step_lib.memory_estimate(
+        training.abstract_state['params'],
         model,
         partition=partition,
         num_devices=mesh.size,
@@ -132,7 +136,11 @@ def main(argv):
     say(f'resuming at step {first_step:,}')
   elif opened is not None:
     say(f'starting from the weights of {opened.path}')
-    params = opened.load_params(mesh)
+    params = opened.load_params(
+      mesh, dtype=assemble.param_dtypes(config, partition)
+    )
+    if model.lora and not opened.config.lora:
+      params['lora'] = assemble.init_adapters(model, mesh, config.seed)
     if extended:
       params = assemble.extend_params(
         opened,
@@ -167,6 +175,8 @@ def main(argv):
     'source': {
       **(opened.info if opened else {'dtype': 'float32'}),
       'num_old_rows': num_old,
+      'base': config.init_from,
+      'frozen': partition.frozen_names(),
     },
   }
 

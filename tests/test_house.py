@@ -8,7 +8,7 @@ FLOORS = [
   'hardware loss metrics program sharding vocab.load',
   'groups optim models vocab '
   'data.sources data.mixing data.packing data.templates',
-  'batch step checkpoint decode models.hf data.build data.loader',
+  'batch step checkpoint decode models.hf models.peft data.build data.loader',
   'assemble certificate evals identity stored',  # and above them the programs
 ]
 FILES = sorted(conftest.ROOT.glob('lbe/**/[!_]*.py'))

@@ -126,3 +126,41 @@ def test_what_is_no_tokenizer_is_refused(tmp_path):
   (tmp_path / 'tokenizer.model').write_bytes(b'nothing of the kind')
   with pytest.raises(ValueError, match='cannot be read'):
     vocab.load(tmp_path)
+
+
+def test_pieces_without_a_text_of_their_own_are_refused(test_data, tmp_path):
+  """SentencePiece names the piece but neither its ids nor the file."""
+  data = (test_data / 'tok_llama_32000' / 'tokenizer.model').read_bytes()
+  for text, words in (
+    (
+      '▁the',
+      "zh.model: .* has the piece '▁the' twice, at the ids 278 and 32000",
+    ),
+    ('', 'has an empty piece at id 32000'),
+  ):
+    proto = sentencepiece_model_pb2.ModelProto()
+    proto.ParseFromString(data)
+    proto.pieces.add().piece = text
+    (tmp_path / 'zh.model').write_bytes(proto.SerializeToString())
+    with pytest.raises(ValueError, match=words):
+      vocab.load(tmp_path / 'zh.model')
+
+
+def test_what_does_not_extend_its_base_is_refused(test_data):
+  """Swapped, or an extension of something else: rows would be moved."""
+  base = vocab.load(test_data / 'tok_llama_32000')
+  new = extended(test_data, 3)
+  vocab.check_extension(new, base)
+  with pytest.raises(ValueError, match='32000 pieces, its base 32003: it must'):
+    vocab.check_extension(base, new)
+  other = vocab.load(test_data / 'ckpt_stories260K' / 'hf')
+  with pytest.raises(ValueError, match='id 259 is .* in it and .* in the base'):
+    vocab.check_extension(new, other)
+
+
+def test_parts_of_characters_are_the_bytes_of_a_byte_level_vocabulary():
+  """Its letters are not bytes, and one byte may be a whole character."""
+  assert vocab.spelled('ä¸Ń').decode() == '中'
+  assert all(map(vocab.is_partial, ('ä¸', 'Ń', 'Ńa')))
+  assert not any(map(vocab.is_partial, ('a', 'Ġa', 'ä¸Ń', '中')))
+  assert len(set(vocab.LETTERS)) == 256 and ' ' not in vocab.LETTERS

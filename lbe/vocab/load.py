@@ -20,7 +20,8 @@ class Tokenizer(Protocol):
   """What everything else knows of a tokenizer.
 
   `byte_lengths` is int32 [V], the UTF-8 bytes that a token stands for (byte
-  pieces 1, specials 0); `is_byte` is bool [V], the byte-fallback pieces.
+  pieces 1, specials 0); `is_byte` is bool [V], the byte-fallback pieces, and
+  in byte-level vocabularies those that are no whole characters.
   """
 
   kind: str  # 'sentencepiece', 'hf' or 'bytes'
@@ -45,6 +46,24 @@ def _digest(facts):
   return hashlib.sha256(text.encode()).hexdigest()
 
 
+def _check_pieces(proto):
+  """Raises ValueError for a piece without text, or two of one text."""
+  first = {}
+  for i, p in enumerate(proto.pieces):
+    if not p.piece:
+      raise ValueError(
+        f'the SentencePiece model has an empty piece at id {i}; each needs a '
+        'text: train or extend the model again.'
+      )
+    if p.piece in first:
+      raise ValueError(
+        f'the SentencePiece model has the piece {p.piece!r} twice, at the ids '
+        f'{first[p.piece]} and {i}; each text can have one id: train or extend '
+        'the model again.'
+      )
+    first[p.piece] = i
+
+
 class SentencePiece:
   """A SentencePiece .model, encoded by the sentencepiece library itself."""
 
@@ -55,6 +74,12 @@ class SentencePiece:
     self.proto = sentencepiece_model_pb2.ModelProto()
     try:
       self.proto.ParseFromString(self._data)
+    except Exception as error:
+      raise ValueError(
+        f'the SentencePiece model cannot be read ({error}); is the file whole?'
+      ) from error
+    _check_pieces(self.proto)
+    try:
       self._processor = sentencepiece.SentencePieceProcessor(
         model_proto=self._data
       )
@@ -161,6 +186,37 @@ class SentencePiece:
     )
 
 
+def _letters():
+  """GPT-2's letters for the bytes: printable ones stand for themselves."""
+  shown = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+  hidden = [byte for byte in range(256) if byte not in shown]
+  return [
+    chr(byte) if byte in shown else chr(256 + hidden.index(byte))
+    for byte in range(256)
+  ]
+
+
+# In byte-level vocabularies, by byte.
+LETTERS = _letters()
+_BYTES = {letter: byte for byte, letter in enumerate(LETTERS)}
+
+
+def spelled(piece):
+  """The bytes of a piece of a byte-level vocabulary."""
+  return bytes(_BYTES[letter] for letter in piece)
+
+
+def is_partial(piece):
+  """Whether a piece of a byte-level vocabulary is no whole characters."""
+  try:
+    spelled(piece).decode()
+  except UnicodeDecodeError:
+    return True
+  except KeyError:  # in other letters: it is never produced
+    return False
+  return False
+
+
 class HuggingFace:
   """A tokenizer.json, encoded by the tokenizers library.
 
@@ -227,18 +283,29 @@ class HuggingFace:
     """The tokenizer.json as a dictionary."""
     return self._record
 
+  @property
+  def specials(self):
+    """Role → token, as the files beside the tokenizer.json name them."""
+    return self._specials
+
   @functools.cached_property
-  def _byte_level(self):
+  def byte_level(self):
+    """Whether pieces are written in GPT-2's letters for bytes."""
     return 'ByteLevel' in json.dumps(
       [self._record.get('pre_tokenizer'), self._record.get('decoder')]
     )
 
   @functools.cached_property
   def is_byte(self):
-    pieces = [self.piece(i) for i in range(self.vocab_size)]
-    return np.array(
-      [len(p) == 6 and p.startswith('<0x') and p.endswith('>') for p in pieces]
-    )
+    added = {t['id'] for t in self._record.get('added_tokens', ())}
+
+    def of_byte(i):
+      piece = self.piece(i)
+      if self.byte_level:
+        return i not in added and is_partial(piece)
+      return len(piece) == 6 and piece.startswith('<0x') and piece[5] == '>'
+
+    return np.array([of_byte(i) for i in range(self.vocab_size)])
 
   @functools.cached_property
   def byte_lengths(self):
@@ -249,12 +316,11 @@ class HuggingFace:
     def length(i):
       if i in special:
         return 0
+      piece = self.piece(i)
+      if self.byte_level:
+        return len(piece)
       if self.is_byte[i]:
         return 1
-      piece = self.piece(i)
-      # Byte-level alphabets write every byte as one character.
-      if self._byte_level:
-        return len(piece)
       return len(piece.replace('▁', ' ').encode())
 
     return np.array([length(i) for i in range(self.vocab_size)], np.int32)
@@ -363,9 +429,12 @@ def load(path):
       f'there is no tokenizer at {path}; give a .model, a tokenizer.json, a '
       "folder with either, or 'bytes'."
     )
-  if path.suffix == '.json':
-    return HuggingFace(path.read_text(encoding='utf-8'), _specials(path))
-  return SentencePiece(path.read_bytes())
+  try:
+    if path.suffix == '.json':
+      return HuggingFace(path.read_text(encoding='utf-8'), _specials(path))
+    return SentencePiece(path.read_bytes())
+  except ValueError as error:
+    raise ValueError(f'{path}: {error}') from error
 
 
 def _specials(path):
@@ -407,6 +476,24 @@ def is_extension(tokenizer, base):
   """Whether `tokenizer` has all pieces of `base` at their ids, and more."""
   return tokenizer.vocab_size > base.vocab_size and all(
     tokenizer.piece(i) == base.piece(i) for i in range(base.vocab_size)
+  )
+
+
+def check_extension(tokenizer, base):
+  """Raises ValueError where `tokenizer` does not continue `base`."""
+  if is_extension(tokenizer, base):
+    return
+  if tokenizer.vocab_size <= base.vocab_size:
+    raise ValueError(
+      f'the extended tokenizer has {tokenizer.vocab_size} pieces, its base '
+      f'{base.vocab_size}: it must have more; were the two swapped?'
+    )
+  i = next(
+    i for i in range(base.vocab_size) if tokenizer.piece(i) != base.piece(i)
+  )
+  raise ValueError(
+    f'the tokenizer does not extend the base: id {i} is {tokenizer.piece(i)!r} '
+    f'in it and {base.piece(i)!r} in the base; extend the base itself.'
   )
 
 
