@@ -8,8 +8,8 @@ encoding as one would join, the response goes on in ids of its own, encoded
 without the space. With belle_2023, whose prompt ends with a space, and LLaMA's
 tokenizer, `Hello` on `Hi` is
 
-  alone    1 | ▁Human : ▁Hi <0x0A> <0x0A> Ass istant : ▁
-  as one   1 | ▁Human : ▁Hi <0x0A> <0x0A> Ass istant : ▁Hello
+  alone    <s> | ▁Human : ▁Hi <0x0A> <0x0A> Ass istant : ▁
+  as one   <s> | ▁Human : ▁Hi <0x0A> <0x0A> Ass istant : ▁Hello
   here     1 | ▁Human : ▁Hi <0x0A> <0x0A> Ass istant : ▁ Hello | 2
   weights  0   0      0 0   0      0      0   0      0 0 1       1
 
@@ -214,91 +214,86 @@ class ChatTemplate:
   behind that. There is no strftime_now: text must not depend on the day.
   """
 
-  def __init__(self, source):
+  def __init__(self, source, tokenizer):
+    """Raises ValueError where the source is no template."""
     self._template = _compile(source)
-    self._has_marks = bool(re.search(r'{%[-+]?\s*generation\b', source))
-
-  def spans(self, conversation, tokenizer, *, loss='responses'):
-    """As `spans` of this module; raises ValueError where it cannot."""
-    if not self._has_marks and loss != 'all':
-      raise ValueError(
-        'the chat_template has no {% generation %} marks, so it does not say '
-        "what a response is; add them, or take loss='all' or a template by "
-        f'name ({", ".join(TEMPLATES)}).'
-      )
-    # Longest first, as the tokenizer would cut them out.
-    specials = sorted(tokenizer.specials, key=len, reverse=True)
-    pattern = re.compile('|'.join(map(re.escape, specials)) or r'(?!)')
-
-    def quote(match):
-      return f'{_QUOTE}{specials.index(match[0])}{_QUOTE}'
-
-    def unquote(text):
-      return re.sub(
-        f'{_QUOTE}(\\d+){_QUOTE}', lambda m: specials[int(m[1])], text
-      )
-
-    rendered = self._render(
-      [
-        {
-          'role': m.role,
-          'content': pattern.sub(
-            quote, m.content + (f'\n{m.input}' if m.input else '')
-          ),
-        }
-        for m in conversation
-      ],
-      tokenizer,
+    self.has_marks = bool(re.search(r'{%[-+]?\s*generation\b', source))
+    # Longest first, as a tokenizer cuts them out.
+    self._specials = sorted(tokenizer.specials, key=len, reverse=True)
+    self._special = re.compile(
+      '|'.join(map(re.escape, self._specials)) or r'(?!)'
     )
-    found, response, closing = [], 0, False
-    count = 0
-    for piece in re.split(f'({_BEGIN}|{_END}|{pattern.pattern})', rendered):
+    written = {token: text for text, token in tokenizer.specials.items()}
+    self._names = {
+      'bos_token': written.get(tokenizer.bos_id, ''),
+      'eos_token': written.get(tokenizer.eos_id, ''),
+      'unk_token': written.get(tokenizer.unk_id, ''),
+      'pad_token': written.get(tokenizer.pad_id, ''),
+    }
+
+  def spans(self, conversation):
+    """As `spans` of this module; raises ValueError for what is refused."""
+    found, count, response, closing = [], 0, 0, False
+    for piece in re.split(
+      f'({_BEGIN}|{_END}|{self._special.pattern})', self._render(conversation)
+    ):
       if piece == _BEGIN:
         count += 1
         response, closing = count, False
       elif piece == _END:
         response, closing = 0, not found[-1].special
       elif piece:
-        special = bool(pattern.fullmatch(piece))
+        special = bool(self._special.fullmatch(piece))
         number = count if closing and special else response
-        found.append(Span(unquote(piece), number, special))
+        found.append(Span(self._unquoted(piece), number, special))
         closing = False
     asked = sum(m.role == 'assistant' for m in conversation)
-    if self._has_marks and count != asked:
+    if self.has_marks and count != asked:
       raise ValueError(
         f'the chat_template marks {count} responses with {{% generation %}} '
         f'where the conversation has {asked}; mend the template.'
       )
     return found
 
-  def _render(self, turns, tokenizer):
+  def _quoted(self, text):
+    """A message's text, whose control strings will not be taken for such."""
+    clash = re.search(f'[{_BEGIN}{_END}{_QUOTE}]', text)
+    if clash:
+      raise ValueError(
+        f'a message has the noncharacter U+{ord(clash[0]):X}, which no text '
+        'should have; leave it out.'
+      )
+
+    def quote(match):
+      return f'{_QUOTE}{self._specials.index(match[0])}{_QUOTE}'
+
+    return self._special.sub(quote, text)
+
+  def _unquoted(self, text):
+    def unquote(match):
+      return self._specials[int(match[1])]
+
+    return re.sub(f'{_QUOTE}([0-9]+){_QUOTE}', unquote, text)
+
+  def _render(self, conversation):
     import jinja2
 
-    for turn in turns:
-      clash = re.search(f'[{_BEGIN}{_END}]', turn['content'])
-      if clash:
-        raise ValueError(
-          f'a message has the noncharacter U+{ord(clash[0]):X}, which no text '
-          'should have; leave it out.'
-        )
-    names = {
-      f'{role}_token': '' if token is None else tokenizer.piece(token)
-      for role, token in (
-        ('bos', tokenizer.bos_id),
-        ('eos', tokenizer.eos_id),
-        ('unk', tokenizer.unk_id),
-        ('pad', tokenizer.pad_id),
-      )
-    }
+    turns = [
+      {
+        'role': m.role,
+        'content': self._quoted('\n'.join(filter(None, (m.content, m.input)))),
+      }
+      for m in conversation
+    ]
     try:
       return self._template.render(
         messages=turns,
         tools=None,
         documents=None,
-        add_generation_prompt=turns[-1]['role'] == 'user',
-        **names,
+        add_generation_prompt=conversation[-1].role == 'user',
+        **self._names,
       )
-    except jinja2.TemplateError as error:
+    except (jinja2.TemplateError, TypeError) as error:
       raise ValueError(
         f'the chat_template refuses the conversation: {error}'
       ) from error
@@ -354,47 +349,51 @@ def _compile(source):
 class Encoder:
   """Conversations to (ids, weights), both lists; a weight is 0 or 1.
 
-  `template` is a name or a ChatTemplate. `loss` says what is learnt: all
-  responses but those that are marked as not trained, the last one only, or
-  everything but BOS. A conversation that ends with the user gives the ids to
-  answer, all of weight 0 (but with 'all').
+  `template` is a name, or a ChatTemplate of the same tokenizer. `loss` says
+  what is learnt: the responses (but those marked as not trained), only the
+  last of them, or everything but BOS. A conversation that ends with the user
+  gives the ids to answer.
   """
 
   def __init__(self, template, tokenizer, *, loss='responses'):
-    """Raises ValueError for an unknown name, and a missing EOS."""
+    """Raises ValueError where template, tokenizer and loss do not go together.
+
+    So for unknown names, a missing EOS, or a chat_template without marks.
+    """
     if loss not in LOSSES:
       raise ValueError(
         f'loss={loss!r} is unknown; take one of {", ".join(LOSSES)}.'
       )
-    if isinstance(template, str):
+    self._specials = tokenizer.specials
+    # Special token → how a text is encoded behind it.
+    self._behind = {}
+    if isinstance(template, ChatTemplate):
+      if not template.has_marks and loss != 'all':
+        raise ValueError(
+          'the chat_template has no {% generation %} marks, so it does not '
+          "say what a response is; add them, or take loss='all' or a template "
+          f'by name ({", ".join(TEMPLATES)}).'
+        )
+      self._spans = template.spans
+    else:
       if '</s>' in find(template).response and tokenizer.eos_id is None:
         raise ValueError(
           f'template {template!r} ends a response with EOS, and the tokenizer '
           'has none; name its eos_token, or take another template.'
         )
-      self._specials = {
-        **tokenizer.specials,
-        '<s>': tokenizer.bos_id,
-        '</s>': tokenizer.eos_id,
-      }
       self._spans = functools.partial(spans, template)
-      anew = ('<s>', '</s>')
-    else:
-      self._specials = tokenizer.specials
-      self._spans = functools.partial(
-        template.spans, tokenizer=tokenizer, loss=loss
-      )
-      anew = ()
+      roles = {'<s>': tokenizer.bos_id, '</s>': tokenizer.eos_id}
+      self._specials = {**tokenizer.specials, **roles}
+      self._behind = dict.fromkeys(roles, tokenizer.encode)
     self._loss = loss
     self._bos_id = tokenizer.bos_id
     self._start = tokenizer.encode
-    self._behind = dict.fromkeys(anew, tokenizer.encode)
     self._behind_other = tokenizer.after_special().encode
     self._go_on = tokenizer.without_prefix().encode
 
   def __call__(self, conversation):
     found = self._joined(self._spans(conversation))
-    learnt = self._learnt(conversation, found)
+    learnt = self._learnt(conversation)
     ids, weights = [], []
     # The text since the last special token, and its ids.
     text, held, encode = '', [], self._start
@@ -407,10 +406,8 @@ class Encoder:
       else:
         text += span.text
         whole = encode(text)
-        if whole[: len(held)] == held:
-          new = whole[len(held) :]
-        else:
-          new = self._go_on(span.text)
+        joins = whole[: len(held)] != held
+        new = self._go_on(span.text) if joins else whole[len(held) :]
         held = held + new
       ids += new
       weights += [int(span.response in learnt)] * len(new)
@@ -418,11 +415,13 @@ class Encoder:
       weights = [int(token != self._bos_id) for token in ids]
     return ids, weights
 
-  def _learnt(self, conversation, found):
-    if self._loss == 'last_response':
-      return {max(span.response for span in found)} - {0}
-    answers = [m for m in conversation if m.role == 'assistant']
-    return {i for i, m in enumerate(answers, 1) if m.trained}
+  def _learnt(self, conversation):
+    """The numbers of the responses that are learnt."""
+    responses = [m for m in conversation if m.role == 'assistant']
+    learnt = {i for i, m in enumerate(responses, 1) if m.trained}
+    return (
+      learnt & {len(responses)} if self._loss == 'last_response' else learnt
+    )
 
   def _joined(self, found):
     """Strings that are no special tokens here as text; texts side by side."""

@@ -267,6 +267,8 @@ class HuggingFace:
     record = self._record
     for part in ('normalizer', 'pre_tokenizer'):
       record = {**record, part: _keep_prefix(record.get(part), schemes)}
+    if record == self._record:
+      return self
     return HuggingFace(json.dumps(record), self._specials)
 
   @functools.cached_property
