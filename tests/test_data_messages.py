@@ -66,17 +66,14 @@ def test_several_turns_are_read_from_every_form_that_has_them():
   ]
   dialogue = 'Human:写诗\n要短\nAssistant:好。\n春眠\nHuman:再来\nAssistant:'
   assert told({'instruction': dialogue, 'output': '\n不觉晓'}) == turns
-  assert (
-    told(
-      {
-        'instruction': '再来',
-        'output': '\n不觉晓',
-        'history': [['写诗\n要短', '好。\n春眠']],
-        'system': 'S',
-      }
-    )
-    == [('system', 'S'), *turns]
-  )
+  assert told(
+    {
+      'instruction': '再来',
+      'output': '\n不觉晓',
+      'history': [['写诗\n要短', '好。\n春眠']],
+      'system': 'S',
+    }
+  ) == [('system', 'S'), *turns]
   assert (
     told({'messages': [{'role': r, 'content': c} for r, c in turns]}) == turns
   )

@@ -8,10 +8,10 @@ encoding as one would join, the response goes on in ids of its own, encoded
 without the space. With belle_2023, whose prompt ends with a space, and LLaMA's
 tokenizer, `Hello` on `Hi` is
 
-  alone    <s> | ▁Human : ▁Hi <0x0A> <0x0A> Ass istant : ▁
-  as one   <s> | ▁Human : ▁Hi <0x0A> <0x0A> Ass istant : ▁Hello
-  here     1 | ▁Human : ▁Hi <0x0A> <0x0A> Ass istant : ▁ Hello | 2
-  weights  0   0      0 0   0      0      0   0      0 0 1       1
+  alone    <s> ▁Human : ▁Hi <0x0A> <0x0A> Ass istant : ▁
+  as one   <s> ▁Human : ▁Hi <0x0A> <0x0A> Ass istant : ▁Hello </s>
+  here     <s> ▁Human : ▁Hi <0x0A> <0x0A> Ass istant : ▁ Hello </s>
+  weights  0   0      0 0   0      0      0   0      0 0 1     1
 
 Where nothing joins, ids and weights are those that Alpaca's script and BELLE's
 of 2023 make: encoded as one, with no loss on as many tokens as the prompt
