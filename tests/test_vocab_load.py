@@ -164,3 +164,74 @@ def test_parts_of_characters_are_the_bytes_of_a_byte_level_vocabulary():
   assert all(map(vocab.is_partial, ('ä¸', 'Ń', 'Ńa')))
   assert not any(map(vocab.is_partial, ('a', 'Ġa', 'ä¸Ń', '中')))
   assert len(set(vocab.LETTERS)) == 256 and ' ' not in vocab.LETTERS
+
+
+@pytest.mark.parametrize(
+  ('part', 'behind'),
+  [
+    ({'type': 'Prepend', 'prepend': '▁'}, True),
+    ({'type': 'Metaspace', 'replacement': '▁', 'add_prefix_space': True}, True),
+    (
+      {'type': 'Metaspace', 'replacement': '▁', 'prepend_scheme': 'always'},
+      True,
+    ),
+    (
+      {'type': 'Metaspace', 'replacement': '▁', 'prepend_scheme': 'first'},
+      False,
+    ),
+  ],
+)
+def test_the_prefix_of_a_text_can_be_left_out(test_data, part, behind):
+  """A space that no one wrote before a response, or behind a control token."""
+  path = test_data / 'ckpt_hf_tiny_random_llama' / 'tokenizer.json'
+  record = json.loads(path.read_text(encoding='utf-8'))
+  if part['type'] == 'Prepend':
+    record['normalizer']['normalizers'][0] = part
+  else:
+    record |= {'normalizer': None, 'pre_tokenizer': {**part, 'split': False}}
+  tokenizer = vocab.HuggingFace(json.dumps(record))
+  model = vocab.load(test_data / 'tok_llama_32000')
+  for text in ('Hello you', '世界', ' two'):
+    with_prefix, without = (
+      model.encode(text),
+      model.without_prefix().encode(text),
+    )
+    assert with_prefix != without
+    assert tokenizer.encode(text) == with_prefix
+    assert tokenizer.without_prefix().encode(text) == without
+    expected = with_prefix if behind else without
+    assert tokenizer.after_special().encode(text) == expected
+    assert model.after_special().encode(text) == without
+
+
+def test_a_tokenizer_without_a_prefix_stays_itself(test_data):
+  """Byte-level tokenizers are large; none is built twice for nothing."""
+  path = test_data / 'ckpt_hf_tiny_random_llama' / 'tokenizer.json'
+  record = json.loads(path.read_text(encoding='utf-8'))
+  level = {'type': 'ByteLevel', 'add_prefix_space': False}
+  level |= {'trim_offsets': True, 'use_regex': True}
+  record |= {
+    'normalizer': None,
+    'pre_tokenizer': {'type': 'Sequence', 'pretokenizers': [level]},
+  }
+  tokenizer = vocab.HuggingFace(json.dumps(record | {'decoder': None}))
+  assert tokenizer.without_prefix() is tokenizer
+  level['add_prefix_space'] = True
+  tokenizer = vocab.HuggingFace(json.dumps(record | {'decoder': None}))
+  assert tokenizer.encode('a') != tokenizer.without_prefix().encode('a')
+  assert vocab.Bytes().without_prefix().encode('a') == [100]
+
+
+def test_specials_are_what_no_text_encodes_to(test_data):
+  """The ids that a template may write and a message may not."""
+  for path in (
+    test_data / 'tok_llama_32000',
+    test_data / 'ckpt_hf_tiny_random_llama' / 'tokenizer.json',
+    'bytes',
+  ):
+    tokenizer = vocab.load(path)
+    assert tokenizer.specials['<s>'] == 1
+    assert tokenizer.specials['</s>'] == 2
+    for text in tokenizer.specials:
+      ids = tokenizer.encode(f'a{text}b')
+      assert set(ids).isdisjoint(tokenizer.specials.values())

@@ -229,7 +229,7 @@ def _append(base, pieces):
       for parts in cuts
       if known.issuperset(parts)
     ]
-  tokenizer = vocab.HuggingFace(json.dumps(record), base.specials)
+  tokenizer = vocab.HuggingFace(json.dumps(record), base.roles)
   for token in record['added_tokens']:
     name, ids = token['content'], [token['id']]
     if tokenizer.encode(name) == ids != base.encode(name):
@@ -245,7 +245,7 @@ def _merging(tokenizer):
   """The same without ignore_merges, which takes known words whole."""
   record = copy.deepcopy(tokenizer.record)
   record['model']['ignore_merges'] = False
-  return vocab.HuggingFace(json.dumps(record), tokenizer.specials)
+  return vocab.HuggingFace(json.dumps(record), tokenizer.roles)
 
 
 def unreachable(tokenizer, *, first_id=0):

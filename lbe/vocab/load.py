@@ -33,12 +33,15 @@ class Tokenizer(Protocol):
   fingerprint: str
   byte_lengths: np.ndarray
   is_byte: np.ndarray
+  specials: dict[str, int]  # control strings, which no text encodes to
 
   def encode(self, text: str) -> list[int]: ...
   def encode_batch(self, texts: list[str]) -> list[list[int]]: ...
   def decode(self, ids: list[int]) -> str: ...
   def piece(self, token: int) -> str: ...
   def to_bytes(self) -> bytes: ...
+  def without_prefix(self) -> 'Tokenizer': ...
+  def after_special(self) -> 'Tokenizer': ...
 
 
 def _digest(facts):
@@ -111,6 +114,13 @@ class SentencePiece:
     proto.normalizer_spec.add_dummy_prefix = False
     return SentencePiece(proto.SerializeToString())
 
+  def after_special(self):
+    """The same model for a text that stands behind a special token.
+
+    As transformers reads it with legacy=False: without a space before it.
+    """
+    return self.without_prefix()
+
   def split(self, text):
     """The parts of the text behind its tokens; a character of bytes is one."""
     parts, held = [], b''
@@ -139,6 +149,13 @@ class SentencePiece:
   @property
   def add_dummy_prefix(self):
     return self.proto.normalizer_spec.add_dummy_prefix
+
+  @functools.cached_property
+  def specials(self):
+    control = sentencepiece_model_pb2.ModelProto.SentencePiece.CONTROL
+    return {
+      p.piece: i for i, p in enumerate(self.proto.pieces) if p.type == control
+    }
 
   @functools.cached_property
   def is_byte(self):
@@ -284,9 +301,36 @@ class HuggingFace:
     return self._record
 
   @property
-  def specials(self):
+  def roles(self):
     """Role → token, as the files beside the tokenizer.json name them."""
     return self._specials
+
+  @functools.cached_property
+  def specials(self):
+    return {
+      t['content']: t['id']
+      for t in self._record.get('added_tokens', ())
+      if t['special']
+    }
+
+  def without_prefix(self):
+    """The same tokenizer, which puts no space before a text."""
+    return self._with_prefix(())
+
+  def after_special(self):
+    """The same tokenizer for a text that stands behind a special token.
+
+    Some put the space before the first text only, others before each.
+    """
+    return self._with_prefix(('always',))
+
+  def _with_prefix(self, schemes):
+    record = self._record
+    for part in ('normalizer', 'pre_tokenizer'):
+      record = {**record, part: _keep_prefix(record.get(part), schemes)}
+    if record == self._record:
+      return self
+    return HuggingFace(json.dumps(record), self._specials)
 
   @functools.cached_property
   def byte_level(self):
@@ -340,12 +384,38 @@ class HuggingFace:
     )
 
 
+def _keep_prefix(part, schemes):
+  """A normalizer or pre-tokenizer; its prefix only where it is in `schemes`."""
+  kind = part and part['type']
+  if kind == 'Sequence':
+    key = 'normalizers' if 'normalizers' in part else 'pretokenizers'
+    kept = [_keep_prefix(p, schemes) for p in part[key]]
+    return {**part, key: [p for p in kept if p]}
+  if (
+    kind == 'Metaspace' and part.get('prepend_scheme', 'always') not in schemes
+  ):
+    rest = {k: v for k, v in part.items() if k != 'add_prefix_space'}
+    return {**rest, 'prepend_scheme': 'never'}
+  if 'always' in schemes:
+    return part
+  if kind == 'Prepend':
+    return None
+  return {**part, 'add_prefix_space': False} if kind == 'ByteLevel' else part
+
+
 class Bytes:
   """UTF-8 bytes at ids 3 to 258, behind <unk>, <s> and </s>."""
 
   kind = 'bytes'
   vocab_size = 259
   unk_id, bos_id, eos_id, pad_id = 0, 1, 2, None
+  specials = {'<s>': 1, '</s>': 2}
+
+  def without_prefix(self):
+    return self
+
+  def after_special(self):
+    return self
 
   def encode(self, text):
     return [b + 3 for b in text.encode()]
