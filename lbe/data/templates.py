@@ -419,9 +419,9 @@ class Encoder:
     """The numbers of the responses that are learnt."""
     responses = [m for m in conversation if m.role == 'assistant']
     learnt = {i for i, m in enumerate(responses, 1) if m.trained}
-    return (
-      learnt & {len(responses)} if self._loss == 'last_response' else learnt
-    )
+    if self._loss == 'last_response':
+      learnt &= {len(responses)}
+    return learnt
 
   def _joined(self, found):
     """Strings that are no special tokens here as text; texts side by side."""
