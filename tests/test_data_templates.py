@@ -580,6 +580,7 @@ def test_a_tokenizer_without_eos_cannot_end_a_response(chat_json):
     ('{{ messages[0].content }}', r'no \{% generation %\} marks'),
     ("{{ raise_exception('odd') }}{% generation %}{% endgeneration %}", 'odd'),
     ('{% generation %}x{% endgeneration %}' * 2, 'marks 2 responses.*has 1'),
+    ('{% generation %}{% endgeneration %}', 'marks 1 responses.*, 0 of them'),
     ("{% generation %}{{ 1 + 'a' }}{% endgeneration %}", 'refuses the conv'),
     ('{% generation %}{{ a.b.c }}{% endgeneration %}', 'refuses the conv'),
     (
