@@ -14,7 +14,7 @@ def source(**changes):
     dict(
       # A file or a folder (searched recursively, in sorted order).
       path='',
-      # 'text', 'jsonl', or 'auto': by the file's ending.
+      # 'text', 'jsonl', 'json' (an array), or 'auto': by the file's ending.
       kind='auto',
       # How a text file is cut into documents: 'blank_line', 'line', 'file',
       # or 'heading' (a line that matches `heading` starts a document).
@@ -22,6 +22,17 @@ def source(**changes):
       heading=r'^ = [^=].* = $',
       # The JSONL field that holds the text.
       field='text',
+      # Records with other fields' names: columns={'output': 'answer'} reads
+      # `answer` as `output`.
+      columns=ml_collections.ConfigDict(),
+      # Instruction data: how conversations are written ('alpaca', 'belle',
+      # 'chatml', ...); '' is text. Rows hold whole examples, packed best-fit.
+      template='',
+      # What is learnt of them: 'responses', 'last_response', or 'all'.
+      loss='responses',
+      # An example longer than a row: 'fail', 'drop', or 'cut_prompt' from the
+      # left; what was dropped and cut is counted. No response is ever cut.
+      too_long='fail',
       # Share of the training tokens; the shares of all sources sum to 1.
       proportion=1.0,
       # Share of the documents that is held out, chosen by their hash.
@@ -34,6 +45,7 @@ def source(**changes):
     )
   )
   fields.lock()
+  fields.columns.unlock()
   fields.update(changes)
   return fields
 

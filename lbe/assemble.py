@@ -249,6 +249,8 @@ def describe_extension(config, opened, model, params, evaluators, mesh):
         f'rows {norm_V[num_old : model.vocab_size].mean():.4f}'
       )
   for e in evaluators:
+    if not isinstance(e.documents[0], str):
+      continue  # conversations have the extended tokenizer's ids
     nats = []
     for c in (dataclasses.replace(model, vocab_size=num_old), model):
       found, num_tokens = perplexity.document_nats(
@@ -348,6 +350,7 @@ def prepare_data(config, tokenizer, workdir):
         bos=config.data.bos,
         eos=config.data.eos,
         seed=config.seed,
+        seq_len=config.data.seq_len,
         progress=progress,
       )
       for name, source in named.items()
@@ -369,10 +372,11 @@ def make_loader(config, prepared, tokenizer):
     batch_size=config.data.batch_size,
     seed=config.seed,
     tokenizer=tokenizer,
+    packed=[name for name, s in config.data.sources.items() if s.template],
   )
 
 
-def count_steps(config, prepared):
+def count_steps(config, prepared, loader):
   """Optimizer steps of the run's budget.
 
   Raises ValueError where not exactly one budget is set.
@@ -395,22 +399,22 @@ def count_steps(config, prepared):
     raise ValueError(
       f'budget.of={of!r} is no source; take one of {", ".join(prepared)}.'
     )
-  # In shares of the mixture's sources: the tokens that a unit of text costs.
+  # In shares of the mixture's rows: the room that a unit of text takes.
   chosen = [of] if of else list(prepared)
-  share = sum(config.data.sources[name].proportion for name in chosen)
+  share = sum(loader.row_share(name) for name in chosen)
   if not share:
     raise ValueError(
       f'budget.{unit} counts the text of {", ".join(chosen)}, whose '
       'proportion is 0; count another source, or give it a share.'
     )
   data = [prepared[name].train for name in chosen]
-  tokens = sum(d.num_tokens for d in data)
+  room = sum(prepared[n].train.num_tokens / loader.fill(n) for n in chosen)
   total = {
     'epochs': 1,
     'documents': sum(d.num_documents for d in data),
     'bytes': sum(d.num_bytes for d in data),
   }[unit]
-  return math.ceil(amount / total * tokens / share / tokens_per_step)
+  return math.ceil(amount / total * room / share / tokens_per_step)
 
 
 # ------------------------------------------------------------------- step
@@ -605,7 +609,7 @@ def init_params(model, mesh, seed):
 
 @dataclasses.dataclass(frozen=True)
 class Evaluator:
-  """One text set with the steps at which it is scored."""
+  """One set of documents with the steps at which it is scored."""
 
   name: str
   documents: list
@@ -634,7 +638,7 @@ def make_evaluators(config, prepared):
           f'evals.{name}.source={e.source!r} is no source of this run; give '
           f'evals.{name}.path=FILE, or one of {", ".join(prepared or ())}.'
         )
-      texts = prepared[e.source].heldout_texts()
+      texts = prepared[e.source].heldout_documents()
       if not texts:
         raise ValueError(
           f'evals.{name} scores the held-out documents of {e.source}, which '
@@ -654,11 +658,14 @@ def make_evaluators(config, prepared):
       texts = [texts[i] for i in order]
     else:
       continue  # an empty slot, to be filled on the command line
+    max_len = e.max_len or config.data.seq_len
+    if not isinstance(texts[0], str):
+      max_len = config.data.seq_len  # a conversation is one window
     result.append(
       Evaluator(
         name=name,
         documents=texts[: e.limit or None],
-        max_len=e.max_len or config.data.seq_len,
+        max_len=max_len,
         every=e.every,
         at_start=e.at_start,
         at_end=e.at_end,

@@ -464,15 +464,17 @@ def test_what_is_learnt_can_be_chosen(base):
 
 CHATML = """
 {%- for m in messages %}
-  {{- '<|im_start|>' + m.role + '\\n' }}
-  {%- if m.role == 'assistant' %}
-    {%- generation %}{{ m.content | trim }}<|im_end|>{% endgeneration %}
-    {{- '\\n' }}
-  {%- else %}
-    {{- m.content + '<|im_end|>\\n' }}
-  {%- endif %}
-{%- endfor %}
-{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
+{{ '<|im_start|>' + m.role + '\\n' }}
+    {%- if m.role == 'assistant' %}
+      {%- generation %}{{ m.content | trim }}<|im_end|>{% endgeneration %}
+      {{- '\\n' }}
+    {%- else %}
+      {{- m.content + '<|im_end|>\\n' }}
+    {%- endif %}
+    {% if false %}
+    {% endif %}
+{% endfor %}
+{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
 LLAMA2 = (
   "{% for m in messages %}{% if m.role == 'user' %}"
   "{{ bos_token + '[INST] ' + m.content + ' [/INST]' }}"
@@ -522,8 +524,9 @@ def test_a_chat_template_is_what_transformers_makes_of_it(
     assert ids == expected['input_ids']
     assert weights == expected['assistant_masks']
     assert sum(weights) > 2
+  ids, weights = encode(turns)
   prompt, _ = encode(turns[:2])
-  assert prompt == encode(turns)[0][: len(prompt)]
+  assert prompt == ids[: len(prompt)] and weights[len(prompt)] == 1
 
 
 def test_the_end_of_turn_is_learnt_also_where_it_stands_outside(chat):
@@ -577,6 +580,7 @@ def test_a_tokenizer_without_eos_cannot_end_a_response(chat_json):
     ('{{ messages[0].content }}', r'no \{% generation %\} marks'),
     ("{{ raise_exception('odd') }}{% generation %}{% endgeneration %}", 'odd'),
     ('{% generation %}x{% endgeneration %}' * 2, 'marks 2 responses.*has 1'),
+    ('{% generation %}{% endgeneration %}', 'marks 1 responses.*, 0 of them'),
     ("{% generation %}{{ 1 + 'a' }}{% endgeneration %}", 'refuses the conv'),
     ('{% generation %}{{ a.b.c }}{% endgeneration %}', 'refuses the conv'),
     (

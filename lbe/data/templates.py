@@ -241,17 +241,20 @@ class ChatTemplate:
         count += 1
         response, closing = count, False
       elif piece == _END:
-        response, closing = 0, not found[-1].special
+        # An end of turn may stand in the marks, or right behind them.
+        response, closing = 0, bool(found) and not found[-1].special
       elif piece:
         special = bool(self._special.fullmatch(piece))
         number = count if closing and special else response
         found.append(Span(self._unquoted(piece), number, special))
         closing = False
     asked = sum(m.role == 'assistant' for m in conversation)
-    if self.has_marks and count != asked:
+    told = len({span.response for span in found} - {0})
+    if self.has_marks and not told == count == asked:
       raise ValueError(
-        f'the chat_template marks {count} responses with {{% generation %}} '
-        f'where the conversation has {asked}; mend the template.'
+        f'the chat_template marks {count} responses with {{% generation %}}, '
+        f'{told} of them not empty, where the conversation has {asked}; mend '
+        'the template.'
       )
     return found
 
@@ -419,9 +422,9 @@ class Encoder:
     """The numbers of the responses that are learnt."""
     responses = [m for m in conversation if m.role == 'assistant']
     learnt = {i for i, m in enumerate(responses, 1) if m.trained}
-    return (
-      learnt & {len(responses)} if self._loss == 'last_response' else learnt
-    )
+    if self._loss == 'last_response':
+      learnt &= {len(responses)}
+    return learnt
 
   def _joined(self, found):
     """Strings that are no special tokens here as text; texts side by side."""
