@@ -318,7 +318,7 @@ def make_sources(config):
       )
     for limit in ('max_documents', 'max_bytes'):
       fields[limit] = fields[limit] or None
-    result[name] = sources_lib.Source(name=name, **fields)
+    result[name] = sources_lib.make(name, **fields)
   shares = {name: source.proportion for name, source in result.items()}
   negative = [name for name, share in shares.items() if share < 0]
   if negative:
@@ -645,8 +645,8 @@ def make_evaluators(config, prepared):
           f'has none; set data.sources.{e.source}.holdout.'
         )
     elif e.path:
-      source = sources_lib.Source(
-        name=name,
+      source = sources_lib.make(
+        name,
         path=e.path,
         kind=e.kind,
         cut=e.cut,

@@ -7,7 +7,8 @@ import conftest
 FLOORS = [
   'hardware loss metrics program sharding vocab.load',
   'groups optim models vocab '
-  'data.sources data.mixing data.packing data.messages data.templates',
+  'data.sources data.readers data.dataset_info data.mixing data.packing '
+  'data.messages data.templates',
   'batch step checkpoint decode models.hf models.peft data.build data.loader',
   'assemble certificate evals identity stored',  # and above them the programs
 ]

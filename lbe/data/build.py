@@ -151,6 +151,9 @@ def prepare(
       source.field,
       source.on_bad_record,
       source.columns,
+      dataclasses.asdict(source.entry) if source.entry else None,
+      # Of one folder of TFDS there may be several parts.
+      source.path if source.path.startswith('tfds:') else '',
     ],
     'bos': bos,
     'eos': eos,
@@ -186,16 +189,15 @@ def prepare(
 
 
 def _file_digests(source, cache_dir):
-  """sha256 of every file; remembered by path, size and time of change."""
+  """sha256 of every file; remembered by path and version."""
   memory = cache_dir / 'digests.json'
   known = json.loads(memory.read_text()) if memory.exists() else {}
   result, changed = [], False
   for path in sources_lib.files(source):
-    stat = path.stat()
-    key = f'{path.absolute()}:{stat.st_size}:{stat.st_mtime_ns}'
-    if key not in known:
-      with open(path, 'rb') as f:
-        known[key] = hashlib.file_digest(f, 'sha256').hexdigest()
+    version = sources_lib.version(path)
+    key = f'{os.path.abspath(path)}:{version}'
+    if version is None or key not in known:
+      known[key] = sources_lib.digest(path)
       changed = True
     result.append(known[key])
   if changed:
@@ -256,7 +258,7 @@ class _Shard:
   work: pathlib.Path
   number: int
   texts: list
-  where: list  # 'FILE:LINE' of each
+  where: list  # 'FILE, line N' of each
   first_document: int
   source: sources_lib.Source
   bos: bool
@@ -376,7 +378,7 @@ def _make(
   work.mkdir(parents=True, exist_ok=True)
   for path in work.glob('*.tmp*'):
     path.unlink()
-  total = sum(path.stat().st_size for path in sources_lib.files(source))
+  total = sum(map(sources_lib.size, sources_lib.files(source)))
   skipped = []
   num_shards = 0
   bar = tqdm.tqdm(
