@@ -14,6 +14,7 @@ VERSION = re.search(
 REQUIRED = [
   'absl-py>=2.1',
   'array_record>=0.8.3; platform_system != "Windows"',
+  'etils[epath]>=1.12',
   'flax>=0.12.8',
   'grain>=0.2.18',
   # tensorflow-datasets imports it without asking for it.
@@ -34,6 +35,8 @@ REQUIRED = [
 # transformers, torch and peft are the other side of conversion and its proofs.
 HF = ['peft>=0.18', 'torch>=2.8', 'transformers>=5.0']
 PLOT = ['matplotlib>=3.9']
+# Parquet and Arrow files, and .zst.
+DATA = ['pyarrow>=20.0', 'zstandard>=0.23']
 
 setuptools.setup(
   name='lbe',
@@ -52,7 +55,13 @@ setuptools.setup(
     'tpu': ['jax[tpu]'],
     'hf': HF,
     'plot': PLOT,
+    'data': DATA,
+    # gs:// and s3:// behind etils.epath.
+    'remote': ['gcsfs>=2025.3', 's3fs>=2025.3'],
+    # It holds protobuf back, so it has an environment of its own.
+    'beam': ['apache-beam>=2.70'],
     'test': [
+      *DATA,
       *PLOT,
       'accelerate>=1.10',  # lm-eval's Hugging Face models need it
       'lm-eval>=0.4.13',

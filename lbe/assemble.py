@@ -334,8 +334,11 @@ def make_sources(config):
   return result
 
 
-def prepare_data(config, tokenizer, workdir):
-  """Every source tokenized, by name; made once, by process 0."""
+def prepare_data(config, tokenizer, workdir, *, elsewhere=None):
+  """Every source tokenized, by name; made once, by process 0.
+
+  `elsewhere` is that of build.prepare.
+  """
   named = make_sources(config)
   for source in named.values():
     sources_lib.files(source)  # a wrong path is said before any work
@@ -352,6 +355,7 @@ def prepare_data(config, tokenizer, workdir):
         seed=config.seed,
         seq_len=config.data.seq_len,
         progress=progress,
+        elsewhere=elsewhere,
       )
       for name, source in named.items()
     }

@@ -12,16 +12,18 @@ becomes ids with a loss weight each, and is never cut into several.
 """
 
 import concurrent.futures
-import contextlib
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import math
 import multiprocessing
 import os
 import pathlib
+import pickle
 import shutil
+import uuid
 
 import numpy as np
 import tqdm
@@ -120,10 +122,13 @@ def prepare(
   seed=0,
   seq_len=None,
   progress=True,
+  elsewhere=None,
 ):
   """Opens the tokenized source, making it where it is not there yet.
 
-  `seq_len` is the longest example of a source with a template.
+  `seq_len` is the longest example of a source with a template. `elsewhere`
+  takes the shards to other machines: elsewhere(folder, numbers) calls
+  write_stored(folder, number) for each, in any order, as often as it likes.
 
   The folder's name holds a fingerprint of the files' content, the tokenizer
   and the settings. Raises ValueError for an empty source, a record that
@@ -138,6 +143,11 @@ def prepare(
         f'data.{name}=True, but the tokenizer has no such id; set '
         f'--config.data.{name}=False.'
       )
+  if '://' in str(cache_dir):
+    raise ValueError(
+      f'data.cache_dir={str(cache_dir)!r}: ArrayRecord is read from a disk; '
+      'mount the store as a folder, or name one here.'
+    )
   cache_dir = pathlib.Path(cache_dir)
   cache_dir.mkdir(parents=True, exist_ok=True)
   facts = {
@@ -184,6 +194,7 @@ def prepare(
       eos=eos,
       seq_len=seq_len,
       progress=progress,
+      elsewhere=elsewhere,
     )
   return _open(folder, source, fingerprint, seed)
 
@@ -205,8 +216,13 @@ def _file_digests(source, cache_dir):
   return result
 
 
+def _temporary(path):
+  """A name beside it that no other process takes, on whatever machine."""
+  return path.with_name(f'{uuid.uuid4().hex}.tmp{path.suffix}')
+
+
 def _write_whole(path, text):
-  temporary = path.with_name(path.name + f'.{os.getpid()}.tmp')
+  temporary = _temporary(path)
   temporary.write_text(text, encoding='utf-8')
   os.replace(temporary, path)
 
@@ -236,7 +252,7 @@ def _write_records(path, examples):
   serializer = tfds.core.example_serializer.ExampleSerializer(
     features.get_serialized_info()
   )
-  temporary = path.with_suffix('.tmp')
+  temporary = _temporary(path)
   writer = array_record_module.ArrayRecordWriter(str(temporary), 'group_size:1')
   for example in examples:
     writer.write(serializer.serialize_example(features.encode_example(example)))
@@ -249,6 +265,29 @@ _worker = {}
 
 def _start_worker(kind, data):
   _worker['tokenizer'] = vocab.from_bytes(kind, data)
+
+
+def _write_here(shard):
+  _write_shard(shard, _worker['tokenizer'])
+
+
+def _store(path, value):
+  temporary = _temporary(path)
+  temporary.write_bytes(pickle.dumps(value))
+  os.replace(temporary, path)
+
+
+@functools.lru_cache(maxsize=1)
+def _stored_tokenizer(work):
+  return vocab.from_bytes(*pickle.loads((work / 'tokenizer').read_bytes()))
+
+
+def write_stored(work, number):
+  """Tokenizes one of the shards that `_make` stored in its folder."""
+  work = pathlib.Path(work)
+  if not (work / f'{number:06}.npz').exists():
+    shard = pickle.loads((work / f'{number:06}.shard').read_bytes())
+    _write_shard(shard, _stored_tokenizer(work))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -303,12 +342,11 @@ def _encode(shard, tokenizer):
   return found, counts
 
 
-def _write_shard(shard):
+def _write_shard(shard, tokenizer):
   """Tokenizes one shard's texts: its training records and its index.
 
   Held-out texts go to a file of their own, tokenized, with their index.
   """
-  tokenizer = _worker['tokenizer']
   work, number, texts = shard.work, shard.number, shard.texts
   is_byte = tokenizer.is_byte
   hashes = np.array([text_hash(text) for text in texts], np.uint64)
@@ -351,9 +389,10 @@ def _write_shard(shard):
   }
   arrays |= {name: np.asarray(count) for name, count in counts.items()}
   # The index comes last: a shard with an index is finished.
-  temporary = work / f'{number:06}.tmp.npz'
+  done = work / f'{number:06}.npz'
+  temporary = _temporary(done)
   np.savez(temporary, **arrays)
-  os.replace(temporary, work / f'{number:06}.npz')
+  os.replace(temporary, done)
 
 
 def _shards(source, skipped):
@@ -372,66 +411,98 @@ def _shards(source, skipped):
 
 
 def _make(
-  folder, source, tokenizer, *, num_workers, bos, eos, seq_len, progress
+  folder,
+  source,
+  tokenizer,
+  *,
+  num_workers,
+  bos,
+  eos,
+  seq_len,
+  progress,
+  elsewhere,
 ):
   work = folder / 'work'
   work.mkdir(parents=True, exist_ok=True)
   for path in work.glob('*.tmp*'):
     path.unlink()
-  total = sum(map(sources_lib.size, sources_lib.files(source)))
-  skipped = []
-  num_shards = 0
+  skipped, sizes = [], []
   bar = tqdm.tqdm(
-    total=total,
+    total=sum(map(sources_lib.size, sources_lib.files(source))),
     unit='B',
     unit_scale=True,
     desc=f'tokenizing {source.name}',
     disable=not progress,
   )
-  worker = (tokenizer.kind, tokenizer.to_bytes())
-  if num_workers == 1 or total <= SHARD_BYTES:
-    # Starting processes would take longer than the work.
-    _start_worker(*worker)
-    pool = contextlib.nullcontext()
-  else:
-    pool = concurrent.futures.ProcessPoolExecutor(
-      num_workers,
-      mp_context=multiprocessing.get_context('spawn'),
-      initializer=_start_worker,
-      initargs=worker,
-    )
-  with pool as pool:
-    running = {}
 
-    def finish(done):
-      for future in done:
-        bar.update(running.pop(future))
-        future.result()
-
+  def unfinished():
+    """The shards that are not there yet; `sizes` gets that of each."""
     for number, (first, texts, where) in enumerate(_shards(source, skipped)):
-      num_shards = number + 1
-      size = sum(len(text.encode()) for text in texts)
+      sizes.append(sum(len(text.encode()) for text in texts))
       if (work / f'{number:06}.npz').exists():
-        bar.update(size)
-        continue
-      shard = _Shard(
-        work, number, texts, where, first, source, bos, eos, seq_len
+        bar.update(sizes[number])
+      else:
+        yield _Shard(
+          work, number, texts, where, first, source, bos, eos, seq_len
+        )
+
+  stored = (tokenizer.kind, tokenizer.to_bytes())
+  if elsewhere is not None:
+    numbers = []
+    _store(work / 'tokenizer', stored)
+    for shard in unfinished():
+      _store(work / f'{shard.number:06}.shard', shard)
+      numbers.append(shard.number)
+      bar.update(sizes[shard.number])
+    elsewhere(work, numbers)
+    lost = [i for i in numbers if not (work / f'{i:06}.npz').exists()]
+    if lost:
+      raise ValueError(
+        f'{len(lost)} of {len(numbers)} shards did not come back to {work}; '
+        'the workers write there, so data.cache_dir must be a folder that all '
+        'of them share.'
       )
-      if pool is None:
-        _write_shard(shard)
-        bar.update(size)
-        continue
-      running[pool.submit(_write_shard, shard)] = size
+  else:
+    for number in _written(unfinished(), stored, num_workers):
+      bar.update(sizes[number])
+  bar.close()
+  _finish(folder, work, source, len(sizes), skipped)
+
+
+def _written(shards, tokenizer, num_workers):
+  """Writes the shards in `num_workers` processes; the number of each."""
+  head = list(itertools.islice(shards, 2))
+  shards = itertools.chain(head, shards)
+  if num_workers == 1 or len(head) < 2:
+    # Starting processes would take longer than the work.
+    _start_worker(*tokenizer)
+    for shard in shards:
+      _write_here(shard)
+      yield shard.number
+    return
+  running = {}
+
+  def finished(done):
+    for future in done:
+      future.result()
+      yield running.pop(future)
+
+  with concurrent.futures.ProcessPoolExecutor(
+    num_workers,
+    mp_context=multiprocessing.get_context('spawn'),
+    initializer=_start_worker,
+    initargs=tokenizer,
+  ) as pool:
+    for shard in shards:
+      running[pool.submit(_write_here, shard)] = shard.number
       # What is read ahead stays small.
       while len(running) > 2 * num_workers:
-        finish(
+        yield from finished(
           concurrent.futures.wait(
             running, return_when=concurrent.futures.FIRST_COMPLETED
           ).done
         )
-    finish(list(concurrent.futures.as_completed(running)))
-  bar.close()
-  _finish(folder, work, source, num_shards, skipped)
+    yield from finished(list(concurrent.futures.as_completed(running)))
 
 
 def _finish(folder, work, source, num_shards, skipped):
