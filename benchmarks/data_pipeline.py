@@ -5,8 +5,8 @@
     --texts=zh/ --megabytes=300 --texts=en/ --megabytes=40
 
 Each folder of text is cut into documents of at least 1,000 tokens and repeated
-up to its megabytes. `prepare` reads, tokenizes, hashes, compresses and writes it
-with as many processes as cores; beside it, in turns, sentencepiece encodes the
+up to its megabytes. `prepare` reads, tokenizes, compresses and writes it with
+as many processes as cores; beside it, in turns, sentencepiece encodes the
 same texts from memory with as many threads, to lists and to arrays. Then one
 core reads batches, at the start and far behind it, and for a long time.
 """
