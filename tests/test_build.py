@@ -85,7 +85,7 @@ def test_any_number_of_workers_writes_the_same(tmp_path):
   assert one.fingerprint == three.fingerprint
   for a, b in zip(stream(one.train), stream(three.train), strict=True):
     np.testing.assert_array_equal(a, b)
-  assert one.heldout_documents() == three.heldout_texts()
+  assert one.heldout_documents() == three.heldout_documents()
 
 
 def test_what_is_there_is_opened_and_any_change_is_noticed(tmp_path):

@@ -267,8 +267,10 @@ class _Shard:
 def _encode(shard, tokenizer):
   """(ids, weights or None) of each text; None of an example left out.
 
-  And what was done to examples that are too long: {'dropped', 'cut'}.
+  And what was done: counts of the too long that were 'dropped' and 'cut', and
+  what could not be read, a line each ('skipped').
   """
+  report = {'dropped': 0, 'cut': 0, 'skipped': []}
   if not shard.source.template:
     found = [
       (
@@ -277,13 +279,23 @@ def _encode(shard, tokenizer):
       )
       for ids in map(list, tokenizer.encode_batch(shard.texts))
     ]
-    return found, {'dropped': 0, 'cut': 0}
+    return found, report
   encode = templates.Encoder(
     shard.source.template, tokenizer, loss=shard.source.loss
   )
-  found, counts = [], {'dropped': 0, 'cut': 0}
+  found = []
   for text, where in zip(shard.texts, shard.where, strict=True):
-    conversation = messages.conversation(json.loads(text), where=where)
+    try:
+      conversation = messages.conversation(json.loads(text), where=where)
+    except ValueError as error:
+      if shard.source.on_bad_record == 'fail':
+        raise ValueError(
+          f"{error} Or set on_bad_record='skip' to count and report such "
+          'records.'
+        ) from error
+      report['skipped'].append(str(error))
+      found.append(None)
+      continue
     ids, weights = encode(conversation)
     try:
       kept = templates.fit(
@@ -295,10 +307,10 @@ def _encode(shard, tokenizer):
       )
     except ValueError as error:
       raise ValueError(f'{where}: {error}') from error
-    counts['dropped'] += kept is None
-    counts['cut'] += kept is not None and len(kept[0]) < len(ids)
+    report['dropped'] += kept is None
+    report['cut'] += kept is not None and len(kept[0]) < len(ids)
     found.append(kept)
-  return found, counts
+  return found, report
 
 
 def _write_shard(shard):
@@ -315,7 +327,7 @@ def _write_shard(shard):
   index = {
     split: {name: [] for name in _INDEX} for split in ('train', 'heldout')
   }
-  encoded, counts = _encode(shard, tokenizer)
+  encoded, report = _encode(shard, tokenizer)
   for i, example in enumerate(encoded):
     if example is None:
       continue
@@ -347,7 +359,7 @@ def _write_shard(shard):
     for split, columns in index.items()
     for name, values in columns.items()
   }
-  arrays |= {name: np.asarray(count) for name, count in counts.items()}
+  arrays |= {name: np.asarray(found) for name, found in report.items()}
   # The index comes last: a shard with an index is finished.
   temporary = work / f'{number:06}.tmp.npz'
   np.savez(temporary, **arrays)
@@ -472,6 +484,7 @@ def _finish(folder, work, source, num_shards, skipped):
     filename_template=None,
     check_data=False,
   )
+  skipped = skipped + [str(x) for part in parts for x in part['skipped']]
   report = {
     'skipped': len(skipped),
     'skipped_examples': skipped[:20],
