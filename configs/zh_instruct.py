@@ -1,4 +1,4 @@
-r"""LLaMA-7B tuned on Chinese instructions: the paper's 1K, 5K and 950K of BELLE.
+r"""LLaMA-7B tuned on Chinese instructions, 1K, 5K or 950K as in the paper.
 
 `:SIZE` or `:SIZE,RECIPE`, as `:5k` or `:950k,belle_lora`. Sizes are nested:
 the 1K lie inside the 5K, in one seeded order. Recipes are those of
