@@ -15,8 +15,9 @@ tokenizer, `Hello` on `Hi` is
 
 Where nothing joins, ids and weights are those that Alpaca's script and BELLE's
 of 2023 make: encoded as one, with no loss on as many tokens as the prompt
-alone has. (The scripts of Chinese-Alpaca and today's BELLE encode the response
-apart, so that it begins with `▁`; here it does not.)
+alone has. The scripts of Chinese-Alpaca and today's BELLE encode the response
+apart, so that it begins with `▁`. What was published with Chinese-Alpaca has
+seen that, so its templates write the space; BELLE's goes on from the line's end.
 
 `<s>` and `</s>` in a template stand for BOS (where the tokenizer has one) and
 EOS, and text behind them begins anew. Other control strings become their ids
@@ -89,11 +90,13 @@ TEMPLATES = {
       'appropriately completes the request.\n\n'
       '### Instruction:\n{user}\n\n### Response: '
     ),
+    response=' {response}</s>',
     one_turn=True,
   ),
   # ymcui/Chinese-LLaMA-Alpaca-2, scripts/training/build_dataset.py
   'chinese_alpaca_2': Template(
     user='[INST] {user} [/INST]',
+    response=' {response}</s>',
     first_user='[INST] <<SYS>>\n{system}\n<</SYS>>\n\n{user} [/INST]',
     default_system='You are a helpful assistant. 你是一个乐于助人的助手。',
     one_turn=True,
