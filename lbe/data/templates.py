@@ -17,7 +17,7 @@ Where nothing joins, ids and weights are those that Alpaca's script and BELLE's
 of 2023 make: encoded as one, with no loss on as many tokens as the prompt
 alone has. The scripts of Chinese-Alpaca and today's BELLE encode the response
 apart, so that it begins with `▁`. What was published with Chinese-Alpaca has
-seen that, so its templates write the space; BELLE's goes on from the line's end.
+seen that, so its templates write the space; BELLE's goes on from the line end.
 
 `<s>` and `</s>` in a template stand for BOS (where the tokenizer has one) and
 EOS, and text behind them begins anew. Other control strings become their ids
