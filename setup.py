@@ -15,6 +15,7 @@ REQUIRED = [
   'absl-py>=2.1',
   'array_record>=0.8.3; platform_system != "Windows"',
   'flax>=0.12.8',
+  'fonttools>=4.60',  # its tables of Unicode scripts
   'grain>=0.2.18',
   # tensorflow-datasets imports it without asking for it.
   'importlib_resources>=6.4',

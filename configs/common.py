@@ -29,6 +29,7 @@ def source(**changes):
       # Nested subsets: the first documents in the seeded order; 0 is all.
       max_documents=0,
       max_bytes=0,
+      max_tokens=0,
       # 'fail', or 'skip': count and report what cannot be read.
       on_bad_record='fail',
     )

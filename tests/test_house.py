@@ -5,7 +5,7 @@ import pytest
 import conftest
 
 FLOORS = [
-  'hardware loss metrics program sharding vocab.load',
+  'hardware loss metrics program sharding vocab.load data.scripts',
   'groups optim models vocab '
   'data.sources data.mixing data.packing data.templates',
   'batch step checkpoint decode models.hf data.build data.loader',
