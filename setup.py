@@ -35,6 +35,9 @@ REQUIRED = [
 # transformers and torch are the other side of conversion and of its proofs.
 HF = ['torch>=2.8', 'transformers>=5.0']
 PLOT = ['matplotlib>=3.9']
+# Near duplicates and language identification. Another minor version of rensa
+# may hash otherwise and leave out other records.
+CLEAN = ['lingua-language-detector>=2.1', 'rensa>=0.5,<0.6']
 
 setuptools.setup(
   name='lbe',
@@ -53,7 +56,9 @@ setuptools.setup(
     'tpu': ['jax[tpu]'],
     'hf': HF,
     'plot': PLOT,
+    'clean': CLEAN,
     'test': [
+      *CLEAN,
       *PLOT,
       'accelerate>=1.10',  # lm-eval's Hugging Face models need it
       'lm-eval>=0.4.13',

@@ -6,6 +6,7 @@ import unicodedata
 
 from fontTools import unicodedata as tables
 
+NAMES = frozenset(tables.Scripts.NAMES.values())
 _NO_SCRIPT = ('Common', 'Inherited', 'Unknown')
 
 
@@ -16,7 +17,7 @@ def script(character):
   What several scripts share is 'Common' (digits, punctuation, spaces) or
   'Inherited' (accents that combine); what is no character is 'Unknown'.
   """
-  return tables.script_name(tables.script(character)).replace(' ', '_')
+  return tables.Scripts.NAMES[tables.script(character)]
 
 
 @functools.cache
