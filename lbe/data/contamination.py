@@ -188,15 +188,20 @@ class Index:
   def find(self, text):
     """Where the first item stands that the text holds a part of, or ''."""
     words = _Words(text)
-    wanted = words.runs(WORDS)
-    places = np.searchsorted(self._runs, wanted)
-    inside = places < len(self._runs)
-    known = places[inside][self._runs[places[inside]] == wanted[inside]]
-    if len(known):
-      return self._where[self._numbers[known[0]]]
+    _, places = _common(words.runs(WORDS), self._runs)
+    if len(places):
+      return self._where[self._numbers[places[0]]]
     begins = words.runs(SHORTEST)
-    for start in np.flatnonzero(np.isin(begins, self._begins)):
+    for start in _common(begins, self._begins)[0]:
       for length, run, number in self._short[int(begins[start])]:
         if words.run(start, length) == run:
           return self._where[number]
     return ''
+
+
+def _common(wanted, known):
+  """Places in `wanted`, and in the sorted `known`, of what is in both."""
+  places = np.searchsorted(known, wanted)
+  at = np.flatnonzero(places < len(known))
+  at = at[known[places[at]] == wanted[at]]
+  return at, places[at]
