@@ -70,7 +70,7 @@ CASES = {
     [
       pair('A Human: that is a person.'),
       pair('# Response times'),
-      {'text': 'They write ### Response: before it.'},
+      {'text': '### Response: is what they write before it.'},
     ],
   ),
   'echo': (

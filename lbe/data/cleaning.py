@@ -327,8 +327,9 @@ def _script(rules):
   def check(found, _):
     shares = scripts_lib.shares(_responses(found))
     share = sum(shares.get(name, 0) for name in rules.scripts)
-    if not shares or share >= rules.min_script_share:
+    if share >= rules.min_script_share:
       return ''
+    # '' for a text without letters, as a sum: it is in any script.
     return ', '.join(f'{s:.0%} {name}' for name, s in list(shares.items())[:3])
 
   return check

@@ -4,6 +4,9 @@ from lbe.data import scripts
 
 # Shorter texts are not judged: single words are told apart badly.
 FEWEST_LETTERS = 20
+# Nor are those where the best language leads the next by less, of 1: of 13,203
+# English answers of Alpaca 53 are then none, without it 142, mostly lists.
+LEAD = 0.5
 
 
 def _lingua(why):
@@ -31,15 +34,18 @@ def _detector(codes):
       )
   builder = lingua.LanguageDetectorBuilder
   if len(codes) == 1:
-    return builder.from_all_languages().build()
-  return builder.from_languages(*(known[code] for code in codes)).build()
+    builder = builder.from_all_languages()
+  else:
+    builder = builder.from_languages(*(known[code] for code in codes))
+  return builder.with_minimum_relative_distance(LEAD).build()
 
 
 def identifier(codes):
   """A function from a text to its ISO 639-1 code, one of `codes`, or ''.
 
   One code alone is told from all that lingua knows, which takes about 1 GB.
-  '' is for texts of fewer than FEWEST_LETTERS letters. Raises ValueError for
+  '' is for texts of fewer than FEWEST_LETTERS letters or where two languages
+  are nearly as likely. Raises ValueError for
   an unknown code, and where lingua is not installed.
   """
   detector = _detector(codes)
