@@ -14,7 +14,9 @@ def found(text, language, **more):
 
 def test_spans_of_other_scripts_are_found_where_they_stand():
   """Catches offsets into a changed text, and scripts that are joined."""
-  text = '医疗费用很高, which is a problem。它是 первое место です！'
+  text = (
+    '用 `a b c`: 医疗费用很高, which is a problem。它是 первое место です！'
+  )
   assert found(text, 'zh') == [
     ('which is a problem', 'Latin'),
     ('первое место', 'Cyrillic'),
@@ -80,7 +82,10 @@ def test_the_identifier_is_silent_where_it_cannot_know():
   identify = languages.identifier(('en', 'id'))
   assert identify('I went to the market to buy some fruit.') == 'en'
   assert identify('Saya pergi ke pasar untuk membeli buah.') == 'id'
-  assert identify('Yes, 42!') == identify('') == ''
+  assert identify('terima kasih') == identify('Yes, 42!') == ''
+  # Without a lead this is another language than English.
+  identify = languages.identifier(('en', 'fr', 'de', 'es', 'id', 'vi'))
+  assert identify('Hippopotamus (7 letters, 3 syllables)') in ('', 'en')
 
 
 NTREX = {'en': 'src.eng', 'zh': 'ref.zho-CN', 'hi': 'ref.hin', 'ar': 'ref.arb'}
