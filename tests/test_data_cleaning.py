@@ -234,13 +234,15 @@ def test_bands_find_pairs_at_the_threshold():
 def test_questions_of_ceval_and_mmlu_are_found_wherever_they_stand(test_data):
   """Planted questions go, each named; novels and stories stay."""
   benchmarks = {
-    'ceval': dict(path=test_data / 'bench_ceval/val', columns=('question',)),
-    'mmlu': dict(path=test_data / 'bench_mmlu_2020/val', columns=('0',)),
+    'ceval': common.benchmark(path=str(test_data / 'bench_ceval/val')),
+    'mmlu': common.benchmark(
+      path=str(test_data / 'bench_mmlu_2020/val'), columns=('0',)
+    ),
   }
   long = [
     texts[0]
     for name, fields in benchmarks.items()
-    for _, texts in contamination.items(name, **fields)
+    for _, texts in contamination.items(name, **fields.to_dict())
     if len(texts[0]) > 100
   ]
   assert len(long) > 500
@@ -415,6 +417,17 @@ def test_a_language_that_is_not_known_is_refused():
   pytest.importorskip('lingua')
   with pytest.raises(ValueError, match="'ml' is not known to lingua.*, mr,"):
     run([{'text': 'a'}], language='ml', other_languages=('hi',))
+
+
+@pytest.mark.parametrize(
+  'package, rules',
+  [('rensa', dict(near_duplicates=0.8)), ('lingua', dict(language='en'))],
+)
+def test_a_missing_package_is_named_with_its_extra(monkeypatch, package, rules):
+  """A rule that cannot run must not be passed over."""
+  monkeypatch.setitem(sys.modules, package, None)
+  with pytest.raises(ValueError, match=r"pip install 'lbe\[clean\]'"):
+    run([{'text': 'a'}], **rules)
 
 
 def test_subsets_by_examples_bytes_and_tokens_are_nested():
