@@ -32,8 +32,8 @@ REQUIRED = [
   'tokenizers>=0.22.2',
   'tqdm>=4.67',
 ]
-# transformers and torch are the other side of conversion and of its proofs.
-HF = ['torch>=2.8', 'transformers>=5.0']
+# transformers, torch and peft are the other side of conversion and its proofs.
+HF = ['peft>=0.18', 'torch>=2.8', 'transformers>=5.0']
 PLOT = ['matplotlib>=3.9']
 # Near duplicates and language identification. Another minor version of rensa
 # may hash otherwise and leave out other records.
@@ -62,6 +62,7 @@ setuptools.setup(
       *PLOT,
       'accelerate>=1.10',  # lm-eval's Hugging Face models need it
       'lm-eval>=0.4.13',
+      'peft>=0.18',
       'pytest>=8.4',
       'pytest-xdist>=3.8',
       'ruff>=0.14',

@@ -14,7 +14,7 @@ def source(**changes):
     dict(
       # A file or a folder (searched recursively, in sorted order).
       path='',
-      # 'text', 'jsonl', or 'auto': by the file's ending.
+      # 'text', 'jsonl', 'json' (an array), or 'auto': by the file's ending.
       kind='auto',
       # How a text file is cut into documents: 'blank_line', 'line', 'file',
       # or 'heading' (a line that matches `heading` starts a document).
@@ -22,6 +22,17 @@ def source(**changes):
       heading=r'^ = [^=].* = $',
       # The JSONL field that holds the text.
       field='text',
+      # Records with other fields' names: columns={'output': 'answer'} reads
+      # `answer` as `output`.
+      columns=ml_collections.ConfigDict(),
+      # Instruction data: how conversations are written ('alpaca', 'belle',
+      # 'chatml', ...); '' is text. Rows hold whole examples, packed best-fit.
+      template='',
+      # What is learnt of them: 'responses', 'last_response', or 'all'.
+      loss='responses',
+      # An example longer than a row: 'fail', 'drop', or 'cut_prompt' from the
+      # left; what was dropped and cut is counted. No response is ever cut.
+      too_long='fail',
       # Share of the training tokens; the shares of all sources sum to 1.
       proportion=1.0,
       # Share of the documents that is held out, chosen by their hash.
@@ -35,6 +46,7 @@ def source(**changes):
     )
   )
   fields.lock()
+  fields.columns.unlock()
   fields.update(changes)
   return fields
 
@@ -120,6 +132,25 @@ def group(**changes):
   fields.lock()
   fields.update(changes)
   return fields
+
+
+LINEAR = 'layers/(q|k|v|o|gate|up|down)_.*'
+
+
+def adapt(config, *, params=LINEAR, also='nothing'):
+  """LoRA on frozen layers; of the vocabulary 'nothing', 'all' or 'new_rows'
+  learn as well (embedding and head, whole or the added rows).
+  """
+  config.lora.params = params
+  groups = config.optim.groups
+  groups.body.frozen = True
+  groups.vocabulary.frozen = also == 'nothing'
+  groups.old_rows.frozen = also == 'new_rows'
+  if also not in ('nothing', 'all', 'new_rows'):
+    raise ValueError(
+      f"also={also!r} is unknown; take 'nothing', 'all' or 'new_rows'."
+    )
+  return config
 
 
 def perplexity(**changes):
@@ -232,8 +263,19 @@ def base():
     # Slots for stages: what is left unchanged learns like all the rest.
     groups=dict(
       old_rows=group(params='embed_VD|head_DV', rows='old'),
+      vocabulary=group(params='embed_VD|head_DV'),
       body=group(params='layers/.*|final_norm_D'),
     ),
+    frozen_dtype='float32',  # or 'bfloat16': of weights that never learn
+  )
+
+  # Adapters beside weights of the layers; adapt() sets what goes with them.
+  config.lora = dict(
+    params='',  # a regular expression, as 'layers/(q|v)_.*'; '' is none
+    rank=8,
+    alpha=32.0,
+    dropout=0.0,
+    rslora=False,
   )
 
   # Devices along each axis; one of them may be -1: what is left.

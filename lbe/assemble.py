@@ -22,6 +22,7 @@ from lbe.data import loader as loader_lib
 from lbe.data import sources as sources_lib
 from lbe.evals import perplexity
 from lbe.models import llama
+from lbe.models import lora
 from lbe.vocab import load as vocab
 from lbe.vocab import rows
 
@@ -74,6 +75,33 @@ def make_model_config(config, tokenizer):
     vocab_multiple=config.vocab_multiple,
     init_std=m.init_std,
   )
+
+
+def adapted_config(config, model):
+  """The architecture with the adapters that the config asks for.
+
+  Raises ValueError where the weights come with others.
+  """
+  fields = config.lora.to_dict()
+  if not fields['params']:
+    return model
+  fields.pop('dropout')
+  found = lora.make(**fields)
+  if model.lora not in (None, found):
+    raise ValueError(
+      f'{config.init_from} has adapters already ({model.lora}), and lora asks '
+      f'for {found}; leave lora.params empty to go on with them, or export '
+      'the model, which merges them, and start from that.'
+    )
+  return dataclasses.replace(model, lora=found)
+
+
+def init_adapters(model, mesh, seed):
+  """New adapters in their shards: the model computes as without them."""
+  places = sharding.shardings(mesh, llama.dims(model))
+  return jax.jit(
+    lambda key: llama.init(model, key)['lora'], out_shardings=places['lora']
+  )(jax.random.key(seed))
 
 
 def make_execution(config):
@@ -221,6 +249,8 @@ def describe_extension(config, opened, model, params, evaluators, mesh):
         f'rows {norm_V[num_old : model.vocab_size].mean():.4f}'
       )
   for e in evaluators:
+    if not isinstance(e.documents[0], str):
+      continue  # conversations have the extended tokenizer's ids
     nats = []
     for c in (dataclasses.replace(model, vocab_size=num_old), model):
       found, num_tokens = perplexity.document_nats(
@@ -320,6 +350,7 @@ def prepare_data(config, tokenizer, workdir):
         bos=config.data.bos,
         eos=config.data.eos,
         seed=config.seed,
+        seq_len=config.data.seq_len,
         progress=progress,
       )
       for name, source in named.items()
@@ -341,10 +372,11 @@ def make_loader(config, prepared, tokenizer):
     batch_size=config.data.batch_size,
     seed=config.seed,
     tokenizer=tokenizer,
+    packed=[name for name, s in config.data.sources.items() if s.template],
   )
 
 
-def count_steps(config, prepared):
+def count_steps(config, prepared, loader):
   """Optimizer steps of the run's budget.
 
   Raises ValueError where not exactly one budget is set.
@@ -367,22 +399,22 @@ def count_steps(config, prepared):
     raise ValueError(
       f'budget.of={of!r} is no source; take one of {", ".join(prepared)}.'
     )
-  # In shares of the mixture's sources: the tokens that a unit of text costs.
+  # In shares of the mixture's rows: the room that a unit of text takes.
   chosen = [of] if of else list(prepared)
-  share = sum(config.data.sources[name].proportion for name in chosen)
+  share = sum(loader.row_share(name) for name in chosen)
   if not share:
     raise ValueError(
       f'budget.{unit} counts the text of {", ".join(chosen)}, whose '
       'proportion is 0; count another source, or give it a share.'
     )
   data = [prepared[name].train for name in chosen]
-  tokens = sum(d.num_tokens for d in data)
+  room = sum(prepared[n].train.num_tokens / loader.fill(n) for n in chosen)
   total = {
     'epochs': 1,
     'documents': sum(d.num_documents for d in data),
     'bytes': sum(d.num_bytes for d in data),
   }[unit]
-  return math.ceil(amount / total * tokens / share / tokens_per_step)
+  return math.ceil(amount / total * room / share / tokens_per_step)
 
 
 # ------------------------------------------------------------------- step
@@ -407,6 +439,16 @@ def check_fit(config, model, mesh):
   It needs no data, so it is asked before hours of tokenizing.
   """
   make_execution(config)
+  if not 0 <= config.lora.dropout < 1:
+    raise ValueError(
+      f'lora.dropout={config.lora.dropout} is no share; it lies from 0 up to, '
+      'and without, 1.'
+    )
+  if config.lora.params and not config.init_from:
+    raise ValueError(
+      f'lora.params={config.lora.params!r}: adapters need trained weights '
+      'beside them; set init_from.'
+    )
   if config.data.seq_len > model.max_positions:
     raise ValueError(
       f"data.seq_len={config.data.seq_len} is longer than the model's "
@@ -473,11 +515,30 @@ def make_partition(config, model, num_steps, *, num_old=None):
     return any(fields[k] != value for k, value in _UNCHANGED.items())
 
   named = {k: v for k, v in o.groups.to_dict().items() if changes(v)}
-  return groups.Partition(
+  partition = groups.Partition(
     [*(group(*item) for item in named.items()), group('rest', {})],
     llama.dims(model),
     num_old=num_old,
   )
+  if model.lora:
+    adapted = {f'layers/{name}' for name in model.lora.weights}
+    both = sorted(adapted - set(partition.frozen_names()))
+    if both:
+      raise ValueError(
+        f'{", ".join(both)}: both adapted (lora) and fully trained; freeze '
+        'them, as --config.optim.groups.body.frozen=True, or adapt others.'
+      )
+  return partition
+
+
+def param_dtypes(config, partition):
+  """{name: dtype} of what is not float32: llama.shapes takes it."""
+  dtype = config.optim.frozen_dtype
+  if dtype not in ('float32', 'bfloat16'):
+    raise ValueError(
+      f"optim.frozen_dtype={dtype!r} is unknown; take 'float32' or 'bfloat16'."
+    )
+  return dict.fromkeys(partition.frozen_names(), dtype)
 
 
 def make_training(config, model, mesh, partition):
@@ -492,7 +553,7 @@ def make_training(config, model, mesh, partition):
   shardings = step_lib.state_shardings(mesh, model, tx, partition)
   shapes = jax.eval_shape(
     lambda params: step_lib.init_state(params, tx, partition),
-    llama.shapes(model),
+    llama.shapes(model, dtype=param_dtypes(config, partition)),
   )
   abstract_state = jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
@@ -509,6 +570,8 @@ def make_training(config, model, mesh, partition):
       tx=tx,
       partition=partition,
       mesh=mesh,
+      lora_dropout=config.lora.dropout,
+      seed=config.seed,
       num_microbatches=config.num_microbatches,
     ),
     donate_argnums=0,
@@ -546,7 +609,7 @@ def init_params(model, mesh, seed):
 
 @dataclasses.dataclass(frozen=True)
 class Evaluator:
-  """One text set with the steps at which it is scored."""
+  """One set of documents with the steps at which it is scored."""
 
   name: str
   documents: list
@@ -575,7 +638,7 @@ def make_evaluators(config, prepared):
           f'evals.{name}.source={e.source!r} is no source of this run; give '
           f'evals.{name}.path=FILE, or one of {", ".join(prepared or ())}.'
         )
-      texts = prepared[e.source].heldout_texts()
+      texts = prepared[e.source].heldout_documents()
       if not texts:
         raise ValueError(
           f'evals.{name} scores the held-out documents of {e.source}, which '
@@ -595,11 +658,14 @@ def make_evaluators(config, prepared):
       texts = [texts[i] for i in order]
     else:
       continue  # an empty slot, to be filled on the command line
+    max_len = e.max_len or config.data.seq_len
+    if not isinstance(texts[0], str):
+      max_len = config.data.seq_len  # a conversation is one window
     result.append(
       Evaluator(
         name=name,
         documents=texts[: e.limit or None],
-        max_len=e.max_len or config.data.seq_len,
+        max_len=max_len,
         every=e.every,
         at_start=e.at_start,
         at_end=e.at_end,

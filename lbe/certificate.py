@@ -17,7 +17,6 @@ import tempfile
 import numpy as np
 import psutil
 
-from lbe.models import hf
 from lbe.models import llama
 from lbe.vocab import load as vocab
 
@@ -81,8 +80,11 @@ def logits_skipped_because(c):
   return None
 
 
-def compare_logits(checkpoint_dir, hf_dir):
-  """Runs the comparison in a fresh process; its record as a dictionary."""
+def compare_logits(checkpoint_dir, hf_dir, adapter_dir=''):
+  """Runs the comparison in a fresh process; its record as a dictionary.
+
+  With `adapter_dir`, theirs is the Hugging Face model under that adapter.
+  """
   with tempfile.NamedTemporaryFile(suffix='.json') as f:
     subprocess.run(
       [
@@ -91,6 +93,7 @@ def compare_logits(checkpoint_dir, hf_dir):
         'lbe.certificate',
         str(checkpoint_dir),
         str(hf_dir),
+        str(adapter_dir),
         f.name,
       ],
       check=True,
@@ -99,7 +102,7 @@ def compare_logits(checkpoint_dir, hf_dir):
     return json.loads(pathlib.Path(f.name).read_text())
 
 
-def _compare(checkpoint_dir, hf_dir):
+def _compare(checkpoint_dir, hf_dir, adapter_dir):
   import jax
   import jax.numpy as jnp
   import torch
@@ -110,14 +113,19 @@ def _compare(checkpoint_dir, hf_dir):
   theirs = transformers.LlamaForCausalLM.from_pretrained(
     str(hf_dir), dtype=torch.float32
   ).eval()
-  c, _ = hf.read_config(hf_dir)
-  found = vocab.find(hf_dir)
+  meta = checkpoint.read_meta(checkpoint_dir)
+  c = llama.Config.from_json(meta['model'])
+  if adapter_dir:
+    import peft
+
+    if c.vocab_size != theirs.vocab_size:
+      theirs.resize_token_embeddings(c.vocab_size, mean_resizing=False)
+    theirs = peft.PeftModel.from_pretrained(theirs, adapter_dir).eval()
+  found = vocab.find(adapter_dir or hf_dir) or vocab.find(hf_dir)
   ids_BT = sample_ids(c, vocab.load(found) if found else None)
   with torch.no_grad():
     theirs_BTV = theirs(torch.from_numpy(ids_BT)).logits.numpy()
   del theirs
-  meta = checkpoint.read_meta(checkpoint_dir)
-  c = llama.Config.from_json(meta['model'])
   device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
   params = checkpoint.load_params(
     checkpoint_dir,
@@ -182,7 +190,17 @@ def finish(folder, record):
   print(f'certificate ({folder}/certificate.json):\n{text}')
 
 
-def make(*, checkpoint_dir, hf_dir, expected, got, verify, c, **facts):
+def make(
+  *,
+  checkpoint_dir,
+  hf_dir,
+  expected,
+  got,
+  verify,
+  c,
+  adapter_dir='',
+  **facts,
+):
   """The whole certificate, written into the conversion's target folder."""
   record = {**facts, 'digests': compare_digests(expected, got)}
   why = logits_skipped_because(c) if verify == 'auto' else None
@@ -191,12 +209,10 @@ def make(*, checkpoint_dir, hf_dir, expected, got, verify, c, **facts):
   elif why:
     record['logits'] = {'skipped': why}
   else:
-    record['logits'] = compare_logits(checkpoint_dir, hf_dir)
+    record['logits'] = compare_logits(checkpoint_dir, hf_dir, adapter_dir)
     check_logits(record['logits'])
   return record
 
 
 if __name__ == '__main__':
-  pathlib.Path(sys.argv[3]).write_text(
-    json.dumps(_compare(sys.argv[1], sys.argv[2]))
-  )
+  pathlib.Path(sys.argv[4]).write_text(json.dumps(_compare(*sys.argv[1:4])))

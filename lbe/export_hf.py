@@ -1,11 +1,15 @@
 """Writes a checkpoint as a folder that transformers, vLLM and others load.
 
   python -m lbe.export_hf --source=runs/zh --target=runs/zh/hf
+  python -m lbe.export_hf --source=runs/zh --target=adapter --adapter_only
 
 The dtype is that of the run's source weights unless --dtype says otherwise.
-Ends with a certificate.
+Adapters are merged into their weights, or with --adapter_only written alone,
+as PEFT loads them. Ends with a certificate.
 """
 
+import functools
+import importlib.util
 import json
 import pathlib
 
@@ -17,6 +21,8 @@ from lbe import checkpoint
 from lbe import program
 from lbe import stored
 from lbe.models import hf
+from lbe.models import lora
+from lbe.models import peft
 from lbe.vocab import export as vocab_export
 
 _SOURCE = flags.DEFINE_string('source', None, 'A checkpoint or a workdir.')
@@ -37,6 +43,17 @@ _SHARD_BYTES = flags.DEFINE_integer(
 )
 
 
+_ADAPTER_ONLY = flags.DEFINE_bool(
+  'adapter_only', False, 'Write the adapters alone, in the format of PEFT.'
+)
+_BASE = flags.DEFINE_string(
+  'base',
+  None,
+  'adapter_only: the Hugging Face folder that the adapters belong to; by '
+  'default where the run started from.',
+)
+
+
 def main(argv):
   del argv
   target = pathlib.Path(_TARGET.value)
@@ -47,13 +64,16 @@ def main(argv):
       'delete it.'
     )
   opened = stored.open_model(source)
+  if _ADAPTER_ONLY.value:
+    _export_adapter(source, target, opened)
+    return
   c, info, tokenizer = opened.config, opened.info, opened.tokenizer
   dtype = _DTYPE.value or info['dtype']
   target.mkdir(parents=True, exist_ok=True)
   expected = hf.write_safetensors(
     target,
     c,
-    lambda name: checkpoint.load_array(source, name),
+    functools.partial(_merged, source, c),
     dtype=dtype,
     shard_bytes=_SHARD_BYTES.value,
   )
@@ -79,23 +99,85 @@ def main(argv):
     ('config.json', hf.config_json(c, dtype=dtype, **ids)),
   ):
     (target / name).write_text(json.dumps(record, indent=2))
+  exact = _same_dtype(source, dtype) and (c.lora is None or dtype == 'float32')
   record = certificate.make(
     checkpoint_dir=source,
     hf_dir=target,
     expected=expected,
     got=hf.tensor_digests(target, c),
     # Rounded weights have other logits; the digests prove the rounding.
-    verify=_VERIFY.value if _same_dtype(source, dtype) else 'digests',
+    verify=_VERIFY.value if exact else 'digests',
     c=c,
     program='export_hf',
     source=str(source),
     target=str(target),
     dtype=dtype,
   )
-  if not _same_dtype(source, dtype) and _VERIFY.value != 'digests':
+  if not exact and _VERIFY.value != 'digests':
     record['logits'] = {
       'skipped': f'the checkpoint was rounded to {dtype}; its logits differ'
     }
+  certificate.finish(target, record)
+
+
+def _merged(source, c, name):
+  """One stacked weight of the checkpoint, its adapter added."""
+  array = checkpoint.load_array(source, name)
+  weight = name.removeprefix('layers/')
+  if c.lora is None or weight not in c.lora.weights:
+    return array
+  a, b = (
+    checkpoint.load_array(source, f'lora/{part}') for part in lora.names(weight)
+  )
+  return lora.merged(array, a, b, c.lora)
+
+
+def _export_adapter(source, target, opened):
+  """The adapters, and what of the vocabulary was trained beside them."""
+  c, info = opened.config, opened.info
+  if c.lora is None:
+    raise ValueError(
+      f'{source} has no adapters (config.lora); leave out --adapter_only.'
+    )
+  if (target / 'adapter_config.json').exists():
+    raise ValueError(
+      f'--target={target} already holds an adapter; give an empty folder, or '
+      'delete it.'
+    )
+  learned = [n for n in hf.tensor_names(c) if n not in info['frozen']]
+  others = [n for n in learned if n not in ('embed_VD', 'head_DV')]
+  if others:
+    raise ValueError(
+      f'{source} trained {", ".join(others)} as well, which no adapter holds; '
+      'leave out --adapter_only: the whole model is written, merged.'
+    )
+  base = _BASE.value or info['base']
+  peft.write(
+    target,
+    c,
+    functools.partial(checkpoint.load_array, source),
+    dtype='float32',
+    base=base,
+    saved=learned,
+  )
+  if opened.tokenizer is not None:
+    vocab_export.write(opened.tokenizer, target, max_positions=c.max_positions)
+  record = {
+    'program': 'export_hf',
+    'source': str(source),
+    'target': str(target),
+    'base': base,
+  }
+  why = certificate.logits_skipped_because(c)
+  if importlib.util.find_spec('peft') is None:
+    why = "peft is not installed (pip install 'lbe[hf]')"
+  if not hf.is_hf_dir(base):
+    why = f'{base} is no Hugging Face folder; name it with --base'
+  if _VERIFY.value == 'digests' or (_VERIFY.value == 'auto' and why):
+    record['logits'] = {'skipped': why or '--verify=digests'}
+  else:
+    record['logits'] = certificate.compare_logits(source, base, target)
+    certificate.check_logits(record['logits'])
   certificate.finish(target, record)
 
 

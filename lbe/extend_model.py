@@ -62,7 +62,7 @@ def main(argv):
     tokenizer,
     model,
     mesh,
-    opened.load_params(mesh, dtype=opened.info['dtype']),
+    opened.load_params(mesh, dtype=opened.dtypes()),
     method=_METHOD.value,
     match_norms=_MATCH_NORMS.value,
     dictionary=_DICTIONARY.value,

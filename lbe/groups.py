@@ -109,6 +109,14 @@ class Partition:
       flat[name] = jnp.concatenate(parts, axis=axis)
     return traverse_util.unflatten_dict(flat, sep='/')
 
+  def frozen_names(self):
+    """Names of the parameters that never learn, whole ones only."""
+    return [
+      name
+      for name, group in self._groups.items()
+      if group.frozen and name.rpartition('/')[0] not in self._axes
+    ]
+
   def labels(self, learning):
     """The tree of what learns, with its groups' names."""
     flat = traverse_util.flatten_dict(learning, sep='/')

@@ -1,10 +1,14 @@
 """Converts a Hugging Face LLaMA folder into a checkpoint.
 
   python -m lbe.import_hf --source=llama-7b-hf --target=checkpoints/llama-7b
+  python -m lbe.import_hf --source=llama-7b-hf --adapter=zh-lora --target=...
 
-The dtype on disk is kept. Ends with a certificate.
+The dtype on disk is kept. With --adapter, a folder of PEFT, the checkpoint has
+its adapters, unmerged, and the embedding, head and tokenizer that lie with
+them. Ends with a certificate.
 """
 
+import dataclasses
 import hashlib
 import pathlib
 
@@ -16,6 +20,7 @@ from lbe import checkpoint
 from lbe import program
 from lbe import stored
 from lbe.models import hf
+from lbe.models import peft
 from lbe.vocab import load as vocab
 
 _SOURCE = flags.DEFINE_string('source', None, 'The Hugging Face folder.')
@@ -27,6 +32,11 @@ _VERIFY = flags.DEFINE_enum(
   'digests: compare all tensors after a round trip; logits: also compare '
   "with transformers' logits; auto: logits where it is installed and both "
   'models fit in half of the free memory.',
+)
+
+
+_ADAPTER = flags.DEFINE_string(
+  'adapter', '', 'A folder of PEFT with adapters of the source.'
 )
 
 
@@ -49,37 +59,71 @@ def main(argv):
     print(f'notice: {source} has no tokenizer; the checkpoint has none.')
   else:
     print(vocab.check_rows(opened.tokenizer, c.vocab_size))
-  params = hf.load_params(source, c)
+  params, info, tokenizer = hf.load_params(source, c), opened.info, None
+  kept = hf.tensor_names(c)
+  expected = hf.tensor_digests(source, c)
+  if _ADAPTER.value:
+    c, tokenizer, found = _read_adapter(c)
+    params = hf.unflatten({**hf.flatten(params), **found})
+    kept = [name for name in kept if name not in found]
+    info = {**info, 'base': str(source), 'frozen': kept}
   checkpoint.save_model(
     target,
     params,
     meta={
       'model': c.to_json(),
-      'tokenizer': stored.tokenizer_meta(opened.tokenizer),
+      'tokenizer': stored.tokenizer_meta(tokenizer or opened.tokenizer),
       'config': None,
-      'source': opened.info,
+      'source': info,
     },
   )
   del params
+  got = checkpoint_digests(target, c, kept)
   record = certificate.make(
     checkpoint_dir=target,
     hf_dir=source,
-    expected=hf.tensor_digests(source, c),
-    got=checkpoint_digests(target, c),
+    adapter_dir=_ADAPTER.value,
+    expected={name: expected[name] for name in got},
+    got=got,
     verify=_VERIFY.value,
     c=c,
     program='import_hf',
     source=str(source),
     target=str(target),
-    dtype=opened.info['dtype'],
+    dtype=info['dtype'],
   )
   certificate.finish(target, record)
 
 
-def checkpoint_digests(path, c):
-  """{Hugging Face name: sha256} of a checkpoint, one weight in memory."""
+def _read_adapter(c):
+  """(c with --adapter's Lora and rows, its tokenizer or None, its arrays)."""
+  folder = _ADAPTER.value
+  tokenizer = vocab.load(folder) if vocab.find(folder) else None
+  num_rows = tokenizer.vocab_size if tokenizer else c.vocab_size
+  adapted = dataclasses.replace(
+    c, lora=peft.read_config(folder), vocab_size=num_rows
+  )
+  found = peft.read(folder, adapted)
+  missing = (
+    {'embed_VD', 'head_DV'} - set(found) - ({'head_DV'} if c.tied else set())
+  )
+  if num_rows != c.vocab_size and missing:
+    raise ValueError(
+      f'{folder} has a tokenizer of {num_rows} pieces for {c.vocab_size} rows '
+      f'of the source, but not the rows themselves ({", ".join(missing)}).'
+    )
+  return adapted, tokenizer, found
+
+
+def checkpoint_digests(path, c, kept=None):
+  """{Hugging Face name: sha256} of a checkpoint, one weight in memory.
+
+  `kept` are the weights that are looked at, by default all.
+  """
   digests = {}
   for name, names in hf.tensor_names(c).items():
+    if kept is not None and name not in kept:
+      continue
     array = checkpoint.load_array(path, name)
     stacked = name.startswith('layers/')
     for i, theirs in enumerate(names):

@@ -23,6 +23,7 @@ RULES = {
   'layers': None,
   'head': None,
   'norm': None,
+  'rank': None,
   None: None,
 }
 

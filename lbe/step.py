@@ -43,7 +43,17 @@ def state_shardings(mesh, c, tx, partition):
   return jax.tree_util.tree_map_with_path(place, shapes)
 
 
-def make_train_step(c, *, execution, tx, partition, mesh, num_microbatches):
+def make_train_step(
+  c,
+  *,
+  execution,
+  tx,
+  partition,
+  mesh,
+  num_microbatches,
+  lora_dropout=0.0,
+  seed=0,
+):
   """A pure (state, batch) → (state, metrics); the caller jits it.
 
   The loss is the mean over the weighted targets of the whole global batch,
@@ -54,7 +64,7 @@ def make_train_step(c, *, execution, tx, partition, mesh, num_microbatches):
   """
   constrain = sharding.constrain(mesh)
 
-  def loss_sum(learning, frozen, batch):
+  def loss_sum(learning, frozen, batch, key):
     params = partition.join(learning, frozen)
     x_BTD = llama.hidden(
       params,
@@ -64,6 +74,8 @@ def make_train_step(c, *, execution, tx, partition, mesh, num_microbatches):
       segments_BT=batch['segments_BT'],
       execution=execution,
       constrain=constrain,
+      lora_dropout=lora_dropout,
+      dropout_key=key,
     )
     return loss.sums(
       x_BTD,
@@ -78,29 +90,32 @@ def make_train_step(c, *, execution, tx, partition, mesh, num_microbatches):
     x = x.reshape(-1, num_microbatches, *x.shape[1:])
     return jnp.moveaxis(x, 1, 0)
 
-  def gradients(learning, frozen, batch):
+  def gradients(learning, frozen, batch, key):
     if num_microbatches == 1:
-      return jax.value_and_grad(loss_sum)(learning, frozen, batch)
+      return jax.value_and_grad(loss_sum)(learning, frozen, batch, key)
 
-    def add(total, part):
+    def add(total, part_and_number):
+      part, i = part_and_number
       part = {
         name: constrain(x, ('batch', 'position')[: x.ndim])
         for name, x in part.items()
       }
-      new = jax.value_and_grad(loss_sum)(learning, frozen, part)
+      own = jax.random.fold_in(key, i)
+      new = jax.value_and_grad(loss_sum)(learning, frozen, part, own)
       return jax.tree.map(jnp.add, total, new), None
 
     zeros = jax.tree.map(jnp.zeros_like, learning)
     total, _ = jax.lax.scan(
       add,
       (jnp.zeros((), jnp.float32), zeros),
-      jax.tree.map(microbatch, batch),
+      (jax.tree.map(microbatch, batch), jnp.arange(num_microbatches)),
     )
     return total
 
   def train_step(state, batch):
     learning, frozen = partition.split(state['params'])
-    total, grads = gradients(learning, frozen, batch)
+    key = jax.random.fold_in(jax.random.key(seed), state['step'])
+    total, grads = gradients(learning, frozen, batch, key)
     weight_sum = jnp.sum(batch['weights_BT'])
     # A batch without a target changes nothing but the moments.
     scale = 1.0 / jnp.maximum(weight_sum, 1.0)
@@ -127,19 +142,27 @@ def make_train_step(c, *, execution, tx, partition, mesh, num_microbatches):
 
 
 def memory_estimate(
-  c, *, partition, num_devices, batch_size, seq_len, num_microbatches, execution
+  shapes,
+  c,
+  *,
+  partition,
+  num_devices,
+  batch_size,
+  seq_len,
+  num_microbatches,
+  execution,
 ):
   """Bytes on each device by part, before anything is compiled.
 
-  Parameters, and two moments and gradients of those that learn, in float32;
+  Parameters as in `shapes`, and two moments and gradients of those that learn;
   activations by what each remat policy keeps. A planning figure: the compiled
   step states its own.
   """
-  shapes = llama.shapes(c)
   learning, _ = jax.eval_shape(partition.split, shapes)
 
   def per_device(tree):
-    return sum(x.size for x in jax.tree.leaves(tree)) * 4 / num_devices
+    sizes = (x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+    return sum(sizes) / num_devices
 
   width = 2 if execution.compute_dtype == 'bfloat16' else 4
   tokens = batch_size * seq_len / num_microbatches / num_devices

@@ -17,8 +17,9 @@ class Opened:
   """A model on disk, looked at but not yet loaded.
 
   `info` holds what came with the weights and is not architecture: the dtype
-  on disk (`dtype`), the rows before an extension (`num_old_rows`) and, of a
-  Hugging Face folder, its special ids.
+  on disk (`dtype`), the rows before an extension (`num_old_rows`), of a run
+  where it started (`base`) and what stayed as it was (`frozen`), and of a
+  Hugging Face folder its special ids.
   """
 
   path: str
@@ -46,8 +47,18 @@ class Opened:
       return self.tokenizer.vocab_size
     return self.info.get('num_old_rows')
 
+  def dtypes(self):
+    """The dtypes on disk, as `load_params` takes them."""
+    if self.kind == 'hf':
+      return self.info['dtype']
+    found = hf.flatten(checkpoint.params_metadata(self.path))
+    return {name: str(x.dtype) for name, x in found.items()}
+
   def load_params(self, mesh, *, dtype='float32'):
-    """The parameters as `dtype`, each created in its shards on `mesh`."""
+    """The parameters, each created in its shards on `mesh`.
+
+    `dtype` is that of llama.shapes: one for all, or by name.
+    """
     shardings = sharding.shardings(mesh, llama.dims(self.config))
     if self.kind == 'hf':
       return hf.load_params(

@@ -5,12 +5,16 @@
     --corpus=zh/ --num_pieces=18000 --output=DIR
   python -m lbe.tokenizer extend --base=llama/tokenizer.model \
     --add=chinese_sp.model --output=DIR
+  python -m lbe.tokenizer extend --base=llama3/tokenizer.json \
+    --corpus=zh/ --num_pieces=18000 --output=DIR
   python -m lbe.tokenizer report --tokenizer=DIR --base=llama/tokenizer.model \
     --texts=zh.txt --texts=en.txt --output=DIR
   python -m lbe.tokenizer export --tokenizer=FILE --output=DIR
 
 A folder that is written holds tokenizer.model (of SentencePiece models),
-tokenizer.json and the files that transformers reads beside them.
+tokenizer.json and the files that transformers reads beside them. What became of
+each piece stands in extension.json; where tokenizer.json cannot say all that
+tokenizer.model does, that is told, and written there or into export.json.
 """
 
 import json
@@ -20,6 +24,7 @@ from absl import flags
 
 from lbe import program
 from lbe.data import sources
+from lbe.vocab import byte_level as vocab_byte_level
 from lbe.vocab import continued as vocab_continued
 from lbe.vocab import export as vocab_export
 from lbe.vocab import extend as vocab_extend
@@ -45,17 +50,30 @@ _TOKENIZER = flags.DEFINE_string(
   'tokenizer', None, 'report, export: a .model, a tokenizer.json, or a folder.'
 )
 _TEXTS = flags.DEFINE_multi_string(
-  'texts', [], 'train, report: a text or JSONL file or a folder; repeatable.'
+  'texts',
+  [],
+  'train, report: a text or JSONL file or a folder; repeatable. extend, '
+  'export: lines on which tokenizer.json is compared with tokenizer.model, '
+  'where scores tie.',
 )
 _CUT = flags.DEFINE_enum(
   'cut', 'line', list(sources.CUTS), 'How text files are cut into documents.'
 )
 _FIELD = flags.DEFINE_string('field', 'text', 'The text in JSONL records.')
 _VOCAB_SIZE = flags.DEFINE_integer('vocab_size', None, 'train: pieces.')
+_MODEL_TYPE = flags.DEFINE_enum(
+  'model_type', 'bpe', ['bpe', 'unigram'], 'train: the kind of model.'
+)
+_REQUIRED = flags.DEFINE_string(
+  'required_characters',
+  '',
+  'train: characters that are pieces however rare, or a file that holds them.',
+)
 _COVERAGE = flags.DEFINE_float(
   'character_coverage',
   0.9995,
-  'train, extend: share of the characters of the text that have a piece.',
+  'train, extend: share of the characters of the text that have a piece (for a '
+  'byte-level base: of the letters whose scripts are learnt from).',
 )
 _SCORE_MODE = flags.DEFINE_enum(
   'score_mode',
@@ -64,7 +82,13 @@ _SCORE_MODE = flags.DEFINE_enum(
   'extend: below_base leaves old text as it is; zero is the published recipe.',
 )
 _KEEP_LATIN = flags.DEFINE_bool(
-  'keep_latin', False, 'extend: also add pieces with Latin letters or digits.'
+  'keep_latin',
+  False,
+  'extend: also add pieces with Latin letters (and digits, of --add); old text '
+  'that holds them is cut another way.',
+)
+_PER_SCRIPT = flags.DEFINE_bool(
+  'per_script', False, 'report: also a table of the scripts in each set.'
 )
 _CONTEXT = flags.DEFINE_integer(
   'context', 2048, 'report: tokens of the context; export: model_max_length.'
@@ -100,6 +124,10 @@ def _documents(path):
   return (text for text, _ in sources.documents(source))
 
 
+def _all_documents(paths):
+  return (text for path in paths for text in _documents(path))
+
+
 def _write(tokenizer):
   folder = pathlib.Path(_OUTPUT.value)
   folder.mkdir(parents=True, exist_ok=True)
@@ -111,15 +139,39 @@ def _write(tokenizer):
   return folder
 
 
+def _compare(tokenizer):
+  """What tokenizer.json loses, said and returned; None where nothing."""
+  found = vocab_export.compare(tokenizer, _all_documents(_TEXTS.value))
+  if found:
+    print(
+      f'warning: pieces of equal score cannot be written as ranked merges: '
+      f'{found["differing"]:,} of {found["lines"]:,} lines ({found["sample"]}) '
+      'differ between tokenizer.model, which is the truth, and tokenizer.json.'
+    )
+  return found
+
+
+def _save(record, path):
+  path.write_text(
+    json.dumps(record, ensure_ascii=False, indent=1), encoding='utf-8'
+  )
+
+
 def train():
-  """A SentencePiece BPE model with LLaMA's settings."""
+  """A SentencePiece model with LLaMA's settings."""
   folder = pathlib.Path(_OUTPUT.value)
   folder.mkdir(parents=True, exist_ok=True)
+  required = _REQUIRED.value
+  if required and pathlib.Path(required).is_file():
+    required = pathlib.Path(required).read_text(encoding='utf-8')
   vocab_train.train_sentencepiece(
-    (text for path in _TEXTS.value for text in _documents(path)),
+    _all_documents(_TEXTS.value),
     folder / 'tokenizer.model',
     vocab_size=_VOCAB_SIZE.value,
+    model_type=_MODEL_TYPE.value,
     character_coverage=_COVERAGE.value,
+    required_characters=required,
+    progress=True,
   )
   _write(vocab.load(folder / 'tokenizer.model'))
 
@@ -129,7 +181,8 @@ def _load_sentencepiece(flag, path):
   if tokenizer.kind != 'sentencepiece':
     raise ValueError(
       f'--{flag}={path} is no SentencePiece model but of the kind '
-      f'{tokenizer.kind!r}; give a .model file.'
+      f'{tokenizer.kind!r}; give a .model file, or a byte-level tokenizer.json '
+      'as --base of --corpus.'
     )
   return tokenizer
 
@@ -141,26 +194,7 @@ def extend():
       'extend needs --corpus (text to learn pieces from) or --add (a model '
       'that has them), and not both.'
     )
-  base = _load_sentencepiece('base', _BASE.value)
-  if _ADD.value:
-    found = vocab_extend.extend(
-      base,
-      _load_sentencepiece('add', _ADD.value),
-      score_mode=_SCORE_MODE.value,
-      keep_latin=_KEEP_LATIN.value,
-    )
-  else:
-    if not _NUM_PIECES.value or _NUM_PIECES.value < 1:
-      raise ValueError(
-        f'--num_pieces={_NUM_PIECES.value}: say how many pieces to learn from '
-        '--corpus, at least 1.'
-      )
-    found = vocab_continued.extend(
-      base,
-      (text for path in _CORPUS.value for text in _documents(path)),
-      num_pieces=_NUM_PIECES.value,
-      coverage=_COVERAGE.value,
-    )
+  found = _added() if _ADD.value else _learnt()
   for notice in found.notices:
     print(f'notice: {notice}')
   print(
@@ -169,7 +203,9 @@ def extend():
   )
   for reason, pieces in found.left_out.items():
     print(f'  {len(pieces):,} {reason}, as {" ".join(pieces[:5])}')
-  lost = vocab_extend.unreachable(found.tokenizer)
+  lost = {}
+  if found.tokenizer.kind == 'sentencepiece':
+    lost = vocab_extend.unreachable(found.tokenizer)
   if lost:
     print(
       f'warning: {len(lost):,} pieces are never produced by encoding, as '
@@ -186,42 +222,83 @@ def extend():
     'left_out': found.left_out,
     'unreachable': list(lost),
     'notices': found.notices,
+    'tokenizer_json': _compare(found.tokenizer),
   }
-  (folder / 'extension.json').write_text(
-    json.dumps(record, ensure_ascii=False, indent=1), encoding='utf-8'
+  _save(record, folder / 'extension.json')
+
+
+def _added():
+  return vocab_extend.extend(
+    _load_sentencepiece('base', _BASE.value),
+    _load_sentencepiece('add', _ADD.value),
+    score_mode=_SCORE_MODE.value,
+    keep_latin=_KEEP_LATIN.value,
+  )
+
+
+def _learnt():
+  if not _NUM_PIECES.value or _NUM_PIECES.value < 1:
+    raise ValueError(
+      f'--num_pieces={_NUM_PIECES.value}: say how many pieces to learn from '
+      '--corpus, at least 1.'
+    )
+  if _SCORE_MODE.value != 'below_base':
+    raise ValueError(
+      f'--score_mode={_SCORE_MODE.value} goes with --add; what is learnt from '
+      '--corpus always follows the base.'
+    )
+  base = vocab.load(_BASE.value)
+  if base.kind == 'sentencepiece':
+    learner = vocab_continued
+  else:
+    learner = vocab_byte_level
+  return learner.extend(
+    base,
+    _all_documents(_CORPUS.value),
+    num_pieces=_NUM_PIECES.value,
+    coverage=_COVERAGE.value,
+    keep_latin=_KEEP_LATIN.value,
   )
 
 
 def report():
-  """A table on the screen; with --output also Markdown, JSON, and a plot."""
+  """Tables on the screen; with --output also Markdown, JSON, and a plot."""
   tokenizer = vocab.load(_TOKENIZER.value)
   base = vocab.load(_BASE.value) if _BASE.value else None
-  rows = {}
+  found = {'context': _CONTEXT.value, 'sets': {}}
+  sides = {'before': tokenizer}
+  if base is None:
+    found['before'] = vocab_report.summary(tokenizer)
+  else:
+    sides = {'before': base, 'after': tokenizer}
+    found['before'] = vocab_report.summary(base)
+    found['after'] = vocab_report.summary(tokenizer, base)
   for path in _TEXTS.value:
     texts = list(_documents(path))
-    name = pathlib.Path(path).name
     if base is None:
       measured = vocab_report.measure(tokenizer, texts, context=_CONTEXT.value)
-      rows[name] = {'before': measured}
+      row = {'before': measured}
     else:
-      rows[name] = vocab_report.compare(
-        base, tokenizer, texts, context=_CONTEXT.value
-      )
-  table = vocab_report.markdown(rows, context=_CONTEXT.value)
-  print(table)
+      row = vocab_report.compare(base, tokenizer, texts, context=_CONTEXT.value)
+    if _PER_SCRIPT.value:
+      row['scripts'] = {
+        side: vocab_report.by_script(one, texts) for side, one in sides.items()
+      }
+    found['sets'][pathlib.Path(path).name] = row
+  print(vocab_report.markdown(found))
   if _OUTPUT.value:
     folder = pathlib.Path(_OUTPUT.value)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / 'report.md').write_text(table + '\n', encoding='utf-8')
-    (folder / 'report.json').write_text(
-      json.dumps(rows, ensure_ascii=False, indent=1), encoding='utf-8'
-    )
-    vocab_report.plot(rows, folder / 'report.png')
+    vocab_report.save(found, folder)
 
 
 def export():
   """The files that transformers, tokenizers and SentencePiece load."""
-  _write(vocab.load(_TOKENIZER.value))
+  tokenizer = vocab.load(_TOKENIZER.value)
+  folder = _write(tokenizer)
+  lost = _compare(tokenizer)
+  if lost:
+    _save({'tokenizer_json': lost}, folder / 'export.json')
 
 
 if __name__ == '__main__':

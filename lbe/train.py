@@ -6,6 +6,7 @@
 The same command again resumes where the last checkpoint stands.
 """
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -71,6 +72,7 @@ def main(argv):
     if extended:
       model = assemble.extended_config(opened, tokenizer)
     say(vocab.check_rows(tokenizer, model.vocab_size))
+    model = assemble.adapted_config(config, model)
   else:
     model = assemble.make_model_config(config, tokenizer)
   mesh = sharding.make_mesh(config.mesh.to_dict())
@@ -78,8 +80,8 @@ def main(argv):
 
   # --------------------------------------------------------------- data
   prepared = assemble.prepare_data(config, tokenizer, workdir)
-  num_steps = assemble.count_steps(config, prepared)
   loader = assemble.make_loader(config, prepared, tokenizer)
+  num_steps = assemble.count_steps(config, prepared, loader)
   evaluators = assemble.make_evaluators(config, prepared)
   num_old = opened.num_old_rows(tokenizer) if opened else None
   partition = assemble.make_partition(config, model, num_steps, num_old=num_old)
@@ -87,6 +89,12 @@ def main(argv):
   tokens_per_step = config.data.batch_size * config.data.seq_len
   say(loader.report(num_steps))
   say(f'\nrow 0 of step 0:\n{loader.decoded_row(0, 0)}\n')
+  green = ('\033[32m', '\033[0m')  # what is learnt; in a file, brackets
+  say(loader.decoded_examples(*[green] * sys.stdout.isatty()))
+  if jax.process_index() == 0:
+    shown = [loader.report(num_steps), loader.decoded_row(0, 0)]
+    shown.append(loader.decoded_examples())
+    (workdir / 'data.txt').write_text('\n\n'.join(shown), encoding='utf-8')
   say(
     f'model: {llama.num_params(model):,} parameters, '
     f'{model.vocab_size:,} pieces in {model.padded_vocab_size:,} rows\n'
@@ -95,10 +103,12 @@ def main(argv):
     f'mesh: {dict(mesh.shape)} over {jax.device_count()} '
     f'{jax.devices()[0].device_kind} in {jax.process_count()} process(es)'
   )
-  say(partition.describe(training.abstract_state['params']))
+  exact = dataclasses.replace(model, vocab_multiple=1)  # without padding
+  say(partition.describe(llama.shapes(exact)))
   say(
     step_lib.describe_memory(
       step_lib.memory_estimate(
+        training.abstract_state['params'],
         model,
         partition=partition,
         num_devices=mesh.size,
@@ -132,7 +142,11 @@ def main(argv):
     say(f'resuming at step {first_step:,}')
   elif opened is not None:
     say(f'starting from the weights of {opened.path}')
-    params = opened.load_params(mesh)
+    params = opened.load_params(
+      mesh, dtype=assemble.param_dtypes(config, partition)
+    )
+    if model.lora and not opened.config.lora:
+      params['lora'] = assemble.init_adapters(model, mesh, config.seed)
     if extended:
       params = assemble.extend_params(
         opened,
@@ -167,6 +181,8 @@ def main(argv):
     'source': {
       **(opened.info if opened else {'dtype': 'float32'}),
       'num_old_rows': num_old,
+      'base': config.init_from,
+      'frozen': partition.frozen_names(),
     },
   }
 

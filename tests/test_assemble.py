@@ -45,7 +45,7 @@ def test_exactly_one_budget_is_asked_for(tmp_path):
   config = tiny(tmp_path, a={})
   config.budget.tokens = 1000
   with pytest.raises(ValueError, match='set exactly one of'):
-    assemble.count_steps(config, {})
+    assemble.count_steps(config, {}, None)
 
 
 def test_budgets_in_text_count_the_source_they_name(tmp_path):
@@ -53,15 +53,16 @@ def test_budgets_in_text_count_the_source_they_name(tmp_path):
   config = tiny(tmp_path, a=dict(proportion=0.25), b=dict(proportion=0.75))
   tokenizer = vocab.load('bytes')
   prepared = assemble.prepare_data(config, tokenizer, tmp_path)
+  loader = assemble.make_loader(config, prepared, tokenizer)
   num_tokens = prepared['a'].train.num_tokens
   config.budget.steps = 0
   config.budget.update(epochs=2.0, of='a')
   steps = -(-num_tokens * 2 * 4 // (32 * 4))
-  assert assemble.count_steps(config, prepared) == steps
+  assert assemble.count_steps(config, prepared, loader) == steps
   config.budget.update(epochs=0.0, documents=40)
-  assert assemble.count_steps(config, prepared) == steps
+  assert assemble.count_steps(config, prepared, loader) == steps
   config.budget.update(documents=0, bytes=2 * prepared['a'].train.num_bytes)
-  assert assemble.count_steps(config, prepared) == steps
+  assert assemble.count_steps(config, prepared, loader) == steps
 
 
 def test_a_run_from_scratch_needs_a_tokenizer_and_a_shape(tmp_path):

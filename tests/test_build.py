@@ -85,7 +85,7 @@ def test_any_number_of_workers_writes_the_same(tmp_path):
   assert one.fingerprint == three.fingerprint
   for a, b in zip(stream(one.train), stream(three.train), strict=True):
     np.testing.assert_array_equal(a, b)
-  assert one.heldout_texts() == three.heldout_texts()
+  assert one.heldout_documents() == three.heldout_documents()
 
 
 def test_what_is_there_is_opened_and_any_change_is_noticed(tmp_path):
@@ -120,12 +120,12 @@ def test_heldout_documents_are_chosen_by_their_text_and_kept_whole(tmp_path):
   path = write(tmp_path)
   found = prepare(path, tmp_path, holdout=0.3)
   texts = path.read_text().rstrip('\n').split('\n\n')
-  heldout = found.heldout_texts()
+  heldout = found.heldout_documents()
   assert 5 < len(heldout) < 30
   assert sorted(heldout + texts_of(found.train)) == sorted(texts)
   shorter = tmp_path / 'shorter.txt'
   shorter.write_text('\n\n'.join(texts[::2]))
-  half = prepare(shorter, tmp_path, holdout=0.3).heldout_texts()
+  half = prepare(shorter, tmp_path, holdout=0.3).heldout_documents()
   assert set(half) == set(heldout) & set(texts[::2])
 
 

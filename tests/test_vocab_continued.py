@@ -14,7 +14,13 @@ from lbe.vocab import train
 
 def learn(units, num_merges, known=()):
   given = {unit: (list(unit), n) for unit, n in units.items()}
-  return continued.learn(given, set(known), num_merges, progress=False)
+  return joined(given, num_merges, known)
+
+
+def joined(given, num_merges, known=(), allowed=lambda piece: True):
+  return continued.learn(
+    given, set(known), num_merges, allowed=allowed, progress=False
+  )
 
 
 def test_merges_by_hand():
@@ -29,7 +35,14 @@ def test_merges_by_hand():
 def test_joins_are_counted_by_their_text():
   """`a`+`bc` and `ab`+`c` are one join for SentencePiece."""
   given = {'x': (['a', 'bc'], 2), 'y': (['ab', 'c'], 2), 'z': (['d', 'e'], 3)}
-  assert continued.learn(given, set(), 1, progress=False) == ['abc']
+  assert joined(given, 1) == ['abc']
+
+
+def test_what_is_not_allowed_is_never_joined():
+  """The rule of scripts would hold for pieces but not for their parts."""
+  given = {'abcd': (list('abcd'), 5), 'cd': (list('cd'), 1)}
+  found = joined(given, 9, allowed=lambda piece: 'bc' not in piece)
+  assert found == ['cd', 'ab']
 
 
 def test_repeated_characters_join_from_the_left():
@@ -108,6 +121,16 @@ def test_sentencepiece_itself_encodes_alike(learnt, corpus):
   assert theirs.encode(corpus[1][0]) == learnt.tokenizer.encode(corpus[1][0])
   lengths = collections.Counter(map(len, learnt.added))
   assert lengths[1] > 1000 and lengths[2] > 200
+
+
+def test_latin_letters_are_learnt_where_they_are_asked_for(base):
+  """Vietnamese, Indonesian, Swahili have no other."""
+  texts = ['Hôm nay trời đẹp quá, trời đẹp', 'trời mưa'] * 20
+  found = continued.extend(
+    base, texts, num_pieces=40, keep_latin=True, progress=False
+  )
+  assert '▁trời' in found.added and '▁đẹp' in found.added
+  assert extend.unreachable(found.tokenizer) == {}
 
 
 def test_what_cannot_be_learnt_is_said(base, test_data):

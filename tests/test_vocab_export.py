@@ -1,11 +1,16 @@
 """Exported tokenizer files, through the libraries that others use."""
 
+import json
+
 import pytest
 import transformers
 
 from lbe.vocab import export
+from lbe.vocab import extend
 from lbe.vocab import load as vocab
 from lbe.vocab import train
+
+import runs
 
 SPACES = (
   '',
@@ -84,6 +89,110 @@ def test_a_trained_model_is_deterministic_and_exports(tmp_path):
   for text in (*SPACES, *texts):
     ids = theirs(text, add_special_tokens=False)['input_ids']
     assert ids == tokenizer.encode(text)
+
+
+def prose(test_data):
+  """English and Chinese, 60,000 characters."""
+  english = test_data / 'text_en_tinyshakespeare' / 'input.txt'
+  chinese = test_data / 'text_zh_niutrans_modern' / '左传.txt'
+  return [path.read_text()[:30_000] for path in (english, chinese)]
+
+
+@pytest.mark.parametrize('model_type', ['bpe', 'unigram'])
+def test_both_kinds_of_model_are_deterministic_and_export(
+  test_data, tmp_path, model_type
+):
+  """Unigram has no merges: its scores must travel instead."""
+  texts = prose(test_data)
+  paths = [tmp_path / 'a.model', tmp_path / 'b.model']
+  for path in paths:
+    train.train_sentencepiece(
+      texts, path, vocab_size=2000, model_type=model_type
+    )
+  assert paths[0].read_bytes() == paths[1].read_bytes()
+  tokenizer = vocab.load(paths[0])
+  kind = tokenizer.proto.trainer_spec.model_type
+  assert kind == {'unigram': 1, 'bpe': 2}[model_type]
+  theirs = exported(tokenizer, tmp_path)
+  for text in (*SPACES, *'\n'.join(texts).splitlines(), 'naïve 世界 🙂'):
+    ids = theirs(text, add_special_tokens=False)['input_ids']
+    assert ids == tokenizer.encode(text), text
+
+
+def test_required_characters_are_pieces_however_rare(test_data, tmp_path):
+  """Without them a rare character is spelt in bytes for ever."""
+  path = tmp_path / 'x.model'
+  texts = [*prose(test_data), '鿋鿌~']
+  train.train_sentencepiece(texts, path, vocab_size=2000)
+  plain = vocab.load(path).without_prefix()
+  assert [len(plain.encode(c)) for c in '鿋鿌~'] == [3, 3, 1]
+  train.train_sentencepiece(
+    texts, path, vocab_size=2000, required_characters='鿋 ,"\n鿌鿌'
+  )
+  plain = vocab.load(path).without_prefix()
+  assert [len(plain.encode(c)) for c in '鿋鿌,"'] == [1, 1, 1, 1]
+
+
+def test_the_command_trains_either_kind(test_data, tmp_path):
+  """The file of characters is read, not spelt."""
+  (tmp_path / 'text.txt').write_text('\n'.join(prose(test_data)))
+  (tmp_path / 'characters.txt').write_text('鿋\n鿌\n')
+  output = runs.run(
+    'tokenizer',
+    'train',
+    f'--texts={tmp_path}/text.txt',
+    '--vocab_size=2000',
+    '--model_type=unigram',
+    f'--required_characters={tmp_path}/characters.txt',
+    f'--output={tmp_path}/out',
+  )
+  assert 'reading: ' in output
+  tokenizer = vocab.load(tmp_path / 'out')
+  assert tokenizer.proto.trainer_spec.model_type == 1
+  pieces = {p.piece for p in tokenizer.proto.pieces}
+  assert {'鿋', '鿌'} <= pieces and 'characters.txt' not in pieces
+
+
+def test_padding_and_legacy_are_stated(test_data, tmp_path):
+  """A missing entry means another thing to each library and version."""
+  tokenizer = vocab.load(test_data / 'tok_llama_32000')
+  theirs = exported(tokenizer, tmp_path)
+  config = json.loads((tmp_path / 'tokenizer_config.json').read_text())
+  assert config['legacy'] is True
+  assert config['pad_token'] is None and theirs.pad_token is None
+  assert config['padding_side'] == theirs.padding_side == 'right'
+  # Legacy: a text behind a special token begins with the prefix again.
+  ids = [15043, 29871, 1, 869]
+  assert theirs('Hello <s>.', add_special_tokens=False)['input_ids'] == ids
+
+
+def test_what_ties_lose_is_told(test_data, tmp_path):
+  """Of the published recipe's file tokenizer.json is only nearly the same."""
+  base = vocab.load(test_data / 'tok_llama_32000')
+  assert export.compare(base) is None
+  target = vocab.load(test_data / 'tok_chinese_sp_20000' / 'chinese_sp.model')
+  assert export.compare(target) is None, 'Unigram has no merges'
+  zero = extend.extend(base, target, score_mode='zero').tokenizer
+  found = export.compare(zero)
+  assert found['lines'] == 1450 and found['differing'] == 107
+  assert found['truth'] == 'tokenizer.model'
+  path = test_data / 'text_ntrex' / 'newstest2019-ref.zho-CN.txt'
+  (tmp_path / 'zero.model').write_bytes(zero.to_bytes())
+  output = runs.run(
+    'tokenizer',
+    'export',
+    f'--tokenizer={tmp_path}/zero.model',
+    f'--texts={path}',
+    f'--output={tmp_path}',
+  )
+  assert '741 of 1,997 lines (the texts given) differ between' in output
+  record = json.loads((tmp_path / 'export.json').read_text())
+  assert record['tokenizer_json']['differing'] == 741
+  theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+  lines = path.read_text().splitlines()
+  ids = theirs(lines, add_special_tokens=False)['input_ids']
+  ours = zero.encode_batch(lines)
+  assert sum(a != b for a, b in zip(ids, ours, strict=True)) == 741
 
 
 def test_too_little_text_is_said(tmp_path):

@@ -126,3 +126,110 @@ def test_what_is_no_tokenizer_is_refused(tmp_path):
   (tmp_path / 'tokenizer.model').write_bytes(b'nothing of the kind')
   with pytest.raises(ValueError, match='cannot be read'):
     vocab.load(tmp_path)
+
+
+def test_pieces_without_a_text_of_their_own_are_refused(test_data, tmp_path):
+  """SentencePiece names the piece but neither its ids nor the file."""
+  data = (test_data / 'tok_llama_32000' / 'tokenizer.model').read_bytes()
+  for text, words in (
+    (
+      '▁the',
+      "zh.model: .* has the piece '▁the' twice, at the ids 278 and 32000",
+    ),
+    ('', 'has an empty piece at id 32000'),
+  ):
+    proto = sentencepiece_model_pb2.ModelProto()
+    proto.ParseFromString(data)
+    proto.pieces.add().piece = text
+    (tmp_path / 'zh.model').write_bytes(proto.SerializeToString())
+    with pytest.raises(ValueError, match=words):
+      vocab.load(tmp_path / 'zh.model')
+
+
+def test_what_does_not_extend_its_base_is_refused(test_data):
+  """Swapped, or an extension of something else: rows would be moved."""
+  base = vocab.load(test_data / 'tok_llama_32000')
+  new = extended(test_data, 3)
+  vocab.check_extension(new, base)
+  with pytest.raises(ValueError, match='32000 pieces, its base 32003: it must'):
+    vocab.check_extension(base, new)
+  other = vocab.load(test_data / 'ckpt_stories260K' / 'hf')
+  with pytest.raises(ValueError, match='id 259 is .* in it and .* in the base'):
+    vocab.check_extension(new, other)
+
+
+def test_parts_of_characters_are_the_bytes_of_a_byte_level_vocabulary():
+  """Its letters are not bytes, and one byte may be a whole character."""
+  assert vocab.spelled('ä¸Ń').decode() == '中'
+  assert all(map(vocab.is_partial, ('ä¸', 'Ń', 'Ńa')))
+  assert not any(map(vocab.is_partial, ('a', 'Ġa', 'ä¸Ń', '中')))
+  assert len(set(vocab.LETTERS)) == 256 and ' ' not in vocab.LETTERS
+
+
+@pytest.mark.parametrize(
+  ('part', 'behind'),
+  [
+    ({'type': 'Prepend', 'prepend': '▁'}, True),
+    ({'type': 'Metaspace', 'replacement': '▁', 'add_prefix_space': True}, True),
+    (
+      {'type': 'Metaspace', 'replacement': '▁', 'prepend_scheme': 'always'},
+      True,
+    ),
+    (
+      {'type': 'Metaspace', 'replacement': '▁', 'prepend_scheme': 'first'},
+      False,
+    ),
+  ],
+)
+def test_the_prefix_of_a_text_can_be_left_out(test_data, part, behind):
+  """A space that no one wrote before a response, or behind a control token."""
+  path = test_data / 'ckpt_hf_tiny_random_llama' / 'tokenizer.json'
+  record = json.loads(path.read_text(encoding='utf-8'))
+  if part['type'] == 'Prepend':
+    record['normalizer']['normalizers'][0] = part
+  else:
+    record |= {'normalizer': None, 'pre_tokenizer': {**part, 'split': False}}
+  tokenizer = vocab.HuggingFace(json.dumps(record))
+  model = vocab.load(test_data / 'tok_llama_32000')
+  spaceless = model.without_prefix()
+  for text in ('Hello you', '世界'):
+    with_prefix, without = model.encode(text), spaceless.encode(text)
+    assert with_prefix != without
+    assert tokenizer.encode(text) == with_prefix
+    assert tokenizer.without_prefix().encode(text) == without
+    expected = with_prefix if behind else without
+    assert tokenizer.after_special().encode(text) == expected
+    assert model.after_special().encode(text) == without
+
+
+def test_a_tokenizer_without_a_prefix_stays_itself(test_data):
+  """Byte-level tokenizers are large; none is built twice for nothing."""
+  path = test_data / 'ckpt_hf_tiny_random_llama' / 'tokenizer.json'
+  record = json.loads(path.read_text(encoding='utf-8'))
+  level = {'type': 'ByteLevel', 'add_prefix_space': False}
+  level |= {'trim_offsets': True, 'use_regex': True}
+  record |= {
+    'normalizer': None,
+    'pre_tokenizer': {'type': 'Sequence', 'pretokenizers': [level]},
+  }
+  tokenizer = vocab.HuggingFace(json.dumps(record | {'decoder': None}))
+  assert tokenizer.without_prefix() is tokenizer
+  level['add_prefix_space'] = True
+  tokenizer = vocab.HuggingFace(json.dumps(record | {'decoder': None}))
+  assert tokenizer.encode('a') != tokenizer.without_prefix().encode('a')
+  assert vocab.Bytes().without_prefix().encode('a') == [100]
+
+
+def test_specials_are_what_no_text_encodes_to(test_data):
+  """The ids that a template may write and a message may not."""
+  for path in (
+    test_data / 'tok_llama_32000',
+    test_data / 'ckpt_hf_tiny_random_llama' / 'tokenizer.json',
+    'bytes',
+  ):
+    tokenizer = vocab.load(path)
+    assert tokenizer.specials['<s>'] == 1
+    assert tokenizer.specials['</s>'] == 2
+    for text in tokenizer.specials:
+      ids = tokenizer.encode(f'a{text}b')
+      assert set(ids).isdisjoint(tokenizer.specials.values())

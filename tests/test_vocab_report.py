@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from lbe.vocab import extend
 from lbe.vocab import load as vocab
 from lbe.vocab import report
 
@@ -37,7 +38,61 @@ def test_figures_of_bytes_are_known():
     'byte_fallback': 1.0,
     'context_characters': 10,
     'round_trip_failures': 0,
+    'pieces_used': 7,
+    'longest_pieces': [],
   }
+
+
+def extension(test_data, *pieces):
+  """LLaMA's tokenizer and the same with pieces below its last merge."""
+  base = vocab.load(test_data / 'tok_llama_32000')
+  return base, extend.below(base, list(pieces))
+
+
+def test_drift_is_told_in_texts_and_in_tokens(test_data):
+  """Of a long text with one other word all tokens would look changed."""
+  base, new = extension(test_data, '晋国', '国君')
+  texts = ['old words', 'Here 晋国 is one.', 'He 国君 said']
+  found = report.compare(base, new, texts)
+  assert (found['texts_changed'], found['added_used']) == (2, 2)
+  # 晋 is three bytes and 国 a piece; 国 and 君 are pieces.
+  assert found['tokens_changed'] == 4 + 2
+  assert found['longest_added'] == ['晋国', '国君']
+  assert found['after']['longest_pieces'][0] == 'words'
+  again = report.compare(new, new, texts)
+  assert (again['texts_changed'], again['tokens_changed']) == (0, 0)
+
+
+def test_scripts_are_counted_by_the_letters_of_each_token(test_data):
+  """Bytes of a rare character belong to its script, spaces to none."""
+  base, new = extension(test_data, '晋国')
+  found = report.by_script(base, ['Here 晋国', '晋, 12'])
+  assert list(found) == ['CJK', 'other', 'LATIN']
+  assert found['CJK'] == {
+    'tokens': 7,
+    'bytes_per_token': 9 / 7,
+    'byte_fallback': 6 / 7,
+  }
+  assert found['LATIN'] == {
+    'tokens': 1,
+    'bytes_per_token': 5.0,
+    'byte_fallback': 0.0,
+  }
+  assert report.by_script(new, ['Here 晋国'])['CJK']['tokens'] == 1
+
+
+def test_the_summary_counts_what_is_never_produced(test_data):
+  """Rows of the embedding that no text trains."""
+  base, new = extension(test_data, '晋国', '郑国君臣')
+  assert report.summary(base)['unreachable'] == 0
+  found = report.summary(new, base)
+  # No two pieces join into the second.
+  assert (found['added'], found['added_unreachable']) == (2, 1)
+  assert (found['pieces'], found['unreachable']) == (32_002, 1)
+  found = report.summary(extend.below(new, ['春季']), new)
+  assert (found['unreachable'], found['added_unreachable']) == (1, 0)
+  with pytest.raises(ValueError, match='swap --base and --tokenizer'):
+    report.summary(base, new)
 
 
 def test_the_commands_extend_measure_and_export(test_data, tmp_path):
@@ -66,11 +121,18 @@ def test_the_commands_extend_measure_and_export(test_data, tmp_path):
     f'--base={base}',
     f'--tokenizer={extended}',
     f'--output={tmp_path}/report',
+    '--per_script',
     *texts,
+  )
+  assert 'never produced by encoding → 49,346, 0; of the 17,346 added 0' in (
+    output
   )
   assert '| 122,541 → 57,617 |' in output
   assert '| 1,996 of 1,997 |' in output and '| 0 of 1,997 |' in output
   assert (tmp_path / 'report' / 'report.png').stat().st_size > 10_000
+  assert '| CJK |' in output and '| LATIN | 52,173 | 4.60 |' in output
+  found = json.loads((tmp_path / 'report' / 'report.json').read_text())
+  assert found['sets']['newstest2019-src.eng.txt']['tokens_changed'] == 0
   assert (tmp_path / 'report' / 'report.md').read_text().strip() in output
   copy = tmp_path / 'copy'
   runs.run('tokenizer', 'export', f'--tokenizer={extended}', f'--output={copy}')
@@ -84,6 +146,17 @@ def test_commands_say_what_they_need(tmp_path):
     (
       ('extend', '--base=x', f'--output={tmp_path}'),
       'extend needs --corpus (text to learn pieces from) or --add',
+    ),
+    (
+      (
+        'extend',
+        '--base=x',
+        '--corpus=x',
+        '--num_pieces=1',
+        '--score_mode=zero',
+        f'--output={tmp_path}',
+      ),
+      '--score_mode=zero goes with --add',
     ),
     (
       ('extend', '--base=bytes', '--add=bytes', f'--output={tmp_path}'),

@@ -6,6 +6,9 @@ cut from the input by bytes of text, so they are the same whatever the number
 of workers; a run that was killed goes on behind its finished shards, and the
 metadata comes last. Documents lie in the order of the files; the order that
 training sees is that of a seeded hash, computed from the index.
+
+Of a source with a template a document is a conversation: its record, as JSON,
+becomes ids with a loss weight each, and is never cut into several.
 """
 
 import concurrent.futures
@@ -23,7 +26,9 @@ import shutil
 import numpy as np
 import tqdm
 
+from lbe.data import messages
 from lbe.data import sources as sources_lib
+from lbe.data import templates
 from lbe.vocab import load as vocab
 
 # Text of one shard, in bytes; and the longest record, in tokens.
@@ -32,9 +37,10 @@ MAX_RECORD_TOKENS = 65_536
 # A held-out document that shares so many characters in a row with a training
 # document counts as overlapping.
 OVERLAP = 50
-_FORMAT = 2
+_FORMAT = 3
 _INDEX = {
   'lengths': np.int32,  # tokens of each record
+  'learnt': np.int32,  # of these, with loss weight
   'num_bytes': np.int64,  # UTF-8 bytes of its text; a document's first record
   'fallback': np.int32,  # byte-fallback tokens
   'hashes': np.uint64,  # of the document's text
@@ -50,10 +56,20 @@ class Prepared:
   heldout: 'TokenizedDataset | None'
   fingerprint: str
   report: dict
+  conversations: bool
 
-  def heldout_texts(self):
-    """Original texts of the held-out documents, in the seeded order."""
-    return [] if self.heldout is None else self.heldout.texts()
+  def heldout_documents(self):
+    """The held-out documents in the seeded order, as they are scored.
+
+    Their original texts; of conversations (ids, weights).
+    """
+    if self.heldout is None:
+      return []
+    if self.conversations:
+      return [
+        self.heldout.example(i) for i in range(self.heldout.num_documents)
+      ]
+    return self.heldout.texts()
 
 
 # ------------------------------------------------------------------ hashes
@@ -126,9 +142,12 @@ def prepare(
   bos=True,
   eos=True,
   seed=0,
+  seq_len=None,
   progress=True,
 ):
   """Opens the tokenized source, making it where it is not there yet.
+
+  `seq_len` is the longest example of a source with a template.
 
   The folder's name holds a fingerprint of the files' content, the tokenizer
   and the settings. Raises ValueError for an empty source, a record that
@@ -155,12 +174,23 @@ def prepare(
       source.heading if source.cut == 'heading' else '',
       source.field,
       source.on_bad_record,
+      source.columns,
     ],
     'bos': bos,
     'eos': eos,
     'holdout': source.holdout,
     'shard_bytes': SHARD_BYTES,
   }
+  if source.template:
+    if seq_len > MAX_RECORD_TOKENS:
+      raise ValueError(
+        f'data.seq_len={seq_len} with a template: an example is one record '
+        f'of at most {MAX_RECORD_TOKENS} tokens; take shorter rows.'
+      )
+    facts['template'] = [source.template, source.loss, source.too_long, seq_len]
+    templates.Encoder(
+      source.template, tokenizer, loss=source.loss
+    )  # or says why not
   fingerprint = hashlib.sha256(
     json.dumps(facts, sort_keys=True).encode()
   ).hexdigest()[:16]
@@ -173,6 +203,7 @@ def prepare(
       num_workers=num_workers or os.cpu_count(),
       bos=bos,
       eos=eos,
+      seq_len=seq_len,
       progress=progress,
     )
   return _open(folder, source, fingerprint, seed)
@@ -208,14 +239,18 @@ def _features():
   tensor = tfds.features.Tensor(
     shape=(None,), dtype=np.int32, encoding=tfds.features.Encoding.BYTES
   )
+  weights = tfds.features.Tensor(
+    shape=(None,), dtype=np.uint8, encoding=tfds.features.Encoding.BYTES
+  )
   return tfds.features.FeaturesDict(
-    # The text is kept of held-out documents, which evaluation scores.
-    {'ids': tensor, 'text': tfds.features.Text()}
+    # Weights are kept of conversations; of texts every token is learnt. The
+    # text is kept of held-out documents, which evaluation scores.
+    {'ids': tensor, 'weights': weights, 'text': tfds.features.Text()}
   )
 
 
 def _write_records(path, examples):
-  """An ArrayRecord file of {'ids', 'text'}; there whole, or not at all."""
+  """An ArrayRecord file of _features(); there whole, or not at all."""
   import tensorflow_datasets as tfds
   from array_record.python import array_record_module
 
@@ -238,34 +273,106 @@ def _start_worker(kind, data):
   _worker['tokenizer'] = vocab.from_bytes(kind, data)
 
 
-def _write_shard(work, number, texts, first_document, bos, eos, holdout):
+@dataclasses.dataclass(frozen=True)
+class _Shard:
+  """A part of a source, and how it becomes records."""
+
+  work: pathlib.Path
+  number: int
+  texts: list
+  where: list  # 'FILE:LINE' of each
+  first_document: int
+  source: sources_lib.Source
+  bos: bool
+  eos: bool
+  seq_len: int | None
+
+
+def _encode(shard, tokenizer):
+  """(ids, weights or None) of each text; None of an example left out.
+
+  And what was done: counts of the too long that were 'dropped' and 'cut', and
+  what could not be read, a line each ('skipped').
+  """
+  report = {'dropped': 0, 'cut': 0, 'skipped': []}
+  if not shard.source.template:
+    found = [
+      (
+        [tokenizer.bos_id] * shard.bos + ids + [tokenizer.eos_id] * shard.eos,
+        None,
+      )
+      for ids in map(list, tokenizer.encode_batch(shard.texts))
+    ]
+    return found, report
+  encode = templates.Encoder(
+    shard.source.template, tokenizer, loss=shard.source.loss
+  )
+  found = []
+  for text, where in zip(shard.texts, shard.where, strict=True):
+    try:
+      conversation = messages.conversation(json.loads(text), where=where)
+    except ValueError as error:
+      if shard.source.on_bad_record == 'fail':
+        raise ValueError(
+          f"{error} Or set on_bad_record='skip' to count and report such "
+          'records.'
+        ) from error
+      report['skipped'].append(str(error))
+      found.append(None)
+      continue
+    ids, weights = encode(conversation)
+    try:
+      kept = templates.fit(
+        ids,
+        weights,
+        shard.seq_len,
+        policy=shard.source.too_long,
+        bos_id=tokenizer.bos_id,
+      )
+    except ValueError as error:
+      raise ValueError(f'{where}: {error}') from error
+    report['dropped'] += kept is None
+    report['cut'] += kept is not None and len(kept[0]) < len(ids)
+    found.append(kept)
+  return found, report
+
+
+def _write_shard(shard):
   """Tokenizes one shard's texts: its training records and its index.
 
   Held-out texts go to a file of their own, tokenized, with their index.
   """
   tokenizer = _worker['tokenizer']
+  work, number, texts = shard.work, shard.number, shard.texts
   is_byte = tokenizer.is_byte
   hashes = np.array([text_hash(text) for text in texts], np.uint64)
-  heldout = _is_heldout(hashes, holdout)
+  heldout = _is_heldout(hashes, shard.source.holdout)
   records = {'train': [], 'heldout': []}
   index = {
     split: {name: [] for name in _INDEX} for split in ('train', 'heldout')
   }
-  for i, ids in enumerate(tokenizer.encode_batch(texts)):
+  encoded, report = _encode(shard, tokenizer)
+  for i, example in enumerate(encoded):
+    if example is None:
+      continue
     split = 'heldout' if heldout[i] else 'train'
-    ids = [tokenizer.bos_id] * bos + list(ids) + [tokenizer.eos_id] * eos
+    ids, weights = example
     ids = np.asarray(ids, np.int32)
     for start in range(0, len(ids), MAX_RECORD_TOKENS):
       piece = ids[start : start + MAX_RECORD_TOKENS]
       first = start == 0
       keep = first and split == 'heldout'
-      records[split].append({'ids': piece, 'text': texts[i] if keep else ''})
+      kept = np.asarray(weights or (), np.uint8)
+      records[split].append(
+        {'ids': piece, 'weights': kept, 'text': texts[i] if keep else ''}
+      )
       for name, value in (
         ('lengths', len(piece)),
+        ('learnt', len(piece) if weights is None else int(kept.sum())),
         ('num_bytes', len(texts[i].encode()) if first else 0),
         ('fallback', int(is_byte[piece].sum())),
         ('hashes', hashes[i]),
-        ('documents', first_document + i),
+        ('documents', shard.first_document + i),
       ):
         index[split][name].append(value)
   for split, examples in records.items():
@@ -276,6 +383,7 @@ def _write_shard(work, number, texts, first_document, bos, eos, holdout):
     for split, columns in index.items()
     for name, values in columns.items()
   }
+  arrays |= {name: np.asarray(found) for name, found in report.items()}
   # The index comes last: a shard with an index is finished.
   temporary = work / f'{number:06}.tmp.npz'
   np.savez(temporary, **arrays)
@@ -283,20 +391,23 @@ def _write_shard(work, number, texts, first_document, bos, eos, holdout):
 
 
 def _shards(source, skipped):
-  """(number of the first document, texts) for each shard."""
-  texts, size, first = [], 0, 0
-  for text, _ in sources_lib.documents(source, skipped):
+  """(number of the first document, texts, where they stand) of each shard."""
+  texts, where, size, first = [], [], 0, 0
+  for text, place in sources_lib.documents(source, skipped):
     texts.append(text)
+    where.append(place)
     size += len(text.encode())
     if size >= SHARD_BYTES:
-      yield first, texts
+      yield first, texts, where
       first += len(texts)
-      texts, size = [], 0
+      texts, where, size = [], [], 0
   if texts:
-    yield first, texts
+    yield first, texts, where
 
 
-def _make(folder, source, tokenizer, *, num_workers, bos, eos, progress):
+def _make(
+  folder, source, tokenizer, *, num_workers, bos, eos, seq_len, progress
+):
   work = folder / 'work'
   work.mkdir(parents=True, exist_ok=True)
   for path in work.glob('*.tmp*'):
@@ -331,18 +442,20 @@ def _make(folder, source, tokenizer, *, num_workers, bos, eos, progress):
         bar.update(running.pop(future))
         future.result()
 
-    for number, (first, texts) in enumerate(_shards(source, skipped)):
+    for number, (first, texts, where) in enumerate(_shards(source, skipped)):
       num_shards = number + 1
       size = sum(len(text.encode()) for text in texts)
       if (work / f'{number:06}.npz').exists():
         bar.update(size)
         continue
-      shard = (work, number, texts, first, bos, eos, source.holdout)
+      shard = _Shard(
+        work, number, texts, where, first, source, bos, eos, seq_len
+      )
       if pool is None:
-        _write_shard(*shard)
+        _write_shard(shard)
         bar.update(size)
         continue
-      running[pool.submit(_write_shard, *shard)] = size
+      running[pool.submit(_write_shard, shard)] = size
       # What is read ahead stays small.
       while len(running) > 2 * num_workers:
         finish(
@@ -395,11 +508,14 @@ def _finish(folder, work, source, num_shards, skipped):
     filename_template=None,
     check_data=False,
   )
+  skipped = skipped + [str(x) for part in parts for x in part['skipped']]
   report = {
     'skipped': len(skipped),
     'skipped_examples': skipped[:20],
     'heldout_overlapping': _count_overlaps(source),
   }
+  for name in ('dropped', 'cut'):
+    report[name] = int(sum(part[name] for part in parts))
   _write_whole(folder / 'report.json', json.dumps(report, indent=2))
   shutil.rmtree(work)
 
@@ -483,14 +599,21 @@ def _open(folder, source, fingerprint, seed):
     )
 
   report = json.loads((folder / 'report.json').read_text(encoding='utf-8'))
-  return Prepared(dataset('train'), dataset('heldout'), fingerprint, report)
+  return Prepared(
+    dataset('train'),
+    dataset('heldout'),
+    fingerprint,
+    report,
+    bool(source.template),
+  )
 
 
 class TokenizedDataset:
   """One split in the seeded order, as one stream of tokens.
 
-  `num_documents`, `num_tokens` (BOS and EOS counted), `num_bytes` of text,
-  `num_fallback` tokens; `document_lengths` int64 in tokens.
+  `num_documents`, `num_tokens` (BOS and EOS counted), of these `num_learnt`,
+  `num_bytes` of text, `num_fallback` tokens; `document_lengths` int64 in
+  tokens. Of conversations each is one record: `example` reads it.
   """
 
   def __init__(
@@ -522,6 +645,7 @@ class TokenizedDataset:
     self._ends = np.cumsum(lengths)
     self.num_documents = int(number[-1]) + 1
     self.num_tokens = int(self._ends[-1])
+    self.num_learnt = int(np.asarray(index['learnt'], np.int64)[order].sum())
     self.num_bytes = int(np.asarray(index['num_bytes'])[order].sum())
     self.num_fallback = int(
       np.asarray(index['fallback'], np.int64)[order].sum()
@@ -546,6 +670,12 @@ class TokenizedDataset:
   def _read_record(self, i):
     return np.asarray(self._records[int(self._order[i])]['ids'], np.int32)
 
+  def example(self, i):
+    """(ids int32, weights uint8) of the i-th conversation."""
+    record = self._records[int(self._order[i])]
+    ids, weights = record['ids'], record['weights']
+    return np.asarray(ids, np.int32), np.asarray(weights, np.uint8)
+
   def texts(self):
     """The documents' texts, where the split keeps them (`heldout`)."""
     found = self._records.__getitems__([int(i) for i in self._order])
@@ -562,10 +692,16 @@ def describe(prepared, name):
   lines = []
   data = prepared.train
   mean = data.num_tokens / data.num_documents
-  if mean < 64:
+  if mean < 64 and data.num_learnt == data.num_tokens:
     lines.append(
       f'warning: documents of {name} have {mean:.0f} tokens on average; is '
       'each line really a document? See `cut` of the source.'
+    )
+  dropped, cut = prepared.report['dropped'], prepared.report['cut']
+  if dropped or cut:
+    lines.append(
+      f'{name}: {dropped:,} examples longer than a row were left out, of '
+      f'{cut:,} the prompt was cut from the left (too_long)'
     )
   if prepared.report['skipped']:
     lines.append(

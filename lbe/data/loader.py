@@ -14,28 +14,68 @@ from lbe.data import packing
 class Loader:
   """Rows of the mixture by step, random access, on any host.
 
-  `prepared` and `proportions` are by source name. The state is one integer:
-  the number of steps done.
+  `prepared` and `proportions` (of the tokens) are by source name; `packed`
+  names the sources whose documents stay whole, packed best-fit. The state is
+  one integer: the number of steps done.
   """
 
   def __init__(
-    self, prepared, proportions, *, seq_len, batch_size, seed, tokenizer
+    self,
+    prepared,
+    proportions,
+    *,
+    seq_len,
+    batch_size,
+    seed,
+    tokenizer,
+    packed=(),
   ):
     self._names = list(prepared)
     self._prepared = prepared
     self._data = [prepared[name].train for name in self._names]
-    self._proportions = [float(proportions[name]) for name in self._names]
-    self._num_rows = [
-      packing.num_rows(d.num_tokens, seq_len) for d in self._data
-    ]
+    self._asked = [float(proportions[name]) for name in self._names]
+    self._packed = [name in packed for name in self._names]
     self._seq_len = seq_len
     self._batch_size = batch_size
     self._seed = seed
+    self._packing = functools.lru_cache(maxsize=2 * len(self._names))(
+      self._pack
+    )
+    # The number of packed rows is the same in every epoch.
+    self._num_rows = [
+      len(self._packing(i, 0)[0]) - 1
+      if self._packed[i]
+      else packing.num_rows(d.num_tokens, seq_len)
+      for i, d in enumerate(self._data)
+    ]
+    # Packed rows have padding: so many more of them make the same tokens.
+    shares = np.array(self._asked) / [self.fill(name) for name in self._names]
+    self._proportions = (shares / shares.sum()).tolist()
     self._tokenizer = tokenizer
     self._byte_lengths = np.asarray(tokenizer.byte_lengths, np.int64)
     self._block = functools.lru_cache(maxsize=8)(
       functools.partial(mixing.block, self._proportions, seed)
     )
+
+  def _pack(self, source, epoch):
+    """(starts, examples) of packing.best_fit."""
+    return packing.best_fit(
+      self._data[source].document_lengths,
+      self._seq_len,
+      seed=self._seed * 1000 + source,
+      epoch=epoch,
+    )
+
+  def fill(self, name):
+    """The share of a source's rows that is no padding; of a text 1."""
+    i = self._names.index(name)
+    if not self._packed[i]:
+      return 1.0
+    return self._data[i].num_tokens / (self._num_rows[i] * self._seq_len)
+
+  def row_share(self, name):
+    """The share of the training's rows that come from a source."""
+    return self._proportions[self._names.index(name)]
 
   def place(self, place):
     """(source index, epoch, row of the source) at a place of the training."""
@@ -55,12 +95,16 @@ class Loader:
 
   def row(self, place):
     """One row as numpy arrays [T]; packing.make_row says which."""
-    source, _, row = self.place(place)
-    start = row * self._seq_len
-    tokens, documents = self._data[source].tokens(
-      start, start + self._seq_len + 1
-    )
-    result = packing.make_row(tokens, documents, self._seq_len)
+    source, epoch, row = self.place(place)
+    data = self._data[source]
+    if self._packed[source]:
+      starts, examples = self._packing(source, epoch)
+      chosen = examples[starts[row] : starts[row + 1]]
+      result = packing.pack([data.example(i) for i in chosen], self._seq_len)
+    else:
+      start = row * self._seq_len
+      tokens, documents = data.tokens(start, start + self._seq_len + 1)
+      result = packing.make_row(tokens, documents, self._seq_len)
     scored = result['weights'] > 0
     result['num_bytes'] = np.int32(
       self._byte_lengths[result['targets'][scored]].sum()
@@ -125,6 +169,8 @@ class Loader:
       'tokens',
       'bytes/token',
       'byte fallback',
+      'learnt',
+      'padding',
       'mean',
       'median',
       'asked',
@@ -132,6 +178,8 @@ class Loader:
       'epochs',
     )
     table = [head]
+    fills = np.array([self.fill(name) for name in self._names])
+    achieved = rows_used * fills / max((rows_used * fills).sum(), 1)
     for i, name in enumerate(self._names):
       d = self._data[i]
       table.append(
@@ -142,10 +190,12 @@ class Loader:
           f'{d.num_tokens:,}',
           f'{d.num_bytes / d.num_tokens:.2f}',
           f'{d.num_fallback / d.num_tokens:.1%}',
+          f'{d.num_learnt / d.num_tokens:.1%}',
+          f'{1 - fills[i]:.1%}',
           f'{d.document_lengths.mean():.0f}',
           f'{np.median(d.document_lengths):.0f}',
-          f'{self._proportions[i]:.1%}',
-          f'{rows_used[i] / max(rows_used.sum(), 1):.1%}',
+          f'{self._asked[i]:.1%}',
+          f'{achieved[i]:.1%}',
           f'{rows_used[i] / self._num_rows[i]:.2f}',
         )
       )
@@ -159,6 +209,33 @@ class Loader:
     ]
     notes = [build.describe(self._prepared[name], name) for name in self._names]
     return '\n'.join(lines + [note for note in notes if note])
+
+  def decoded_examples(self, mark=('⟦', '⟧')):
+    """One conversation of each packed source, what is learnt between marks."""
+    parts = []
+    for i, name in enumerate(self._names):
+      if self._packed[i]:
+        text = self._marked(*self._data[i].example(0), mark)
+        parts.append(f'an example of {name}:\n{text}')
+    return '\n\n'.join(parts)
+
+  def _marked(self, ids, weights, mark):
+    """The text of ids, special ones by name, runs of weight 1 in marks."""
+    result, held, shown, inside = '', [], '', False
+    for token, learnt in zip(ids.tolist(), weights.tolist(), strict=True):
+      if bool(learnt) != inside:
+        result += mark[inside]
+        inside = bool(learnt)
+      if not self._byte_lengths[token]:
+        result += self._tokenizer.piece(token)
+        held, shown = [], ''
+        continue
+      held.append(token)
+      text = self._tokenizer.decode(held)
+      if not text.endswith('\ufffd'):  # else a character is not whole yet
+        result += text[len(shown) :]
+        shown = text
+    return result + mark[1] * inside
 
   def decoded_row(self, step, row, *, max_characters=1000):
     """One packed row as text, each document's part between ⟦ and ⟧."""

@@ -10,7 +10,16 @@ T = 4 give
 
 The last target of row 0 is the next document's first token: nothing may
 predict it. Positions count inside a segment, and segment 0 is padding.
+
+Instruction data is packed best-fit: examples stay whole, and each goes to the
+fullest row that has room. A target has the loss weight of its own token. Two
+examples `1 a b 2` with weights 0 0 1 1 and `1 c 2` with weights 0 1 1 give
+
+  ids 1 a b 2 1 c 2 0   targets a b 2 0 c 2 0 0   weights 0 1 1 0 1 1 0 0
+  segments 1 1 1 1 2 2 2 0   positions 0 1 2 3 0 1 2 0
 """
+
+import collections
 
 import numpy as np
 
@@ -48,4 +57,91 @@ def make_row(tokens, documents, seq_len):
   row['positions'][:n] = positions
   row['targets'][:m] = tokens[1:]
   row['weights'][:m] = documents[1:] == documents[:-1]
+  return row
+
+
+def best_fit(lengths, seq_len, *, seed, epoch):
+  """(starts, examples), int64: row r has examples[starts[r] : starts[r + 1]].
+
+  Best-fit decreasing over examples of `lengths` tokens in rows of T: from the
+  longest to the shortest, each goes to the fullest row with room. `seed` and
+  `epoch` decide which of the examples of one length goes where, so rows differ
+  by epoch while their number does not. Rows come in an order of length; who
+  reads them shuffles. Raises ValueError for a length that fits no row.
+  """
+  lengths = np.asarray(lengths, np.int64)
+  wrong = np.flatnonzero((lengths < 1) | (lengths > seq_len))
+  if len(wrong):
+    raise ValueError(
+      f'example {wrong[0]} has {lengths[wrong[0]]} tokens, and a row holds 1 '
+      f'to {seq_len} ({len(wrong)} such examples); cut or drop them before '
+      'they are packed.'
+    )
+  order = np.random.default_rng([seed, epoch]).permutation(len(lengths))
+  order = order[np.argsort(-lengths[order], kind='stable')]
+  row_of = np.empty(len(lengths), np.int64)  # by place in `order`
+  # Room that is left → arrays of the rows that have it. What is alike is filled
+  # at once: the work grows with the number of lengths, not of examples.
+  rooms = collections.defaultdict(list)
+  num_rows, place = 0, 0
+  counts = np.bincount(lengths)
+
+  def fill(rows, room):
+    """Puts what is left of this length into `rows`, the first ones first."""
+    nonlocal place
+    each = room // length
+    n = min(end - place, len(rows) * each)
+    full, rest = divmod(n, each)
+    used = full + (rest > 0)
+    row_of[place : place + n] = np.repeat(rows[:used], each)[:n]
+    place += n
+    for some, left in (
+      (rows[:full], room - each * length),
+      (rows[full:used], room - rest * length),
+      (rows[used:], room),
+    ):
+      if len(some):
+        rooms[left].append(some)
+
+  for length in np.flatnonzero(counts)[::-1].tolist():
+    end = place + int(counts[length])
+    for room in sorted(room for room in rooms if room >= length):
+      if place == end:
+        break
+      for rows in rooms.pop(room):
+        fill(rows, room)
+    if place < end:
+      new = -(-(end - place) // (seq_len // length))
+      fill(np.arange(num_rows, num_rows + new), seq_len)
+      num_rows += new
+  # Stable: a row's examples stay from the longest to the shortest.
+  by_row = np.argsort(row_of, kind='stable')
+  starts = np.searchsorted(row_of[by_row], np.arange(num_rows + 1))
+  return starts, order[by_row]
+
+
+def pack(examples, seq_len):
+  """One row of whole examples, [(ids, weights), …], as make_row gives it.
+
+  Each is a segment of its own. Raises ValueError where they do not fit.
+  """
+  total = sum(len(ids) for ids, _ in examples)
+  if total > seq_len:
+    raise ValueError(
+      f'{len(examples)} examples have {total} tokens, and a row {seq_len}; '
+      'best_fit says which go together.'
+    )
+  row = {
+    name: np.zeros(seq_len, np.float32 if name == 'weights' else np.int32)
+    for name in ('ids', 'targets', 'segments', 'positions', 'weights')
+  }
+  start = 0
+  for number, (ids, weights) in enumerate(examples, 1):
+    end = start + len(ids)
+    row['ids'][start:end] = ids
+    row['targets'][start : end - 1] = ids[1:]
+    row['weights'][start : end - 1] = weights[1:]
+    row['segments'][start:end] = number
+    row['positions'][start:end] = np.arange(len(ids))
+    start = end
   return row

@@ -1,5 +1,9 @@
-"""Where text comes from: files and folders, cut into documents."""
+"""Where records come from: files and folders of text, JSONL and JSON.
 
+A record is a dictionary; of a text file, each document is its `field`.
+"""
+
+import codecs
 import dataclasses
 import json
 import pathlib
@@ -19,6 +23,10 @@ class Source:
   cut: str = 'blank_line'
   heading: str = r'^ = [^=].* = $'
   field: str = 'text'
+  columns: dict = dataclasses.field(default_factory=dict)
+  template: str = ''
+  loss: str = 'responses'
+  too_long: str = 'fail'
   proportion: float = 1.0
   holdout: float = 0.0
   max_documents: int | None = None
@@ -28,7 +36,7 @@ class Source:
 
   def __post_init__(self):
     for field, value, known in (
-      ('kind', self.kind, ('auto', 'text', 'jsonl')),
+      ('kind', self.kind, ('auto', 'text', 'jsonl', 'json')),
       ('cut', self.cut, CUTS),
       ('on_bad_record', self.on_bad_record, ('fail', 'skip')),
     ):
@@ -61,6 +69,7 @@ def files(source):
     'auto': ('.txt', '.jsonl', '.json'),
     'text': ('.txt',),
     'jsonl': ('.jsonl', '.json'),
+    'json': ('.json',),
   }[source.kind]
   found = sorted(
     p
@@ -79,21 +88,28 @@ def documents(source, skipped=None) -> Iterator[tuple[str, str]]:
   """(text, 'FILE:LINE') of every document, in the order of the files.
 
   Texts keep their inner white space; documents of white space only are no
-  documents. A record that cannot be read raises ValueError with its file and
-  line, or, with `on_bad_record='skip'`, is left out and put on the list
-  `skipped`. Raises ValueError where no document is found.
+  documents. Of a source with a template a document is the whole record, as
+  JSON. Else as `records`.
   """
   skipped = [] if skipped is None else skipped
   count = 0
-  for path in files(source):
-    jsonl = source.kind == 'jsonl' or (
-      source.kind == 'auto' and path.suffix in ('.jsonl', '.json')
-    )
-    read = _jsonl if jsonl else _text
-    for text, line in read(source, path, skipped):
-      if text.strip():
-        count += 1
-        yield text, f'{path}:{line}'
+  for record, where in records(source, skipped):
+    if source.template:
+      text = json.dumps(record, ensure_ascii=False)
+    else:
+      text = record.get(source.field)
+      if not isinstance(text, str):
+        _bad(
+          source,
+          skipped,
+          where,
+          f'no text in the field {source.field!r} (fields: '
+          f'{", ".join(record)})',
+        )
+        continue
+    if text.strip():
+      count += 1
+      yield text, where
   if not count:
     raise ValueError(
       f'source {source.name}: {source.path} holds no document '
@@ -102,8 +118,59 @@ def documents(source, skipped=None) -> Iterator[tuple[str, str]]:
     )
 
 
-def _bad(source, skipped, path, number, what):
-  told = f'{path}, line {number}: {what}'
+def records(source, skipped=None) -> Iterator[tuple[dict, str]]:
+  """(record, 'FILE:LINE') of every record, in the order of the files.
+
+  `columns` of the source renames fields: {'instruction': 'prompt'} reads
+  `prompt` as `instruction`. A record that cannot be read raises ValueError
+  with its file and line, or, with `on_bad_record='skip'`, is left out and put
+  on the list `skipped`.
+  """
+  skipped = [] if skipped is None else skipped
+  for path in files(source):
+    for record, line in _reader(source, path)(source, path, skipped):
+      where = f'{path}:{line}'
+      if not isinstance(record, dict):
+        what = f'a record is an object with fields, not {record!r:.60}'
+        _bad(source, skipped, where, what)
+        continue
+      for ours, theirs in source.columns.items():
+        if theirs in record:
+          record[ours] = record.pop(theirs)
+        else:
+          _bad(
+            source,
+            skipped,
+            where,
+            f'no field {theirs!r}, which columns names (fields: '
+            f'{", ".join(record)})',
+          )
+          break
+      else:
+        yield record, where
+
+
+def _reader(source, path):
+  if source.kind == 'text':
+    return _text
+  if source.kind == 'json':
+    return _json
+  if source.kind == 'jsonl' or path.suffix == '.jsonl':
+    return _jsonl
+  if path.suffix == '.json':
+    return _json if _is_array(path) else _jsonl
+  return _text
+
+
+def _is_array(path):
+  with open(path, 'rb') as f:
+    head = f.read(1 << 16).removeprefix(codecs.BOM_UTF8)
+  return head.lstrip()[:1] == b'['
+
+
+def _bad(source, skipped, where, what):
+  path, _, line = where.rpartition(':')
+  told = f'{path}, line {line}: {what}'
   if source.on_bad_record == 'fail':
     raise ValueError(
       f"{told}; mend the file, or set on_bad_record='skip' to count and "
@@ -119,7 +186,9 @@ def _lines(source, path, skipped):
       try:
         line = raw.decode('utf-8-sig' if number == 1 else 'utf-8')
       except UnicodeDecodeError as error:
-        _bad(source, skipped, path, number, f'invalid UTF-8 ({error.reason})')
+        _bad(
+          source, skipped, f'{path}:{number}', f'invalid UTF-8 ({error.reason})'
+        )
         yield number, None
         continue
       yield number, line.removesuffix('\n').removesuffix('\r')
@@ -132,16 +201,31 @@ def _jsonl(source, path, skipped):
     try:
       record = json.loads(line)
     except ValueError as error:
-      _bad(source, skipped, path, number, f'invalid JSON ({error})')
+      _bad(source, skipped, f'{path}:{number}', f'invalid JSON ({error})')
       continue
-    text = record.get(source.field) if isinstance(record, dict) else None
-    if not isinstance(text, str):
-      what = f'no text in the field {source.field!r}'
-      if isinstance(record, dict):
-        what += f' (fields: {", ".join(record)})'
-      _bad(source, skipped, path, number, what)
-      continue
-    yield text, number
+    yield record, number
+
+
+def _json(source, path, skipped):
+  """The records of one array, whole in memory, numbered from 1."""
+  try:
+    found = json.loads(path.read_bytes().decode('utf-8-sig'))
+  except json.JSONDecodeError as error:
+    _bad(
+      source,
+      skipped,
+      f'{path}:{error.lineno}',
+      f'column {error.colno}: invalid JSON ({error.msg})',
+    )
+    return
+  except UnicodeDecodeError as error:
+    _bad(source, skipped, f'{path}:1', f'invalid UTF-8 ({error})')
+    return
+  if not isinstance(found, list):
+    _bad(source, skipped, f'{path}:1', 'the file holds no array of records')
+    return
+  for number, record in enumerate(found, 1):
+    yield record, number
 
 
 def _text(source, path, skipped):
@@ -150,7 +234,9 @@ def _text(source, path, skipped):
   held, start, broken = [], 1, False
 
   def ended():
-    return [] if broken or not held else [('\n'.join(held), start)]
+    return (
+      [] if broken or not held else [({source.field: '\n'.join(held)}, start)]
+    )
 
   for number, line in _lines(source, path, skipped):
     if line is None:
@@ -158,7 +244,7 @@ def _text(source, path, skipped):
         broken = True
       continue
     if source.cut == 'line':
-      yield line, number
+      yield {source.field: line}, number
       continue
     if source.cut == 'blank_line' and not line.strip():
       yield from ended()

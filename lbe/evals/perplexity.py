@@ -5,6 +5,9 @@ BOS in disjoint windows; the last window is moved to the left so that its
 tokens see full context, and only the tokens that no window scored before
 count. EOS is not scored. These are the semantics of `loglikelihood_rolling`
 of lm-evaluation-harness with a tokenizer that adds no BOS.
+
+Of conversations (`perplexity@responses`) what has loss weight is scored, the
+end of a response included, given all that stands before it.
 """
 
 import functools
@@ -19,20 +22,19 @@ from lbe import sharding
 from lbe.evals import core
 from lbe.models import llama
 
-PROTOCOL = 'perplexity@rolling'
-
 
 def windows(ids, *, prefix_id, max_len):
-  """(inputs, targets, number of trailing targets that count) of a document.
+  """(inputs, targets, weights) of a document.
 
-  Three tokens 5 6 7 with a window of 2: ([0, 5], [5, 6], 2) and then
-  ([5, 6], [6, 7], 1), where 0 is the prefix.
+  Three tokens 5 6 7 with a window of 2: ([0, 5], [5, 6], [1, 1]) and then
+  ([5, 6], [6, 7], [0, 1]), where 0 is the prefix.
   """
   whole = [prefix_id, *ids]
   for start in range(0, len(ids), max_len):
     stop = min(start + max_len, len(ids))
     first = max(0, stop - max_len) if start else 0
-    yield whole[first:stop], whole[first + 1 : stop + 1], stop - start
+    weights = [0] * (start - first) + [1] * (stop - start)
+    yield whole[first:stop], whole[first + 1 : stop + 1], weights
 
 
 def document_nats(
@@ -61,14 +63,37 @@ def document_nats(
       'the tokenizer has neither BOS nor EOS; the first token of a document '
       'has nothing to be predicted from.'
     )
-  batch_size = _divisible(batch_size, mesh)
   cut = []
   num_tokens = np.zeros(len(documents), np.int64)
   for i, ids in enumerate(tokenizer.encode_batch(list(documents))):
     num_tokens[i] = len(ids)
     cut += [(i, *w) for w in windows(ids, prefix_id=prefix_id, max_len=max_len)]
+  nats = _score(
+    params, c, cut, len(documents), max_len, execution, mesh, batch_size
+  )
+  return nats, num_tokens
+
+
+def response_nats(params, c, *, examples, max_len, execution, mesh, batch_size):
+  """As `document_nats`, of what is learnt of [(ids, weights), ...].
+
+  Each is one window, of at most `max_len` tokens.
+  """
+  cut = [
+    (i, ids[:-1], ids[1:], weights[1:])
+    for i, (ids, weights) in enumerate(examples)
+  ]
+  nats = _score(
+    params, c, cut, len(examples), max_len, execution, mesh, batch_size
+  )
+  return nats, np.array([int(weights[1:].sum()) for _, weights in examples])
+
+
+def _score(params, c, cut, num, max_len, execution, mesh, batch_size):
+  """float64 [num] nats: each of `cut` is (document, *window), in any order."""
+  batch_size = _divisible(batch_size, mesh)
   cut.sort(key=lambda w: len(w[1]))
-  nats = np.zeros(len(documents), np.float64)
+  nats = np.zeros(num, np.float64)
   pending = []
   for start in range(0, len(cut), batch_size):
     batch = cut[start : start + batch_size]
@@ -81,7 +106,7 @@ def document_nats(
       _add(nats, *pending.pop(0))
   for batch, scores in pending:
     _add(nats, batch, scores)
-  return nats, num_tokens
+  return nats
 
 
 def _add(nats, batch, scores_B):
@@ -107,7 +132,7 @@ def _pad(batch, batch_size, length):
   for row, (_, inputs, outputs, counted) in enumerate(batch):
     n = len(inputs)
     ids[row, :n], targets[row, :n], segments[row, :n] = inputs, outputs, 1
-    weights[row, n - counted : n] = 1
+    weights[row, :n] = counted
   return {'ids': ids, 'targets': targets, 'weights': weights, 'seg': segments}
 
 
@@ -163,23 +188,30 @@ def evaluate(
   batch_size,
   step,
 ):
-  """(rows for results.jsonl, metrics by name) of one set of texts."""
-  nats, num_tokens = document_nats(
-    params,
-    c,
-    tokenizer=tokenizer,
-    documents=documents,
-    max_len=max_len,
-    execution=execution,
-    mesh=mesh,
-    batch_size=batch_size,
+  """(rows for results.jsonl, metrics by name) of one set of documents.
+
+  A document is a text or, of conversations, (ids, weights).
+  """
+  settings = dict(
+    max_len=max_len, execution=execution, mesh=mesh, batch_size=batch_size
   )
-  num_bytes = np.array([len(text.encode()) for text in documents])
+  if isinstance(documents[0], str):
+    protocol, texts = 'perplexity@rolling', documents
+    nats, num_tokens = document_nats(
+      params, c, tokenizer=tokenizer, documents=documents, **settings
+    )
+    num_bytes = np.array([len(text.encode()) for text in documents])
+  else:
+    protocol = 'perplexity@responses'
+    texts = [str((ids.tolist(), w.tolist())) for ids, w in documents]
+    nats, num_tokens = response_nats(params, c, examples=documents, **settings)
+    lengths = np.asarray(tokenizer.byte_lengths, np.int64)
+    num_bytes = np.array([lengths[ids[w > 0]].sum() for ids, w in documents])
   common = {
     'step': step,
     'evaluator': name,
-    'protocol': PROTOCOL,
-    'data_hash': core.data_hash(documents),
+    'protocol': protocol,
+    'data_hash': core.data_hash(texts),
     'documents': len(documents),
     'tokenizer': tokenizer.fingerprint[:16],
     'predicted_from': 'EOS' if tokenizer.bos_id is None else 'BOS',

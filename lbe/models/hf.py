@@ -11,6 +11,7 @@ import ml_dtypes
 import numpy as np
 import safetensors
 import safetensors.numpy
+from flax import traverse_util
 
 from lbe.models import llama
 
@@ -451,37 +452,29 @@ def _torch_to_numpy(tensor):
 
 def flatten(params):
   """{'layers/q_LDNH': ...} of the parameter tree."""
-  result = {k: v for k, v in params.items() if k != 'layers'}
-  result |= {f'layers/{k}': v for k, v in params['layers'].items()}
-  return result
+  return traverse_util.flatten_dict(params, sep='/')
 
 
 def unflatten(flat):
   """The parameter tree of what `flatten` gives."""
-  tree = {'layers': {}}
-  for name, value in flat.items():
-    if name.startswith('layers/'):
-      tree['layers'][name.removeprefix('layers/')] = value
-    else:
-      tree[name] = value
-  return tree
+  return traverse_util.unflatten_dict(flat, sep='/')
 
 
 def load_params(folder, c, *, dtype=None, shardings=None):
   """The parameter tree, read tensor by tensor; padding rows are zero.
 
   In numpy, or with `shardings` (a tree of NamedShardings) as jax arrays whose
-  shards are read on their own hosts. `dtype` None keeps that on disk.
+  shards are read on their own hosts. `dtype` is that of llama.shapes; None
+  keeps that on disk.
   """
   weights = Weights(folder, c)
   keep = dtype is None
-  dtype = np.dtype(weights.dtype(c) if keep else dtype)
-  shapes = {k: v.shape for k, v in flatten(llama.shapes(c)).items()}
+  shapes = flatten(llama.shapes(c, dtype=weights.dtype(c) if keep else dtype))
   flat_shardings = flatten(shardings) if shardings is not None else None
   result = {}
   try:
     for name, theirs in tensor_names(c).items():
-      array = _stacked(weights, c, name, theirs, shapes[name], dtype, keep)
+      array = _stacked(weights, c, name, theirs, shapes[name], keep)
       if flat_shardings is not None:
         array = jax.make_array_from_callback(
           array.shape, flat_shardings[name], lambda i, a=array: a[i]
@@ -494,15 +487,15 @@ def load_params(folder, c, *, dtype=None, shardings=None):
   return unflatten(result)
 
 
-def _stacked(weights, c, name, theirs, shape, dtype, keep):
-  """One of our arrays; with `keep`, all tensors must have that dtype."""
-  array = np.zeros(shape, dtype)
+def _stacked(weights, c, name, theirs, like, keep):
+  """One of our arrays; with `keep`, all tensors must have its dtype."""
+  array = np.zeros(like.shape, like.dtype)
   for i, their_name in enumerate(theirs):
     tensor = weights.read(c, name, their_name)
-    if keep and tensor.dtype != dtype:
+    if keep and tensor.dtype != like.dtype:
       raise ValueError(
         f'{weights.folder}: tensor {their_name!r} is {tensor.dtype}, others '
-        f'are {dtype}; store all in one dtype (transformers: '
+        f'are {like.dtype}; store all in one dtype (transformers: '
         f'from_pretrained(..., dtype=...).save_pretrained(...)).'
       )
     tensor = to_ours(name, tensor)

@@ -15,6 +15,7 @@ import numpy as np
 from flax import nnx
 
 from lbe.models import attention
+from lbe.models import lora as lora_lib
 
 # ------------------------------------------------------------ architecture
 
@@ -47,6 +48,7 @@ class Config:
   tied: bool = False
   vocab_multiple: int = 128
   init_std: float = 0.02
+  lora: lora_lib.Lora | None = None
 
   @property
   def padded_vocab_size(self):
@@ -66,8 +68,16 @@ class Config:
         f'the model config has a field {unknown[0]!r} that this version does '
         f'not know (it knows {", ".join(sorted(known))}); use a newer lbe.'
       )
-    scaling = fields.get('rope_scaling')
-    return cls(**{**fields, 'rope_scaling': scaling and RopeScaling(**scaling)})
+    scaling, lora = fields.get('rope_scaling'), fields.get('lora')
+    if lora:
+      lora = lora_lib.Lora(**{**lora, 'weights': tuple(lora['weights'])})
+    return cls(
+      **{
+        **fields,
+        'rope_scaling': scaling and RopeScaling(**scaling),
+        'lora': lora,
+      }
+    )
 
 
 def _preset(D, L, N, K, F, V, positions, theta=1e4, eps=1e-5, **more):
@@ -152,7 +162,7 @@ _REMAT = {
 class _Weight:
   shape: tuple
   dims: tuple
-  init: str  # 'normal' or 'ones'
+  init: str  # 'normal', 'ones', 'zeros', or 'uniform' by what it takes in
 
 
 def _weights(c):
@@ -186,6 +196,20 @@ def _weights(c):
   }
   if not c.tied:
     result['head_DV'] = w('embed vocab', D, V)
+  if c.lora:
+    result['lora'] = adapters = {}
+    R = c.lora.rank
+    for name in c.lora.weights:
+      whole = result['layers'][name]
+      cut = 1 + len(lora_lib.INPUTS[name])
+      a, b = lora_lib.names(name)
+      dims = whole.dims
+      adapters[a] = _Weight(
+        (*whole.shape[:cut], R), (*dims[:cut], 'rank'), 'uniform'
+      )
+      adapters[b] = _Weight(
+        (L, R, *whole.shape[cut:]), ('layers', 'rank', *dims[cut:]), 'zeros'
+      )
   return result
 
 
@@ -204,7 +228,14 @@ class Llama(nnx.Module):
     def make(name, weight):
       if weight.init == 'ones':
         return nnx.Param(jnp.ones(weight.shape, jnp.float32))
+      if weight.init == 'zeros':
+        return nnx.Param(jnp.zeros(weight.shape, jnp.float32))
       key = jax.random.fold_in(rngs.params(), zlib.crc32(name.encode()))
+      if weight.init == 'uniform':  # as PEFT: Kaiming's, with a = √5
+        bound = 1 / math.sqrt(math.prod(weight.shape[1:-1]))
+        return nnx.Param(
+          jax.random.uniform(key, weight.shape, minval=-bound, maxval=bound)
+        )
       if 'vocab' not in weight.dims:
         return nnx.Param(_normal(key, weight.shape, c.init_std))
       # Drawn with the vocabulary in front, the real rows do not depend on
@@ -216,9 +247,12 @@ class Llama(nnx.Module):
       return nnx.Param(jnp.moveaxis(x_VD, 0, axis))
 
     weights = _weights(c)
-    self.layers = nnx.Module()
-    for name, weight in weights.pop('layers').items():
-      setattr(self.layers, name, make(name, weight))
+    for group in ('layers', 'lora'):
+      if group in weights:
+        module = nnx.Module()
+        for name, weight in weights.pop(group).items():
+          setattr(module, name, make(name, weight))
+        setattr(self, group, module)
     for name, weight in weights.items():
       setattr(self, name, make(name, weight))
 
@@ -239,11 +273,18 @@ def init(c, key):
 
 
 def shapes(c, *, dtype='float32'):
-  """The parameter tree as ShapeDtypeStructs of `dtype`."""
+  """The parameter tree as ShapeDtypeStructs.
+
+  `dtype` is one for all, or {name: dtype} of those that are not float32.
+  """
   tree = jax.eval_shape(functools.partial(init, c), jax.random.key(0))
-  return jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, jnp.dtype(dtype)), tree
-  )
+
+  def shape(path, x):
+    name = '/'.join(k.key for k in path)
+    one = dtype.get(name, 'float32') if isinstance(dtype, dict) else dtype
+    return jax.ShapeDtypeStruct(x.shape, jnp.dtype(one))
+
+  return jax.tree_util.tree_map_with_path(shape, tree)
 
 
 def dims(c):
@@ -338,37 +379,53 @@ def _project_backward(spec, saved, gradient):
 _project.defvjp(_project_forward, _project_backward)
 
 
-def _layer(c, w, x_BTD, tables, attend, constrain):
-  """One decoder layer; `attend(q, k, v)` returns [B, T, N, H]."""
+def _layer(c, w, x_BTD, tables, attend, constrain, drop=None):
+  """One decoder layer; `attend(q, k, v)` returns [B, T, N, H].
+
+  `drop(x, name)` is the dropout before an adapter.
+  """
   dtype = x_BTD.dtype
+
+  def project(x, name, spec):
+    y = _project(x, w[name], spec)
+    if c.lora is None or name not in c.lora.weights:
+      return y
+    dropped = x if drop is None else drop(x, name)
+    return y + lora_lib.update(dropped, w, name, spec, c.lora, project=_project)
+
   w = {name: value.astype(dtype) for name, value in w.items()}
   residual = ('batch', 'position', None)
   heads = ('batch', 'position', 'heads', None)
   kv_heads = ('batch', 'position', 'kv_heads', None)
 
   y_BTD = rms_norm(x_BTD, w['attn_norm_LD'], c.norm_eps)
-  q_BTNH = _project(y_BTD, w['q_LDNH'], 'BTD,DNH->BTNH')
-  k_BTKH = _project(y_BTD, w['k_LDKH'], 'BTD,DKH->BTKH')
-  v_BTKH = _project(y_BTD, w['v_LDKH'], 'BTD,DKH->BTKH')
+  q_BTNH = project(y_BTD, 'q_LDNH', 'BTD,DNH->BTNH')
+  k_BTKH = project(y_BTD, 'k_LDKH', 'BTD,DKH->BTKH')
+  v_BTKH = project(y_BTD, 'v_LDKH', 'BTD,DKH->BTKH')
   q_BTNH = constrain(rope(q_BTNH, tables), heads)
   k_BTKH = constrain(rope(k_BTKH, tables), kv_heads)
   v_BTKH = constrain(v_BTKH, kv_heads)
   out_BTNH = attend(q_BTNH, k_BTKH, v_BTKH)
-  x_BTD += _project(out_BTNH, w['o_LNHD'], 'BTNH,NHD->BTD')
+  x_BTD += project(out_BTNH, 'o_LNHD', 'BTNH,NHD->BTD')
   x_BTD = constrain(x_BTD, residual)
 
   y_BTD = rms_norm(x_BTD, w['mlp_norm_LD'], c.norm_eps)
-  gate_BTF = _project(y_BTD, w['gate_LDF'], 'BTD,DF->BTF')
-  up_BTF = _project(y_BTD, w['up_LDF'], 'BTD,DF->BTF')
+  gate_BTF = project(y_BTD, 'gate_LDF', 'BTD,DF->BTF')
+  up_BTF = project(y_BTD, 'up_LDF', 'BTD,DF->BTF')
   hidden_BTF = constrain(
     jax.nn.silu(gate_BTF) * up_BTF, ('batch', 'position', 'mlp')
   )
-  x_BTD += _project(hidden_BTF, w['down_LFD'], 'BTF,FD->BTD')
+  x_BTD += project(hidden_BTF, 'down_LFD', 'BTF,FD->BTD')
   return constrain(x_BTD, residual)
 
 
 def _embed(params, ids_BT, execution):
   return params['embed_VD'].astype(execution.compute_dtype)[ids_BT]
+
+
+def _layers(params):
+  """All that is stacked by layer: the weights, and adapters beside them."""
+  return {**params['layers'], **params.get('lora', {})}
 
 
 def _slice(layers, i):
@@ -384,10 +441,13 @@ def hidden(
   segments_BT,
   execution,
   constrain=lambda x, dims: x,
+  lora_dropout=0.0,
+  dropout_key=None,
 ):
   """The states behind the final norm, [B, T, D] in the compute dtype.
 
-  Positions count from 0 inside each segment; segment 0 is padding.
+  Positions count from 0 inside each segment; segment 0 is padding. With a
+  `dropout_key` the inputs of adapters are dropped at the rate `lora_dropout`.
   """
   tables = rope_tables(c, positions_BT)
   attend = functools.partial(
@@ -399,8 +459,16 @@ def hidden(
     implementation=execution.attention,
   )
 
-  def layer(x_BTD, w):
-    return _layer(c, w, x_BTD, tables, attend, constrain)
+  def layer(x_BTD, w, i):
+    drop = None
+    if lora_dropout and dropout_key is not None:
+      key = jax.random.fold_in(dropout_key, i)
+
+      def drop(x, name):
+        own = jax.random.fold_in(key, zlib.crc32(name.encode()))
+        return lora_lib.dropout(x, lora_dropout, own)
+
+    return _layer(c, w, x_BTD, tables, attend, constrain, drop)
 
   if execution.remat != 'none':
     layer = jax.checkpoint(
@@ -412,13 +480,16 @@ def hidden(
   x_BTD = constrain(
     _embed(params, ids_BT, execution), ('batch', 'position', None)
   )
+  layers = _layers(params)
   if execution.scan:
     x_BTD, _ = jax.lax.scan(
-      lambda x, w: (layer(x, w), None), x_BTD, params['layers']
+      lambda x, per_layer: (layer(x, *per_layer), None),
+      x_BTD,
+      (layers, jnp.arange(c.num_layers)),
     )
   else:
     for i in range(c.num_layers):
-      x_BTD = layer(x_BTD, _slice(params['layers'], i))
+      x_BTD = layer(x_BTD, _slice(layers, i), i)
   return rms_norm(x_BTD, params['final_norm_D'], c.norm_eps)
 
 
@@ -500,7 +571,7 @@ def hidden_cached(params, c, ids_BT, *, positions_BT, cache, execution):
   x_BTD, (k_LBSKH, v_LBSKH) = jax.lax.scan(
     body,
     _embed(params, ids_BT, execution),
-    (params['layers'], cache['k_LBSKH'], cache['v_LBSKH']),
+    (_layers(params), cache['k_LBSKH'], cache['v_LBSKH']),
   )
   x_BTD = rms_norm(x_BTD, params['final_norm_D'], c.norm_eps)
   return x_BTD, {'k_LBSKH': k_LBSKH, 'v_LBSKH': v_LBSKH}

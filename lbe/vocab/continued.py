@@ -17,29 +17,37 @@ MAX_LENGTH = 16
 MIN_COUNT = 2
 
 
-def extend(base, texts, *, num_pieces, coverage=0.9995, progress=True):
+def extend(
+  base,
+  texts,
+  *,
+  num_pieces,
+  coverage=0.9995,
+  keep_latin=False,
+  progress=True,
+):
   """An extend.Extension of `base` by `num_pieces` pieces of the texts.
 
-  Letters of scripts other than Latin; first characters that the base lacks,
-  the frequent ones up to `coverage` of the corpus's characters, then joins.
-  Fewer pieces come where the corpus has no more. Raises ValueError where it
-  has none, and for a base that is not BPE.
+  Letters of scripts other than Latin (of all with `keep_latin`); first
+  characters that the base lacks, the frequent ones up to `coverage` of the
+  corpus's characters, then joins. Fewer pieces come where the corpus has no
+  more. Raises ValueError where it has none, and for a base that is not BPE.
   """
   extend_lib.check_base(base)
   known = {p.piece for p in base.proto.pieces}
-  units = _units(texts)
-  if not units:
-    raise ValueError(
-      'the corpus has no letter of a script other than Latin; there is '
-      'nothing to learn.'
-    )
+  units = _units(texts, extend_lib.letter_rule(keep_latin))
+  check_units(units)
   characters = _missing_characters(units, known, coverage)[:num_pieces]
   start = extend_lib.below(base, characters) if characters else base
   start = start.without_prefix()
   merges = learn(
-    {unit: (start.split(_spaced(unit)), n) for unit, n in units.items()},
+    {
+      unit: ([_marked(part) for part in start.split(_spaced(unit))], n)
+      for unit, n in units.items()
+    },
     known | set(characters),
     num_pieces - len(characters),
+    allowed=lambda piece: len(piece) <= MAX_LENGTH,
     progress=progress,
   )
   left_out = collections.defaultdict(list)
@@ -51,17 +59,30 @@ def extend(base, texts, *, num_pieces, coverage=0.9995, progress=True):
   )
 
 
+def check_units(units):
+  """Raises ValueError where a corpus had nothing to learn from."""
+  if not units:
+    raise ValueError(
+      'the corpus has no letter of a script other than Latin; there is '
+      'nothing to learn (keep_latin takes Latin letters as well).'
+    )
+
+
 def _spaced(unit):
   return unit.replace('▁', ' ')
 
 
-def _units(texts):
+def _marked(part):
+  return part.replace(' ', '▁')
+
+
+def _units(texts, is_letter):
   """{run of letters, with the space before it where words have one: count}."""
   counts = collections.Counter()
   for text in texts:
     start = None
     for i, character in enumerate(text + '\n'):
-      inside = extend_lib.is_new_letter(character)
+      inside = is_letter(character)
       if inside and start is None:
         start = i
       elif not inside and start is not None:
@@ -93,19 +114,19 @@ def _missing_characters(units, known, coverage):
   return found
 
 
-def learn(units, known, num_merges, *, progress=True):
+def learn(units, known, num_merges, *, allowed, progress=True):
   """The next `num_merges` joins, most frequent first.
 
   `units` maps a unit to (its parts, how often it is seen). Joins are counted
   by the text that they give, whatever the two parts, as SentencePiece joins
-  them. Ties go to the text that sorts first.
+  them; only `allowed` texts are joined. Ties go to the text that sorts first.
   """
   text, following, previous, weight = [], [], [], []
   pairs = {}  # joined text: [count, places]
 
   def count(i, j):
     key = text[i] + text[j]
-    if len(key) > MAX_LENGTH:
+    if not allowed(key):
       return None
     entry = pairs.setdefault(key, [0, []])
     entry[0] += weight[i]
@@ -113,7 +134,6 @@ def learn(units, known, num_merges, *, progress=True):
     return key
 
   for parts, n in units.values():
-    parts = [part.replace(' ', '▁') for part in parts]
     first = len(text)
     for k, part in enumerate(parts):
       text.append(part)

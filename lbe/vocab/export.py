@@ -1,5 +1,6 @@
 """Tokenizer files that transformers, tokenizers, and SentencePiece load."""
 
+import collections
 import json
 import pathlib
 
@@ -19,7 +20,9 @@ def write(tokenizer, folder, *, max_positions):
   tokenizer.json and tokenizer_config.json, special_tokens_map.json, and
   tokenizer.model where it is a SentencePiece model. The config names
   PreTrainedTokenizerFast: under LlamaTokenizer transformers 5 replaces the
-  normaliser and loses leading spaces.
+  normaliser and loses leading spaces. It says that text behind a special
+  token gets the dummy prefix again (`legacy`), and names a padding token or
+  says that there is none.
   """
   folder = pathlib.Path(folder)
   if tokenizer.kind == 'sentencepiece':
@@ -45,6 +48,8 @@ def write(tokenizer, folder, *, max_positions):
     'add_bos_token': tokenizer.bos_id is not None,
     'add_eos_token': False,
     'legacy': True,
+    'pad_token': None,
+    'padding_side': 'right',
     'clean_up_tokenization_spaces': False,
     'model_max_length': max_positions,
     **specials,
@@ -63,7 +68,7 @@ def ranked_merges(proto):
 
   For each piece every split into two others, best score first; ties by the
   ids of the parts. Pieces of equal score cannot be told apart by a rank:
-  only a model with distinct scores is encoded alike by both.
+  only a model with distinct scores is encoded alike by both (see `compare`).
   """
   mergeable = (_Piece.NORMAL, _Piece.USER_DEFINED)
   ids = {p.piece: i for i, p in enumerate(proto.pieces) if p.type in mergeable}
@@ -76,6 +81,50 @@ def ranked_merges(proto):
         merges.append((-score, left, right, piece[:cut], piece[cut:]))
   merges.sort()
   return [(left, right) for *_, left, right in merges]
+
+
+def tied(tokenizer):
+  """Pieces of a BPE model that ranks cannot tell apart: of one score.
+
+  Runs of spaces do not count; each is joined in one way only.
+  """
+  if tokenizer.kind != 'sentencepiece':
+    return []
+  proto = tokenizer.proto
+  if proto.trainer_spec.model_type != proto.trainer_spec.BPE:
+    return []
+  pieces = [
+    p
+    for p in proto.pieces
+    if p.type == _Piece.NORMAL and len(p.piece) > 1 and p.piece.strip('▁')
+  ]
+  counts = collections.Counter(p.score for p in pieces)
+  return [p.piece for p in pieces if counts[p.score] > 1]
+
+
+def compare(tokenizer, texts=()):
+  """What tokenizer.json loses of a model with ties; None where it has none.
+
+  The lines of the texts, or lines of eight tied pieces each where none are
+  given, are encoded by both: {'sample', 'lines', 'differing', 'truth'}.
+  """
+  pieces = tied(tokenizer)
+  if not pieces:
+    return None
+  lines = [line for text in texts for line in text.splitlines()]
+  sample = 'the texts given' if lines else 'pieces of equal score, eight a line'
+  if not lines:
+    pieces = [piece.replace('▁', ' ') for piece in pieces]
+    lines = [''.join(pieces[i : i + 8]) for i in range(0, len(pieces), 8)]
+  twin = from_sentencepiece(tokenizer)
+  theirs = twin.encode_batch_fast(lines, add_special_tokens=False)
+  pairs = zip(tokenizer.encode_batch(lines), theirs, strict=True)
+  return {
+    'sample': sample,
+    'lines': len(lines),
+    'differing': sum(ours != their.ids for ours, their in pairs),
+    'truth': 'tokenizer.model',
+  }
 
 
 def from_sentencepiece(tokenizer):

@@ -136,8 +136,6 @@ def _reason_against(p, known):
     return 'already in the base'
   if p.type != _Piece.NORMAL:
     return 'no ordinary piece'
-  if not p.piece:
-    return 'empty'
   return ''
 
 
@@ -150,7 +148,7 @@ def _is_latin_or_digit(character):
 
 
 @functools.cache
-def _is_letter(character):
+def is_letter(character):
   """A letter, or a mark that belongs to one (vowel signs, tones)."""
   return unicodedata.category(character)[0] in 'LM'
 
@@ -158,7 +156,25 @@ def _is_letter(character):
 @functools.cache
 def is_new_letter(character):
   """Whether a character belongs to a piece that may be added by default."""
-  return _is_letter(character) and not _is_latin_or_digit(character)
+  return is_letter(character) and not _is_latin_or_digit(character)
+
+
+def letter_rule(keep_latin):
+  """The letters that pieces are learnt from: all, or all but Latin ones."""
+  if keep_latin:
+    return is_letter
+  return is_new_letter
+
+
+@functools.cache
+def script(character):
+  """The script of a letter: the first word of its name in Unicode, as 'CJK'.
+
+  Digits, punctuation, symbols and spaces are of no script: ''.
+  """
+  if not is_letter(character):
+    return ''
+  return unicodedata.name(character, '').partition(' ')[0]
 
 
 # Han, kana, Thai, Lao, Burmese, Khmer: no spaces between words.
@@ -181,11 +197,11 @@ def _reason_by_text(piece, keep_latin):
   """
   if any(_is_latin_or_digit(c) for c in piece):
     return '' if keep_latin else 'with Latin letters or digits'
-  if not any(_is_letter(c) for c in piece):
+  if not any(is_letter(c) for c in piece):
     return 'only punctuation, symbols or space'
   body = piece.removeprefix('▁')
   space_belongs = body == piece or (body[0].isalpha() and has_spaces(body[0]))
-  if not (space_belongs and all(map(_is_letter, body))):
+  if not (space_belongs and all(map(is_letter, body))):
     return 'the script joined with other characters'
   return ''
 

@@ -20,7 +20,8 @@ class Tokenizer(Protocol):
   """What everything else knows of a tokenizer.
 
   `byte_lengths` is int32 [V], the UTF-8 bytes that a token stands for (byte
-  pieces 1, specials 0); `is_byte` is bool [V], the byte-fallback pieces.
+  pieces 1, specials 0); `is_byte` is bool [V], the byte-fallback pieces, and
+  in byte-level vocabularies those that are no whole characters.
   """
 
   kind: str  # 'sentencepiece', 'hf' or 'bytes'
@@ -32,17 +33,38 @@ class Tokenizer(Protocol):
   fingerprint: str
   byte_lengths: np.ndarray
   is_byte: np.ndarray
+  specials: dict[str, int]  # control strings, which no text encodes to
 
   def encode(self, text: str) -> list[int]: ...
   def encode_batch(self, texts: list[str]) -> list[list[int]]: ...
   def decode(self, ids: list[int]) -> str: ...
   def piece(self, token: int) -> str: ...
   def to_bytes(self) -> bytes: ...
+  def without_prefix(self) -> 'Tokenizer': ...
+  def after_special(self) -> 'Tokenizer': ...
 
 
 def _digest(facts):
   text = json.dumps(facts, ensure_ascii=True, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _check_pieces(proto):
+  """Raises ValueError for a piece without text, or two of one text."""
+  first = {}
+  for i, p in enumerate(proto.pieces):
+    if not p.piece:
+      raise ValueError(
+        f'the SentencePiece model has an empty piece at id {i}; each needs a '
+        'text: train or extend the model again.'
+      )
+    if p.piece in first:
+      raise ValueError(
+        f'the SentencePiece model has the piece {p.piece!r} twice, at the ids '
+        f'{first[p.piece]} and {i}; each text can have one id: train or extend '
+        'the model again.'
+      )
+    first[p.piece] = i
 
 
 class SentencePiece:
@@ -55,6 +77,12 @@ class SentencePiece:
     self.proto = sentencepiece_model_pb2.ModelProto()
     try:
       self.proto.ParseFromString(self._data)
+    except Exception as error:
+      raise ValueError(
+        f'the SentencePiece model cannot be read ({error}); is the file whole?'
+      ) from error
+    _check_pieces(self.proto)
+    try:
       self._processor = sentencepiece.SentencePieceProcessor(
         model_proto=self._data
       )
@@ -86,6 +114,13 @@ class SentencePiece:
     proto.normalizer_spec.add_dummy_prefix = False
     return SentencePiece(proto.SerializeToString())
 
+  def after_special(self):
+    """The same model for a text that stands behind a special token.
+
+    As transformers reads it with legacy=False: without a space before it.
+    """
+    return self.without_prefix()
+
   def split(self, text):
     """The parts of the text behind its tokens; a character of bytes is one."""
     parts, held = [], b''
@@ -114,6 +149,13 @@ class SentencePiece:
   @property
   def add_dummy_prefix(self):
     return self.proto.normalizer_spec.add_dummy_prefix
+
+  @functools.cached_property
+  def specials(self):
+    control = sentencepiece_model_pb2.ModelProto.SentencePiece.CONTROL
+    return {
+      p.piece: i for i, p in enumerate(self.proto.pieces) if p.type == control
+    }
 
   @functools.cached_property
   def is_byte(self):
@@ -159,6 +201,37 @@ class SentencePiece:
         'specials': [self.bos_id, self.eos_id, self.unk_id, self.pad_id],
       }
     )
+
+
+def _letters():
+  """GPT-2's letters for the bytes: printable ones stand for themselves."""
+  shown = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+  hidden = [byte for byte in range(256) if byte not in shown]
+  return [
+    chr(byte) if byte in shown else chr(256 + hidden.index(byte))
+    for byte in range(256)
+  ]
+
+
+# In byte-level vocabularies, by byte.
+LETTERS = _letters()
+_BYTES = {letter: byte for byte, letter in enumerate(LETTERS)}
+
+
+def spelled(piece):
+  """The bytes of a piece of a byte-level vocabulary."""
+  return bytes(_BYTES[letter] for letter in piece)
+
+
+def is_partial(piece):
+  """Whether a piece of a byte-level vocabulary is no whole characters."""
+  try:
+    spelled(piece).decode()
+  except UnicodeDecodeError:
+    return True
+  except KeyError:  # in other letters: it is never produced
+    return False
+  return False
 
 
 class HuggingFace:
@@ -227,18 +300,56 @@ class HuggingFace:
     """The tokenizer.json as a dictionary."""
     return self._record
 
+  @property
+  def roles(self):
+    """Role → token, as the files beside the tokenizer.json name them."""
+    return self._specials
+
   @functools.cached_property
-  def _byte_level(self):
+  def specials(self):
+    return {
+      t['content']: t['id']
+      for t in self._record.get('added_tokens', ())
+      if t['special']
+    }
+
+  def without_prefix(self):
+    """The same tokenizer, which puts no space before a text."""
+    return self._with_prefix(())
+
+  def after_special(self):
+    """The same tokenizer for a text that stands behind a special token.
+
+    Some put the space before the first text only, others before each.
+    """
+    return self._with_prefix(('always',))
+
+  def _with_prefix(self, schemes):
+    record = self._record
+    for part in ('normalizer', 'pre_tokenizer'):
+      record = {**record, part: _keep_prefix(record.get(part), schemes)}
+    if record == self._record:
+      return self
+    return HuggingFace(json.dumps(record), self._specials)
+
+  @functools.cached_property
+  def byte_level(self):
+    """Whether pieces are written in GPT-2's letters for bytes."""
     return 'ByteLevel' in json.dumps(
       [self._record.get('pre_tokenizer'), self._record.get('decoder')]
     )
 
   @functools.cached_property
   def is_byte(self):
-    pieces = [self.piece(i) for i in range(self.vocab_size)]
-    return np.array(
-      [len(p) == 6 and p.startswith('<0x') and p.endswith('>') for p in pieces]
-    )
+    added = {t['id'] for t in self._record.get('added_tokens', ())}
+
+    def of_byte(i):
+      piece = self.piece(i)
+      if self.byte_level:
+        return i not in added and is_partial(piece)
+      return len(piece) == 6 and piece.startswith('<0x') and piece[5] == '>'
+
+    return np.array([of_byte(i) for i in range(self.vocab_size)])
 
   @functools.cached_property
   def byte_lengths(self):
@@ -249,12 +360,11 @@ class HuggingFace:
     def length(i):
       if i in special:
         return 0
+      piece = self.piece(i)
+      if self.byte_level:
+        return len(piece)
       if self.is_byte[i]:
         return 1
-      piece = self.piece(i)
-      # Byte-level alphabets write every byte as one character.
-      if self._byte_level:
-        return len(piece)
       return len(piece.replace('▁', ' ').encode())
 
     return np.array([length(i) for i in range(self.vocab_size)], np.int32)
@@ -274,12 +384,38 @@ class HuggingFace:
     )
 
 
+def _keep_prefix(part, schemes):
+  """A normalizer or pre-tokenizer; its prefix only where it is in `schemes`."""
+  kind = part and part['type']
+  if kind == 'Sequence':
+    key = 'normalizers' if 'normalizers' in part else 'pretokenizers'
+    kept = [_keep_prefix(p, schemes) for p in part[key]]
+    return {**part, key: [p for p in kept if p]}
+  if (
+    kind == 'Metaspace' and part.get('prepend_scheme', 'always') not in schemes
+  ):
+    rest = {k: v for k, v in part.items() if k != 'add_prefix_space'}
+    return {**rest, 'prepend_scheme': 'never'}
+  if 'always' in schemes:
+    return part
+  if kind == 'Prepend':
+    return None
+  return {**part, 'add_prefix_space': False} if kind == 'ByteLevel' else part
+
+
 class Bytes:
   """UTF-8 bytes at ids 3 to 258, behind <unk>, <s> and </s>."""
 
   kind = 'bytes'
   vocab_size = 259
   unk_id, bos_id, eos_id, pad_id = 0, 1, 2, None
+  specials = {'<s>': 1, '</s>': 2}
+
+  def without_prefix(self):
+    return self
+
+  def after_special(self):
+    return self
 
   def encode(self, text):
     return [b + 3 for b in text.encode()]
@@ -363,9 +499,12 @@ def load(path):
       f'there is no tokenizer at {path}; give a .model, a tokenizer.json, a '
       "folder with either, or 'bytes'."
     )
-  if path.suffix == '.json':
-    return HuggingFace(path.read_text(encoding='utf-8'), _specials(path))
-  return SentencePiece(path.read_bytes())
+  try:
+    if path.suffix == '.json':
+      return HuggingFace(path.read_text(encoding='utf-8'), _specials(path))
+    return SentencePiece(path.read_bytes())
+  except ValueError as error:
+    raise ValueError(f'{path}: {error}') from error
 
 
 def _specials(path):
@@ -407,6 +546,24 @@ def is_extension(tokenizer, base):
   """Whether `tokenizer` has all pieces of `base` at their ids, and more."""
   return tokenizer.vocab_size > base.vocab_size and all(
     tokenizer.piece(i) == base.piece(i) for i in range(base.vocab_size)
+  )
+
+
+def check_extension(tokenizer, base):
+  """Raises ValueError where `tokenizer` does not continue `base`."""
+  if is_extension(tokenizer, base):
+    return
+  if tokenizer.vocab_size <= base.vocab_size:
+    raise ValueError(
+      f'the extended tokenizer has {tokenizer.vocab_size} pieces, its base '
+      f'{base.vocab_size}: it must have more; were the two swapped?'
+    )
+  i = next(
+    i for i in range(base.vocab_size) if tokenizer.piece(i) != base.piece(i)
+  )
+  raise ValueError(
+    f'the tokenizer does not extend the base: id {i} is {tokenizer.piece(i)!r} '
+    f'in it and {base.piece(i)!r} in the base; extend the base itself.'
   )
 
 

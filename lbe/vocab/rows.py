@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lbe.vocab import byte_level
+
 METHODS = ('pieces_mean', 'dictionary', 'mean', 'gaussian', 'normal')
 # Of 'normal', the published recipe: what transformers 4.30 filled in.
 NORMAL_STD = 0.02
@@ -23,10 +25,12 @@ def spell(base, extended):
   The piece's text is encoded alone, without the dummy prefix. `make` takes
   several spellings of a piece; this is the one that every piece has.
   """
+  if base.kind == extended.kind == 'hf':
+    return [[ids] for ids in byte_level.spell(base, extended)]
   if base.kind != 'sentencepiece' or extended.kind != 'sentencepiece':
     raise ValueError(
-      'new rows are made for SentencePiece tokenizers; these are of the kinds '
-      f'{base.kind!r} and {extended.kind!r}.'
+      'new rows are made for SentencePiece and byte-level tokenizers; these '
+      f'are of the kinds {base.kind!r} and {extended.kind!r}.'
     )
   pieces = [
     extended.piece(i) for i in range(base.vocab_size, extended.vocab_size)
@@ -61,7 +65,10 @@ def translate(base, extended, path):
   spellings = spell(base, extended)
   num_found = 0
   for i in range(len(spellings)):
-    piece = extended.piece(base.vocab_size + i).removeprefix('▁')
+    piece = extended.piece(base.vocab_size + i)
+    if extended.kind == 'hf':
+      piece = byte_level.readable(piece)
+    piece = piece.replace('▁', ' ').strip()
     if piece in words:
       spellings[i] = base.encode_batch(words[piece])
       num_found += 1

@@ -4,31 +4,46 @@ import io
 import pathlib
 
 import sentencepiece
+import tqdm
 
 
-def train_sentencepiece(texts, path, *, vocab_size, character_coverage=0.9995):
-  """Writes a BPE model to `path`, a .model file.
+def train_sentencepiece(
+  texts,
+  path,
+  *,
+  vocab_size,
+  model_type='bpe',
+  character_coverage=0.9995,
+  required_characters='',
+  progress=False,
+):
+  """Writes a model to `path`, a .model file: 'bpe' or 'unigram'.
 
   LLaMA's settings: identity normaliser, dummy prefix, byte fallback, digits
-  split, white space kept; ids 0, 1, 2 are <unk>, <s>, </s>. The same texts
-  give the same model. Raises ValueError where the texts hold too little for
-  `vocab_size` pieces.
+  split, white space kept; ids 0, 1, 2 are <unk>, <s>, </s>. Each of the
+  required characters is a piece, however rare. The same texts give the same
+  model. Raises ValueError where the texts hold too little for `vocab_size`
+  pieces.
   """
   if vocab_size < 300:
     raise ValueError(
       f'vocab_size={vocab_size} leaves nothing beside 3 special pieces and '
       '256 bytes; take at least 300.'
     )
+  required = ''.join(dict.fromkeys(''.join(required_characters.split())))
   # A line is a sentence: a longer one would be dropped without a word.
   lines = (line for text in texts for line in text.splitlines() if line)
   model = io.BytesIO()  # a file's name would become a part of the model
   try:
     sentencepiece.SentencePieceTrainer.train(
-      sentence_iterator=lines,
+      sentence_iterator=iter(
+        tqdm.tqdm(lines, desc='reading', unit='line', disable=not progress)
+      ),
       model_writer=model,
-      model_type='bpe',
+      model_type=model_type,
       vocab_size=vocab_size,
       character_coverage=character_coverage,
+      required_chars=required,
       normalization_rule_name='identity',
       add_dummy_prefix=True,
       remove_extra_whitespaces=False,
