@@ -15,6 +15,7 @@ REQUIRED = [
   'absl-py>=2.1',
   'array_record>=0.8.3; platform_system != "Windows"',
   'flax>=0.12.8',
+  'fonttools>=4.60',  # its tables of Unicode scripts
   'grain>=0.2.18',
   # tensorflow-datasets imports it without asking for it.
   'importlib_resources>=6.4',
@@ -34,6 +35,9 @@ REQUIRED = [
 # transformers, torch and peft are the other side of conversion and its proofs.
 HF = ['peft>=0.18', 'torch>=2.8', 'transformers>=5.0']
 PLOT = ['matplotlib>=3.9']
+# Near duplicates and language identification. Another minor version of rensa
+# may hash otherwise and leave out other records.
+CLEAN = ['lingua-language-detector>=2.1', 'rensa>=0.5,<0.6']
 
 setuptools.setup(
   name='lbe',
@@ -52,7 +56,9 @@ setuptools.setup(
     'tpu': ['jax[tpu]'],
     'hf': HF,
     'plot': PLOT,
+    'clean': CLEAN,
     'test': [
+      *CLEAN,
       *PLOT,
       'accelerate>=1.10',  # lm-eval's Hugging Face models need it
       'lm-eval>=0.4.13',

@@ -316,7 +316,7 @@ def make_sources(config):
         f'data.sources.{name}.path is empty; give '
         f'--config.data.sources.{name}.path=FILE_OR_FOLDER.'
       )
-    for limit in ('max_documents', 'max_bytes'):
+    for limit in ('max_documents', 'max_bytes', 'max_tokens'):
       fields[limit] = fields[limit] or None
     result[name] = sources_lib.Source(name=name, **fields)
   shares = {name: source.proportion for name, source in result.items()}

@@ -5,9 +5,10 @@ import pytest
 import conftest
 
 FLOORS = [
-  'hardware loss metrics program sharding vocab.load',
+  'hardware loss metrics program sharding vocab.load data.scripts',
   'groups optim models vocab '
-  'data.sources data.mixing data.packing data.messages data.templates',
+  'data.sources data.mixing data.packing data.messages data.templates '
+  'data.cleaning data.contamination data.languages',
   'batch step checkpoint decode models.hf models.peft data.build data.loader',
   'assemble certificate evals identity stored',  # and above them the programs
 ]

@@ -106,6 +106,30 @@ def document_order(texts, *, seed):
   return np.argsort(_mix(hashes, seed + 2), kind='stable')
 
 
+def subset(hashes, *, seed, documents=None, max_documents=None, limits=()):
+  """(indices, numbers of their documents): the first ones in the seeded order.
+
+  `documents` tells which records are pieces of one document; without it each
+  is its own. A limit is a pair of a number and the records' sizes, as bytes
+  or tokens: the document that reaches it is the last. Subsets of one seed are
+  nested: each is a prefix of the larger ones.
+  """
+  keys = _mix(hashes, seed + 2)
+  places = np.arange(len(keys))
+  documents = places if documents is None else np.asarray(documents)
+  # Pieces of a document, and equal texts, keep the order of the files.
+  order = np.lexsort((places, documents, keys))
+  number = np.cumsum(np.diff(documents[order], prepend=-1) != 0) - 1
+  if max_documents:
+    order = order[number < max_documents]
+  for limit, sizes in limits:
+    if limit:
+      sizes = np.asarray(sizes, np.int64)[order]
+      begins = number[: len(order)][np.cumsum(sizes) - sizes < limit]
+      order = order[number[: len(order)] <= begins[-1]]
+  return order, number[: len(order)]
+
+
 # ------------------------------------------------------------- preparation
 
 
@@ -566,7 +590,9 @@ def _open(folder, source, fingerprint, seed):
     limits = {}
     if split == 'train':
       limits = dict(
-        max_documents=source.max_documents, max_bytes=source.max_bytes
+        max_documents=source.max_documents,
+        max_bytes=source.max_bytes,
+        max_tokens=source.max_tokens,
       )
     return TokenizedDataset(
       builder.as_data_source(split), index, seed=seed, **limits
@@ -591,24 +617,26 @@ class TokenizedDataset:
   """
 
   def __init__(
-    self, records, index, *, seed, max_documents=None, max_bytes=None
+    self,
+    records,
+    index,
+    *,
+    seed,
+    max_documents=None,
+    max_bytes=None,
+    max_tokens=None,
   ):
     self._records = records
-    documents = np.asarray(index['documents'])
-    keys = _mix(index['hashes'], seed + 2)
-    # Pieces of a document, and equal texts, keep the order of the files.
-    order = np.lexsort((np.arange(len(keys)), documents, keys))
-    new = np.ones(len(order), bool)
-    new[1:] = np.diff(documents[order]) != 0
-    number = np.cumsum(new) - 1
-    if max_documents:
-      order = order[number < max_documents]
-    if max_bytes:
-      total = np.cumsum(np.asarray(index['num_bytes'])[order])
-      before = total - np.asarray(index['num_bytes'])[order]
-      keep = number[: len(order)][before < max_bytes]
-      order = order[number[: len(order)] <= keep[-1]]
-    number = number[: len(order)]
+    order, number = subset(
+      index['hashes'],
+      seed=seed,
+      documents=index['documents'],
+      max_documents=max_documents,
+      limits=(
+        (max_bytes, index['num_bytes']),
+        (max_tokens, index['lengths']),
+      ),
+    )
     self._order = order
     self._number = number
     # Rows in a row share a document; one record is read once.

@@ -31,6 +31,7 @@ class Source:
   holdout: float = 0.0
   max_documents: int | None = None
   max_bytes: int | None = None
+  max_tokens: int | None = None
   on_bad_record: str = 'fail'
 
   def __post_init__(self):
