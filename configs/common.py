@@ -41,6 +41,8 @@ def source(**changes):
       max_documents=0,
       max_bytes=0,
       max_tokens=0,
+      # What is left out, counted and shown by rule: see cleaning().
+      cleaning=cleaning(),
       # 'fail', or 'skip': count and report what cannot be read.
       on_bad_record='fail',
     )

@@ -18,6 +18,7 @@ from lbe import program
 from lbe import sharding
 from lbe import step as step_lib
 from lbe.data import build
+from lbe.data import cleaning
 from lbe.data import loader as loader_lib
 from lbe.data import sources as sources_lib
 from lbe.evals import perplexity
@@ -318,7 +319,12 @@ def make_sources(config):
       )
     for limit in ('max_documents', 'max_bytes', 'max_tokens'):
       fields[limit] = fields[limit] or None
-    result[name] = sources_lib.Source(name=name, **fields)
+    rules = cleaning.Rules(**fields.pop('cleaning'))
+    result[name] = sources_lib.Source(
+      name=name,
+      cleaning=None if rules == cleaning.Rules() else rules,
+      **fields,
+    )
   shares = {name: source.proportion for name, source in result.items()}
   negative = [name for name, share in shares.items() if share < 0]
   if negative:

@@ -13,6 +13,7 @@ import test_resume
 
 from lbe import checkpoint
 from lbe.data import build
+from lbe.data import cleaning
 from lbe.data import loader as loader_lib
 from lbe.data import sources
 from lbe.vocab import load as vocab
@@ -97,7 +98,7 @@ def test_the_table_and_an_example_show_what_is_learnt(tmp_path):
   loader = make(prepare(tmp_path, found, on_bad_record='skip'))
   table = loader.report(10)
   assert '1 records of a were skipped' in table
-  assert "a.json:8: the field 'output' is empty" in table
+  assert "a.json, line 8: the field 'output' is empty" in table
   head, row = (line.split('  ') for line in table.splitlines()[:2])
   cells = dict(
     zip(
@@ -134,7 +135,8 @@ def test_examples_longer_than_a_row_follow_the_policy(tmp_path):
 def test_a_malformed_file_is_named_with_its_line(test_data):
   """One of the published pieces of Chinese Alpaca ends in the middle."""
   folder = test_data / 'sft_alpaca_en_zh' / 'zh_translated'
-  source = sources.Source(name='zh', path=str(folder), template='alpaca')
+  (broken,) = folder.glob('*9407-12345*')
+  source = sources.Source(name='zh', path=str(broken), template='alpaca')
   words = r'未完成\.json, line 14007: column 1: invalid JSON'
   with pytest.raises(ValueError, match=words):
     list(sources.documents(source))
@@ -149,6 +151,32 @@ def test_fields_are_renamed(tmp_path):
   assert vocab.Bytes().decode(ids[weights > 0].tolist()) == 'yes'
   with pytest.raises(ValueError, match=r"no field 'answer'.*fields: "):
     prepare(tmp_path, found, columns={'output': 'answer'})
+
+
+def test_what_cleaning_leaves_out_is_not_trained_on_and_told(tmp_path):
+  """Also in forms that the rules do not know; samples lie beside the data."""
+  found = [
+    {
+      'conversations': [
+        {'from': 'human', 'value': r['instruction']},
+        {'from': 'gpt', 'value': r['output']},
+      ]
+    }
+    for r in records(30, 'say')
+  ]
+  found += [found[4]] * 3
+  rules = cleaning.Rules(drop_duplicates=True, min_characters=3)
+  prepared = prepare(tmp_path, found, cleaning=rules)
+  short = sum(len(r['output'].strip()) < 3 for r in records(30, 'say'))
+  assert short and prepared.train.num_documents == 30 - short
+  assert prepared.report['cleaned'] == [33, 30 - short]
+  told = build.describe(prepared, 'a')
+  assert f'a: cleaning left {30 - short} of 33 records' in told
+  table = (prepared.folder / 'cleaning.md').read_text()
+  assert '| duplicate | 3 |' in table
+  other = prepare(tmp_path, found)
+  assert other.fingerprint != prepared.fingerprint
+  assert other.train.num_documents == 33
 
 
 @pytest.mark.parametrize(

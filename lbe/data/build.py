@@ -26,6 +26,8 @@ import shutil
 import numpy as np
 import tqdm
 
+from lbe.data import cleaning
+from lbe.data import contamination
 from lbe.data import messages
 from lbe.data import sources as sources_lib
 from lbe.data import templates
@@ -57,6 +59,7 @@ class Prepared:
   fingerprint: str
   report: dict
   conversations: bool
+  folder: pathlib.Path
 
   def heldout_documents(self):
     """The held-out documents in the seeded order, as they are scored.
@@ -181,6 +184,13 @@ def prepare(
     'holdout': source.holdout,
     'shard_bytes': SHARD_BYTES,
   }
+  if source.cleaning is not None:
+    facts['cleaning'] = dataclasses.asdict(source.cleaning)
+    facts['benchmarks'] = [
+      hashlib.sha256(path.read_bytes()).hexdigest()
+      for b in source.cleaning.benchmarks.values()
+      for path in contamination.files(b['path'])
+    ]
   if source.template:
     if seq_len > MAX_RECORD_TOKENS:
       raise ValueError(
@@ -291,10 +301,9 @@ class _Shard:
 def _encode(shard, tokenizer):
   """(ids, weights or None) of each text; None of an example left out.
 
-  And what was done: counts of the too long that were 'dropped' and 'cut', and
-  what could not be read, a line each ('skipped').
+  And how many of the too long were 'dropped' and 'cut'.
   """
-  report = {'dropped': 0, 'cut': 0, 'skipped': []}
+  report = {'dropped': 0, 'cut': 0}
   if not shard.source.template:
     found = [
       (
@@ -309,18 +318,7 @@ def _encode(shard, tokenizer):
   )
   found = []
   for text, where in zip(shard.texts, shard.where, strict=True):
-    try:
-      conversation = messages.conversation(json.loads(text), where=where)
-    except ValueError as error:
-      if shard.source.on_bad_record == 'fail':
-        raise ValueError(
-          f"{error} Or set on_bad_record='skip' to count and report such "
-          'records.'
-        ) from error
-      report['skipped'].append(str(error))
-      found.append(None)
-      continue
-    ids, weights = encode(conversation)
+    ids, weights = encode(messages.conversation(json.loads(text), where=where))
     try:
       kept = templates.fit(
         ids,
@@ -390,10 +388,10 @@ def _write_shard(shard):
   os.replace(temporary, work / f'{number:06}.npz')
 
 
-def _shards(source, skipped):
+def _shards(source, skipped, cleaned):
   """(number of the first document, texts, where they stand) of each shard."""
   texts, where, size, first = [], [], 0, 0
-  for text, place in sources_lib.documents(source, skipped):
+  for text, place in sources_lib.documents(source, skipped, cleaned):
     texts.append(text)
     where.append(place)
     size += len(text.encode())
@@ -413,7 +411,7 @@ def _make(
   for path in work.glob('*.tmp*'):
     path.unlink()
   total = sum(path.stat().st_size for path in sources_lib.files(source))
-  skipped = []
+  skipped, cleaned = [], cleaning.Report()
   num_shards = 0
   bar = tqdm.tqdm(
     total=total,
@@ -442,7 +440,9 @@ def _make(
         bar.update(running.pop(future))
         future.result()
 
-    for number, (first, texts, where) in enumerate(_shards(source, skipped)):
+    for number, (first, texts, where) in enumerate(
+      _shards(source, skipped, cleaned)
+    ):
       num_shards = number + 1
       size = sum(len(text.encode()) for text in texts)
       if (work / f'{number:06}.npz').exists():
@@ -465,10 +465,12 @@ def _make(
         )
     finish(list(concurrent.futures.as_completed(running)))
   bar.close()
-  _finish(folder, work, source, num_shards, skipped)
+  if source.cleaning is not None:
+    cleaned.write(folder)
+  _finish(folder, work, source, num_shards, skipped, cleaned)
 
 
-def _finish(folder, work, source, num_shards, skipped):
+def _finish(folder, work, source, num_shards, skipped, cleaned):
   """Joins the shards' indices, moves the shards, writes the metadata."""
   import tensorflow_datasets as tfds
 
@@ -508,11 +510,13 @@ def _finish(folder, work, source, num_shards, skipped):
     filename_template=None,
     check_data=False,
   )
-  skipped = skipped + [str(x) for part in parts for x in part['skipped']]
   report = {
     'skipped': len(skipped),
     'skipped_examples': skipped[:20],
-    'heldout_overlapping': _count_overlaps(source),
+    'heldout_overlapping': _count_overlaps(
+      source, {int(h) for part in parts for h in _kept(part)}
+    ),
+    'cleaned': [cleaned.total, cleaned.kept],
   }
   for name in ('dropped', 'cut'):
     report[name] = int(sum(part[name] for part in parts))
@@ -520,21 +524,29 @@ def _finish(folder, work, source, num_shards, skipped):
   shutil.rmtree(work)
 
 
-def _count_overlaps(source):
+def _kept(part):
+  """The hashes of a shard's documents."""
+  return np.concatenate([part['train_hashes'], part['heldout_hashes']])
+
+
+def _count_overlaps(source, kept):
   """Held-out documents that share OVERLAP characters with a training one.
 
   A run of OVERLAP characters holds a whole block of half that length at a
   multiple of it, wherever it lies: blocks of the training text are looked up
-  among all windows of the held-out text.
+  among all windows of the held-out text. `kept` are the hashes of what the
+  cleaning left.
   """
   if not source.holdout:
     return 0
   half = OVERLAP // 2
   heldout, windows = [], {}
 
+  whole = dataclasses.replace(source, cleaning=None)
+
   def texts():
-    skipped = []
-    return (text for text, _ in sources_lib.documents(source, skipped))
+    found = sources_lib.documents(whole, [])
+    return (text for text, _ in found if text_hash(text) in kept)
 
   def held(text):
     return bool(
@@ -605,6 +617,7 @@ def _open(folder, source, fingerprint, seed):
     fingerprint,
     report,
     bool(source.template),
+    folder,
   )
 
 
@@ -696,6 +709,12 @@ def describe(prepared, name):
     lines.append(
       f'warning: documents of {name} have {mean:.0f} tokens on average; is '
       'each line really a document? See `cut` of the source.'
+    )
+  total, kept = prepared.report['cleaned']
+  if kept < total:
+    lines.append(
+      f'{name}: cleaning left {kept:,} of {total:,} records; '
+      f'{prepared.folder}/cleaning.md says what went'
     )
   dropped, cut = prepared.report['dropped'], prepared.report['cut']
   if dropped or cut:

@@ -19,9 +19,18 @@ from lbe.vocab import extend
 
 WORDS = 13
 SHORTEST = 8
+_ENDINGS = ('.jsonl', '.json', '.csv')
 # Hashes are polynomials in an odd number, which can be divided by.
 _BASE = 0x9E3779B97F4A7C15
 _INVERSE = pow(_BASE, -1, 1 << 64)
+
+
+def files(path):
+  """A benchmark's files: the path itself, or what its folder holds."""
+  root = pathlib.Path(path)
+  if root.is_file():
+    return [root]
+  return sorted(p for p in root.rglob('*') if p.suffix in _ENDINGS)
 
 
 def items(name, path, columns):
@@ -38,14 +47,11 @@ def items(name, path, columns):
       "texts, as ('question',)."
     )
   root = pathlib.Path(path)
-  endings = ('.jsonl', '.json', '.csv')
-  paths = [root]
-  if not root.is_file():
-    paths = sorted(p for p in root.rglob('*') if p.suffix in endings)
-  if not paths or paths[0].suffix not in endings:
+  paths = files(root)
+  if not paths or paths[0].suffix not in _ENDINGS:
     raise ValueError(
-      f'benchmark {name}: {root} is no {", ".join(endings)} file and no folder '
-      'with one.'
+      f'benchmark {name}: {root} is no {", ".join(_ENDINGS)} file and no '
+      'folder with one.'
     )
   for path in paths:
     for number, row in enumerate(_rows(name, path, columns), 1):

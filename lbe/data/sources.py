@@ -10,6 +10,9 @@ import pathlib
 import re
 from collections.abc import Iterator
 
+from lbe.data import cleaning as cleaning_lib
+from lbe.data import messages
+
 CUTS = ('blank_line', 'line', 'file', 'heading')
 
 
@@ -27,6 +30,7 @@ class Source:
   template: str = ''
   loss: str = 'responses'
   too_long: str = 'fail'
+  cleaning: cleaning_lib.Rules | None = None
   proportion: float = 1.0
   holdout: float = 0.0
   max_documents: int | None = None
@@ -84,38 +88,53 @@ def files(source):
   return found
 
 
-def documents(source, skipped=None) -> Iterator[tuple[str, str]]:
+def documents(source, skipped=None, cleaned=None) -> Iterator[tuple[str, str]]:
   """(text, 'FILE:LINE') of every document, in the order of the files.
 
   Texts keep their inner white space; documents of white space only are no
   documents. Of a source with a template a document is the whole record, as
-  JSON. Else as `records`.
+  JSON. What the rules of `source.cleaning` leave out goes into `cleaned`, a
+  cleaning.Report. Else as `records`.
   """
   skipped = [] if skipped is None else skipped
+  found = _readable(source, skipped)
+  if source.cleaning is not None:
+    report = cleaning_lib.Report() if cleaned is None else cleaned
+    found = cleaning_lib.clean(found, source.cleaning, report)
   count = 0
-  for record, where in records(source, skipped):
-    if source.template:
-      text = json.dumps(record, ensure_ascii=False)
-    else:
-      text = record.get(source.field)
-      if not isinstance(text, str):
-        _bad(
-          source,
-          skipped,
-          where,
-          f'no text in the field {source.field!r} (fields: '
-          f'{", ".join(record)})',
-        )
-        continue
-    if text.strip():
-      count += 1
-      yield text, where
+  for record, where in found:
+    count += 1
+    yield record['document'], where
   if not count:
     raise ValueError(
       f'source {source.name}: {source.path} holds no document '
       f'({len(skipped)} records were skipped); is it the right file, and is '
       f'cut={source.cut!r} right?'
     )
+
+
+def _readable(source, skipped):
+  """({'document', and what cleaning looks at}, where) of each document."""
+  for record, where in records(source, skipped):
+    if source.template:
+      try:
+        conversation = messages.conversation(record, where=where)
+      except ValueError as error:
+        _bad(source, skipped, where, str(error).removeprefix(f'{where}: '))
+        continue
+      turns = [
+        {'role': m.role, 'content': f'{m.content}\n{m.input}'.rstrip('\n')}
+        for m in conversation
+      ]
+      document = json.dumps(record, ensure_ascii=False)
+      yield {'messages': turns, 'document': document}, where
+      continue
+    text = record.get(source.field)
+    if not isinstance(text, str):
+      what = f'no text in the field {source.field!r}'
+      _bad(source, skipped, where, f'{what} (fields: {", ".join(record)})')
+    elif text.strip():
+      yield {'text': text, 'document': text}, where
 
 
 def records(source, skipped=None) -> Iterator[tuple[dict, str]]:
@@ -170,7 +189,7 @@ def _is_array(path):
 
 def _bad(source, skipped, where, what):
   path, _, line = where.rpartition(':')
-  told = f'{path}, line {line}: {what}'
+  told = f'{path}, line {line}: {what.rstrip(".")}'
   if source.on_bad_record == 'fail':
     raise ValueError(
       f"{told}; mend the file, or set on_bad_record='skip' to count and "
