@@ -308,6 +308,19 @@ def test_benchmarks_are_read_from_jsonl_json_and_csv(tmp_path):
   assert [texts for _, texts in bare] == [['q'], ['th\nree']]
 
 
+def test_code_is_no_script_of_a_response():
+  """A Chinese answer with a program in it is Chinese."""
+  code = '```python\nprint("a long line of Latin letters")\n```'
+  record = {'instruction': '写代码', 'output': f'代码如下：{code}'}
+  rules = cleaning.Rules(scripts=('Han',), min_script_share=0.5)
+  report = cleaning.Report()
+  assert list(cleaning.clean([(record, 'a:1')], rules, report)) == [
+    (record, 'a:1')
+  ]
+  record['output'] = 'Only English with 中文'
+  assert not list(cleaning.clean([(record, 'a:1')], rules, report))
+
+
 def test_another_language_in_the_same_script_is_found():
   """The script rule cannot tell Indonesian from English."""
   pytest.importorskip('lingua')

@@ -325,7 +325,7 @@ def _responses(found):
 
 def _script(rules):
   def check(found, _):
-    shares = scripts_lib.shares(_responses(found))
+    shares = scripts_lib.shares(languages.prose(_responses(found)))
     share = sum(shares.get(name, 0) for name in rules.scripts)
     if share >= rules.min_script_share:
       return ''

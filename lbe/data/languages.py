@@ -126,6 +126,11 @@ _LATIN_LETTERS = 4
 _NAME_WORDS = 3
 
 
+def prose(text):
+  """The text with spaces in the place of code, links and addresses."""
+  return _NO_LANGUAGE.sub(lambda match: ' ' * len(match.group()), text)
+
+
 def switches(text, allowed, *, prompt='', segment=None):
   """(start, stop, script or language) of what is not in the asked language.
 
@@ -133,7 +138,7 @@ def switches(text, allowed, *, prompt='', segment=None):
   same script (see segmenter). Code, addresses, numbers, what the prompt holds
   as well, short Latin names and single letters used as symbols are excused.
   """
-  text = _NO_LANGUAGE.sub(lambda match: ' ' * len(match.group()), text)
+  text = prose(text)
   prompt = ' '.join(prompt.casefold().split())
   found = []
   for start, stop, name in scripts.spans(text):
