@@ -140,8 +140,10 @@ LINEAR = 'layers/(q|k|v|o|gate|up|down)_.*'
 
 
 def adapt(config, *, params=LINEAR, also='nothing'):
-  """LoRA on frozen layers; of the vocabulary 'nothing', 'all' or 'new_rows'
-  learn as well (embedding and head, whole or the added rows).
+  """LoRA on the layers, which are frozen; returns the config.
+
+  Of embedding and head 'nothing' learns as well, or 'all', or the 'new_rows'
+  of an extended vocabulary.
   """
   config.lora.params = params
   groups = config.optim.groups

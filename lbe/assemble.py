@@ -439,8 +439,8 @@ class Training:
   step: object  # the jitted (state, batch) -> (state, metrics)
 
 
-def check_fit(config, model, mesh):
-  """Raises ValueError where rows, model and mesh do not go together.
+def check_fit(config, model, mesh, *, num_old=None):
+  """Raises ValueError where rows, model, groups and mesh do not go together.
 
   It needs no data, so it is asked before hours of tokenizing.
   """
@@ -460,6 +460,8 @@ def check_fit(config, model, mesh):
       f"data.seq_len={config.data.seq_len} is longer than the model's "
       f'{model.max_positions} positions; shorten it.'
     )
+  # However long the run will be: how long is known once the data is there.
+  make_partition(config, model, 10**9, num_old=num_old)
   sharding.check(
     mesh,
     num_heads=model.num_heads,
