@@ -35,6 +35,8 @@ REQUIRED = [
 # transformers, torch and peft are the other side of conversion and its proofs.
 HF = ['peft>=0.18', 'torch>=2.8', 'transformers>=5.0']
 PLOT = ['matplotlib>=3.9']
+# Tokenizers' own chat templates.
+CHAT = ['jinja2>=3.1.6']
 # Near duplicates and language identification. Another minor version of rensa
 # may hash otherwise and leave out other records.
 CLEAN = ['lingua-language-detector>=2.1', 'rensa>=0.5,<0.6']
@@ -56,9 +58,11 @@ setuptools.setup(
     'tpu': ['jax[tpu]'],
     'hf': HF,
     'plot': PLOT,
+    'chat': CHAT,
     'clean': CLEAN,
     'test': [
       *CLEAN,
+      *CHAT,
       *PLOT,
       'accelerate>=1.10',  # lm-eval's Hugging Face models need it
       'lm-eval>=0.4.13',

@@ -26,7 +26,8 @@ def source(**changes):
       # `answer` as `output`.
       columns=ml_collections.ConfigDict(),
       # Instruction data: how conversations are written ('alpaca', 'belle',
-      # 'chatml', ...); '' is text. Rows hold whole examples, packed best-fit.
+      # 'chatml', ..., or a tokenizer's chat_template.jinja by its path); '' is
+      # text. Rows hold whole examples, packed best-fit.
       template='',
       # What is learnt of them: 'responses', 'last_response', or 'all'.
       loss='responses',

@@ -132,6 +132,25 @@ def test_examples_longer_than_a_row_follow_the_policy(tmp_path):
   )
 
 
+def test_a_chat_template_is_given_by_its_path(tmp_path):
+  """Its text counts, not its name: an edited template is another dataset."""
+  path = tmp_path / 'chat_template.jinja'
+  text = (
+    '{% for m in messages %}{% if m.role == "assistant" %}{% generation %}'
+    '{{ m.content }}!{% endgeneration %}{% else %}[{{ m.content }}]'
+    '{% endif %}{% endfor %}'
+  )
+  path.write_text(text)
+  found = [{'instruction': 'say', 'output': 'yes'}]
+  made = prepare(tmp_path, found, template=str(path))
+  ids, weights = made.train.example(0)
+  assert vocab.Bytes().decode(ids.tolist()) == '[say]yes!'
+  assert vocab.Bytes().decode(ids[weights > 0].tolist()) == 'yes!'
+  path.write_text(text.replace('[', '{'))
+  again = prepare(tmp_path, found, template=str(path))
+  assert again.fingerprint != made.fingerprint
+
+
 def test_a_malformed_file_is_named_with_its_line(test_data):
   """One of the published pieces of Chinese Alpaca ends in the middle."""
   folder = test_data / 'sft_alpaca_en_zh' / 'zh_translated'

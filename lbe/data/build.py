@@ -198,9 +198,9 @@ def prepare(
         f'of at most {MAX_RECORD_TOKENS} tokens; take shorter rows.'
       )
     facts['template'] = [source.template, source.loss, source.too_long, seq_len]
-    templates.Encoder(
-      source.template, tokenizer, loss=source.loss
-    )  # or says why not
+    if source.template.endswith('.jinja'):
+      facts['template'][0] = pathlib.Path(source.template).read_text('utf-8')
+    _encoder(source, tokenizer)  # says before any work why it cannot be
   fingerprint = hashlib.sha256(
     json.dumps(facts, sort_keys=True).encode()
   ).hexdigest()[:16]
@@ -298,6 +298,15 @@ class _Shard:
   seq_len: int | None
 
 
+def _encoder(source, tokenizer):
+  """What makes ids and weights of a source's conversations."""
+  template = source.template
+  if template.endswith('.jinja'):
+    text = pathlib.Path(template).read_text('utf-8')
+    template = templates.ChatTemplate(text, tokenizer)
+  return templates.Encoder(template, tokenizer, loss=source.loss)
+
+
 def _encode(shard, tokenizer):
   """(ids, weights or None) of each text; None of an example left out.
 
@@ -305,17 +314,12 @@ def _encode(shard, tokenizer):
   """
   report = {'dropped': 0, 'cut': 0}
   if not shard.source.template:
-    found = [
-      (
-        [tokenizer.bos_id] * shard.bos + ids + [tokenizer.eos_id] * shard.eos,
-        None,
-      )
-      for ids in map(list, tokenizer.encode_batch(shard.texts))
-    ]
+    begin = [tokenizer.bos_id] * shard.bos
+    end = [tokenizer.eos_id] * shard.eos
+    encoded = tokenizer.encode_batch(shard.texts)
+    found = [(begin + list(ids) + end, None) for ids in encoded]
     return found, report
-  encode = templates.Encoder(
-    shard.source.template, tokenizer, loss=shard.source.loss
-  )
+  encode = _encoder(shard.source, tokenizer)
   found = []
   for text, where in zip(shard.texts, shard.where, strict=True):
     ids, weights = encode(messages.conversation(json.loads(text), where=where))

@@ -317,7 +317,7 @@ def _compile(source):
     import jinja2.sandbox
   except ImportError as error:
     raise ImportError(
-      "a chat_template needs jinja2; pip install 'jinja2>=3.1.6'."
+      "a chat_template needs jinja2; pip install 'lbe[chat]' (jinja2)."
     ) from error
 
   class Generation(jinja2.ext.Extension):
