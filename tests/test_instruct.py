@@ -146,7 +146,7 @@ def test_a_chat_template_is_given_by_its_path(tmp_path):
   ids, weights = made.train.example(0)
   assert vocab.Bytes().decode(ids.tolist()) == '[say]yes!'
   assert vocab.Bytes().decode(ids[weights > 0].tolist()) == 'yes!'
-  path.write_text(text.replace('[', '{'))
+  path.write_text(text.replace('!', '?'))
   again = prepare(tmp_path, found, template=str(path))
   assert again.fingerprint != made.fingerprint
 
