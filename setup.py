@@ -14,6 +14,7 @@ VERSION = re.search(
 REQUIRED = [
   'absl-py>=2.1',
   'array_record>=0.8.3; platform_system != "Windows"',
+  'etils[epath]>=1.12',
   'flax>=0.12.8',
   'fonttools>=4.60',  # its tables of Unicode scripts
   'grain>=0.2.18',
@@ -26,7 +27,7 @@ REQUIRED = [
   'orbax-checkpoint>=0.12.8',
   'psutil>=6.0',
   'safetensors>=0.7',
-  'sentencepiece>=0.2.1',
+  'sentencepiece>=0.2.2',
   'tensorboard>=2.18',
   'tensorflow-datasets>=4.9.10',
   'tokenizers>=0.22.2',
@@ -40,6 +41,8 @@ CHAT = ['jinja2>=3.1.6']
 # Near duplicates and language identification. Another minor version of rensa
 # may hash otherwise and leave out other records.
 CLEAN = ['lingua-language-detector>=2.1', 'rensa>=0.5,<0.6']
+# Parquet and Arrow files, and .zst.
+DATA = ['pyarrow>=20.0', 'zstandard>=0.23']
 
 setuptools.setup(
   name='lbe',
@@ -60,9 +63,16 @@ setuptools.setup(
     'plot': PLOT,
     'chat': CHAT,
     'clean': CLEAN,
+    'data': DATA,
+    # gs:// and s3:// behind etils.epath.
+    'remote': ['gcsfs>=2025.3', 's3fs>=2025.3'],
+    # Beam takes no protobuf as new as the newest sentencepiece's, so it has an
+    # environment of its own.
+    'beam': ['apache-beam>=2.70', 'sentencepiece<0.2.3'],
     'test': [
       *CLEAN,
       *CHAT,
+      *DATA,
       *PLOT,
       'accelerate>=1.10',  # lm-eval's Hugging Face models need it
       'lm-eval>=0.4.13',

@@ -12,15 +12,19 @@ def source(**changes):
   """One stream of text: `config.data.sources.NAME = source(path=...)`."""
   fields = ml_collections.ConfigDict(
     dict(
-      # A file or a folder (searched recursively, in sorted order).
+      # A file or a folder (searched recursively, in sorted order), here, or at
+      # gs:// or s3://; 'tfds:NAME/CONFIG:VERSION@SPLIT'; or an entry of
+      # LLaMA-Factory's registry, 'dataset_info:FOLDER/dataset_info.json@NAME'.
       path='',
-      # 'text', 'jsonl', 'json' (an array), or 'auto': by the file's ending.
+      # 'text', 'jsonl', 'json' (an array), 'csv', 'tsv', 'parquet', 'arrow'
+      # (and Feather), 'arrayrecord' (of JSON objects), or 'auto': by the
+      # ending. Behind that may come .gz, .bz2 or .zst.
       kind='auto',
       # How a text file is cut into documents: 'blank_line', 'line', 'file',
       # or 'heading' (a line that matches `heading` starts a document).
       cut='blank_line',
       heading=r'^ = [^=].* = $',
-      # The JSONL field that holds the text.
+      # The field of a record that holds the text.
       field='text',
       # Records with other fields' names: columns={'output': 'answer'} reads
       # `answer` as `output`.

@@ -320,8 +320,8 @@ def make_sources(config):
     for limit in ('max_documents', 'max_bytes', 'max_tokens'):
       fields[limit] = fields[limit] or None
     rules = cleaning.Rules(**fields.pop('cleaning'))
-    result[name] = sources_lib.Source(
-      name=name,
+    result[name] = sources_lib.make(
+      name,
       cleaning=None if rules == cleaning.Rules() else rules,
       **fields,
     )
@@ -340,8 +340,11 @@ def make_sources(config):
   return result
 
 
-def prepare_data(config, tokenizer, workdir):
-  """Every source tokenized, by name; made once, by process 0."""
+def prepare_data(config, tokenizer, workdir, *, elsewhere=None):
+  """Every source tokenized, by name; made once, by process 0.
+
+  `elsewhere` is that of build.prepare.
+  """
   named = make_sources(config)
   for source in named.values():
     sources_lib.files(source)  # a wrong path is said before any work
@@ -358,6 +361,7 @@ def prepare_data(config, tokenizer, workdir):
         seed=config.seed,
         seq_len=config.data.seq_len,
         progress=progress,
+        elsewhere=elsewhere,
       )
       for name, source in named.items()
     }
@@ -653,8 +657,8 @@ def make_evaluators(config, prepared):
           f'has none; set data.sources.{e.source}.holdout.'
         )
     elif e.path:
-      source = sources_lib.Source(
-        name=name,
+      source = sources_lib.make(
+        name,
         path=e.path,
         kind=e.kind,
         cut=e.cut,

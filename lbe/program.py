@@ -56,7 +56,7 @@ def run(main):
       logging.set_verbosity(logging.WARNING)
     try:
       main(argv)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
       if _TRACEBACK.value:
         raise
       print(f'error: {error}', file=sys.stderr, flush=True)

@@ -33,7 +33,8 @@ def write(tmp_path, num_documents=60):
 
 
 def prepare(path, cache, *, tokenizer=None, num_workers=1, seed=0, **fields):
-  settings = {k: fields.pop(k) for k in ('bos', 'eos') if k in fields}
+  ours = ('bos', 'eos', 'elsewhere')
+  settings = {k: fields.pop(k) for k in ours if k in fields}
   return build.prepare(
     sources.Source(name='zh', path=str(path), **fields),
     tokenizer or vocab.Bytes(),
@@ -77,15 +78,41 @@ def test_the_stream_holds_every_document_once_in_the_seeded_order(tmp_path):
   assert texts_of(other) != texts_of(data)
 
 
-def test_any_number_of_workers_writes_the_same(tmp_path):
+def contents(cache):
+  """Every byte of the tokenized source, by path."""
+  (folder,) = cache.glob('zh-*')
+  files = [path for path in folder.rglob('*') if path.is_file()]
+  return {str(p.relative_to(cache)): p.read_bytes() for p in files}
+
+
+def backwards(work, numbers):
+  """Shards made from what is stored, the last first, some of them twice."""
+  assert len(numbers) > 2
+  for number in [*reversed(numbers), numbers[0]]:
+    build.write_stored(str(work), number)
+
+
+def test_any_number_of_workers_writes_the_same_bytes(tmp_path):
   """Shards cut by worker would change with the machine."""
   path = write(tmp_path)
-  one = prepare(path, tmp_path / 'one', num_workers=1, holdout=0.1)
-  three = prepare(path, tmp_path / 'three', num_workers=3, holdout=0.1)
-  assert one.fingerprint == three.fingerprint
-  for a, b in zip(stream(one.train), stream(three.train), strict=True):
-    np.testing.assert_array_equal(a, b)
-  assert one.heldout_documents() == three.heldout_documents()
+  found = {}
+  for name, settings in {
+    'one': dict(num_workers=1),
+    'two': dict(num_workers=2),
+    'elsewhere': dict(elsewhere=backwards),
+  }.items():
+    prepare(path, tmp_path / name, holdout=0.1, **settings)
+    found[name] = contents(tmp_path / name)
+  assert len(found['one']) > 15
+  assert found['one'] == found['two'] == found['elsewhere']
+
+
+def test_shards_that_do_not_come_back_are_missed(tmp_path):
+  """Workers with disks of their own would leave a part of the text."""
+  with pytest.raises(ValueError, match=r'[3-9] of [3-9] shards did not come b'):
+    prepare(write(tmp_path), tmp_path, elsewhere=lambda work, numbers: None)
+  with pytest.raises(ValueError, match='gs://b/c.*mount the store as a folder'):
+    prepare(write(tmp_path), 'gs://b/c')
 
 
 def test_what_is_there_is_opened_and_any_change_is_noticed(tmp_path):
@@ -217,16 +244,21 @@ if __name__ == '__main__':
   build.SHARD_BYTES = 2000
   build.prepare(
     sources.Source(name='zh', path={path!r}), vocab.Bytes(),
-    cache_dir={cache!r}, num_workers=1, progress=False)
+    cache_dir={cache!r}, num_workers={workers}, progress=False)
 """
 
 
-def test_a_killed_preparation_goes_on_behind_its_finished_shards(tmp_path):
+@pytest.mark.parametrize('workers', [1, 2])
+def test_a_killed_preparation_goes_on_behind_its_finished_shards(
+  tmp_path, workers
+):
   """An hour of tokenizing may not be lost, nor be done by half."""
   path = write(tmp_path, num_documents=20_000)
   script = tmp_path / 'child.py'
   cache = tmp_path / 'cache'
-  script.write_text(_CHILD.format(path=str(path), cache=str(cache)))
+  script.write_text(
+    _CHILD.format(path=str(path), cache=str(cache), workers=workers)
+  )
   process = subprocess.Popen(
     [sys.executable, script],
     env={**os.environ, 'PYTHONPATH': str(runs.ROOT)},

@@ -98,7 +98,7 @@ def test_the_table_and_an_example_show_what_is_learnt(tmp_path):
   loader = make(prepare(tmp_path, found, on_bad_record='skip'))
   table = loader.report(10)
   assert '1 records of a were skipped' in table
-  assert "a.json, line 8: the field 'output' is empty" in table
+  assert "a.json, record 8: the field 'output' is empty" in table
   head, row = (line.split('  ') for line in table.splitlines()[:2])
   cells = dict(
     zip(
@@ -120,7 +120,8 @@ def test_examples_longer_than_a_row_follow_the_policy(tmp_path):
   found = records(20, 'say')
   found[3]['instruction'] = 'long ' * 100
   found[4]['output'] = 'long ' * 100
-  with pytest.raises(ValueError, match=r'a\.json:4: an example has 5.. tokens'):
+  words = r'a\.json, record 4: an example has 5.. tokens'
+  with pytest.raises(ValueError, match=words):
     prepare(tmp_path, found)
   dropped = prepare(tmp_path, found, too_long='drop')
   assert dropped.report['dropped'] == 2
@@ -156,7 +157,7 @@ def test_a_malformed_file_is_named_with_its_line(test_data):
   folder = test_data / 'sft_alpaca_en_zh' / 'zh_translated'
   (broken,) = folder.glob('*9407-12345*')
   source = sources.Source(name='zh', path=str(broken), template='alpaca')
-  words = r'未完成\.json, line 14007: column 1: invalid JSON'
+  words = r'未完成\.json, line 14007: invalid JSON .*column 1'
   with pytest.raises(ValueError, match=words):
     list(sources.documents(source))
 

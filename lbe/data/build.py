@@ -12,16 +12,18 @@ becomes ids with a loss weight each, and is never cut into several.
 """
 
 import concurrent.futures
-import contextlib
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import math
 import multiprocessing
 import os
 import pathlib
+import pickle
 import shutil
+import uuid
 
 import numpy as np
 import tqdm
@@ -39,7 +41,7 @@ MAX_RECORD_TOKENS = 65_536
 # A held-out document that shares so many characters in a row with a training
 # document counts as overlapping.
 OVERLAP = 50
-_FORMAT = 3
+_FORMAT = 4
 _INDEX = {
   'lengths': np.int32,  # tokens of each record
   'learnt': np.int32,  # of these, with loss weight
@@ -147,10 +149,13 @@ def prepare(
   seed=0,
   seq_len=None,
   progress=True,
+  elsewhere=None,
 ):
   """Opens the tokenized source, making it where it is not there yet.
 
-  `seq_len` is the longest example of a source with a template.
+  `seq_len` is the longest example of a source with a template. `elsewhere`
+  takes the shards to other machines: elsewhere(folder, numbers) calls
+  write_stored(folder, number) for each, in any order, as often as it likes.
 
   The folder's name holds a fingerprint of the files' content, the tokenizer
   and the settings. Raises ValueError for an empty source, a record that
@@ -165,6 +170,11 @@ def prepare(
         f'data.{name}=True, but the tokenizer has no such id; set '
         f'--config.data.{name}=False.'
       )
+  if '://' in str(cache_dir):
+    raise ValueError(
+      f'data.cache_dir={str(cache_dir)!r}: ArrayRecord is read from a disk; '
+      'mount the store as a folder, or name one here.'
+    )
   cache_dir = pathlib.Path(cache_dir)
   cache_dir.mkdir(parents=True, exist_ok=True)
   facts = {
@@ -178,6 +188,9 @@ def prepare(
       source.field,
       source.on_bad_record,
       source.columns,
+      dataclasses.asdict(source.entry) if source.entry else None,
+      # Of one folder of TFDS there may be several parts.
+      source.path if source.path.startswith('tfds:') else '',
     ],
     'bos': bos,
     'eos': eos,
@@ -215,21 +228,21 @@ def prepare(
       eos=eos,
       seq_len=seq_len,
       progress=progress,
+      elsewhere=elsewhere,
     )
   return _open(folder, source, fingerprint, seed)
 
 
 def _file_digests(source, cache_dir):
-  """sha256 of every file; remembered by path, size and time of change."""
+  """sha256 of every file; remembered by path and version."""
   memory = cache_dir / 'digests.json'
   known = json.loads(memory.read_text()) if memory.exists() else {}
   result, changed = [], False
   for path in sources_lib.files(source):
-    stat = path.stat()
-    key = f'{path.absolute()}:{stat.st_size}:{stat.st_mtime_ns}'
-    if key not in known:
-      with open(path, 'rb') as f:
-        known[key] = hashlib.file_digest(f, 'sha256').hexdigest()
+    version = sources_lib.version(path)
+    key = f'{os.path.abspath(path)}:{version}'
+    if version is None or key not in known:
+      known[key] = sources_lib.digest(path)
       changed = True
     result.append(known[key])
   if changed:
@@ -237,17 +250,29 @@ def _file_digests(source, cache_dir):
   return result
 
 
+def _temporary(path):
+  """A name beside it that no other process takes, on whatever machine."""
+  return path.with_name(f'{uuid.uuid4().hex}.tmp{path.suffix}')
+
+
 def _write_whole(path, text):
-  temporary = path.with_name(path.name + f'.{os.getpid()}.tmp')
+  temporary = _temporary(path)
   temporary.write_text(text, encoding='utf-8')
   os.replace(temporary, path)
 
 
-def _features():
+def _dtype(vocab_size):
+  # Half the bytes take half the time to compress.
+  return np.uint16 if vocab_size <= 1 << 16 else np.int32
+
+
+def _features(vocab_size):
   import tensorflow_datasets as tfds  # takes seconds to import
 
   tensor = tfds.features.Tensor(
-    shape=(None,), dtype=np.int32, encoding=tfds.features.Encoding.BYTES
+    shape=(None,),
+    dtype=_dtype(vocab_size),
+    encoding=tfds.features.Encoding.BYTES,
   )
   weights = tfds.features.Tensor(
     shape=(None,), dtype=np.uint8, encoding=tfds.features.Encoding.BYTES
@@ -260,18 +285,20 @@ def _features():
 
 
 def _write_records(path, examples):
-  """An ArrayRecord file of _features(); there whole, or not at all."""
-  import tensorflow_datasets as tfds
+  """An ArrayRecord file of {field: bytes}; there whole, or not at all."""
   from array_record.python import array_record_module
+  from tensorflow_datasets.proto import tf_example_pb2
+  from tensorflow_datasets.proto import tf_feature_pb2
 
-  features = _features()
-  serializer = tfds.core.example_serializer.ExampleSerializer(
-    features.get_serialized_info()
-  )
-  temporary = path.with_suffix('.tmp')
+  temporary = _temporary(path)
   writer = array_record_module.ArrayRecordWriter(str(temporary), 'group_size:1')
   for example in examples:
-    writer.write(serializer.serialize_example(features.encode_example(example)))
+    # As TFDS serializes _features(), only faster, and the fields in one order.
+    record = tf_example_pb2.Example()
+    for name, value in example.items():
+      values = tf_feature_pb2.BytesList(value=[value])
+      record.features.feature[name].bytes_list.CopyFrom(values)
+    writer.write(record.SerializeToString(deterministic=True))
   writer.close()
   os.replace(temporary, path)
 
@@ -283,6 +310,29 @@ def _start_worker(kind, data):
   _worker['tokenizer'] = vocab.from_bytes(kind, data)
 
 
+def _write_here(shard):
+  _write_shard(shard, _worker['tokenizer'])
+
+
+def _store(path, value):
+  temporary = _temporary(path)
+  temporary.write_bytes(pickle.dumps(value))
+  os.replace(temporary, path)
+
+
+@functools.lru_cache(maxsize=1)
+def _stored_tokenizer(work):
+  return vocab.from_bytes(*pickle.loads((work / 'tokenizer').read_bytes()))
+
+
+def write_stored(work, number):
+  """Tokenizes one of the shards that `_make` stored in its folder."""
+  work = pathlib.Path(work)
+  if not (work / f'{number:06}.npz').exists():
+    shard = pickle.loads((work / f'{number:06}.shard').read_bytes())
+    _write_shard(shard, _stored_tokenizer(work))
+
+
 @dataclasses.dataclass(frozen=True)
 class _Shard:
   """A part of a source, and how it becomes records."""
@@ -290,7 +340,7 @@ class _Shard:
   work: pathlib.Path
   number: int
   texts: list
-  where: list  # 'FILE:LINE' of each
+  where: list  # 'FILE, line N' of each
   first_document: int
   source: sources_lib.Source
   bos: bool
@@ -314,10 +364,12 @@ def _encode(shard, tokenizer):
   """
   report = {'dropped': 0, 'cut': 0}
   if not shard.source.template:
-    begin = [tokenizer.bos_id] * shard.bos
-    end = [tokenizer.eos_id] * shard.eos
-    encoded = tokenizer.encode_batch(shard.texts)
-    found = [(begin + list(ids) + end, None) for ids in encoded]
+    bos = np.array([tokenizer.bos_id] * shard.bos, np.int32)
+    eos = np.array([tokenizer.eos_id] * shard.eos, np.int32)
+    found = [
+      (np.concatenate((bos, ids, eos)), None)
+      for ids in tokenizer.encode_arrays(shard.texts)
+    ]
     return found, report
   encode = _encoder(shard.source, tokenizer)
   found = []
@@ -339,12 +391,11 @@ def _encode(shard, tokenizer):
   return found, report
 
 
-def _write_shard(shard):
+def _write_shard(shard, tokenizer):
   """Tokenizes one shard's texts: its training records and its index.
 
   Held-out texts go to a file of their own, tokenized, with their index.
   """
-  tokenizer = _worker['tokenizer']
   work, number, texts = shard.work, shard.number, shard.texts
   is_byte = tokenizer.is_byte
   hashes = np.array([text_hash(text) for text in texts], np.uint64)
@@ -354,20 +405,21 @@ def _write_shard(shard):
     split: {name: [] for name in _INDEX} for split in ('train', 'heldout')
   }
   encoded, report = _encode(shard, tokenizer)
+  dtype = _dtype(tokenizer.vocab_size)
   for i, example in enumerate(encoded):
     if example is None:
       continue
     split = 'heldout' if heldout[i] else 'train'
     ids, weights = example
-    ids = np.asarray(ids, np.int32)
+    ids = np.asarray(ids, dtype)
     for start in range(0, len(ids), MAX_RECORD_TOKENS):
       piece = ids[start : start + MAX_RECORD_TOKENS]
       first = start == 0
       keep = first and split == 'heldout'
       kept = np.asarray(weights or (), np.uint8)
-      records[split].append(
-        {'ids': piece, 'weights': kept, 'text': texts[i] if keep else ''}
-      )
+      record = {'ids': piece.tobytes(), 'weights': kept.tobytes()}
+      record['text'] = texts[i].encode() if keep else b''
+      records[split].append(record)
       for name, value in (
         ('lengths', len(piece)),
         ('learnt', len(piece) if weights is None else int(kept.sum())),
@@ -379,7 +431,8 @@ def _write_shard(shard):
         index[split][name].append(value)
   for split, examples in records.items():
     if examples:
-      _write_records(work / f'{split}-{number:06}.array_record', examples)
+      path = work / f'{split}-{number:06}.array_record'
+      _write_records(path, examples)
   arrays = {
     f'{split}_{name}': np.asarray(values, _INDEX[name])
     for split, columns in index.items()
@@ -387,94 +440,126 @@ def _write_shard(shard):
   }
   arrays |= {name: np.asarray(found) for name, found in report.items()}
   # The index comes last: a shard with an index is finished.
-  temporary = work / f'{number:06}.tmp.npz'
+  done = work / f'{number:06}.npz'
+  temporary = _temporary(done)
   np.savez(temporary, **arrays)
-  os.replace(temporary, work / f'{number:06}.npz')
+  os.replace(temporary, done)
 
 
 def _shards(source, skipped, cleaned):
-  """(number of the first document, texts, where they stand) of each shard."""
+  """(size, number of the first document, texts, their places) of each shard."""
   texts, where, size, first = [], [], 0, 0
   for text, place in sources_lib.documents(source, skipped, cleaned):
     texts.append(text)
     where.append(place)
     size += len(text.encode())
     if size >= SHARD_BYTES:
-      yield first, texts, where
+      yield size, first, texts, where
       first += len(texts)
       texts, where, size = [], [], 0
   if texts:
-    yield first, texts, where
+    yield size, first, texts, where
 
 
 def _make(
-  folder, source, tokenizer, *, num_workers, bos, eos, seq_len, progress
+  folder,
+  source,
+  tokenizer,
+  *,
+  num_workers,
+  bos,
+  eos,
+  seq_len,
+  progress,
+  elsewhere,
 ):
   work = folder / 'work'
   work.mkdir(parents=True, exist_ok=True)
   for path in work.glob('*.tmp*'):
     path.unlink()
-  total = sum(path.stat().st_size for path in sources_lib.files(source))
-  skipped, cleaned = [], cleaning.Report()
-  num_shards = 0
+  skipped, sizes, cleaned = [], [], cleaning.Report()
   bar = tqdm.tqdm(
-    total=total,
+    total=sum(map(sources_lib.size, sources_lib.files(source))),
     unit='B',
     unit_scale=True,
     desc=f'tokenizing {source.name}',
     disable=not progress,
   )
-  worker = (tokenizer.kind, tokenizer.to_bytes())
-  if num_workers == 1 or total <= SHARD_BYTES:
-    # Starting processes would take longer than the work.
-    _start_worker(*worker)
-    pool = contextlib.nullcontext()
-  else:
-    pool = concurrent.futures.ProcessPoolExecutor(
-      num_workers,
-      mp_context=multiprocessing.get_context('spawn'),
-      initializer=_start_worker,
-      initargs=worker,
-    )
-  with pool as pool:
-    running = {}
 
-    def finish(done):
-      for future in done:
-        bar.update(running.pop(future))
-        future.result()
-
-    for number, (first, texts, where) in enumerate(
+  def unfinished():
+    """The shards that are not there yet; `sizes` gets that of each."""
+    for number, (size, first, *found) in enumerate(
       _shards(source, skipped, cleaned)
     ):
-      num_shards = number + 1
-      size = sum(len(text.encode()) for text in texts)
+      sizes.append(size)
       if (work / f'{number:06}.npz').exists():
         bar.update(size)
-        continue
-      shard = _Shard(
-        work, number, texts, where, first, source, bos, eos, seq_len
+      else:
+        yield _Shard(work, number, *found, first, source, bos, eos, seq_len)
+
+  stored = (tokenizer.kind, tokenizer.to_bytes())
+  if elsewhere is not None:
+    numbers = []
+    _store(work / 'tokenizer', stored)
+    for shard in unfinished():
+      _store(work / f'{shard.number:06}.shard', shard)
+      numbers.append(shard.number)
+      bar.update(sizes[shard.number])
+    elsewhere(work, numbers)
+    lost = [i for i in numbers if not (work / f'{i:06}.npz').exists()]
+    if lost:
+      raise ValueError(
+        f'{len(lost)} of {len(numbers)} shards did not come back to {work}; '
+        'the workers write there, so data.cache_dir must be a folder that all '
+        'of them share.'
       )
-      if pool is None:
-        _write_shard(shard)
-        bar.update(size)
-        continue
-      running[pool.submit(_write_shard, shard)] = size
+  else:
+    for number in _written(unfinished(), stored, num_workers):
+      bar.update(sizes[number])
+  bar.close()
+  if source.cleaning is not None:
+    cleaned.write(folder)
+  features = _features(tokenizer.vocab_size)
+  _finish(folder, work, source, len(sizes), skipped, cleaned, features)
+
+
+def _written(shards, tokenizer, num_workers):
+  """Writes the shards in `num_workers` processes; the number of each."""
+  head = list(itertools.islice(shards, 2))
+  shards = itertools.chain(head, shards)
+  if num_workers == 1 or len(head) < 2:
+    # Starting processes would take longer than the work.
+    _start_worker(*tokenizer)
+    for shard in shards:
+      _write_here(shard)
+      yield shard.number
+    return
+  running = {}
+
+  def finished(done):
+    for future in done:
+      future.result()
+      yield running.pop(future)
+
+  with concurrent.futures.ProcessPoolExecutor(
+    num_workers,
+    mp_context=multiprocessing.get_context('spawn'),
+    initializer=_start_worker,
+    initargs=tokenizer,
+  ) as pool:
+    for shard in shards:
+      running[pool.submit(_write_here, shard)] = shard.number
       # What is read ahead stays small.
       while len(running) > 2 * num_workers:
-        finish(
+        yield from finished(
           concurrent.futures.wait(
             running, return_when=concurrent.futures.FIRST_COMPLETED
           ).done
         )
-    finish(list(concurrent.futures.as_completed(running)))
-  bar.close()
-  if source.cleaning is not None:
-    cleaned.write(folder)
-  _finish(folder, work, source, num_shards, skipped, cleaned)
+    yield from finished(list(concurrent.futures.as_completed(running)))
 
 
-def _finish(folder, work, source, num_shards, skipped, cleaned):
+def _finish(folder, work, source, num_shards, skipped, cleaned, features):
   """Joins the shards' indices, moves the shards, writes the metadata."""
   import tensorflow_datasets as tfds
 
@@ -509,7 +594,7 @@ def _finish(folder, work, source, num_shards, skipped, cleaned):
     )
   tfds.folder_dataset.write_metadata(
     data_dir=str(folder),
-    features=_features(),
+    features=features,
     split_infos=split_infos,
     filename_template=None,
     check_data=False,

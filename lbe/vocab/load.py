@@ -37,6 +37,7 @@ class Tokenizer(Protocol):
 
   def encode(self, text: str) -> list[int]: ...
   def encode_batch(self, texts: list[str]) -> list[list[int]]: ...
+  def encode_arrays(self, texts: list[str]) -> list[np.ndarray]: ...  # int32
   def decode(self, ids: list[int]) -> str: ...
   def piece(self, token: int) -> str: ...
   def to_bytes(self) -> bytes: ...
@@ -106,6 +107,9 @@ class SentencePiece:
 
   def encode_batch(self, texts):
     return self._processor.encode(texts, num_threads=1)
+
+  def encode_arrays(self, texts):
+    return self._processor.encode(texts, num_threads=1, return_type='numpy')
 
   def without_prefix(self):
     """The same model, which puts no space before a text."""
@@ -284,6 +288,9 @@ class HuggingFace:
     batch = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
     return [encoding.ids for encoding in batch]
 
+  def encode_arrays(self, texts):
+    return [np.asarray(ids, np.int32) for ids in self.encode_batch(texts)]
+
   def decode(self, ids):
     return self._tokenizer.decode([int(i) for i in ids])
 
@@ -422,6 +429,12 @@ class Bytes:
 
   def encode_batch(self, texts):
     return [self.encode(text) for text in texts]
+
+  def encode_arrays(self, texts):
+    return [
+      np.frombuffer(text.encode(), np.uint8).astype(np.int32) + 3
+      for text in texts
+    ]
 
   def decode(self, ids):
     data = bytes(int(i) - 3 for i in ids if 3 <= int(i) < 259)

@@ -1,0 +1,171 @@
+"""LLaMA-Factory's registry of instruction data, `dataset_info.json`.
+
+  {"belle": {"file_name": "belle.json",
+             "columns": {"prompt": "q", "response": "a"}},
+   "chat": {"file_name": "chat.jsonl", "formatting": "sharegpt",
+            "columns": {"messages": "messages"},
+            "tags": {"role_tag": "role", "content_tag": "content",
+                     "user_tag": "user", "assistant_tag": "assistant"}}}
+
+`dataset_info:FOLDER/dataset_info.json@belle` names an entry. Its records come
+out in the forms that lbe/data/messages.py reads: the record {"q": "Hi", "a":
+"Yo"} of `belle` as {"instruction": "Hi", "output": "Yo"}, a turn {"role":
+"user", "content": "Hi"} of `chat` as {"from": "human", "value": "Hi"}. As in
+LLaMA-Factory, `columns` where given names all that is read.
+"""
+
+import dataclasses
+import json
+import pathlib
+
+PREFIX = 'dataset_info:'
+_FIELDS = (
+  'file_name',
+  'cloud_file_name',
+  'formatting',
+  'columns',
+  'tags',
+  'split',
+  'num_samples',
+)
+# Our field of LLaMA-Factory's column, and the column where none is named.
+_ALPACA = {
+  'prompt': ('instruction', 'instruction'),
+  'query': ('input', 'input'),
+  'response': ('output', 'output'),
+  'system': ('system', None),
+  'history': ('history', None),
+}
+_SHARE_GPT = {
+  'messages': ('conversations', 'conversations'),
+  'system': ('system', None),
+}
+_REQUIRED = ('instruction', 'output', 'conversations')
+_TAGS = {
+  'role_tag': 'from',
+  'content_tag': 'value',
+  'user_tag': 'human',
+  'assistant_tag': 'gpt',
+  'system_tag': 'system',
+  # Turns of these roles are refused where they occur.
+  'observation_tag': 'observation',
+  'function_tag': 'function_call',
+  'tool_calls_tag': 'tool_calls',
+}
+_ROLES = {'user_tag': 'human', 'assistant_tag': 'gpt', 'system_tag': 'system'}
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+  """One data set of a registry: its file, and how its records are read."""
+
+  path: str
+  columns: dict  # our field → its field
+  tags: dict  # empty for the format alpaca
+  num_samples: int | None
+
+
+def read(name):
+  """The Entry of 'dataset_info:REGISTRY@NAME'.
+
+  Raises ValueError for an entry that is not there, or asks for what we do
+  not read (preference data, images, tools, data on a hub), by its name.
+  """
+  path, _, entry = name.removeprefix(PREFIX).rpartition('@')
+  if not path:
+    raise ValueError(
+      f'{name!r} names no data set; write {PREFIX}REGISTRY.json@NAME.'
+    )
+  path = pathlib.Path(path)
+  try:
+    known = json.loads(path.read_text(encoding='utf-8-sig'))
+  except json.JSONDecodeError as error:
+    raise ValueError(
+      f'{path}, line {error.lineno}: invalid JSON ({error.msg}, column '
+      f'{error.colno}); mend the registry.'
+    ) from error
+  if entry not in known:
+    raise ValueError(
+      f'{path} has no entry {entry!r}; take one of {", ".join(known)}.'
+    )
+  found = known[entry]
+  where = f'{path}: the entry {entry!r}'
+  form = found.get('formatting', 'alpaca')
+  if form not in ('alpaca', 'sharegpt'):
+    raise ValueError(
+      f'{where} has formatting={form!r}; alpaca and sharegpt are read.'
+    )
+  columns = _ALPACA if form == 'alpaca' else _SHARE_GPT
+  tags = {} if form == 'alpaca' else _TAGS
+  given = {k: v for k, v in found.get('columns', {}).items() if v}
+  for label, asked, allowed in (
+    ('', {k: v for k, v in found.items() if v}, _FIELDS),
+    ('columns.', given, columns),
+    ('tags.', found.get('tags', {}), tags),
+  ):
+    for field in asked:
+      if field not in allowed:
+        raise ValueError(
+          f'{where} has {label}{field}={asked[field]!r}, which is not read '
+          f'here (of {form} {", ".join(allowed)} are); take the field out, '
+          'or name the files by path=.'
+        )
+  if found.get('split', 'train') != 'train':
+    raise ValueError(
+      f'{where} has split={found["split"]!r}; a file is one split, train.'
+    )
+  if found.get('cloud_file_name'):
+    file = found['cloud_file_name']
+  elif found.get('file_name'):
+    file = str(path.parent / found['file_name'])
+  else:
+    raise ValueError(
+      f'{where} has no file_name; fetch its files and name them.'
+    )
+  return Entry(
+    file,
+    {
+      ours: given.get(theirs) if found.get('columns') else default
+      for theirs, (ours, default) in columns.items()
+      if (given.get(theirs) if found.get('columns') else default)
+    },
+    {**tags, **found.get('tags', {})},
+    found.get('num_samples'),
+  )
+
+
+def record(entry, found):
+  """The record as messages.py reads it; ValueError where a field is missing."""
+  missing = [
+    theirs
+    for ours, theirs in entry.columns.items()
+    if ours in _REQUIRED and theirs not in found
+  ]
+  if missing:
+    raise ValueError(
+      f'no field {missing[0]!r}, which the registry names (fields: '
+      f'{", ".join(found)})'
+    )
+  result = {
+    ours: found[theirs]
+    for ours, theirs in entry.columns.items()
+    if theirs in found
+  }
+  if not entry.tags:
+    return result
+  turns = result['conversations']
+  if not isinstance(turns, list) or not all(isinstance(t, dict) for t in turns):
+    raise ValueError(
+      f'the field {entry.columns["conversations"]!r} is no list of turns'
+    )
+  roles = {entry.tags[tag]: ours for tag, ours in _ROLES.items()}
+  names = {entry.tags['role_tag']: 'from', entry.tags['content_tag']: 'value'}
+  turns = [{names.get(k, k): v for k, v in turn.items()} for turn in turns]
+  for turn in turns:
+    role = turn.get('from')
+    turn['from'] = roles.get(role, role) if isinstance(role, str) else role
+  system = result.pop('system', None)
+  # A system turn stands above the column.
+  if system and not (turns and turns[0]['from'] == 'system'):
+    turns.insert(0, {'from': 'system', 'value': system})
+  return {'conversations': turns}

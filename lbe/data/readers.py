@@ -1,0 +1,320 @@
+"""What a file holds, record by record, whatever its format and packing.
+
+A reader takes an open binary file and yields (record, place): 'line 3', or
+'record 3' where a format has no lines. A record that cannot be read is a Bad,
+which says why; what breaks a whole file is raised as its library raises it.
+
+  text         documents, each a string
+  jsonl        a JSON value in each line
+  json         one array of records
+  csv, tsv     a head line with the fields' names, then a record a line; in
+               CSV a quoted field may go over lines, in TSV quotes are text
+  parquet      its rows
+  arrow        its rows: Arrow's file (Feather) or stream format
+  arrayrecord  each record a JSON object in UTF-8
+"""
+
+import bz2
+import codecs
+import contextlib
+import csv
+import gzip
+import io
+import json
+import pathlib
+import re
+import sys
+
+# What a file is, by its ending; behind that may come one of PACKED.
+ENDINGS = {
+  '.txt': 'text',
+  '.jsonl': 'jsonl',
+  '.ndjson': 'jsonl',
+  '.json': 'json',
+  '.csv': 'csv',
+  '.tsv': 'tsv',
+  '.parquet': 'parquet',
+  '.arrow': 'arrow',
+  '.feather': 'arrow',
+  '.arrayrecord': 'arrayrecord',
+  '.array_record': 'arrayrecord',
+}
+KINDS = tuple(dict.fromkeys(ENDINGS.values()))
+PACKED = ('.gz', '.bz2', '.zst')
+
+
+class Bad(str):
+  """Why a record cannot be read; it stands in the record's place."""
+
+
+def ending(path):
+  """'.jsonl' of 'a.jsonl', 'a.jsonl.gz' and 'a.jsonl-00000-of-00010'."""
+  name = re.sub(r'-\d+-of-\d+$', '', path.name)
+  stem, dot, last = name.rpartition('.')
+  if dot + last in PACKED:
+    _, dot, last = stem.rpartition('.')
+  return dot + last
+
+
+def kind(path):
+  """The kind of a file by its ending; one that is not known holds text."""
+  found = ENDINGS.get(ending(path), 'text')
+  if found != 'json':
+    return found
+  with opened(path) as f:
+    head = f.read(1 << 16).removeprefix(codecs.BOM_UTF8)
+  return 'json' if head.lstrip()[:1] == b'[' else 'jsonl'
+
+
+@contextlib.contextmanager
+def opened(path):
+  """The file as bytes, unpacked where its name ends in one of PACKED."""
+  with path.open('rb') as file:
+    if '://' in str(path):
+      file = io.BufferedReader(file, 1 << 20)  # else a line is a request
+    if path.suffix == '.gz':
+      file = gzip.open(file)
+    elif path.suffix == '.bz2':
+      file = bz2.open(file)
+    elif path.suffix == '.zst':
+      file = io.BufferedReader(_Zstd(file), 1 << 20)
+    with file:
+      yield file
+
+
+class _Zstd(io.RawIOBase):
+  """Frames of Zstandard; EOFError where the last one is not whole.
+
+  (zstandard's own reader takes a cut file for one that ends.)
+  """
+
+  def __init__(self, file):
+    self._file = file
+    self._start = _library('zstandard').ZstdDecompressor().decompressobj
+    self._frame = None
+    self._packed, self._text = b'', memoryview(b'')
+
+  def readable(self):
+    return True
+
+  def readinto(self, buffer):
+    while not self._text:
+      self._packed = self._packed or self._file.read(1 << 16)
+      if not self._packed:
+        if self._frame is not None:
+          raise EOFError('it ends in the middle of a frame')
+        return 0
+      frame = self._frame or self._start()
+      self._text = memoryview(frame.decompress(self._packed))
+      self._packed = frame.unused_data if frame.eof else b''
+      self._frame = None if frame.eof else frame
+    size = min(len(buffer), len(self._text))
+    buffer[:size], self._text = self._text[:size], self._text[size:]
+    return size
+
+
+def _library(name):
+  """An optional package; ImportError with the line that installs it."""
+  try:
+    return __import__(name, fromlist=['*'])
+  except ImportError as error:
+    raise ImportError(
+      f"{name.split('.')[0]} is needed to read this; pip install 'lbe[data]'."
+    ) from error
+
+
+# ------------------------------------------------------------------- lines
+
+
+def _lines(file):
+  """(number, line without its end); Bad for a line that is no UTF-8."""
+  for number, raw in enumerate(file, 1):
+    try:
+      line = raw.decode('utf-8-sig' if number == 1 else 'utf-8')
+    except UnicodeDecodeError as error:
+      yield number, Bad(f'invalid UTF-8 ({error.reason})')
+      continue
+    yield number, line.removesuffix('\n').removesuffix('\r')
+
+
+def text(file, *, cut, heading):
+  """Documents of one text file; a bad line takes its document with it."""
+  heading = re.compile(heading) if cut == 'heading' else None
+  held, start, broken = [], 1, False
+
+  def ended():
+    if held and not broken:
+      yield '\n'.join(held), f'line {start}'
+
+  for number, line in _lines(file):
+    if isinstance(line, Bad):
+      yield line, f'line {number}'
+      broken = cut != 'line'
+      continue
+    if cut == 'line':
+      yield line, f'line {number}'
+      continue
+    if cut == 'blank_line' and not line.strip():
+      yield from ended()
+      held, start, broken = [], number + 1, False
+      continue
+    if heading is not None and heading.search(line):
+      yield from ended()
+      held, start, broken = [], number, False
+    held.append(line)
+  yield from ended()
+
+
+def jsonl(file):
+  for number, line in _lines(file):
+    if not line.strip():
+      continue
+    if not isinstance(line, Bad):
+      try:
+        line = json.loads(line)
+      except json.JSONDecodeError as error:
+        line = Bad(f'invalid JSON ({error.msg}, column {error.colno})')
+    yield line, f'line {number}'
+
+
+def json_array(file):
+  """The records of one array, whole in memory."""
+  try:
+    found = json.loads(file.read().decode('utf-8-sig'))
+  except json.JSONDecodeError as error:
+    what = f'invalid JSON ({error.msg}, column {error.colno})'
+    yield Bad(what), f'line {error.lineno}'
+    return
+  except UnicodeDecodeError as error:
+    line = error.object.count(b'\n', 0, error.start) + 1
+    yield Bad(f'invalid UTF-8 ({error.reason})'), f'line {line}'
+    return
+  if not isinstance(found, list):
+    yield Bad('the file holds no array of records'), 'line 1'
+    return
+  for number, record in enumerate(found, 1):
+    yield record, f'record {number}'
+
+
+def table(file, *, tabs):
+  """Records of CSV or TSV, their values text."""
+  csv.field_size_limit(sys.maxsize)  # a field may hold a book
+  # Invalid bytes become surrogates, which no row that is read may have.
+  with io.TextIOWrapper(
+    file, 'utf-8-sig', 'surrogateescape', newline=''
+  ) as lines:
+    rows = csv.reader(
+      lines,
+      delimiter='\t' if tabs else ',',
+      quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL,
+      strict=True,
+    )
+    head, line = None, 1
+    while True:
+      place = f'line {line}'
+      try:
+        row = next(rows)
+      except StopIteration:
+        return
+      except csv.Error as error:
+        yield Bad(f'invalid CSV ({error}); the rest is not read'), place
+        return
+      line = rows.line_num + 1
+      invalid = re.search('[\udc80-\udcff]', ''.join(row))
+      if head is None:
+        head = row
+        twice = [name for name in head if head.count(name) > 1]
+        if invalid or twice:
+          what = 'invalid UTF-8' if invalid else f'the field {twice[0]!r} twice'
+          yield Bad(f'the head has {what}'), place
+          return
+      elif invalid:
+        yield Bad('invalid UTF-8'), place
+      elif row and len(row) != len(head):
+        yield Bad(f'{len(row)} fields, and the head has {len(head)}'), place
+      elif row:
+        yield dict(zip(head, row, strict=True)), place
+
+
+# -------------------------------------------------------------------- rows
+
+
+def parquet(file):
+  batches = _library('pyarrow.parquet').ParquetFile(file).iter_batches(1024)
+  return _rows(batches)
+
+
+def arrow(file):
+  ipc = _library('pyarrow.ipc')
+  is_file = file.read(6) == b'ARROW1'
+  file.seek(0)
+  if not is_file:
+    return _rows(ipc.open_stream(file))
+  found = ipc.open_file(file)
+  return _rows(found.get_batch(i) for i in range(found.num_record_batches))
+
+
+def _rows(batches):
+  number = 0
+  for batch in batches:
+    for record in batch.to_pylist():
+      number += 1
+      yield record, f'record {number}'
+
+
+def arrayrecord(path):
+  """Of a path: the library opens files itself, on a local disk."""
+  from array_record.python import array_record_module  # not on Windows
+
+  reader = array_record_module.ArrayRecordReader(str(path))
+  try:
+    for number in range(reader.num_records()):
+      try:
+        record = json.loads(reader.read([number])[0])
+      except ValueError as error:
+        record = Bad(f'it holds no JSON object in UTF-8 ({error})')
+      yield record, f'record {number + 1}'
+  finally:
+    reader.close()
+
+
+# -------------------------------------------------------------------- TFDS
+
+
+def tfds(name):
+  """The records of 'tfds:NAME/CONFIG:VERSION@SPLIT', made where need be.
+
+  NAME may also be the folder of a dataset.
+  """
+  import tensorflow_datasets  # takes seconds to import
+
+  dataset, _, split = name.removeprefix('tfds:').rpartition('@')
+  if (pathlib.Path(dataset) / 'dataset_info.json').exists():
+    builder = tensorflow_datasets.builder_from_directory(dataset)
+    return builder.as_data_source(split)
+  return tensorflow_datasets.data_source(dataset, split=split)
+
+
+def tfds_files(found):
+  """The files that the records of `tfds` are in."""
+  parts = found.dataset_info.splits[found.split].file_instructions
+  return [pathlib.Path(part.filename) for part in parts]
+
+
+def tfds_records(found):
+  for start in range(0, len(found), 256):
+    numbers = range(start, min(start + 256, len(found)))
+    records = found.__getitems__(list(numbers))
+    for number, record in zip(numbers, records, strict=True):
+      yield _plain(record), f'record {number + 1}'
+
+
+def _plain(value):
+  """TFDS's arrays and bytes as JSON has them."""
+  if isinstance(value, dict):
+    return {key: _plain(x) for key, x in value.items()}
+  if hasattr(value, 'tolist'):
+    value = value.tolist()
+  if isinstance(value, list | tuple):
+    return [_plain(x) for x in value]
+  return value.decode() if isinstance(value, bytes) else value

@@ -1,0 +1,67 @@
+"""Tokenizes the sources of a run, and shows them: what `train` does first.
+
+  python -m lbe.prepare --config=configs/zh_pretrain.py --workdir=runs/zh
+  python -m lbe.prepare --config=... --workdir=... --beam_runner=FlinkRunner \\
+    --beam_options=--flink_master=HOST:8081
+
+Killed, the same command goes on behind its finished shards. `train` with the
+same sources and workdir, or data.cache_dir, finds everything there.
+"""
+
+import pathlib
+
+import jax
+from absl import flags
+from ml_collections import config_flags
+
+from lbe import assemble
+from lbe import program
+from lbe import stored
+from lbe.data import beam
+
+_CONFIG = config_flags.DEFINE_config_file('config', None, lock_config=True)
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'The workdir of the run, whose data this is.'
+)
+_BEAM_RUNNER = flags.DEFINE_string(
+  'beam_runner',
+  None,
+  'Tokenize on Apache Beam: DirectRunner, DataflowRunner, FlinkRunner, '
+  'SparkRunner, or another of its runners.',
+)
+_BEAM_OPTIONS = flags.DEFINE_list(
+  'beam_options', [], "The runner's own flags, as --region=…,--project=…."
+)
+
+
+def main(argv):
+  del argv
+  program.join_hosts()
+  config = _CONFIG.value
+  workdir = pathlib.Path(_WORKDIR.value)
+  workdir.mkdir(parents=True, exist_ok=True)
+  elsewhere = None
+  if _BEAM_RUNNER.value:
+    elsewhere = beam.runner(_BEAM_RUNNER.value, _BEAM_OPTIONS.value)
+  elif _BEAM_OPTIONS.value:
+    raise ValueError(
+      f'beam_options={_BEAM_OPTIONS.value} without a runner; set --beam_runner.'
+    )
+  opened = None
+  if config.init_from:
+    opened = stored.open_model(
+      config.init_from, vocab_multiple=config.vocab_multiple
+    )
+  tokenizer = assemble.make_tokenizer(config, opened, workdir, may_extend=True)
+  prepared = assemble.prepare_data(
+    config, tokenizer, workdir, elsewhere=elsewhere
+  )
+  loader = assemble.make_loader(config, prepared, tokenizer)
+  num_steps = assemble.count_steps(config, prepared, loader)
+  if jax.process_index() == 0:
+    print(loader.report(num_steps))
+
+
+if __name__ == '__main__':
+  flags.mark_flags_as_required(['config', 'workdir'])
+  program.run(main)
