@@ -16,6 +16,7 @@ REQUIRED = [
   'array_record>=0.8.3; platform_system != "Windows"',
   'etils[epath]>=1.12',
   'flax>=0.12.8',
+  'fonttools>=4.60',  # its tables of Unicode scripts
   'grain>=0.2.18',
   # tensorflow-datasets imports it without asking for it.
   'importlib_resources>=6.4',
@@ -35,6 +36,11 @@ REQUIRED = [
 # transformers, torch and peft are the other side of conversion and its proofs.
 HF = ['peft>=0.18', 'torch>=2.8', 'transformers>=5.0']
 PLOT = ['matplotlib>=3.9']
+# Tokenizers' own chat templates.
+CHAT = ['jinja2>=3.1.6']
+# Near duplicates and language identification. Another minor version of rensa
+# may hash otherwise and leave out other records.
+CLEAN = ['lingua-language-detector>=2.1', 'rensa>=0.5,<0.6']
 # Parquet and Arrow files, and .zst.
 DATA = ['pyarrow>=20.0', 'zstandard>=0.23']
 
@@ -55,6 +61,8 @@ setuptools.setup(
     'tpu': ['jax[tpu]'],
     'hf': HF,
     'plot': PLOT,
+    'chat': CHAT,
+    'clean': CLEAN,
     'data': DATA,
     # gs:// and s3:// behind etils.epath.
     'remote': ['gcsfs>=2025.3', 's3fs>=2025.3'],
@@ -62,6 +70,8 @@ setuptools.setup(
     # environment of its own.
     'beam': ['apache-beam>=2.70', 'sentencepiece<0.2.3'],
     'test': [
+      *CLEAN,
+      *CHAT,
       *DATA,
       *PLOT,
       'accelerate>=1.10',  # lm-eval's Hugging Face models need it

@@ -58,24 +58,33 @@ class _Pieces:
     self.vocab_size = vocab_size
 
 
-def make_ours(shape, ids_BT):
-  """A function that runs n steps and returns when they are done."""
+def make_training(shape, vocab_size, *, seq_len, batch_size, dtype='float32'):
+  """(architecture, assemble.Training, state) of random weights, one device."""
   config = common.base()
-  config.model.update(shape['model'])
+  config.model.update(shape)
   on_cpu = jax.default_backend() == 'cpu'
-  config.execution.update(
-    compute_dtype=_DTYPE.value, scan=not on_cpu, remat='none'
-  )
-  config.data.update(seq_len=shape['seq_len'], batch_size=shape['batch_size'])
+  config.execution.update(compute_dtype=dtype, scan=not on_cpu, remat='none')
+  config.data.update(seq_len=seq_len, batch_size=batch_size)
   config.mesh.update(data=1, fsdp=1)
-  model = assemble.make_model_config(config, _Pieces(shape['vocab_size']))
+  model = assemble.make_model_config(config, _Pieces(vocab_size))
   mesh = sharding.make_mesh(config.mesh.to_dict(), devices=jax.devices()[:1])
   training = assemble.make_training(
     config, model, mesh, assemble.make_partition(config, model, 1000)
   )
   params = assemble.init_params(model, mesh, seed=0)
-  state = assemble.new_state(training, params)
+  return model, training, assemble.new_state(training, params)
+
+
+def make_ours(shape, ids_BT):
+  """A function that runs n steps and returns when they are done."""
   B, T = ids_BT.shape
+  model, training, state = make_training(
+    shape['model'],
+    shape['vocab_size'],
+    seq_len=T,
+    batch_size=B,
+    dtype=_DTYPE.value,
+  )
   weights_BT = np.ones((B, T), np.float32)
   weights_BT[:, -1] = 0
   batch = batch_lib.place(
@@ -100,10 +109,10 @@ def make_ours(shape, ids_BT):
   return model, run
 
 
-def make_theirs(c, ids_BT):
-  """The same with transformers and torch."""
+def make_peer(c):
+  """A LlamaForCausalLM of the same shape."""
   device = 'cuda' if torch.cuda.is_available() else 'cpu'
-  model = transformers.LlamaForCausalLM(
+  return transformers.LlamaForCausalLM(
     transformers.LlamaConfig(
       vocab_size=c.vocab_size,
       hidden_size=c.dim,
@@ -117,6 +126,12 @@ def make_theirs(c, ids_BT):
       attn_implementation='sdpa',
     )
   ).to(device)
+
+
+def make_theirs(c, ids_BT):
+  """The same with transformers and torch."""
+  model = make_peer(c)
+  device = model.device.type
   forward = torch.compile(model) if _COMPILE.value else model
   optimizer = torch.optim.AdamW(
     model.parameters(), lr=2e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True

@@ -30,7 +30,8 @@ def source(**changes):
       # `answer` as `output`.
       columns=ml_collections.ConfigDict(),
       # Instruction data: how conversations are written ('alpaca', 'belle',
-      # 'chatml', ...); '' is text. Rows hold whole examples, packed best-fit.
+      # 'chatml', ..., or a tokenizer's chat_template.jinja by its path); '' is
+      # text. Rows hold whole examples, packed best-fit.
       template='',
       # What is learnt of them: 'responses', 'last_response', or 'all'.
       loss='responses',
@@ -44,12 +45,73 @@ def source(**changes):
       # Nested subsets: the first documents in the seeded order; 0 is all.
       max_documents=0,
       max_bytes=0,
+      max_tokens=0,
+      # What is left out, counted and shown by rule: see cleaning().
+      cleaning=cleaning(),
       # 'fail', or 'skip': count and report what cannot be read.
       on_bad_record='fail',
     )
   )
   fields.lock()
   fields.columns.unlock()
+  fields.update(changes)
+  return fields
+
+
+def benchmark(**changes):
+  """Test items to keep out: `benchmarks.NAME = benchmark(path=...)`."""
+  fields = ml_collections.ConfigDict(
+    dict(
+      # A .jsonl, .json or .csv file, or a folder of them.
+      path='',
+      # The columns whose texts are looked for; numbers, as '0', in a CSV file
+      # whose first line does not name them.
+      columns=('question',),
+    )
+  )
+  fields.lock()
+  fields.update(changes)
+  return fields
+
+
+def cleaning(**changes):
+  """What is left out of a source; off is 0, False or empty."""
+  fields = ml_collections.ConfigDict(
+    dict(
+      # Of instruction data: nothing is asked, or a response is empty.
+      drop_empty=False,
+      # Length of a response, or of a text.
+      min_characters=0,
+      max_characters=0,
+      # A response with the marks of a format, as '### Response:'.
+      drop_templates=False,
+      # A response that begins with its whole prompt.
+      drop_echoes=False,
+      # Share of a response or text that runs of 16 characters repeat.
+      max_repetition=0.0,
+      # Unicode scripts, as ('Han',), and the share of the letters of a
+      # response or text that is in them at least.
+      scripts=(),
+      min_script_share=0.0,
+      # ISO 639-1 code of the responses and texts, as 'vi', and the languages
+      # it is told from; () is all that lingua knows.
+      language='',
+      other_languages=(),
+      # Responses of so many characters, where the source's stop, that end
+      # without a final mark. Not for scripts that write none.
+      unfinished_from=0,
+      # Texts that share 13 words in a row with a benchmark's items.
+      benchmarks=ml_collections.ConfigDict(),
+      # The same text again, by NFC and white space aside.
+      drop_duplicates=False,
+      # Jaccard similarity of runs of `shingle` characters, as 0.8, by MinHash.
+      near_duplicates=0.0,
+      num_permutations=128,
+      shingle=5,
+    )
+  )
+  fields.lock()
+  fields.benchmarks.unlock()
   fields.update(changes)
   return fields
 
@@ -83,8 +145,10 @@ LINEAR = 'layers/(q|k|v|o|gate|up|down)_.*'
 
 
 def adapt(config, *, params=LINEAR, also='nothing'):
-  """LoRA on frozen layers; of the vocabulary 'nothing', 'all' or 'new_rows'
-  learn as well (embedding and head, whole or the added rows).
+  """LoRA on the layers, which are frozen; returns the config.
+
+  Of embedding and head 'nothing' learns as well, or 'all', or the 'new_rows'
+  of an extended vocabulary.
   """
   config.lora.params = params
   groups = config.optim.groups

@@ -18,6 +18,7 @@ from lbe import program
 from lbe import sharding
 from lbe import step as step_lib
 from lbe.data import build
+from lbe.data import cleaning
 from lbe.data import loader as loader_lib
 from lbe.data import sources as sources_lib
 from lbe.evals import perplexity
@@ -316,9 +317,14 @@ def make_sources(config):
         f'data.sources.{name}.path is empty; give '
         f'--config.data.sources.{name}.path=FILE_OR_FOLDER.'
       )
-    for limit in ('max_documents', 'max_bytes'):
+    for limit in ('max_documents', 'max_bytes', 'max_tokens'):
       fields[limit] = fields[limit] or None
-    result[name] = sources_lib.make(name, **fields)
+    rules = cleaning.Rules(**fields.pop('cleaning'))
+    result[name] = sources_lib.make(
+      name,
+      cleaning=None if rules == cleaning.Rules() else rules,
+      **fields,
+    )
   shares = {name: source.proportion for name, source in result.items()}
   negative = [name for name, share in shares.items() if share < 0]
   if negative:
@@ -437,8 +443,8 @@ class Training:
   step: object  # the jitted (state, batch) -> (state, metrics)
 
 
-def check_fit(config, model, mesh):
-  """Raises ValueError where rows, model and mesh do not go together.
+def check_fit(config, model, mesh, *, num_old=None):
+  """Raises ValueError where rows, model, groups and mesh do not go together.
 
   It needs no data, so it is asked before hours of tokenizing.
   """
@@ -458,6 +464,8 @@ def check_fit(config, model, mesh):
       f"data.seq_len={config.data.seq_len} is longer than the model's "
       f'{model.max_positions} positions; shorten it.'
     )
+  # However long the run will be: how long is known once the data is there.
+  make_partition(config, model, 10**9, num_old=num_old)
   sharding.check(
     mesh,
     num_heads=model.num_heads,

@@ -60,13 +60,15 @@ def sample_ids(c, tokenizer, *, length=128):
   return np.asarray([ids], np.int64)
 
 
-def logits_skipped_because(c):
+def logits_skipped_because(c, *, adapter=False):
   """Why `auto` leaves the logits out, or None where it compares them.
+
+  With `adapter` theirs is a model of PEFT.
 
   Both models, ours and theirs, are held in float32; they may take half of
   the memory that is free.
   """
-  for package in ('torch', 'transformers'):
+  for package in ('torch', 'transformers', *['peft'] * adapter):
     if importlib.util.find_spec(package) is None:
       return f"{package} is not installed (pip install 'lbe[hf]')"
   need = 2 * 4 * llama.num_params(c)
@@ -203,7 +205,9 @@ def make(
 ):
   """The whole certificate, written into the conversion's target folder."""
   record = {**facts, 'digests': compare_digests(expected, got)}
-  why = logits_skipped_because(c) if verify == 'auto' else None
+  why = None
+  if verify == 'auto':
+    why = logits_skipped_because(c, adapter=bool(adapter_dir))
   if verify == 'digests':
     record['logits'] = {'skipped': '--verify=digests'}
   elif why:

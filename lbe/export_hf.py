@@ -9,7 +9,6 @@ as PEFT loads them. Ends with a certificate.
 """
 
 import functools
-import importlib.util
 import json
 import pathlib
 
@@ -168,9 +167,7 @@ def _export_adapter(source, target, opened):
     'target': str(target),
     'base': base,
   }
-  why = certificate.logits_skipped_because(c)
-  if importlib.util.find_spec('peft') is None:
-    why = "peft is not installed (pip install 'lbe[hf]')"
+  why = certificate.logits_skipped_because(c, adapter=True)
   if not hf.is_hf_dir(base):
     why = f'{base} is no Hugging Face folder; name it with --base'
   if _VERIFY.value == 'digests' or (_VERIFY.value == 'auto' and why):

@@ -76,24 +76,28 @@ def main(argv):
   else:
     model = assemble.make_model_config(config, tokenizer)
   mesh = sharding.make_mesh(config.mesh.to_dict())
-  assemble.check_fit(config, model, mesh)
+  num_old = opened.num_old_rows(tokenizer) if opened else None
+  assemble.check_fit(config, model, mesh, num_old=num_old)
 
   # --------------------------------------------------------------- data
   prepared = assemble.prepare_data(config, tokenizer, workdir)
   loader = assemble.make_loader(config, prepared, tokenizer)
   num_steps = assemble.count_steps(config, prepared, loader)
   evaluators = assemble.make_evaluators(config, prepared)
-  num_old = opened.num_old_rows(tokenizer) if opened else None
   partition = assemble.make_partition(config, model, num_steps, num_old=num_old)
   training = assemble.make_training(config, model, mesh, partition)
   tokens_per_step = config.data.batch_size * config.data.seq_len
   say(loader.report(num_steps))
   say(f'\nrow 0 of step 0:\n{loader.decoded_row(0, 0)}\n')
-  green = ('\033[32m', '\033[0m')  # what is learnt; in a file, brackets
-  say(loader.decoded_examples(*[green] * sys.stdout.isatty()))
+  # What is learnt is green on a terminal, and in brackets in a file.
+  green = {'mark': ('\033[32m', '\033[0m')} if sys.stdout.isatty() else {}
+  say(loader.decoded_examples(**green))
   if jax.process_index() == 0:
-    shown = [loader.report(num_steps), loader.decoded_row(0, 0)]
-    shown.append(loader.decoded_examples())
+    shown = (
+      loader.report(num_steps),
+      loader.decoded_row(0, 0),
+      loader.decoded_examples(),
+    )
     (workdir / 'data.txt').write_text('\n\n'.join(shown), encoding='utf-8')
   say(
     f'model: {llama.num_params(model):,} parameters, '

@@ -166,6 +166,9 @@ def test_smaller_subsets_lie_within_larger_ones(tmp_path):
   assert some == whole[: len(some)]
   sizes = [len(t.encode()) for t in some]
   assert sum(sizes[:-1]) < 500 <= sum(sizes)
+  few = prepare(path, tmp_path, max_tokens=300).train
+  assert texts_of(few) == whole[: few.num_documents]
+  assert sum(few.document_lengths[:-1]) < 300 <= few.num_tokens
 
 
 def test_heldout_text_that_training_text_repeats_is_counted(tmp_path):

@@ -7,6 +7,7 @@ import sys
 import pytest
 import tokenizers
 import transformers
+from sentencepiece import sentencepiece_model_pb2
 from tokenizers import decoders
 from tokenizers import models
 from tokenizers import pre_tokenizers
@@ -121,18 +122,18 @@ def chat(chat_json):
     (
       'chinese_alpaca_1',
       talk('I', 'O', more='N'),
-      '<s>' + ALPACA.replace('{instruction}', 'I\nN') + ' ⟦O</s>⟧',
+      '<s>' + ALPACA.replace('{instruction}', 'I\nN') + ' ⟦ O</s>⟧',
     ),
     (
       'chinese_alpaca_2',
       talk('I', 'O', more='N'),
       '<s>[INST] <<SYS>>\nYou are a helpful assistant. 你是一个乐于助人的助手。'
-      '\n<</SYS>>\n\nI\nN [/INST]⟦O</s>⟧',
+      '\n<</SYS>>\n\nI\nN [/INST]⟦ O</s>⟧',
     ),
     (
       'chinese_alpaca_2',
       talk('I', 'O', system='S'),
-      '<s>[INST] <<SYS>>\nS\n<</SYS>>\n\nI [/INST]⟦O</s>⟧',
+      '<s>[INST] <<SYS>>\nS\n<</SYS>>\n\nI [/INST]⟦ O</s>⟧',
     ),
     (
       'belle_2023',
@@ -231,6 +232,21 @@ def test_a_chinese_piece_that_spans_the_border_is_taken_apart(extended):
   learnt = [extended.piece(i) for i in ids[len(prompt) :]]
   assert learnt == ['我们', '走', '</s>']
   assert weights == [0] * len(prompt) + [1] * 3
+
+
+@pytest.mark.parametrize('name', ['chinese_alpaca_1', 'chinese_alpaca_2'])
+def test_chinese_alpaca_has_the_ids_of_its_own_scripts(base, extended, name):
+  """They encode prompt and response one by one; the published models know it.
+
+  https://github.com/ymcui/Chinese-LLaMA-Alpaca, build_dataset.py
+  """
+  for tokenizer in (base, extended):
+    for response in ('你好！', 'Hello', '1. 中国'):
+      made = templates.Encoder(name, tokenizer)(talk('说', response))
+      prompt = templates.Encoder(name, tokenizer)(talk('说'))[0]
+      own = [*tokenizer.encode(response), tokenizer.eos_id]
+      weights = [0] * len(prompt) + [1] * len(own)
+      assert made == (prompt + own, weights)
 
 
 def test_turns_of_llama2_chat_are_texts_of_their_own(base):
@@ -409,6 +425,22 @@ def test_a_message_never_becomes_a_special_id(request, name, which):
   found, text = specials(ATTACK)
   assert found == harmless
   assert text.count('start_header_id|>x<') == 2
+
+
+def test_a_symbol_that_any_text_encodes_to_is_refused_in_a_message(base):
+  """Some .model files have <|im_start|> as a user-defined symbol."""
+  proto = sentencepiece_model_pb2.ModelProto()
+  proto.ParseFromString(base.to_bytes())
+  for text in ('<|im_start|>', '<|im_end|>'):
+    proto.pieces.add(piece=text, score=0, type=proto.SentencePiece.USER_DEFINED)
+  tokenizer = vocab.SentencePiece(proto.SerializeToString())
+  assert tokenizer.encode('<|im_end|>')[-1] == 32001
+  encode = templates.Encoder('chatml', tokenizer)
+  ids, weights = encode(talk('a', 'b'))
+  assert ids[0] == 32000
+  assert [i for i, w in zip(ids, weights, strict=True) if w][-1] == 32001
+  with pytest.raises(ValueError, match=r"of the user has '<\|im_end\|>'"):
+    encode(talk('a<|im_end|>', 'b'))
 
 
 # --------------------------------------------------------------------- loss

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from lbe import sharding
+from lbe.data import messages
 from lbe.data import sources
+from lbe.data import templates
 from lbe.evals import perplexity
 from lbe.models import hf
 from lbe.models import llama
@@ -144,3 +146,43 @@ def test_a_uniform_model_has_the_known_score(stories):
   zeros = jax.tree.map(jnp.zeros_like, params)
   nats, num_tokens = score((folder, c, zeros, tokenizer), ['Once upon a time'])
   np.testing.assert_allclose(nats, num_tokens * math.log(512), rtol=1e-6)
+
+
+def test_response_scores_are_those_of_transformers(stories, test_data):
+  """The tokens with weight, given all before them; batches change nothing."""
+  import torch
+  import transformers
+
+  folder, c, params, tokenizer = stories
+  encode = templates.Encoder('plain', tokenizer)
+  examples = []
+  for question, answer in (
+    ('Who is Tim?', 'Tim is a boy. He likes to play.'),
+    ('Say yes', 'Yes'),
+    ('中文', '好的，我会说。'),
+  ):
+    talk = [
+      messages.Message('user', question),
+      messages.Message('assistant', answer),
+    ]
+    ids, weights = encode(talk)
+    examples.append((np.array(ids), np.array(weights)))
+  made = sharding.make_mesh(
+    dict(data=1, fsdp=1, context=1, tensor=1), devices=jax.devices()[:1]
+  )
+  nats, num_tokens = perplexity.response_nats(
+    params,
+    c,
+    examples=examples,
+    max_len=128,
+    execution=FP32,
+    mesh=made,
+    batch_size=2,
+  )
+  theirs = transformers.LlamaForCausalLM.from_pretrained(folder)
+  for i, (ids, weights) in enumerate(examples):
+    labels = torch.tensor(np.where(weights > 0, ids, -100))[None]
+    with torch.no_grad():
+      loss = theirs(torch.tensor(ids)[None], labels=labels).loss
+    assert num_tokens[i] == (weights > 0).sum()
+    np.testing.assert_allclose(nats[i], loss * num_tokens[i], rtol=1e-5)

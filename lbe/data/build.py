@@ -28,6 +28,8 @@ import uuid
 import numpy as np
 import tqdm
 
+from lbe.data import cleaning
+from lbe.data import contamination
 from lbe.data import messages
 from lbe.data import sources as sources_lib
 from lbe.data import templates
@@ -59,6 +61,7 @@ class Prepared:
   fingerprint: str
   report: dict
   conversations: bool
+  folder: pathlib.Path
 
   def heldout_documents(self):
     """The held-out documents in the seeded order, as they are scored.
@@ -106,6 +109,30 @@ def document_order(texts, *, seed):
   """Indices that put texts into the seeded order."""
   hashes = np.array([text_hash(text) for text in texts], np.uint64)
   return np.argsort(_mix(hashes, seed + 2), kind='stable')
+
+
+def subset(hashes, *, seed, documents=None, max_documents=None, limits=()):
+  """(indices, numbers of their documents): the first ones in the seeded order.
+
+  `documents` tells which records are pieces of one document; without it each
+  is its own. A limit is a pair of a number and the records' sizes, as bytes
+  or tokens: the document that reaches it is the last. Subsets of one seed are
+  nested: each is a prefix of the larger ones.
+  """
+  keys = _mix(hashes, seed + 2)
+  places = np.arange(len(keys))
+  documents = places if documents is None else np.asarray(documents)
+  # Pieces of a document, and equal texts, keep the order of the files.
+  order = np.lexsort((places, documents, keys))
+  number = np.cumsum(np.diff(documents[order], prepend=-1) != 0) - 1
+  if max_documents:
+    order = order[number < max_documents]
+  for limit, sizes in limits:
+    if limit:
+      sizes = np.asarray(sizes, np.int64)[order]
+      begins = number[: len(order)][np.cumsum(sizes) - sizes < limit]
+      order = order[number[: len(order)] <= begins[-1]]
+  return order, number[: len(order)]
 
 
 # ------------------------------------------------------------- preparation
@@ -170,6 +197,13 @@ def prepare(
     'holdout': source.holdout,
     'shard_bytes': SHARD_BYTES,
   }
+  if source.cleaning is not None:
+    facts['cleaning'] = dataclasses.asdict(source.cleaning)
+    facts['benchmarks'] = [
+      hashlib.sha256(path.read_bytes()).hexdigest()
+      for b in source.cleaning.benchmarks.values()
+      for path in contamination.files(b['path'])
+    ]
   if source.template:
     if seq_len > MAX_RECORD_TOKENS:
       raise ValueError(
@@ -177,9 +211,9 @@ def prepare(
         f'of at most {MAX_RECORD_TOKENS} tokens; take shorter rows.'
       )
     facts['template'] = [source.template, source.loss, source.too_long, seq_len]
-    templates.Encoder(
-      source.template, tokenizer, loss=source.loss
-    )  # or says why not
+    if source.template.endswith('.jinja'):
+      facts['template'][0] = pathlib.Path(source.template).read_text('utf-8')
+    _encoder(source, tokenizer)  # says before any work why it cannot be
   fingerprint = hashlib.sha256(
     json.dumps(facts, sort_keys=True).encode()
   ).hexdigest()[:16]
@@ -314,11 +348,21 @@ class _Shard:
   seq_len: int | None
 
 
+def _encoder(source, tokenizer):
+  """What makes ids and weights of a source's conversations."""
+  template = source.template
+  if template.endswith('.jinja'):
+    text = pathlib.Path(template).read_text('utf-8')
+    template = templates.ChatTemplate(text, tokenizer)
+  return templates.Encoder(template, tokenizer, loss=source.loss)
+
+
 def _encode(shard, tokenizer):
   """(ids, weights or None) of each text; None of an example left out.
 
-  And what was done to examples that are too long: {'dropped', 'cut'}.
+  And how many of the too long were 'dropped' and 'cut'.
   """
+  report = {'dropped': 0, 'cut': 0}
   if not shard.source.template:
     bos = np.array([tokenizer.bos_id] * shard.bos, np.int32)
     eos = np.array([tokenizer.eos_id] * shard.eos, np.int32)
@@ -326,14 +370,11 @@ def _encode(shard, tokenizer):
       (np.concatenate((bos, ids, eos)), None)
       for ids in tokenizer.encode_arrays(shard.texts)
     ]
-    return found, {'dropped': 0, 'cut': 0}
-  encode = templates.Encoder(
-    shard.source.template, tokenizer, loss=shard.source.loss
-  )
-  found, counts = [], {'dropped': 0, 'cut': 0}
+    return found, report
+  encode = _encoder(shard.source, tokenizer)
+  found = []
   for text, where in zip(shard.texts, shard.where, strict=True):
-    conversation = messages.conversation(json.loads(text), where=where)
-    ids, weights = encode(conversation)
+    ids, weights = encode(messages.conversation(json.loads(text), where=where))
     try:
       kept = templates.fit(
         ids,
@@ -344,10 +385,10 @@ def _encode(shard, tokenizer):
       )
     except ValueError as error:
       raise ValueError(f'{where}: {error}') from error
-    counts['dropped'] += kept is None
-    counts['cut'] += kept is not None and len(kept[0]) < len(ids)
+    report['dropped'] += kept is None
+    report['cut'] += kept is not None and len(kept[0]) < len(ids)
     found.append(kept)
-  return found, counts
+  return found, report
 
 
 def _write_shard(shard, tokenizer):
@@ -363,7 +404,7 @@ def _write_shard(shard, tokenizer):
   index = {
     split: {name: [] for name in _INDEX} for split in ('train', 'heldout')
   }
-  encoded, counts = _encode(shard, tokenizer)
+  encoded, report = _encode(shard, tokenizer)
   dtype = _dtype(tokenizer.vocab_size)
   for i, example in enumerate(encoded):
     if example is None:
@@ -397,7 +438,7 @@ def _write_shard(shard, tokenizer):
     for split, columns in index.items()
     for name, values in columns.items()
   }
-  arrays |= {name: np.asarray(count) for name, count in counts.items()}
+  arrays |= {name: np.asarray(found) for name, found in report.items()}
   # The index comes last: a shard with an index is finished.
   done = work / f'{number:06}.npz'
   temporary = _temporary(done)
@@ -405,10 +446,10 @@ def _write_shard(shard, tokenizer):
   os.replace(temporary, done)
 
 
-def _shards(source, skipped):
+def _shards(source, skipped, cleaned):
   """(size, number of the first document, texts, their places) of each shard."""
   texts, where, size, first = [], [], 0, 0
-  for text, place in sources_lib.documents(source, skipped):
+  for text, place in sources_lib.documents(source, skipped, cleaned):
     texts.append(text)
     where.append(place)
     size += len(text.encode())
@@ -436,7 +477,7 @@ def _make(
   work.mkdir(parents=True, exist_ok=True)
   for path in work.glob('*.tmp*'):
     path.unlink()
-  skipped, sizes = [], []
+  skipped, sizes, cleaned = [], [], cleaning.Report()
   bar = tqdm.tqdm(
     total=sum(map(sources_lib.size, sources_lib.files(source))),
     unit='B',
@@ -447,7 +488,9 @@ def _make(
 
   def unfinished():
     """The shards that are not there yet; `sizes` gets that of each."""
-    for number, (size, first, *found) in enumerate(_shards(source, skipped)):
+    for number, (size, first, *found) in enumerate(
+      _shards(source, skipped, cleaned)
+    ):
       sizes.append(size)
       if (work / f'{number:06}.npz').exists():
         bar.update(size)
@@ -474,8 +517,10 @@ def _make(
     for number in _written(unfinished(), stored, num_workers):
       bar.update(sizes[number])
   bar.close()
+  if source.cleaning is not None:
+    cleaned.write(folder)
   features = _features(tokenizer.vocab_size)
-  _finish(folder, work, source, len(sizes), skipped, features)
+  _finish(folder, work, source, len(sizes), skipped, cleaned, features)
 
 
 def _written(shards, tokenizer, num_workers):
@@ -514,7 +559,7 @@ def _written(shards, tokenizer, num_workers):
     yield from finished(list(concurrent.futures.as_completed(running)))
 
 
-def _finish(folder, work, source, num_shards, skipped, features):
+def _finish(folder, work, source, num_shards, skipped, cleaned, features):
   """Joins the shards' indices, moves the shards, writes the metadata."""
   import tensorflow_datasets as tfds
 
@@ -557,7 +602,10 @@ def _finish(folder, work, source, num_shards, skipped, features):
   report = {
     'skipped': len(skipped),
     'skipped_examples': skipped[:20],
-    'heldout_overlapping': _count_overlaps(source),
+    'heldout_overlapping': _count_overlaps(
+      source, {int(h) for part in parts for h in _kept(part)}
+    ),
+    'cleaned': [cleaned.total, cleaned.kept],
   }
   for name in ('dropped', 'cut'):
     report[name] = int(sum(part[name] for part in parts))
@@ -565,21 +613,29 @@ def _finish(folder, work, source, num_shards, skipped, features):
   shutil.rmtree(work)
 
 
-def _count_overlaps(source):
+def _kept(part):
+  """The hashes of a shard's documents."""
+  return np.concatenate([part['train_hashes'], part['heldout_hashes']])
+
+
+def _count_overlaps(source, kept):
   """Held-out documents that share OVERLAP characters with a training one.
 
   A run of OVERLAP characters holds a whole block of half that length at a
   multiple of it, wherever it lies: blocks of the training text are looked up
-  among all windows of the held-out text.
+  among all windows of the held-out text. `kept` are the hashes of what the
+  cleaning left.
   """
   if not source.holdout:
     return 0
   half = OVERLAP // 2
   heldout, windows = [], {}
 
+  whole = dataclasses.replace(source, cleaning=None)
+
   def texts():
-    skipped = []
-    return (text for text, _ in sources_lib.documents(source, skipped))
+    found = sources_lib.documents(whole, [])
+    return (text for text, _ in found if text_hash(text) in kept)
 
   def held(text):
     return bool(
@@ -635,7 +691,9 @@ def _open(folder, source, fingerprint, seed):
     limits = {}
     if split == 'train':
       limits = dict(
-        max_documents=source.max_documents, max_bytes=source.max_bytes
+        max_documents=source.max_documents,
+        max_bytes=source.max_bytes,
+        max_tokens=source.max_tokens,
       )
     return TokenizedDataset(
       builder.as_data_source(split), index, seed=seed, **limits
@@ -648,6 +706,7 @@ def _open(folder, source, fingerprint, seed):
     fingerprint,
     report,
     bool(source.template),
+    folder,
   )
 
 
@@ -660,24 +719,26 @@ class TokenizedDataset:
   """
 
   def __init__(
-    self, records, index, *, seed, max_documents=None, max_bytes=None
+    self,
+    records,
+    index,
+    *,
+    seed,
+    max_documents=None,
+    max_bytes=None,
+    max_tokens=None,
   ):
     self._records = records
-    documents = np.asarray(index['documents'])
-    keys = _mix(index['hashes'], seed + 2)
-    # Pieces of a document, and equal texts, keep the order of the files.
-    order = np.lexsort((np.arange(len(keys)), documents, keys))
-    new = np.ones(len(order), bool)
-    new[1:] = np.diff(documents[order]) != 0
-    number = np.cumsum(new) - 1
-    if max_documents:
-      order = order[number < max_documents]
-    if max_bytes:
-      total = np.cumsum(np.asarray(index['num_bytes'])[order])
-      before = total - np.asarray(index['num_bytes'])[order]
-      keep = number[: len(order)][before < max_bytes]
-      order = order[number[: len(order)] <= keep[-1]]
-    number = number[: len(order)]
+    order, number = subset(
+      index['hashes'],
+      seed=seed,
+      documents=index['documents'],
+      max_documents=max_documents,
+      limits=(
+        (max_bytes, index['num_bytes']),
+        (max_tokens, index['lengths']),
+      ),
+    )
     self._order = order
     self._number = number
     # Rows in a row share a document; one record is read once.
@@ -737,6 +798,12 @@ def describe(prepared, name):
     lines.append(
       f'warning: documents of {name} have {mean:.0f} tokens on average; is '
       'each line really a document? See `cut` of the source.'
+    )
+  total, kept = prepared.report['cleaned']
+  if kept < total:
+    lines.append(
+      f'{name}: cleaning left {kept:,} of {total:,} records; '
+      f'{prepared.folder}/cleaning.md says what went'
     )
   dropped, cut = prepared.report['dropped'], prepared.report['cut']
   if dropped or cut:

@@ -10,7 +10,9 @@ import json
 import pathlib
 from collections.abc import Iterator
 
+from lbe.data import cleaning as cleaning_lib
 from lbe.data import dataset_info
+from lbe.data import messages
 from lbe.data import readers
 
 CUTS = ('blank_line', 'line', 'file', 'heading')
@@ -39,10 +41,12 @@ class Source:
   template: str = ''
   loss: str = 'responses'
   too_long: str = 'fail'
+  cleaning: cleaning_lib.Rules | None = None
   proportion: float = 1.0
   holdout: float = 0.0
   max_documents: int | None = None
   max_bytes: int | None = None
+  max_tokens: int | None = None
   on_bad_record: str = 'fail'
   entry: dataset_info.Entry | None = None
 
@@ -223,36 +227,58 @@ def size(path):
 # ----------------------------------------------------------------- records
 
 
-def documents(source, skipped=None) -> Iterator[tuple[str, str]]:
+def documents(source, skipped=None, cleaned=None) -> Iterator[tuple[str, str]]:
   """(text, 'FILE, line N') of every document, in the order of the files.
 
   Texts keep their inner white space; documents of white space only are no
   documents. Of a source with a template a document is the whole record, as
-  JSON. Else as `records`.
+  JSON. What the rules of `source.cleaning` leave out goes into `cleaned`, a
+  cleaning.Report. Else as `records`.
   """
   skipped = [] if skipped is None else skipped
+  found = _readable(source, skipped)
+  if source.cleaning is not None:
+    report = cleaning_lib.Report() if cleaned is None else cleaned
+    found = cleaning_lib.clean(found, source.cleaning, report)
   count = 0
-  for record, where in records(source, skipped):
-    if source.template:
-      text = json.dumps(record, ensure_ascii=False)
-    else:
-      text = record.get(source.field)
-      if not isinstance(text, str):
-        what = f'no text in the field {source.field!r} (fields: '
-        _bad(source, skipped, where, f'{what}{", ".join(record)})')
-        continue
-    if not _is_unicode(text):
-      what = 'half a character (a lone surrogate), which no UTF-8 text has'
-      _bad(source, skipped, where, what)
-    elif text.strip():
-      count += 1
-      yield text, where
+  for record, where in found:
+    count += 1
+    yield record['document'], where
   if not count:
     raise ValueError(
       f'source {source.name}: {source.path} holds no document '
       f'({len(skipped)} records were skipped); is it the right file, and is '
       f'cut={source.cut!r} right?'
     )
+
+
+def _readable(source, skipped):
+  """({'document', and what cleaning looks at}, where) of each document."""
+  for record, where in records(source, skipped):
+    if source.template:
+      try:
+        conversation = messages.conversation(record, where=where)
+      except ValueError as error:
+        _bad(source, skipped, where, str(error).removeprefix(f'{where}: '))
+        continue
+      turns = [
+        {'role': m.role, 'content': f'{m.content}\n{m.input}'.rstrip('\n')}
+        for m in conversation
+      ]
+      found = {'document': json.dumps(record, ensure_ascii=False)}
+      found['messages'] = turns
+    else:
+      text = record.get(source.field)
+      if not isinstance(text, str):
+        what = f'no text in the field {source.field!r} (fields: '
+        _bad(source, skipped, where, f'{what}{", ".join(record)})')
+        continue
+      found = {'document': text, 'text': text}
+    if not _is_unicode(found['document']):
+      what = 'half a character (a lone surrogate), which no UTF-8 text has'
+      _bad(source, skipped, where, what)
+    elif found['document'].strip():
+      yield found, where
 
 
 def _is_unicode(text):
@@ -303,7 +329,7 @@ def _renamed(record, columns):
 
 
 def _bad(source, skipped, where, what):
-  told = f'{where}: {what}'
+  told = f'{where}: {str(what).rstrip(".")}'
   if source.on_bad_record == 'fail':
     raise ValueError(
       f"{told}; mend the file, or set on_bad_record='skip' to count and "

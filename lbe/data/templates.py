@@ -15,13 +15,14 @@ tokenizer, `Hello` on `Hi` is
 
 Where nothing joins, ids and weights are those that Alpaca's script and BELLE's
 of 2023 make: encoded as one, with no loss on as many tokens as the prompt
-alone has. (The scripts of Chinese-Alpaca and today's BELLE encode the response
-apart, so that it begins with `▁`; here it does not.)
+alone has. The scripts of Chinese-Alpaca and today's BELLE encode the response
+apart, so that it begins with `▁`. What was published with Chinese-Alpaca has
+seen that, so its templates write the space; BELLE's goes on from the line end.
 
 `<s>` and `</s>` in a template stand for BOS (where the tokenizer has one) and
 EOS, and text behind them begins anew. Other control strings become their ids
 where the tokenizer has them as such, else they are text. What stands in a
-message is always text.
+message never becomes one.
 """
 
 import dataclasses
@@ -89,11 +90,13 @@ TEMPLATES = {
       'appropriately completes the request.\n\n'
       '### Instruction:\n{user}\n\n### Response: '
     ),
+    response=' {response}</s>',
     one_turn=True,
   ),
   # ymcui/Chinese-LLaMA-Alpaca-2, scripts/training/build_dataset.py
   'chinese_alpaca_2': Template(
     user='[INST] {user} [/INST]',
+    response=' {response}</s>',
     first_user='[INST] <<SYS>>\n{system}\n<</SYS>>\n\n{user} [/INST]',
     default_system='You are a helpful assistant. 你是一个乐于助人的助手。',
     one_turn=True,
@@ -146,6 +149,11 @@ def find(name):
       f'template {name!r} is unknown; take one of {", ".join(TEMPLATES)}.'
     )
   return TEMPLATES[name]
+
+
+def _control_strings(name):
+  literals = (v for v in vars(find(name)).values() if isinstance(v, str))
+  return set(re.findall(r'<\|[a-z_]+\|>', ''.join(literals)))
 
 
 def spans(name, conversation):
@@ -309,7 +317,7 @@ def _compile(source):
     import jinja2.sandbox
   except ImportError as error:
     raise ImportError(
-      "a chat_template needs jinja2; pip install 'jinja2>=3.1.6'."
+      "a chat_template needs jinja2; pip install 'lbe[chat]' (jinja2)."
     ) from error
 
   class Generation(jinja2.ext.Extension):
@@ -367,9 +375,14 @@ class Encoder:
       raise ValueError(
         f'loss={loss!r} is unknown; take one of {", ".join(LOSSES)}.'
       )
+    self._start = tokenizer.encode
+    self._behind_other = tokenizer.after_special().encode
+    self._go_on = tokenizer.without_prefix().encode
+    self._loss, self._bos_id = loss, tokenizer.bos_id
     self._specials = tokenizer.specials
     # Special token → how a text is encoded behind it.
     self._behind = {}
+    self._symbols = {}
     if isinstance(template, ChatTemplate):
       if not template.has_marks and loss != 'all':
         raise ValueError(
@@ -386,15 +399,23 @@ class Encoder:
         )
       self._spans = functools.partial(spans, template)
       roles = {'<s>': tokenizer.bos_id, '</s>': tokenizer.eos_id}
-      self._specials = {**tokenizer.specials, **roles}
       self._behind = dict.fromkeys(roles, tokenizer.encode)
-    self._loss = loss
-    self._bos_id = tokenizer.bos_id
-    self._start = tokenizer.encode
-    self._behind_other = tokenizer.after_special().encode
-    self._go_on = tokenizer.without_prefix().encode
+      # User-defined symbols are one token in any text, so in a message too.
+      self._symbols = {
+        text: found[0]
+        for text in _control_strings(template) - tokenizer.specials.keys()
+        if len(found := self._go_on(text)) == 1
+      }
+      self._specials = {**tokenizer.specials, **self._symbols, **roles}
 
   def __call__(self, conversation):
+    for message in conversation:
+      for text in self._symbols:
+        if text in message.content + message.input:
+          raise ValueError(
+            f'a message of the {message.role} has {text!r}, which this '
+            'tokenizer reads as a control token also in text; leave it out.'
+          )
     found = self._joined(self._spans(conversation))
     learnt = self._learnt(conversation)
     ids, weights = [], []

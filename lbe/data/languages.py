@@ -1,0 +1,187 @@
+"""Which language a text is in, and which parts of it are in another.
+
+Scripts tell most languages apart; an identifier (lingua) those that share one.
+"""
+
+import re
+
+from lbe.data import scripts
+from lbe.vocab import extend
+
+# The scripts of the languages that the paper and its users train.
+SCRIPTS = {
+  'ar': ('Arabic',),
+  'bn': ('Bengali',),
+  'en': ('Latin',),
+  'gu': ('Gujarati',),
+  'hi': ('Devanagari',),
+  'id': ('Latin',),
+  'ja': ('Han', 'Hiragana', 'Katakana'),
+  'ko': ('Hangul', 'Han'),
+  'ml': ('Malayalam',),
+  'mr': ('Devanagari',),
+  'ne': ('Devanagari',),
+  'ru': ('Cyrillic',),
+  'sw': ('Latin',),
+  'ta': ('Tamil',),
+  'te': ('Telugu',),
+  'ur': ('Arabic',),
+  'vi': ('Latin',),
+  'zh': ('Han', 'Bopomofo'),
+}
+
+# Shorter texts are not judged: single words are told apart badly.
+FEWEST_LETTERS = 20
+# Nor are those where the best language leads the next by less, of 1: of 13,203
+# English answers of Alpaca 53 are then none, without it 142, mostly lists.
+LEAD = 0.5
+
+
+def _lingua(why):
+  try:
+    import lingua  # an extra: 96 MB of language models
+  except ImportError as error:
+    raise ValueError(
+      f"{why} needs a language identifier: pip install 'lbe[clean]' "
+      '(lingua-language-detector).'
+    ) from error
+  return lingua
+
+
+def _detector(codes):
+  lingua = _lingua(f'language={codes[0]!r}')
+  known = {
+    language.iso_code_639_1.name.lower(): language
+    for language in lingua.Language.all()
+  }
+  for code in codes:
+    if code not in known:
+      raise ValueError(
+        f'language {code!r} is not known to lingua; it knows '
+        f'{", ".join(sorted(known))}.'
+      )
+  builder = lingua.LanguageDetectorBuilder
+  if len(codes) == 1:
+    builder = builder.from_all_languages()
+  else:
+    builder = builder.from_languages(*(known[code] for code in codes))
+  return builder.with_minimum_relative_distance(LEAD).build()
+
+
+def identifier(codes):
+  """A function from a text to its ISO 639-1 code, one of `codes`, or ''.
+
+  One code alone is told from all that lingua knows, which takes about 1 GB.
+  '' is for texts of fewer than FEWEST_LETTERS letters or where two languages
+  are nearly as likely. Raises ValueError for
+  an unknown code, and where lingua is not installed.
+  """
+  detector = _detector(codes)
+
+  def identify(text):
+    letters = sum(1 for c in text if scripts.letter_script(c))
+    if letters < FEWEST_LETTERS:
+      return ''
+    language = detector.detect_language_of(text)
+    return language.iso_code_639_1.name.lower() if language else ''
+
+  return identify
+
+
+def segmenter(language, others):
+  """A function from a text to its (start, stop, code) in one of `others`.
+
+  For languages of one script; parts of fewer than FEWEST_LETTERS letters are
+  left out. Raises ValueError as `identifier` does.
+  """
+  detector = _detector((language, *others))
+
+  def segment(text):
+    found = []
+    for part in detector.detect_multiple_languages_of(text):
+      code = part.language.iso_code_639_1.name.lower()
+      start, stop = part.start_index, part.end_index
+      letters = sum(1 for c in text[start:stop] if scripts.letter_script(c))
+      if code != language and letters >= FEWEST_LETTERS:
+        found.append((start, stop, code))
+    return found
+
+  return segment
+
+
+# What is in no language: fenced code to its end or that of the text, code in
+# a line, addresses.
+_NO_LANGUAGE = re.compile(
+  r'```.*?(?:```|\Z)|`[^`\n]+`|'
+  r'(?:https?://|www\.)[!-~]+|[\w.+-]+@[\w-]+\.[\w.-]+',
+  re.S,
+)
+# Parts of a run, which are excused one by one.
+_PARTS = re.compile(
+  '[^\n,;:!?()\\[\\]{}"|/<>“”„«»、，。；：！？（）「」『』《》【】…]+'
+)
+# Latin words of fewer letters, and names of so many words at most, are used
+# in any language.
+_LATIN_LETTERS = 4
+_NAME_WORDS = 3
+
+
+def prose(text):
+  """The text with spaces in the place of code, links and addresses."""
+  return _NO_LANGUAGE.sub(lambda match: ' ' * len(match.group()), text)
+
+
+def switches(text, allowed, *, prompt='', segment=None):
+  """(start, stop, script or language) of what is not in the asked language.
+
+  `allowed` are its scripts, as SCRIPTS['zh']; `segment` finds languages of the
+  same script (see segmenter). Code, addresses, numbers, what the prompt holds
+  as well, short Latin names and single letters used as symbols are excused.
+  """
+  text = prose(text)
+  prompt = ' '.join(prompt.casefold().split())
+  found = []
+  for start, stop, name in scripts.spans(text):
+    if name in allowed:
+      continue
+    parts = [
+      (start + part.start(), start + part.end())
+      for part in _PARTS.finditer(text[start:stop])
+      if not _is_excused(part.group(), name, prompt)
+    ]
+    if parts:
+      found.append((*_trimmed(text, parts[0][0], parts[-1][1]), name))
+  if segment is not None:
+    for start, stop, _ in found:
+      text = text[:start] + ' ' * (stop - start) + text[stop:]
+    found += [
+      (*_trimmed(text, start, stop), code)
+      for start, stop, code in segment(text)
+      if ' '.join(text[start:stop].casefold().split()) not in prompt
+    ]
+  return sorted(found)
+
+
+def _trimmed(text, start, stop):
+  part = text[start:stop]
+  return (
+    start + len(part) - len(part.lstrip()),
+    stop - len(part) + len(part.rstrip()),
+  )
+
+
+def _is_excused(part, script, prompt):
+  part = part.strip()
+  letters = [c for c in part if scripts.letter_script(c) == script]
+  if len(letters) < 2 and all(map(extend.has_spaces, letters)):
+    return True
+  if ' '.join(part.casefold().split()) in prompt:
+    return True
+  if script != 'Latin':
+    return False
+  words = [w for w in part.split() if any(c.isalpha() for c in w)]
+  return len(words) <= _NAME_WORDS and all(
+    sum(c.isalpha() for c in word) < _LATIN_LETTERS
+    or any(c.isupper() for c in word)
+    for word in words
+  )

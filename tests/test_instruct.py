@@ -1,0 +1,344 @@
+"""Instruction data, from records to batches, runs and scores."""
+
+import json
+import math
+import os
+import shutil
+
+import jax
+import numpy as np
+import pytest
+import test_hosts
+import test_resume
+
+from lbe import checkpoint
+from lbe.data import build
+from lbe.data import cleaning
+from lbe.data import loader as loader_lib
+from lbe.data import sources
+from lbe.vocab import load as vocab
+
+import runs
+
+
+def records(num, word):
+  """Alpaca records, each with a text of its own; some have an input."""
+  return [
+    {
+      'instruction': f'{word} {i}',
+      'input': 'in' * (i % 3),
+      'output': f'{i} ' * (1 + i * 7 % 11),
+    }
+    for i in range(num)
+  ]
+
+
+def prepare(folder, found, *, seq_len=256, **changes):
+  path = folder / 'a.json'
+  path.write_text(json.dumps(found, ensure_ascii=False), encoding='utf-8')
+  return build.prepare(
+    sources.Source(
+      **{'name': 'a', 'path': str(path), 'template': 'plain'} | changes
+    ),
+    vocab.Bytes(),
+    cache_dir=folder / 'cache',
+    num_workers=1,
+    seq_len=seq_len,
+    progress=False,
+  )
+
+
+def make(prepared, seq_len=256, batch_size=8):
+  return loader_lib.Loader(
+    {'a': prepared},
+    {'a': 1.0},
+    seq_len=seq_len,
+    batch_size=batch_size,
+    seed=0,
+    tokenizer=vocab.Bytes(),
+    packed=('a',),
+  )
+
+
+def test_every_example_is_in_an_epoch_once_and_only_responses_are_learnt(
+  tmp_path,
+):
+  """Whole examples, each a segment; weights are those of the response."""
+  loader = make(prepare(tmp_path, records(200, 'say')), batch_size=1)
+  num_rows = round(1 / loader.fill('a') * loader._data[0].num_tokens / 256)
+  seen = []
+  for epoch in range(2):
+    found = set()
+    for place in range(epoch * num_rows, (epoch + 1) * num_rows):
+      row = loader.row(place)
+      for segment in range(1, row['segments'].max() + 1):
+        of = row['segments'] == segment
+        assert row['positions'][of].tolist() == list(range(of.sum()))
+        text = vocab.Bytes().decode(row['ids'][of].tolist())
+        learnt = row['targets'][of][row['weights'][of] > 0]
+        assert learnt[-1] == vocab.Bytes.eos_id
+        response = vocab.Bytes().decode(learnt.tolist())
+        assert text.endswith(response) and response.strip()
+        found.add(text)
+      assert row['num_bytes'] == sum(
+        t >= 3 for t in row['targets'][row['weights'] > 0]
+      )
+    assert len(found) == 200
+    seen.append(found)
+  assert seen[0] == seen[1]
+  assert loader.fill('a') > 0.97
+  a, b = (loader.row(p)['ids'].tolist() for p in (0, num_rows))
+  assert a != b, 'epochs pack anew'
+
+
+def test_the_table_and_an_example_show_what_is_learnt(tmp_path):
+  """A mask that is off by one is seen here before an hour is spent."""
+  found = records(50, 'say')
+  found[7]['output'] = ''
+  loader = make(prepare(tmp_path, found, on_bad_record='skip'))
+  table = loader.report(10)
+  assert '1 records of a were skipped' in table
+  assert "a.json, record 8: the field 'output' is empty" in table
+  head, row = (line.split('  ') for line in table.splitlines()[:2])
+  cells = dict(
+    zip(
+      *([c.strip() for c in r if c.strip()] for r in (head, row)), strict=True
+    )
+  )
+  assert cells['documents'] == '49'
+  assert 0 < float(cells['learnt'].rstrip('%')) < 100
+  assert float(cells['padding'].rstrip('%')) == pytest.approx(
+    100 * (1 - loader.fill('a')), abs=0.06
+  )
+  shown = loader.decoded_examples()
+  assert shown.startswith('an example of a:\n<s>say ')
+  assert shown.endswith('</s>⟧') and shown.count('⟦') == 1
+
+
+def test_examples_longer_than_a_row_follow_the_policy(tmp_path):
+  """Counted, never cut at the response's end."""
+  found = records(20, 'say')
+  found[3]['instruction'] = 'long ' * 100
+  found[4]['output'] = 'long ' * 100
+  words = r'a\.json, record 4: an example has 5.. tokens'
+  with pytest.raises(ValueError, match=words):
+    prepare(tmp_path, found)
+  dropped = prepare(tmp_path, found, too_long='drop')
+  assert dropped.report['dropped'] == 2
+  assert dropped.train.num_documents == 18
+  cut = prepare(tmp_path, found, too_long='cut_prompt')
+  assert (cut.report['dropped'], cut.report['cut']) == (1, 1)
+  assert 'a: 1 examples longer than a row were left out, of 1' in (
+    build.describe(cut, 'a')
+  )
+
+
+def test_a_chat_template_is_given_by_its_path(tmp_path):
+  """Its text counts, not its name: an edited template is another dataset."""
+  path = tmp_path / 'chat_template.jinja'
+  text = (
+    '{% for m in messages %}{% if m.role == "assistant" %}{% generation %}'
+    '{{ m.content }}!{% endgeneration %}{% else %}[{{ m.content }}]'
+    '{% endif %}{% endfor %}'
+  )
+  path.write_text(text)
+  found = [{'instruction': 'say', 'output': 'yes'}]
+  made = prepare(tmp_path, found, template=str(path))
+  ids, weights = made.train.example(0)
+  assert vocab.Bytes().decode(ids.tolist()) == '[say]yes!'
+  assert vocab.Bytes().decode(ids[weights > 0].tolist()) == 'yes!'
+  path.write_text(text.replace('!', '?'))
+  again = prepare(tmp_path, found, template=str(path))
+  assert again.fingerprint != made.fingerprint
+
+
+def test_a_malformed_file_is_named_with_its_line(test_data):
+  """One of the published pieces of Chinese Alpaca ends in the middle."""
+  folder = test_data / 'sft_alpaca_en_zh' / 'zh_translated'
+  (broken,) = folder.glob('*9407-12345*')
+  source = sources.Source(name='zh', path=str(broken), template='alpaca')
+  words = r'未完成\.json, line 14007: invalid JSON .*column 1'
+  with pytest.raises(ValueError, match=words):
+    list(sources.documents(source))
+
+
+def test_fields_are_renamed(tmp_path):
+  """Other people's names; a missing one is told with what is there."""
+  found = [{'q': 'say', 'a': 'yes', 'id': 3}]
+  columns = {'instruction': 'q', 'output': 'a'}
+  made = prepare(tmp_path, found, columns=columns)
+  ids, weights = made.train.example(0)
+  assert vocab.Bytes().decode(ids[weights > 0].tolist()) == 'yes'
+  with pytest.raises(ValueError, match=r"no field 'answer'.*fields: "):
+    prepare(tmp_path, found, columns={'output': 'answer'})
+
+
+def test_what_cleaning_leaves_out_is_not_trained_on_and_told(tmp_path):
+  """Also in forms that the rules do not know; samples lie beside the data."""
+  found = [
+    {
+      'conversations': [
+        {'from': 'human', 'value': r['instruction']},
+        {'from': 'gpt', 'value': r['output']},
+      ]
+    }
+    for r in records(30, 'say')
+  ]
+  found += [found[4]] * 3
+  rules = cleaning.Rules(drop_duplicates=True, min_characters=3)
+  prepared = prepare(tmp_path, found, cleaning=rules)
+  short = sum(len(r['output'].strip()) < 3 for r in records(30, 'say'))
+  assert short and prepared.train.num_documents == 30 - short
+  assert prepared.report['cleaned'] == [33, 30 - short]
+  told = build.describe(prepared, 'a')
+  assert f'a: cleaning left {30 - short} of 33 records' in told
+  table = (prepared.folder / 'cleaning.md').read_text()
+  assert '| duplicate | 3 |' in table
+  other = prepare(tmp_path, found)
+  assert other.fingerprint != prepared.fingerprint
+  assert other.train.num_documents == 33
+
+
+@pytest.mark.parametrize(
+  'changes, words',
+  [
+    (dict(template='alpacca'), 'alpaca, '),
+    (dict(loss='both'), "loss='both' is unknown"),
+    (dict(too_long='cut'), "policy='cut' is unknown"),
+  ],
+)
+def test_unknown_settings_are_refused(tmp_path, changes, words):
+  found = records(3, 'say') + [{'instruction': 'x' * 300, 'output': 'y'}]
+  with pytest.raises(ValueError, match=words):
+    prepare(tmp_path, found, **changes)
+
+
+# ------------------------------------------------------------ whole runs
+
+CONFIG = """
+from configs import common
+from configs import quickstart
+
+
+def get_config():
+  config = quickstart.get_config()
+  for name in ('en', 'zh'):
+    config.data.sources[name].proportion = 0.2
+  for name, template in (('a', 'alpaca'), ('b', 'belle'), ('c', 'plain')):
+    config.data.sources[name] = common.source(
+      path='FOLDER/' + name + '.json',
+      template=template,
+      proportion=0.2,
+      holdout=0.1,
+    )
+  config.evals.a = common.perplexity(source='a', at_start=False)
+  return config
+"""
+
+
+@pytest.fixture(scope='module')
+def five(tmp_path_factory):
+  """The flags of a run over two texts and three sets of instructions."""
+  folder = tmp_path_factory.mktemp('five')
+  for name in 'abc':
+    text = json.dumps(records(60, name))
+    (folder / f'{name}.json').write_text(text)
+  path = folder / 'five.py'
+  path.write_text(CONFIG.replace('FOLDER', str(folder)))
+  return (
+    f'--config={path}',
+    *runs.TINY[1:],
+    '--config.data.seq_len=384',
+    '--config.model.max_positions=384',
+    '--config.budget.steps=12',
+    '--config.checkpoint.every=6',
+    f'--config.data.cache_dir={folder / "cache"}',
+    '--log_batches',
+  )
+
+
+def test_a_mixture_of_five_sources_resumes_bit_for_bit(five, tmp_path):
+  """Packed rows are a function of the step, as all others are."""
+  whole, broken = tmp_path / 'whole', tmp_path / 'broken'
+  output = runs.run('train', *five, f'--workdir={whole}', num_devices=8)
+  digests = test_hosts.digests(output)
+  assert (whole / 'data.txt').read_text().count('an example of') == 3
+  # As after a kill behind step 6: what was written later is lost.
+  shutil.copytree(whole, broken)
+  shutil.rmtree(broken / 'checkpoints' / '12')
+  again = runs.run('train', *five, f'--workdir={broken}', num_devices=8)
+  assert 'resuming at step 6' in again
+  later = test_hosts.digests(again)
+  assert later == {k: v for k, v in digests.items() if k[0] > 6}
+  assert runs.losses(broken) == runs.losses(whole)
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    test_resume.load(broken),
+    test_resume.load(whole),
+  )
+  two = tmp_path / 'two'
+  shutil.copytree(whole, two)
+  shutil.rmtree(two / 'checkpoints' / '12')
+  address = f'--coordinator_address=localhost:{test_hosts.free_port()}'
+  both = [
+    runs.start(
+      'train',
+      *five,
+      f'--workdir={two}',
+      address,
+      '--num_processes=2',
+      f'--process_id={i}',
+      num_devices=4,
+    )
+    for i in range(2)
+  ]
+  outputs = [process.communicate(timeout=300)[0] for process in both]
+  assert [process.returncode for process in both] == [0, 0], outputs
+  parts = [test_hosts.digests(o) for o in outputs]
+  assert {**parts[0], **parts[1]} == later
+  np.testing.assert_allclose(
+    list(runs.losses(two).values()),
+    list(runs.losses(whole).values()),
+    rtol=0,
+    atol=1e-5,
+  )
+
+
+def test_the_real_job_small_tunes_and_scores_responses(test_data, tmp_path):
+  """LoRA on the trained model; held-out responses in bits per byte."""
+  environment = os.environ | {'LBE_TEST_DATA': str(test_data)}
+  old = dict(os.environ)
+  os.environ.update(environment)
+  try:
+    output = runs.run(
+      'train',
+      '--config=configs/small_instruct.py:lora',
+      f'--workdir={tmp_path}',
+      '--config.data.sources.en.path='
+      + str(test_data / 'sft_alpaca_en_zh' / 'alpaca_5000.json'),
+      '--config.data.sources.en.proportion=1.0',
+      '--config.data.sources.zh.proportion=0.0',
+      '--config.data.sources.zh.path='
+      + str(test_data / 'sft_alpaca_en_zh' / 'alpaca_5000.json'),
+      '--config.data.sources.en.max_documents=200',
+      '--config.evals.en.limit=8',
+      '--config.evals.zh.limit=8',
+      '--config.data.batch_size=2',
+      '--config.budget.epochs=0',
+      '--config.budget.steps=8',
+      '--config.log_every=4',
+    )
+  finally:
+    os.environ.clear()
+    os.environ.update(old)
+  assert 'parameters learn' in output and 'body: ' in output
+  rows = [
+    json.loads(line)
+    for line in (tmp_path / 'results.jsonl').read_text().splitlines()
+  ]
+  en = [r for r in rows if r['evaluator'] == 'en']
+  assert {r['protocol'] for r in en} == {'perplexity@responses'}
+  before, after = (r['value'] for r in en if r['name'] == 'bits_per_byte')
+  assert after < before and math.isfinite(after)
+  meta = checkpoint.read_meta(tmp_path)
+  assert len(meta['model']['lora']['weights']) == 7
