@@ -253,7 +253,7 @@ def test_a_killed_preparation_goes_on_behind_its_finished_shards(
   tmp_path, workers
 ):
   """An hour of tokenizing may not be lost, nor be done by half."""
-  path = write(tmp_path, num_documents=20_000)
+  path = write(tmp_path, num_documents=6000)
   script = tmp_path / 'child.py'
   cache = tmp_path / 'cache'
   script.write_text(
