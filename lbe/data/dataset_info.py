@@ -122,13 +122,13 @@ def read(name):
     raise ValueError(
       f'{where} has no file_name; fetch its files and name them.'
     )
+  names = {
+    ours: given.get(theirs) if found.get('columns') else default
+    for theirs, (ours, default) in columns.items()
+  }
   return Entry(
     file,
-    {
-      ours: given.get(theirs) if found.get('columns') else default
-      for theirs, (ours, default) in columns.items()
-      if (given.get(theirs) if found.get('columns') else default)
-    },
+    {ours: theirs for ours, theirs in names.items() if theirs},
     {**tags, **found.get('tags', {})},
     found.get('num_samples'),
   )
