@@ -7,7 +7,8 @@ The same 2,000 examples, the same model, float32, fused AdamW. Ours: rows of
 512, packed best-fit, four a batch. Theirs: 16 examples a batch, which are as
 many tokens, padded to the longest, or laid one behind the other without
 padding (DataCollatorWithFlattening). Useful tokens are those of prompts and
-responses; padding never counts. Timed in turns.
+responses; padding never counts. Timed in turns; --pairs and --steps are those
+of train_step.py.
 """
 
 import itertools
@@ -32,8 +33,6 @@ from lbe.vocab import load as vocab
 
 _DATA = flags.DEFINE_string('data', None, 'Alpaca records, a JSON file.')
 _TOKENIZER = flags.DEFINE_string('tokenizer', None, 'Its tokenizer.')
-_PAIRS = flags.DEFINE_integer('pairs', 7, 'Alternating measurements.')
-_STEPS = flags.DEFINE_integer('steps', 4, 'Batches of each measurement.')
 
 EXAMPLES, ROWS, T, PER_BATCH = 2000, 4, 512, 16
 MODEL = dict(dim=384, num_layers=6, num_heads=6, mlp_dim=1024)
@@ -179,10 +178,10 @@ def main(argv):
     speeds = {name: [] for name in runs}
     for run in runs.values():
       run(1)
-    for _ in range(_PAIRS.value):
+    for _ in range(flags.FLAGS.pairs):
       for name, run in runs.items():
         start = time.perf_counter()
-        useful = run(_STEPS.value)
+        useful = run(flags.FLAGS.steps)
         speeds[name].append(useful / (time.perf_counter() - start))
 
     def ratio(of, to):
@@ -199,7 +198,7 @@ def main(argv):
         'examples': data.num_documents,
         'row_tokens': T,
         'padding_share': round(1 - loader.fill('sft'), 4),
-        'pairs': _PAIRS.value,
+        'pairs': flags.FLAGS.pairs,
         'tokens_per_second': {
           name: round(statistics.median(x)) for name, x in speeds.items()
         },
