@@ -1,5 +1,6 @@
 """Generation with a key/value cache: prefill, then one token at a time."""
 
+import dataclasses
 import functools
 
 import jax
@@ -72,6 +73,60 @@ def generate(
   )
   new_BX, lengths_B = np.asarray(new_BX), np.asarray(lengths_B)
   return [row[:n].tolist() for row, n in zip(new_BX, lengths_B, strict=True)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Response:
+  """What a model wrote: the text up to a stop string, and its tokens.
+
+  `ended` is 'eos', 'stop' (a stop string) or 'length'.
+  """
+
+  text: str
+  ids: tuple
+  ended: str
+
+
+def respond(
+  params,
+  c,
+  tokenizer,
+  prompts,
+  *,
+  max_new_tokens,
+  execution,
+  mesh,
+  batch_size,
+  stop=(),
+  **sampling,
+):
+  """A Response for each prompt (lists of ids, BOS included).
+
+  `stop` are strings, looked for in the decoded text, which ends before the
+  first. Row i draws from a key made of (seed, i), whatever the batch size.
+  """
+  del mesh
+  responses = []
+  for start in range(0, len(prompts), batch_size):
+    batch = prompts[start : start + batch_size]
+    new = generate(
+      params,
+      c,
+      batch,
+      max_new_tokens=max_new_tokens,
+      execution=execution,
+      eos_id=tokenizer.eos_id,
+      **sampling,
+    )
+    for prompt, ids in zip(batch, new, strict=True):
+      # The prompt is decoded with what follows, so that no space is lost.
+      text = tokenizer.decode(prompt + ids)[len(tokenizer.decode(prompt)) :]
+      ended = 'eos' if len(ids) < max_new_tokens else 'length'
+      cuts = [at for s in stop if (at := text.find(s)) >= 0]
+      if cuts:
+        text, ended = text[: min(cuts)], 'stop'
+      responses.append(Response(text, tuple(ids), ended))
+  return responses
 
 
 @functools.lru_cache(maxsize=16)

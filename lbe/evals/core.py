@@ -1,10 +1,85 @@
-"""What all evaluators share: when they run, and the rows they leave."""
+"""What all evaluators share: the model they see, and the rows they leave.
 
+An evaluator is a module with `make(**fields)`: the fields of its config, read
+and checked before anything compiles. What it makes has
+`evaluate(model, *, name, step)`, which returns a Result.
+"""
+
+import dataclasses
 import hashlib
 import json
 import pathlib
 
+import jax
 import numpy as np
+
+from lbe import decode
+from lbe.models import llama
+from lbe.vocab import load as vocab
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Model:
+  """A model as evaluators see it: its parameters in their shards.
+
+  `max_len` is the longest window, at most the model's positions;
+  `batch_size` counts rows.
+  """
+
+  params: dict
+  config: llama.Config
+  tokenizer: vocab.Tokenizer
+  mesh: jax.sharding.Mesh
+  execution: llama.Execution
+  batch_size: int
+  max_len: int
+
+  def generate(self, prompts, **settings):
+    """A decode.Response for each prompt: texts, or lists of ids.
+
+    A text gets BOS. The settings are those of decode.respond.
+    """
+    ids = [
+      vocab.prompt_ids(self.tokenizer, p) if isinstance(p, str) else list(p)
+      for p in prompts
+    ]
+    return decode.respond(
+      self.params,
+      self.config,
+      self.tokenizer,
+      ids,
+      execution=self.execution,
+      mesh=self.mesh,
+      batch_size=self.batch_size,
+      **settings,
+    )
+
+  def row(self, **fields):
+    """A row for results.jsonl: what every score says of the model, and these.
+
+    Those that all rows have: step, evaluator, protocol, data_hash, name,
+    value, count.
+    """
+    return {
+      'tokenizer': self.tokenizer.fingerprint[:16],
+      'dtype': self.execution.compute_dtype,
+      'max_len': self.max_len,
+      **fields,
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+  """What an evaluator found.
+
+  `rows` go to results.jsonl; `metrics`, 'SCORE' → number, to metrics.jsonl and
+  TensorBoard as 'eval/NAME/SCORE'; `predictions`, one dict an item, to
+  predictions.jsonl.
+  """
+
+  rows: list
+  metrics: dict
+  predictions: list = dataclasses.field(default_factory=list)
 
 
 def due(step, *, every, at_start, at_end, last):
@@ -38,10 +113,8 @@ def bootstrap(numerators, denominators, *, scale=1.0, num_samples=1000):
   return [float(low), float(high)]
 
 
-def append_rows(workdir, rows):
-  """Adds result rows, one JSON object a line, to WORKDIR/results.jsonl."""
-  with open(
-    pathlib.Path(workdir) / 'results.jsonl', 'a', encoding='utf-8'
-  ) as f:
+def append_rows(workdir, rows, file='results.jsonl'):
+  """Adds rows, one JSON object a line, to WORKDIR/results.jsonl."""
+  with open(pathlib.Path(workdir) / file, 'a', encoding='utf-8') as f:
     for row in rows:
       f.write(json.dumps(row, ensure_ascii=False) + '\n')

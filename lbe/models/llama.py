@@ -379,7 +379,7 @@ def _project_backward(spec, saved, gradient):
 _project.defvjp(_project_forward, _project_backward)
 
 
-def _layer(c, w, x_BTD, tables, attend, constrain, drop=None):
+def decoder_layer(c, w, x_BTD, tables, attend, constrain, drop=None):
   """One decoder layer; `attend(q, k, v)` returns [B, T, N, H].
 
   `drop(x, name)` is the dropout before an adapter.
@@ -419,16 +419,16 @@ def _layer(c, w, x_BTD, tables, attend, constrain, drop=None):
   return constrain(x_BTD, residual)
 
 
-def _embed(params, ids_BT, execution):
+def embed(params, ids_BT, execution):
   return params['embed_VD'].astype(execution.compute_dtype)[ids_BT]
 
 
-def _layers(params):
+def stacked(params):
   """All that is stacked by layer: the weights, and adapters beside them."""
   return {**params['layers'], **params.get('lora', {})}
 
 
-def _slice(layers, i):
+def at_layer(layers, i):
   return {name: w_L[i] for name, w_L in layers.items()}
 
 
@@ -468,7 +468,7 @@ def hidden(
         own = jax.random.fold_in(key, zlib.crc32(name.encode()))
         return lora_lib.dropout(x, lora_dropout, own)
 
-    return _layer(c, w, x_BTD, tables, attend, constrain, drop)
+    return decoder_layer(c, w, x_BTD, tables, attend, constrain, drop)
 
   if execution.remat != 'none':
     layer = jax.checkpoint(
@@ -478,9 +478,9 @@ def hidden(
       prevent_cse=not execution.scan,
     )
   x_BTD = constrain(
-    _embed(params, ids_BT, execution), ('batch', 'position', None)
+    embed(params, ids_BT, execution), ('batch', 'position', None)
   )
-  layers = _layers(params)
+  layers = stacked(params)
   if execution.scan:
     x_BTD, _ = jax.lax.scan(
       lambda x, per_layer: (layer(x, *per_layer), None),
@@ -489,7 +489,7 @@ def hidden(
     )
   else:
     for i in range(c.num_layers):
-      x_BTD = layer(x_BTD, _slice(layers, i), i)
+      x_BTD = layer(x_BTD, at_layer(layers, i), i)
   return rms_norm(x_BTD, params['final_norm_D'], c.norm_eps)
 
 
@@ -560,7 +560,7 @@ def hidden_cached(params, c, ids_BT, *, positions_BT, cache, execution):
         implementation='xla',
       )
 
-    x_BTD = _layer(c, w, x_BTD, tables, attend, lambda x, dims: x)
+    x_BTD = decoder_layer(c, w, x_BTD, tables, attend, lambda x, dims: x)
     return x_BTD, *written
 
   def body(x_BTD, per_layer):
@@ -570,8 +570,8 @@ def hidden_cached(params, c, ids_BT, *, positions_BT, cache, execution):
 
   x_BTD, (k_LBSKH, v_LBSKH) = jax.lax.scan(
     body,
-    _embed(params, ids_BT, execution),
-    (_layers(params), cache['k_LBSKH'], cache['v_LBSKH']),
+    embed(params, ids_BT, execution),
+    (stacked(params), cache['k_LBSKH'], cache['v_LBSKH']),
   )
   x_BTD = rms_norm(x_BTD, params['final_norm_D'], c.norm_eps)
   return x_BTD, {'k_LBSKH': k_LBSKH, 'v_LBSKH': v_LBSKH}
