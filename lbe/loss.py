@@ -7,8 +7,8 @@ import jax.numpy as jnp
 CHUNK = 1024
 
 
-def _nll(x_CD, head_DV, targets_C, vocab_size):
-  """float32 negative log-likelihood [C] in nats."""
+def _logits(x_CD, head_DV, vocab_size):
+  """float32 [C, V], those of padding columns at -1e30."""
   logits_CV = jnp.einsum(
     'CD,DV->CV',
     x_CD,
@@ -18,7 +18,12 @@ def _nll(x_CD, head_DV, targets_C, vocab_size):
     preferred_element_type=jnp.float32,
   )
   column = jax.lax.broadcasted_iota(jnp.int32, logits_CV.shape, 1)
-  logits_CV = jnp.where(column < vocab_size, logits_CV, -1e30)
+  return jnp.where(column < vocab_size, logits_CV, -1e30)
+
+
+def _nll(x_CD, head_DV, targets_C, vocab_size):
+  """float32 negative log-likelihood [C] in nats."""
+  logits_CV = _logits(x_CD, head_DV, vocab_size)
   target_C = jnp.take_along_axis(logits_CV, targets_C[:, None], axis=1)[:, 0]
   return jax.nn.logsumexp(logits_CV, axis=1) - target_C
 
@@ -55,6 +60,39 @@ def per_token(x_BTD, head_DV, targets_BT, *, vocab_size, chunk=CHUNK):
     (jnp.moveaxis(x_BXCD, 1, 0), jnp.moveaxis(targets_BXC, 1, 0)),
   )
   return jnp.moveaxis(nll_XBC, 0, 1).reshape(B, num * size)[:, :T]
+
+
+def logprobs(x_BQD, head_DV, targets_BQ, *, vocab_size, chunk=CHUNK):
+  """float32 log-probabilities and normalizers, and which are the likeliest.
+
+  Three [B, Q] arrays of the targets; a logit is its log-probability and the
+  normalizer. In chunks as `per_token`, without a backward pass.
+  """
+  B, Q, D = x_BQD.shape
+  num = -(-Q // max(1, chunk // B))
+  size = -(-Q // num)
+
+  def body(x_BCD, targets_BC):
+    targets_C = targets_BC.reshape(B * size)
+    logits_CV = _logits(x_BCD.reshape(B * size, D), head_DV, vocab_size)
+    target_C = jnp.take_along_axis(logits_CV, targets_C[:, None], axis=1)[:, 0]
+    norm_C = jax.nn.logsumexp(logits_CV, axis=1)
+    likeliest_C = jnp.argmax(logits_CV, axis=1) == targets_C
+    found = (target_C - norm_C, norm_C, likeliest_C)
+    return tuple(x_C.reshape(B, size) for x_C in found)
+
+  if num == 1:
+    return body(x_BQD, targets_BQ)
+  pad = (0, num * size - Q)
+  x_BXCD = jnp.pad(x_BQD, ((0, 0), pad, (0, 0))).reshape(B, num, size, D)
+  targets_BXC = jnp.pad(targets_BQ, ((0, 0), pad)).reshape(B, num, size)
+  found = jax.lax.map(
+    lambda xs: body(*xs),
+    (jnp.moveaxis(x_BXCD, 1, 0), jnp.moveaxis(targets_BXC, 1, 0)),
+  )
+  return tuple(
+    jnp.moveaxis(x_XBC, 0, 1).reshape(B, num * size)[:, :Q] for x_XBC in found
+  )
 
 
 def sums(x_BTD, head_DV, targets_BT, weights_BT, *, vocab_size, chunk=CHUNK):

@@ -20,34 +20,6 @@ from lbe.vocab import load as vocab
 FP32 = llama.Execution(compute_dtype='float32', scan=False)
 
 
-def test_windows_by_hand():
-  """Every token once; the last window is moved to the left."""
-  assert list(perplexity.windows([5, 6, 7], prefix_id=0, max_len=2)) == [
-    ([0, 5], [5, 6], [1, 1]),
-    ([5, 6], [6, 7], [0, 1]),
-  ]
-  assert list(perplexity.windows([5, 6], prefix_id=0, max_len=2)) == [
-    ([0, 5], [5, 6], [1, 1])
-  ]
-  assert list(perplexity.windows([5], prefix_id=0, max_len=4)) == [
-    ([0], [5], [1])
-  ]
-  assert list(perplexity.windows([], prefix_id=0, max_len=4)) == []
-
-
-@pytest.mark.parametrize('length', [1, 3, 4, 5, 8, 11])
-def test_windows_score_every_token_once_in_order(length):
-  ids = list(range(100, 100 + length))
-  scored = []
-  for inputs, targets, counted in perplexity.windows(
-    ids, prefix_id=0, max_len=4
-  ):
-    assert len(inputs) == len(targets) <= 4
-    assert targets[:-1] == inputs[1:]
-    scored += [t for t, w in zip(targets, counted, strict=True) if w]
-  assert scored == ids
-
-
 @pytest.fixture(scope='module')
 def stories(test_data):
   folder = test_data / 'ckpt_stories260K' / 'hf'

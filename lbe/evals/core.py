@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from lbe import decode
+from lbe import score
 from lbe.models import llama
 from lbe.vocab import load as vocab
 
@@ -33,6 +34,19 @@ class Model:
   execution: llama.Execution
   batch_size: int
   max_len: int
+
+  def score(self, requests, *, progress=''):
+    """A score.Score for each score.Request."""
+    return score.score(
+      self.params,
+      self.config,
+      requests,
+      max_len=self.max_len,
+      execution=self.execution,
+      mesh=self.mesh,
+      batch_size=self.batch_size,
+      progress=progress,
+    )
 
   def generate(self, prompts, **settings):
     """A decode.Response for each prompt: texts, or lists of ids.

@@ -1,0 +1,245 @@
+"""Tasks of lm-evaluation-harness, scored and written by our own engine.
+
+The harness builds the requests and the metrics; it runs in this process and
+without torch. Its thousands of tasks read their data from the Hugging Face
+hub, or from files where a task says so (`include_path`).
+"""
+
+import importlib
+import json
+
+from lbe import score
+from lbe.evals import core
+
+
+def make(
+  *,
+  tasks,
+  include_path='',
+  num_fewshot=None,
+  limit=0,
+  bos=True,
+  cut='harness',
+  max_new_tokens=256,
+):
+  """The tasks, found by the harness; None where none is named.
+
+  `num_fewshot` None leaves each task's own. Raises ValueError for a task that
+  the harness does not know, and where it is not installed.
+  """
+  if not tasks:
+    return None
+  _library()
+  from lm_eval.tasks import TaskManager
+
+  manager = TaskManager(include_path=include_path or None)
+  known = set(manager.all_tasks)
+  for task in tasks:
+    if task not in known:
+      near = sorted(t for t in known if task.split('_')[0] in t)[:8]
+      raise ValueError(
+        f'lm-evaluation-harness has no task {task!r}'
+        f'{"; similar: " + ", ".join(near) if near else ""}; own task files '
+        'are found in include_path.'
+      )
+  return Tasks(
+    tuple(tasks),
+    manager,
+    num_fewshot=num_fewshot,
+    limit=limit or None,
+    bos=bos,
+    cut=cut,
+    max_new_tokens=max_new_tokens,
+  )
+
+
+def _library():
+  try:
+    return importlib.import_module('lm_eval')
+  except ImportError as error:
+    raise ValueError(
+      "tasks of lm-evaluation-harness need it: pip install 'lbe[lm_eval]'."
+    ) from error
+
+
+class Tasks:
+  """Tasks of the harness with the settings of a run."""
+
+  def __init__(
+    self, tasks, manager, *, num_fewshot, limit, bos, cut, max_new_tokens
+  ):
+    self._tasks = tasks
+    self._manager = manager
+    self._num_fewshot = num_fewshot
+    self._limit = limit
+    self._settings = dict(bos=bos, cut=cut, max_new_tokens=max_new_tokens)
+
+  def run(self, model):
+    """What `lm_eval.simple_evaluate` returns."""
+    import lm_eval
+
+    return lm_eval.simple_evaluate(
+      model=adapt(model, **self._settings),
+      tasks=list(self._tasks),
+      num_fewshot=self._num_fewshot,
+      limit=self._limit,
+      task_manager=self._manager,
+      log_samples=True,
+      bootstrap_iters=0,
+    )
+
+  def evaluate(self, model, *, name, step):
+    """A Result: each metric of each task and group."""
+    import lm_eval
+
+    found = self.run(model)
+    rows, metrics = [], {}
+    sizes = found.get('n-samples', {})
+    for task, values in {**found['results'], **found.get('groups', {})}.items():
+      texts = [
+        json.dumps(sample['doc'], sort_keys=True, default=str)
+        for sample in found['samples'].get(task, ())
+      ]
+      for key, value in values.items():
+        metric, _, kind = key.partition(',')
+        if (
+          not isinstance(value, (int, float)) or 'stderr' in metric or not kind
+        ):
+          continue
+        rows.append(
+          model.row(
+            step=step,
+            evaluator=name,
+            protocol=f'{task}@lm_eval',
+            data_hash=core.data_hash(texts),
+            name=f'{task}/{metric}',
+            value=float(value),
+            count=sizes.get(task, {}).get('effective', len(texts)),
+            num_fewshot=found['n-shot'].get(task),
+            filter=kind,
+            lm_eval=lm_eval.__version__,
+            **{k: self._settings[k] for k in ('bos', 'cut')},
+          )
+        )
+        metrics[f'{task}/{metric}'] = float(value)
+    predictions = [
+      {
+        'step': step,
+        'evaluator': name,
+        'id': f'{task}/{sample["doc_id"]}',
+        'target': str(sample['target']),
+        'responses': sample['filtered_resps'],
+      }
+      for task, samples in found['samples'].items()
+      for sample in samples
+    ]
+    return core.Result(rows, metrics, json.loads(json.dumps(predictions)))
+
+
+def adapt(model, *, bos=True, cut='harness', max_new_tokens=256):
+  """A `lm_eval.api.model.TemplateLM` around a core.Model.
+
+  `bos` puts BOS before each context, and (as the harness then does) before
+  the text of a rolling log-likelihood, where it is predicted from BOS too.
+  """
+  _library()
+  from lm_eval.api.model import TemplateLM
+
+  tokenizer = model.tokenizer
+
+  class Adapter(TemplateLM):
+    backend = 'causal'
+    eot_token_id = tokenizer.eos_id
+    prefix_token_id = score.prefix_id(tokenizer)
+    max_length = model.max_len
+    tokenizer_name = tokenizer.fingerprint[:16]
+
+    def tok_encode(self, string, add_special_tokens=None, **unused):
+      del unused
+      ids = tokenizer.encode(string)
+      special = bos if add_special_tokens is None else add_special_tokens
+      if special and tokenizer.bos_id is not None:
+        ids = [tokenizer.bos_id, *ids]
+      return ids
+
+    def loglikelihood(self, requests, disable_tqdm=False):
+      pairs = [request.args for request in requests]
+      split = score.split(tokenizer, pairs, bos=bos, cut=cut)
+      return self._loglikelihood_tokens(
+        [(pair, *ids) for pair, ids in zip(pairs, split, strict=True)],
+        disable_tqdm,
+      )
+
+    def _loglikelihood_tokens(self, requests, disable_tqdm=False, **unused):
+      del unused
+      scored = [
+        score.continuation(context, ids, max_len=model.max_len)[0]
+        for _, context, ids in requests
+      ]
+      found = [
+        (s.logprob, s.greedy)
+        for s in model.score(
+          scored, progress='' if disable_tqdm else 'loglikelihood'
+        )
+      ]
+      for (pair, *_), answer in zip(requests, found, strict=True):
+        if pair is not None:
+          self.cache_hook.add_partial('loglikelihood', pair, answer)
+      return found
+
+    def loglikelihood_rolling(self, requests, disable_tqdm=False):
+      texts = [request.args[0] for request in requests]
+      scored, owners = [], []
+      for i, text in enumerate(texts):
+        cut = list(
+          score.windows(
+            self.tok_encode(text),
+            prefix_id=self.prefix_token_id,
+            max_len=model.max_len,
+          )
+        )
+        scored += cut
+        owners += [i] * len(cut)
+      totals = [0.0] * len(texts)
+      for i, s in zip(
+        owners,
+        model.score(scored, progress='' if disable_tqdm else 'rolling'),
+        strict=True,
+      ):
+        totals[i] += s.logprob
+      for text, total in zip(texts, totals, strict=True):
+        self.cache_hook.add_partial('loglikelihood_rolling', (text,), total)
+      return totals
+
+    def generate_until(self, requests, disable_tqdm=False):
+      del disable_tqdm
+      # Requests of one setting are one batch.
+      grouped = {}
+      for i, request in enumerate(requests):
+        key = json.dumps(request.args[1], sort_keys=True)
+        grouped.setdefault(key, []).append(i)
+      texts = [''] * len(requests)
+      for key, members in grouped.items():
+        settings = json.loads(key)
+        stop = settings.get('until') or []
+        sampled = settings.get('do_sample', False)
+        size = settings.get('max_gen_toks') or max_new_tokens
+        prompts = []
+        for i in members:
+          ids = self.tok_encode(requests[i].args[0])
+          prompts.append(ids[-(model.max_len - size) :])
+        responses = model.generate(
+          prompts,
+          max_new_tokens=size,
+          stop=[stop] if isinstance(stop, str) else stop,
+          temperature=settings.get('temperature', 1.0) if sampled else 0.0,
+          top_p=settings.get('top_p', 1.0) if sampled else 1.0,
+        )
+        for i, response in zip(members, responses, strict=True):
+          texts[i] = response.text
+          self.cache_hook.add_partial(
+            'generate_until', requests[i].args, response.text
+          )
+      return texts
+
+  return Adapter()

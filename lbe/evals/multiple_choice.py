@@ -1,0 +1,288 @@
+"""Questions with choices, answered by the likeliest choice.
+
+A protocol is the text of the prompt, the tokens that are scored, and the
+average that is the headline; `ceval@official` is another score than
+`ceval@lmeval`. Three ways to score:
+
+- 'joint': each choice is a continuation of the prompt, encoded with it. `acc`
+  takes the likeliest, `acc_norm` the likeliest by character.
+- 'letter': the token of the letter, whatever the prompt ends with.
+- 'cla': the logits of the letter with and without a space before it, summed,
+  as Chinese-LLaMA-Alpaca does.
+"""
+
+import collections
+import functools
+from typing import NamedTuple
+
+import numpy as np
+
+from lbe import score
+from lbe.evals import core
+from lbe.exams import ceval
+from lbe.exams import choices
+from lbe.exams import mmlu
+
+
+class Protocol(NamedTuple):
+  """`headline` is the average over 'micro' questions or 'macro' subjects."""
+
+  items: object  # (path, variant, *, split, num_shots, subjects, limit)
+  scoring: str
+  split: str
+  num_shots: int
+  headline: str = 'micro'
+  drops_shots: bool = False  # while the prompt is too long
+
+
+PROTOCOLS = {
+  'mmlu@hendrycks': Protocol(mmlu.items, 'letter', 'test', 5, drops_shots=True),
+  'mmlu@lmeval': Protocol(mmlu.items, 'joint', 'test', 5),
+  'ceval@official': Protocol(ceval.items, 'letter', 'val', 5, 'macro'),
+  'ceval@lmeval': Protocol(ceval.items, 'joint', 'val', 5),
+  'ceval@cla': Protocol(ceval.items, 'cla', 'val', 5),
+  'cmmlu@lmeval': Protocol(ceval.cmmlu_items, 'joint', 'test', 5),
+  'xcopa@lmeval': Protocol(choices.xcopa_items, 'joint', 'test', 0),
+  'choices@letters': Protocol(choices.items, 'joint', '', 0),
+  'choices@texts': Protocol(choices.items, 'joint', '', 0),
+}
+# Of Chinese-LLaMA-Alpaca's generation settings, which its scores pass through.
+_CLA_REPETITION_PENALTY = 1.1
+
+
+def make(
+  *,
+  path,
+  protocol,
+  split='',
+  num_shots=None,
+  subjects=(),
+  limit=0,
+  bos=True,
+  cut='',
+):
+  """The questions of an exam, read and checked; None for an empty `path`.
+
+  `cut` is where a prompt and its choice part (see score.split): '' is
+  'harness' for the harness's own protocols, and else 'safe'.
+  """
+  if protocol not in PROTOCOLS:
+    raise ValueError(
+      f'protocol={protocol!r} is unknown; take one of {", ".join(PROTOCOLS)}.'
+    )
+  if not path:
+    return None
+  variant = protocol.split('@')[1]
+  p = PROTOCOLS[protocol]
+  num_shots = p.num_shots if num_shots is None else num_shots
+  items = p.items(
+    path,
+    variant,
+    split=split or p.split,
+    num_shots=num_shots,
+    subjects=tuple(subjects),
+    limit=limit,
+  )
+  if not items:
+    raise ValueError(f'{path} has no questions in the split {split!r}.')
+  cut = cut or ('harness' if variant == 'lmeval' else 'safe')
+  return Exam(items, protocol, num_shots=num_shots, bos=bos, cut=cut)
+
+
+class Exam:
+  """The items of an exam under one protocol."""
+
+  def __init__(self, items, protocol, *, num_shots, bos, cut):
+    self.items = items
+    self.protocol = protocol
+    self._settings = {'num_shots': num_shots, 'bos': bos, 'cut': cut}
+    self._hash = core.data_hash(
+      '\0'.join([item.context, *item.choices, str(item.gold)]) for item in items
+    )
+
+  def evaluate(self, model, *, name, step):
+    """A Result: accuracies by subject, by group, and of all."""
+    scoring = PROTOCOLS[self.protocol].scoring
+    contexts = self._contexts(model)
+    if scoring == 'joint':
+      requests, cuts = self._joint(model, contexts)
+    else:
+      requests, cuts = self._letters(model, contexts, scoring)
+    scores = model.score(requests, progress=name)
+    records = []
+    at = 0
+    for item, cut in zip(self.items, cuts, strict=True):
+      C = len(item.choices)
+      if scoring == 'cla':
+        found = scores[at : at + 2 * C]
+        ids = requests[at].ids
+        logits = [
+          _penalized(s.logprob + s.normalizer, r.targets[0], ids)
+          for s, r in zip(found, requests[at : at + 2 * C], strict=True)
+        ]
+        values = np.add(logits[::2], logits[1::2])
+        at += 2 * C
+      else:
+        values = np.array([s.logprob for s in scores[at : at + C]])
+        at += C
+      lengths = np.array([len(text) for text in item.answers])
+      chosen, chosen_norm = (
+        int(values.argmax()),
+        int((values / lengths).argmax()),
+      )
+      records.append(
+        {
+          'step': step,
+          'evaluator': name,
+          'id': item.id,
+          'subject': item.subject,
+          'chosen': chosen,
+          'chosen_norm': chosen_norm,
+          'gold': list(item.gold),
+          'acc': int(chosen in item.gold),
+          'acc_norm': int(chosen_norm in item.gold),
+          'scores': [float(v) for v in values],
+          'cut_tokens': int(cut),
+        }
+      )
+    return self._result(model, name, step, records)
+
+  def _contexts(self, model):
+    """The prompts; demonstrations are dropped where the protocol says so."""
+    if not PROTOCOLS[self.protocol].drops_shots:
+      return [item.context for item in self.items]
+    contexts = []
+    for item in self.items:
+      shots = item.shots
+      while (
+        shots
+        and len(model.tokenizer.encode(item._replace(shots=shots).context))
+        + self._settings['bos']
+        > model.max_len
+      ):
+        shots = shots[:-1]
+      contexts.append(item._replace(shots=shots).context)
+    return contexts
+
+  def _joint(self, model, contexts):
+    pairs = [
+      (context, choice)
+      for context, item in zip(contexts, self.items, strict=True)
+      for choice in item.choices
+    ]
+    settings = {k: self._settings[k] for k in ('bos', 'cut')}
+    found = score.split(model.tokenizer, pairs, **settings)
+    requests, cuts = [], []
+    for ids in found:
+      request, cut = score.continuation(*ids, max_len=model.max_len)
+      requests.append(request)
+      cuts.append(cut)
+    largest, at = [], 0
+    for item in self.items:
+      largest.append(max(cuts[at : at + len(item.choices)]))
+      at += len(item.choices)
+    return requests, largest
+
+  def _letters(self, model, contexts, scoring):
+    tokenizer = model.tokenizer
+    tokens_of = functools.cache(
+      functools.partial(letter_tokens, tokenizer, self.protocol)
+    )
+    bos = [tokenizer.bos_id] if self._settings['bos'] else []
+    if bos == [None]:
+      bos = []
+    requests, cuts = [], []
+    for item, ids in zip(
+      self.items, tokenizer.encode_batch(contexts), strict=True
+    ):
+      tokens = tokens_of(item.answers)
+      for targets in tokens:
+        for token in targets:
+          request, cut = score.continuation(
+            bos + ids, [token], max_len=model.max_len
+          )
+          requests.append(request)
+      cuts.append(cut)
+    return requests, cuts
+
+  def _result(self, model, name, step, records):
+    subjects = np.array([item.subject for item in self.items])
+    groups = np.array([item.group for item in self.items])
+    sizes = collections.Counter(subjects.tolist())
+    weights = np.array([1 / sizes[s] for s in subjects])
+    headline = PROTOCOLS[self.protocol].headline
+    num_cut = sum(r['cut_tokens'] > 0 for r in records)
+    row = functools.partial(
+      model.row,
+      step=step,
+      evaluator=name,
+      protocol=self.protocol,
+      data_hash=self._hash,
+      **self._settings,
+    )
+    rows, metrics = [], {}
+    for metric in ('acc', 'acc_norm'):
+      right = np.array([r[metric] for r in records], np.float64)
+      if metric == 'acc_norm' and all(
+        len(set(map(len, item.answers))) == 1 for item in self.items
+      ):
+        continue  # the same as acc
+
+      def put(label, mine, average, right=right, metric=metric, **more):
+        share = weights[mine] if average == 'macro' else np.ones(mine.sum())
+        value = float((right[mine] * share).sum() / share.sum())
+        told = f'{metric}{label}'
+        found = row(
+          name=told, value=value, count=int(mine.sum()), average=average, **more
+        )
+        rows.append(found)
+        return value, share
+
+      everything = np.ones(len(right), bool)
+      value, share = put('', everything, headline, num_cut=num_cut)
+      rows[-1]['interval95'] = core.bootstrap(right * share, share)
+      metrics[metric] = value
+      other = {'micro': 'macro', 'macro': 'micro'}[headline]
+      metrics[f'{metric}_{other}'] = put(f'_{other}', everything, other)[0]
+      for group in sorted(set(groups) - {'all'}):
+        metrics[f'{metric}/{group}'] = put(
+          f'/{group}', groups == group, headline
+        )[0]
+      for subject in dict.fromkeys(subjects.tolist()):
+        put(f'/{subject}', subjects == subject, 'micro')
+    return core.Result(rows, metrics, records)
+
+
+def _penalized(logit, token, ids):
+  """A logit after the repetition penalty, as transformers applies it."""
+  if token not in ids:
+    return logit
+  penalty = _CLA_REPETITION_PENALTY
+  return logit * penalty if logit < 0 else logit / penalty
+
+
+def letter_tokens(tokenizer, protocol, letters):
+  """For each letter the tokens that are scored: one, or two with 'cla'.
+
+  Raises ValueError where they are not as many distinct single tokens.
+  """
+  found = []
+  for text in letters:
+    alone = tokenizer.encode(text)
+    if protocol == 'ceval@cla':
+      found.append((alone[0], tokenizer.encode(f'：{text}')[-1]))
+    else:
+      spaced = tokenizer.encode(f' {text}')
+      single = protocol == 'mmlu@hendrycks' and len(spaced) == 1
+      found.append((spaced if single else alone)[:1])
+      if len(alone) != 1 and not single:
+        found[-1] = ()
+  found = [tuple(x) for x in found]
+  if len(set(found)) < len(letters) or () in found:
+    told = ', '.join(f'{x}: {tokenizer.encode(x)}' for x in letters)
+    raise ValueError(
+      f'protocol={protocol!r} scores one token of each letter, but in this '
+      f'tokenizer they are not distinct single tokens ({told}); take an '
+      "'@lmeval' protocol, which scores texts."
+    )
+  return found

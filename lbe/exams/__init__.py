@@ -1,0 +1,1 @@
+"""Exams: their files, the exact prompts of each protocol, answers read back."""

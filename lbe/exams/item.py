@@ -1,0 +1,115 @@
+"""A question with choices, and how exams are read from files."""
+
+import csv
+import json
+import pathlib
+from typing import NamedTuple
+
+LETTERS = ('A', 'B', 'C', 'D')
+
+
+class Item(NamedTuple):
+  """A question whose choices are scored as continuations of one context.
+
+  The context is header, shots and question, one behind the other; the cue of
+  the answer is part of the question. `choices` are what is scored (with the
+  delimiter before it, where there is one), `answers` the texts whose length
+  `acc_norm` divides by, `gold` the indices that are right.
+  """
+
+  id: str
+  subject: str
+  group: str
+  header: str
+  shots: tuple
+  question: str
+  choices: tuple
+  answers: tuple
+  gold: tuple
+
+  @property
+  def context(self):
+    return self.header + ''.join(self.shots) + self.question
+
+
+def folder(path, what):
+  """The folder as a pathlib.Path; ValueError where there is none."""
+  found = pathlib.Path(path)
+  if not path or not found.is_dir():
+    raise ValueError(
+      f'path={str(path)!r} is no folder; give the one with {what}.'
+    )
+  return found
+
+
+def chosen(subjects, known, *, exam):
+  """The asked subjects, all where none is asked; ValueError for unknown."""
+  known = list(known)
+  for subject in subjects:
+    if subject not in known:
+      raise ValueError(
+        f'{exam} has no subject {subject!r}; it has {", ".join(known)}.'
+      )
+  return list(subjects) or known
+
+
+def read_csv(path, columns, *, header=True):
+  """Rows as dicts, read as text. ValueError names file, line and column.
+
+  Without a header the columns stand in the given order.
+  """
+  if not path.is_file():
+    raise ValueError(f'there is no {path}; is the subject or split missing?')
+  with open(path, encoding='utf-8-sig', newline='') as f:
+    reader = csv.reader(f)
+    names = next(reader, []) if header else list(columns)
+    missing = [name for name in columns if name not in names]
+    if missing:
+      raise ValueError(
+        f'{path} has no column {missing[0]!r}; it has {", ".join(names)}.'
+      )
+    rows = []
+    for values in reader:
+      if len(values) != len(names):
+        raise ValueError(
+          f'{path}, line {reader.line_num}: {len(values)} values for the '
+          f'{len(names)} columns {", ".join(names)}.'
+        )
+      rows.append(dict(zip(names, values, strict=True)))
+  return rows
+
+
+def read_jsonl(path, fields=()):
+  """Records as dicts. ValueError names file, line and field."""
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise ValueError(f'there is no file {path}.')
+  records = []
+  with open(path, encoding='utf-8-sig') as f:
+    for number, line in enumerate(f, 1):
+      if not line.strip():
+        continue
+      try:
+        record = json.loads(line)
+      except ValueError as error:
+        raise ValueError(f'{path}, line {number}: no JSON ({error}).') from None
+      if not isinstance(record, dict):
+        raise ValueError(f'{path}, line {number}: not an object.')
+      missing = [name for name in fields if name not in record]
+      if missing:
+        raise ValueError(
+          f'{path}, line {number}: there is no {missing[0]!r}; the fields are '
+          f'{", ".join(record)}.'
+        )
+      records.append(record)
+  return records
+
+
+def letter(value, num_choices, where):
+  """The index of an answer letter; ValueError where it is out of range."""
+  letters = 'ABCDEFGHIJ'[:num_choices]
+  if value.strip() not in tuple(letters):
+    raise ValueError(
+      f'{where}: the answer {value!r} is none of {", ".join(letters)}.'
+    )
+  return letters.index(value.strip())

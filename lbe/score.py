@@ -1,0 +1,494 @@
+"""Log-probabilities of tokens: of continuations, of documents, of responses.
+
+What requests have in common is computed once. Requests with the same context
+are one row: the trunk and behind it their continuations as branches, which do
+not see each other. Rows that begin alike share the keys and values of what
+they begin with (a prompt with five solved examples, say), and differ in the
+rest only.
+"""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tqdm
+
+from lbe import loss
+from lbe import sharding
+from lbe.models import attention
+from lbe.models import llama
+
+# ---------------------------------------------------------------- requests
+
+
+class Request(NamedTuple):
+  """Input ids, the positions whose next token is scored, and these tokens.
+
+  A position may be named twice, with two targets; positions ascend.
+  """
+
+  ids: np.ndarray
+  positions: np.ndarray
+  targets: np.ndarray
+
+
+class Score(NamedTuple):
+  """Of a request: the sum of log-probabilities, in nats, in float32 or better.
+
+  `greedy` says whether each target is the likeliest token at its place;
+  `normalizer` is the sum of the logarithms that turn logits into
+  log-probabilities: logit = logprob + normalizer for a single target.
+  """
+
+  logprob: float
+  greedy: bool
+  normalizer: float
+
+
+CUTS = ('safe', 'harness')
+
+
+def split(tokenizer, pairs, *, bos, cut='safe'):
+  """[(context ids, continuation ids)] of [(context, continuation)], texts.
+
+  The two are encoded as one text. 'harness' cuts it as lm-evaluation-harness
+  does, behind as many tokens as the context has alone, wherever these end.
+  'safe' cuts where the two encodings part: the same, but where a piece spans
+  the border. Spaces at a context's end go to its continuation. With `bos` the
+  context begins with BOS; an empty one is BOS, or EOS, in any case.
+
+  Raises ValueError where nothing is left to score.
+  """
+  if cut not in CUTS:
+    raise ValueError(f'cut={cut!r} is unknown; take one of {", ".join(CUTS)}.')
+  moved = []
+  for context, continuation in pairs:
+    kept = context.rstrip()
+    moved.append((kept, context[len(kept) :] + continuation))
+  contexts = list(dict.fromkeys(context for context, _ in moved))
+  alone_of = dict(zip(contexts, tokenizer.encode_batch(contexts), strict=True))
+  wholes = tokenizer.encode_batch([a + b for a, b in moved])
+  start = [tokenizer.bos_id] if bos and tokenizer.bos_id is not None else []
+  result = []
+  for (context, continuation), whole in zip(moved, wholes, strict=True):
+    alone = alone_of[context]
+    at = len(alone) if cut == 'harness' else _common(alone, whole)
+    first, rest = (
+      start + (alone if cut == 'harness' else whole[:at]),
+      whole[at:],
+    )
+    if not context:
+      first, rest = [], whole
+    if not rest:
+      raise ValueError(
+        f'the continuation {continuation!r} has no token of its own behind '
+        f"{context[-20:]!r}; take cut='safe', or another continuation."
+      )
+    result.append((first or [prefix_id(tokenizer)], rest))
+  return result
+
+
+def prefix_id(tokenizer):
+  """The token that a text's first token is predicted from: BOS, else EOS."""
+  for token in (tokenizer.bos_id, tokenizer.eos_id):
+    if token is not None:
+      return token
+  raise ValueError(
+    'the tokenizer has neither BOS nor EOS; the first token of a text has '
+    'nothing to be predicted from.'
+  )
+
+
+def _common(a, b):
+  """The length of what two lists begin with."""
+  n = min(len(a), len(b))
+  differ = np.nonzero(np.asarray(a[:n]) != np.asarray(b[:n]))[0]
+  return int(differ[0]) if len(differ) else n
+
+
+def continuation(context, ids, *, max_len):
+  """(Request, tokens cut) of continuation ids behind context ids.
+
+  What is longer than the window loses tokens from the left. Raises ValueError
+  where the continuation alone is longer.
+  """
+  if len(ids) > max_len:
+    raise ValueError(
+      f'a continuation of {len(ids)} tokens is longer than the window of '
+      f'{max_len}; nothing would be left to predict it from.'
+    )
+  whole = [*context, *ids]
+  cut = max(0, len(whole) - max_len - 1)
+  whole = np.asarray(whole[cut:], np.int32)
+  at = np.arange(len(whole) - len(ids) - 1, len(whole) - 1)
+  return Request(whole[:-1], at, whole[1:][at]), cut
+
+
+def windows(ids, *, prefix_id, max_len):
+  """A Request for each window of a document; together they score each token.
+
+  Windows are disjoint; the last one is moved to the left, so that its tokens
+  see full context, and scores what no window scored before. Three tokens
+  5 6 7 with a window of 2, behind the prefix 0, give the inputs 0 5 (both
+  scored) and 5 6 (the second scored).
+  """
+  whole = np.asarray([prefix_id, *ids], np.int32)
+  for start in range(0, len(ids), max_len):
+    stop = min(start + max_len, len(ids))
+    first = max(0, stop - max_len) if start else 0
+    at = np.arange(start - first, stop - first)
+    yield Request(whole[first:stop], at, whole[first + 1 : stop + 1][at])
+
+
+# -------------------------------------------------------------------- rows
+
+
+@dataclasses.dataclass
+class _Row:
+  """A trunk with branches; `owners` are the requests of the scored places."""
+
+  ids: np.ndarray
+  positions: np.ndarray
+  branches: np.ndarray  # 0 is the trunk
+  trunk: int
+  places: np.ndarray  # of the states that predict the targets
+  targets: np.ndarray
+  owners: np.ndarray
+
+
+def _make_rows(requests, max_len):
+  """Rows of at most twice `max_len` tokens; equal contexts are one trunk."""
+  same = {}
+  for i, request in enumerate(requests):
+    trunk = request.ids[: request.positions[0] + 1]
+    same.setdefault(trunk.tobytes(), []).append(i)
+  rows = []
+  for owners in same.values():
+    n = int(requests[owners[0]].positions[0]) + 1
+    room = 2 * max_len - n
+    held, used = [], 0
+    for i in owners:
+      size = len(requests[i].ids) - n
+      if held and used + size > room:
+        rows.append(_join(requests, held, n))
+        held, used = [], 0
+      held.append(i)
+      used += size
+    rows.append(_join(requests, held, n))
+  return rows
+
+
+def _join(requests, owners, n):
+  trunk = requests[owners[0]].ids[:n]
+  parts = {name: [] for name in ('ids', 'positions', 'branches')}
+  places, targets, own = [], [], []
+  at = n
+  for number, i in enumerate(owners, 1):
+    request = requests[i]
+    branch = request.ids[n:]
+    parts['ids'].append(branch)
+    parts['positions'].append(np.arange(n, n + len(branch)))
+    parts['branches'].append(np.full(len(branch), number))
+    places.append(
+      np.where(request.positions < n, n - 1, request.positions + at - n)
+    )
+    targets.append(request.targets)
+    own.append(np.full(len(request.targets), i))
+    at += len(branch)
+  return _Row(
+    ids=np.concatenate([trunk, *parts['ids']]).astype(np.int32),
+    positions=np.concatenate([np.arange(n), *parts['positions']]),
+    branches=np.concatenate([np.zeros(n), *parts['branches']]),
+    trunk=n,
+    places=np.concatenate(places),
+    targets=np.concatenate(targets),
+    owners=np.concatenate(own),
+  )
+
+
+# Shared beginnings are counted in steps of so many tokens, and shorter ones
+# are not shared.
+_STEP = 32
+
+
+def _shared(rows, padded):
+  """[(length of what is shared, rows)], the shared beginning longest apart.
+
+  Rows are sorted, so that those which begin alike are neighbours. Of every
+  run of neighbours the better is taken: its common beginning once, or the
+  best of the runs that it falls into. `padded(n)` is the rows that a batch of
+  n has in memory.
+  """
+  rows = sorted(rows, key=lambda r: r.ids[: r.trunk].astype('>i4').tobytes())
+  # A row keeps one token of its trunk: it predicts the first target.
+  alike = [
+    min(_common(a.ids[: a.trunk - 1], b.ids[: b.trunk - 1]), a.trunk - 1)
+    // _STEP
+    * _STEP
+    for a, b in zip(rows, rows[1:], strict=False)
+  ]
+  length = np.cumsum([0, *(len(r.ids) for r in rows)])
+
+  def best(low, high):
+    """(tokens saved, [(shared, low, high)]) of rows low to high."""
+    num = high - low
+    if num < 2:
+      return 0, [(0, low, high)]
+    within = alike[low : high - 1]
+    shared = min(within)
+    rest = (length[high] - length[low]) / num - shared
+    saved = num * shared - _bucket(shared) - (padded(num) - num) * rest
+    cuts = [low + i + 1 for i, x in enumerate(within) if x == shared]
+    if shared == max(within):
+      # All begin alike to the same length: there is nothing to split for.
+      return max(saved, 0), [(shared if saved > 0 else 0, low, high)]
+    parts = [
+      best(a, b) for a, b in zip([low, *cuts], [*cuts, high], strict=True)
+    ]
+    apart = sum(gain for gain, _ in parts)
+    if saved > max(apart, 0):
+      return saved, [(shared, low, high)]
+    return apart, [run for _, runs in parts for run in runs]
+
+  groups, alone = [], []
+  for shared, low, high in best(0, len(rows))[1]:
+    if shared:
+      groups.append((shared, rows[low:high]))
+    else:
+      alone += rows[low:high]
+  return groups + [(0, alone)] * bool(alone)
+
+
+def _bucket(length):
+  """The padded length: 32, 48, 64, 96, 128, 192, ...; 0 stays 0."""
+  if not length:
+    return 0
+  power = max(32, 1 << (length - 1).bit_length())
+  return power * 3 // 4 if length <= power * 3 // 4 and power > 32 else power
+
+
+# Batches have as many rows as asked for up to this length, and as many tokens
+# beyond it.
+_FULL_ROWS_UP_TO = 512
+
+
+def _num_rows(count, length, batch_size, mesh):
+  """Rows of a batch for `count` rows of `length`: one of two numbers.
+
+  Multiples of what the mesh divides rows into.
+  """
+  over = mesh.shape['data'] * mesh.shape['fsdp']
+  largest = max(1, min(batch_size, batch_size * _FULL_ROWS_UP_TO // length))
+  most, few = (-(-n // over) * over for n in (largest, max(1, largest // 4)))
+  return few if count <= few else most
+
+
+def _batches(rows, batch_size, mesh):
+  """(shared ids, rows, rows in memory, length), the longest rows first."""
+
+  def padded(n):
+    return (
+      -(-n // batch_size) * batch_size
+      if n > batch_size
+      else (_num_rows(n, 1, batch_size, mesh))
+    )
+
+  for shared, group in _shared(rows, padded):
+    group.sort(key=lambda r: -len(r.ids))
+    prefix = group[0].ids[:shared]
+    while group:
+      length = _bucket(len(group[0].ids) - shared)
+      size = _num_rows(len(group), length, batch_size, mesh)
+      yield prefix, group[:size], size, length
+      group = group[size:]
+
+
+def _arrays(rows, size, length, shared):
+  """The batch as arrays; `places` and `targets` are padded to a bucket."""
+  num_scored = _bucket(max(len(r.places) for r in rows))
+  if max(len(r.places) for r in rows) <= 8:
+    num_scored = 8
+  batch = {
+    'ids_BT': np.zeros((size, length), np.int32),
+    'positions_BT': np.zeros((size, length), np.int32),
+    'branches_BT': np.full((size, length), -1, np.int32),
+    'places_BQ': np.zeros((size, num_scored), np.int32),
+    'targets_BQ': np.zeros((size, num_scored), np.int32),
+  }
+  for i, row in enumerate(rows):
+    n, q = len(row.ids) - shared, len(row.places)
+    batch['ids_BT'][i, :n] = row.ids[shared:]
+    batch['positions_BT'][i, :n] = row.positions[shared:]
+    batch['branches_BT'][i, :n] = row.branches[shared:]
+    batch['places_BQ'][i, :q] = row.places - shared
+    batch['targets_BQ'][i, :q] = row.targets
+  return batch
+
+
+# ----------------------------------------------------------------- scoring
+
+
+def score(
+  params,
+  c,
+  requests,
+  *,
+  max_len,
+  execution,
+  mesh,
+  batch_size,
+  progress='',
+):
+  """A Score for each Request, in their order; equal on every host.
+
+  `batch_size` counts rows of up to 512 tokens; of longer ones a batch has
+  fewer. `progress` names a progress bar.
+  """
+  rows = _make_rows(requests, max_len)
+  prefill, score_rows = _programs(c, execution, mesh)
+  logprobs, normalizers = np.zeros((2, len(requests)), np.float64)
+  greedy = np.ones(len(requests), bool)
+  pending = []
+  bar = tqdm.tqdm(
+    total=len(requests),
+    desc=progress,
+    unit='request',
+    disable=not progress or jax.process_index() != 0,
+    leave=False,
+  )
+
+  def read(batch, found):
+    for row, values, norms, likeliest in zip(
+      batch, *jax.device_get(found), strict=False
+    ):
+      n = len(row.owners)
+      np.add.at(logprobs, row.owners, values[:n].astype(np.float64))
+      np.add.at(normalizers, row.owners, norms[:n].astype(np.float64))
+      np.logical_and.at(greedy, row.owners, likeliest[:n])
+      bar.update(len(np.unique(row.owners)))
+
+  held, kept = None, None
+  for prefix, batch, size, length in _batches(rows, batch_size, mesh):
+    if len(prefix) and held != prefix.tobytes():
+      held = prefix.tobytes()
+      padded = np.zeros((1, _bucket(len(prefix))), np.int32)
+      padded[0, : len(prefix)] = prefix
+      kept = prefill(params, _place(mesh, padded))
+    arrays = {
+      name: _place(mesh, x)
+      for name, x in _arrays(batch, size, length, len(prefix)).items()
+    }
+    shared = (kept, np.int32(len(prefix))) if len(prefix) else None
+    pending.append((batch, score_rows(params, arrays, shared)))
+    # The device works on a batch while the host reads an earlier one.
+    if len(pending) > 2:
+      read(*pending.pop(0))
+  for found in pending:
+    read(*found)
+  bar.close()
+  return [
+    Score(float(value), bool(likeliest), float(norm))
+    for value, likeliest, norm in zip(
+      logprobs, greedy, normalizers, strict=True
+    )
+  ]
+
+
+def _place(mesh, x):
+  where = sharding.fitted(
+    jax.sharding.NamedSharding(
+      mesh, sharding.spec(('batch', *[None] * (x.ndim - 1)))
+    ),
+    x.shape,
+  )
+  return jax.make_array_from_callback(x.shape, where, lambda i: x[i])
+
+
+@functools.lru_cache(maxsize=8)
+def _programs(c, execution, mesh):
+  """The jitted (params, ids_1P) → keys and values, and the scorer of rows."""
+  everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+
+  def constrain(x, dims):
+    place = jax.sharding.NamedSharding(mesh, sharding.spec(dims))
+    return jax.lax.with_sharding_constraint(x, sharding.fitted(place, x.shape))
+
+  def run(params, ids_BT, positions_BT, attend, shared):
+    """States behind the final norm, and what `attend` kept of each layer."""
+    tables = llama.rope_tables(c, positions_BT)
+
+    def body(x_BTD, per_layer):
+      w, shared = per_layer
+      kept = []
+      x_BTD = llama.decoder_layer(
+        c, w, x_BTD, tables, functools.partial(attend, kept, shared), constrain
+      )
+      return x_BTD, kept
+
+    x_BTD = llama.embed(params, ids_BT, execution)
+    layers = llama.stacked(params)
+    if execution.scan:
+      x_BTD, kept = jax.lax.scan(body, x_BTD, (layers, shared))
+    else:
+      found = []
+      for i in range(c.num_layers):
+        own = jax.tree.map(lambda x, i=i: x[i], shared)
+        x_BTD, kept = body(x_BTD, (llama.at_layer(layers, i), own))
+        found.append(kept)
+      kept = jax.tree.map(lambda *xs: jnp.stack(xs), *found)
+    return llama.rms_norm(x_BTD, params['final_norm_D'], c.norm_eps), kept
+
+  @jax.jit
+  def prefill(params, ids_BT):
+    positions_BT = jnp.arange(ids_BT.shape[1], dtype=jnp.int32)[None]
+    ones_BT = jnp.ones_like(positions_BT)
+
+    def attend(kept, shared, q_BTNH, k_BTKH, v_BTKH):
+      del shared
+      kept += [k_BTKH[0], v_BTKH[0]]
+      return attention.attend(
+        q_BTNH,
+        k_BTKH,
+        v_BTKH,
+        q_positions_BT=positions_BT,
+        kv_positions_BS=positions_BT,
+        q_segments_BT=ones_BT,
+        kv_segments_BS=ones_BT,
+        implementation=execution.attention,
+      )
+
+    return run(params, ids_BT, positions_BT, attend, None)[1]
+
+  @functools.partial(jax.jit, out_shardings=everywhere)
+  def score_rows(params, arrays, shared):
+    positions_BT, branches_BT = arrays['positions_BT'], arrays['branches_BT']
+    kv_LPKH, length = shared or (None, 0)
+    of_T, of_S = branches_BT[:, :, None], branches_BT[:, None, :]
+    visible_BTS = ((of_S == 0) | (of_S == of_T)) & (
+      positions_BT[:, :, None] >= positions_BT[:, None, :]
+    )
+
+    def attend(kept, kv_PKH, q_BTNH, k_BTKH, v_BTKH):
+      del kept
+      return attention.attend_shared(
+        q_BTNH,
+        k_BTKH,
+        v_BTKH,
+        visible_BTS=visible_BTS,
+        shared_PKH=kv_PKH,
+        shared_len=length,
+      )
+
+    x_BTD, _ = run(params, arrays['ids_BT'], positions_BT, attend, kv_LPKH)
+    x_BQD = jnp.take_along_axis(x_BTD, arrays['places_BQ'][:, :, None], axis=1)
+    return loss.logprobs(
+      x_BQD,
+      llama.head_DV(params, c),
+      arrays['targets_BQ'],
+      vocab_size=c.vocab_size,
+    )
+
+  return prefill, score_rows
