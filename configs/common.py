@@ -166,6 +166,7 @@ def perplexity(**changes):
   """An evaluator: perplexity and bits per byte of one text set."""
   fields = ml_collections.ConfigDict(
     dict(
+      evaluator='perplexity',
       # A source's name (its held-out documents) or '' to read `path`; with
       # neither the set is not scored.
       source='',
@@ -180,6 +181,63 @@ def perplexity(**changes):
       max_len=0,
       every=0,
       at_start=True,
+      at_end=True,
+    )
+  )
+  fields.lock()
+  fields.update(changes)
+  return fields
+
+
+def multiple_choice(**changes):
+  """An evaluator: questions with choices, answered by the likeliest."""
+  fields = ml_collections.ConfigDict(
+    dict(
+      evaluator='multiple_choice',
+      # 'mmlu@hendrycks' or '@lmeval', 'ceval@official', '@lmeval' or '@cla',
+      # 'cmmlu@lmeval', 'xcopa@lmeval'; 'choices@letters' or '@texts' of an own
+      # file (see lbe/exams/choices.py).
+      protocol='',
+      # The exam's folder, or the file; '' leaves it out.
+      path='',
+      # '' and None are the protocol's own.
+      split='',
+      num_shots=ml_collections.config_dict.placeholder(int),
+      # Some subjects only, as ('law',); () is all.
+      subjects=(),
+      # Questions of each subject; 0 is all.
+      limit=0,
+      bos=True,
+      # Where prompt and choice part: 'safe', 'harness', or '': by protocol.
+      cut='',
+      every=0,
+      at_start=False,
+      at_end=True,
+    )
+  )
+  fields.lock()
+  fields.update(changes)
+  return fields
+
+
+def lm_eval(**changes):
+  """An evaluator: tasks of lm-evaluation-harness, run by our own engine."""
+  fields = ml_collections.ConfigDict(
+    dict(
+      evaluator='lm_eval',
+      # As ('hellaswag', 'arc_easy'); () leaves it out.
+      tasks=(),
+      # A folder with more task files, whose data may be local.
+      include_path='',
+      num_fewshot=ml_collections.config_dict.placeholder(int),
+      # Documents of each task; 0 is all.
+      limit=0,
+      bos=True,
+      cut='harness',
+      # Where a task that generates does not say.
+      max_new_tokens=256,
+      every=0,
+      at_start=False,
       at_end=True,
     )
   )

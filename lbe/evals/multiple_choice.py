@@ -249,7 +249,7 @@ class Exam:
           f'/{group}', groups == group, headline
         )[0]
       for subject in dict.fromkeys(subjects.tolist()):
-        put(f'/{subject}', subjects == subject, 'micro')
+        put(f'/{subject}', subjects == subject, 'micro', of_subject=True)
     return core.Result(rows, metrics, records)
 
 
