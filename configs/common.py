@@ -350,7 +350,10 @@ def base():
   config.num_microbatches = 1
 
   config.evals = ml_collections.ConfigDict()
-  config.eval_batch_size = 32  # rows
+  config.eval_batch_size = 32  # rows of up to 512 tokens; longer ones, fewer
+  # Scores beside each other at the end, as 'en/bits_per_byte' and 'ceval/acc':
+  # what may be forgotten, and what is learnt.
+  config.forgetting = dict(source=(), target=())
 
   config.log_every = 10
   config.checkpoint = dict(

@@ -662,6 +662,15 @@ def make_evaluators(config, prepared):
       raise ValueError(f'evals.{name}: {error}') from error
     if task is not None:
       result.append(Evaluator(name=name, task=task, **schedule))
+  whole = {e.name for e in result if e.at_start and e.at_end}
+  for side, scores in config.forgetting.items():
+    for score in scores:
+      if score.split('/')[0] not in whole:
+        raise ValueError(
+          f'forgetting.{side} has {score!r}, but no evaluator of that name has '
+          'data and runs at_start and at_end; those that do: '
+          f'{", ".join(sorted(whole)) or "none"}.'
+        )
   return result
 
 

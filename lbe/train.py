@@ -33,6 +33,7 @@ from lbe import sharding
 from lbe import step as step_lib
 from lbe import stored
 from lbe.evals import core
+from lbe.evals import forgetting
 from lbe.models import llama
 from lbe.vocab import load as vocab
 
@@ -282,6 +283,8 @@ def main(argv):
   # ------------------------------------------------- scores, and samples
   if evaluators and jax.process_index() == 0:
     say(core.write_summary(workdir))
+    if config.forgetting.source:
+      say(forgetting.write(workdir, **config.forgetting.to_dict()))
   for i, prompt in enumerate(config.sample_prompts):
     ids = decode.generate(
       state['params'],

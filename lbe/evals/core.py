@@ -159,9 +159,13 @@ def table(rows):
       low_high = ' to '.join(f'{x:.4f}' for x in r['interval95'])
     lines.append(
       f'| {r["evaluator"]} | {r["protocol"]} | {r["name"]} | '
-      f'{r["value"]:.4f} | {low_high} | {r["count"]:,} |'
+      f'{_short(r["value"])} | {low_high} | {r["count"]:,} |'
     )
   return '\n'.join(lines)
+
+
+def _short(value):
+  return f'{value:.4f}' if abs(value) < 1e4 else f'{value:.3g}'
 
 
 def write_summary(workdir):
