@@ -195,8 +195,9 @@ def multiple_choice(**changes):
     dict(
       evaluator='multiple_choice',
       # 'mmlu@hendrycks' or '@lmeval', 'ceval@official', '@lmeval' or '@cla',
-      # 'cmmlu@lmeval', 'xcopa@lmeval'; 'choices@letters' or '@texts' of an own
-      # file (see lbe/exams/choices.py).
+      # 'cmmlu@lmeval', 'xcopa@lmeval', 'agieval@loglik' or '@lmeval',
+      # 'gaokao@loglik'; 'choices@letters' or '@texts' of an own file (see
+      # lbe/exams/choices.py).
       protocol='',
       # The exam's folder, or the file; '' leaves it out.
       path='',
@@ -210,6 +211,35 @@ def multiple_choice(**changes):
       bos=True,
       # Where prompt and choice part: 'safe', 'harness', or '': by protocol.
       cut='',
+      every=0,
+      at_start=False,
+      at_end=True,
+    )
+  )
+  fields.lock()
+  fields.update(changes)
+  return fields
+
+
+def exam(**changes):
+  """An evaluator: exams answered in text, read by their official rules."""
+  fields = ml_collections.ConfigDict(
+    dict(
+      evaluator='exam',
+      # 'agieval@official', 'agieval@official_few_shot', 'gaokao@official'.
+      protocol='',
+      # The exam's folder; '' leaves it out.
+      path='',
+      # How a chat model is asked ('alpaca', ...); '' is the bare text.
+      template='',
+      # Some subjects only; () is all.
+      subjects=(),
+      # Questions of each subject; 0 is all.
+      limit=0,
+      max_new_tokens=512,
+      # None is the protocol's own.
+      temperature=ml_collections.config_dict.placeholder(float),
+      seed=0,
       every=0,
       at_start=False,
       at_end=True,

@@ -621,6 +621,7 @@ def init_params(model, mesh, seed):
 EVALUATORS = (
   'perplexity',
   'multiple_choice',
+  'exam',
   'lm_eval',
 )
 
