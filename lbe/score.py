@@ -19,6 +19,7 @@ import tqdm
 from lbe import loss
 from lbe import sharding
 from lbe.models import attention
+from lbe.models import cached
 from lbe.models import llama
 
 # ---------------------------------------------------------------- requests
@@ -75,7 +76,7 @@ def split(tokenizer, pairs, *, bos, cut='safe'):
   result = []
   for (context, continuation), whole in zip(moved, wholes, strict=True):
     alone = alone_of[context]
-    at = len(alone) if cut == 'harness' else _common(alone, whole)
+    at = len(alone) if cut == 'harness' else common_length(alone, whole)
     first, rest = (
       start + (alone if cut == 'harness' else whole[:at]),
       whole[at:],
@@ -102,7 +103,7 @@ def prefix_id(tokenizer):
   )
 
 
-def _common(a, b):
+def common_length(a, b):
   """The length of what two lists begin with."""
   n = min(len(a), len(b))
   differ = np.nonzero(np.asarray(a[:n]) != np.asarray(b[:n]))[0]
@@ -225,7 +226,7 @@ def _shared(rows, padded):
   rows = sorted(rows, key=lambda r: r.ids[: r.trunk].astype('>i4').tobytes())
   # A row keeps one token of its trunk: it predicts the first target.
   alike = [
-    min(_common(a.ids[: a.trunk - 1], b.ids[: b.trunk - 1]), a.trunk - 1)
+    min(common_length(a.ids[: a.trunk - 1], b.ids[: b.trunk - 1]), a.trunk - 1)
     // _STEP
     * _STEP
     for a, b in zip(rows, rows[1:], strict=False)
@@ -240,7 +241,7 @@ def _shared(rows, padded):
     within = alike[low : high - 1]
     shared = min(within)
     rest = (length[high] - length[low]) / num - shared
-    saved = num * shared - _bucket(shared) - (padded(num) - num) * rest
+    saved = num * shared - bucket(shared) - (padded(num) - num) * rest
     cuts = [low + i + 1 for i, x in enumerate(within) if x == shared]
     if shared == max(within):
       # All begin alike to the same length: there is nothing to split for.
@@ -262,7 +263,7 @@ def _shared(rows, padded):
   return groups + [(0, alone)] * bool(alone)
 
 
-def _bucket(length):
+def bucket(length):
   """The padded length: 32, 48, 64, 96, 128, 192, ...; 0 stays 0."""
   if not length:
     return 0
@@ -300,7 +301,7 @@ def _batches(rows, batch_size, mesh):
     group.sort(key=lambda r: -len(r.ids))
     prefix = group[0].ids[:shared]
     while group:
-      length = _bucket(len(group[0].ids) - shared)
+      length = bucket(len(group[0].ids) - shared)
       size = _num_rows(len(group), length, batch_size, mesh)
       yield prefix, group[:size], size, length
       group = group[size:]
@@ -308,7 +309,7 @@ def _batches(rows, batch_size, mesh):
 
 def _arrays(rows, size, length, shared):
   """The batch as arrays; `places` and `targets` are padded to a bucket."""
-  num_scored = _bucket(max(len(r.places) for r in rows))
+  num_scored = bucket(max(len(r.places) for r in rows))
   if max(len(r.places) for r in rows) <= 8:
     num_scored = 8
   batch = {
@@ -348,7 +349,8 @@ def score(
   fewer. `progress` names a progress bar.
   """
   rows = _make_rows(requests, max_len)
-  prefill, score_rows = _programs(c, execution, mesh)
+  prefill = cached.prefix_program(c, execution, mesh)
+  score_rows = _program(c, execution, mesh)
   logprobs, normalizers = np.zeros((2, len(requests)), np.float64)
   greedy = np.ones(len(requests), bool)
   pending = []
@@ -374,11 +376,11 @@ def score(
   for prefix, batch, size, length in _batches(rows, batch_size, mesh):
     if len(prefix) and held != prefix.tobytes():
       held = prefix.tobytes()
-      padded = np.zeros((1, _bucket(len(prefix))), np.int32)
+      padded = np.zeros((1, bucket(len(prefix))), np.int32)
       padded[0, : len(prefix)] = prefix
-      kept = prefill(params, _place(mesh, padded))
+      kept = prefill(params, place(mesh, padded))
     arrays = {
-      name: _place(mesh, x)
+      name: place(mesh, x)
       for name, x in _arrays(batch, size, length, len(prefix)).items()
     }
     shared = (kept, np.int32(len(prefix))) if len(prefix) else None
@@ -397,7 +399,7 @@ def score(
   ]
 
 
-def _place(mesh, x):
+def place(mesh, x):
   where = sharding.fitted(
     jax.sharding.NamedSharding(
       mesh, sharding.spec(('batch', *[None] * (x.ndim - 1)))
@@ -408,81 +410,36 @@ def _place(mesh, x):
 
 
 @functools.lru_cache(maxsize=8)
-def _programs(c, execution, mesh):
-  """The jitted (params, ids_1P) → keys and values, and the scorer of rows."""
+def _program(c, execution, mesh):
+  """The jitted scorer of rows."""
   everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-
-  def constrain(x, dims):
-    place = jax.sharding.NamedSharding(mesh, sharding.spec(dims))
-    return jax.lax.with_sharding_constraint(x, sharding.fitted(place, x.shape))
-
-  def run(params, ids_BT, positions_BT, attend, shared):
-    """States behind the final norm, and what `attend` kept of each layer."""
-    tables = llama.rope_tables(c, positions_BT)
-
-    def body(x_BTD, per_layer):
-      w, shared = per_layer
-      kept = []
-      x_BTD = llama.decoder_layer(
-        c, w, x_BTD, tables, functools.partial(attend, kept, shared), constrain
-      )
-      return x_BTD, kept
-
-    x_BTD = llama.embed(params, ids_BT, execution)
-    layers = llama.stacked(params)
-    if execution.scan:
-      x_BTD, kept = jax.lax.scan(body, x_BTD, (layers, shared))
-    else:
-      found = []
-      for i in range(c.num_layers):
-        own = jax.tree.map(lambda x, i=i: x[i], shared)
-        x_BTD, kept = body(x_BTD, (llama.at_layer(layers, i), own))
-        found.append(kept)
-      kept = jax.tree.map(lambda *xs: jnp.stack(xs), *found)
-    return llama.rms_norm(x_BTD, params['final_norm_D'], c.norm_eps), kept
-
-  @jax.jit
-  def prefill(params, ids_BT):
-    positions_BT = jnp.arange(ids_BT.shape[1], dtype=jnp.int32)[None]
-    ones_BT = jnp.ones_like(positions_BT)
-
-    def attend(kept, shared, q_BTNH, k_BTKH, v_BTKH):
-      del shared
-      kept += [k_BTKH[0], v_BTKH[0]]
-      return attention.attend(
-        q_BTNH,
-        k_BTKH,
-        v_BTKH,
-        q_positions_BT=positions_BT,
-        kv_positions_BS=positions_BT,
-        q_segments_BT=ones_BT,
-        kv_segments_BS=ones_BT,
-        implementation=execution.attention,
-      )
-
-    return run(params, ids_BT, positions_BT, attend, None)[1]
 
   @functools.partial(jax.jit, out_shardings=everywhere)
   def score_rows(params, arrays, shared):
     positions_BT, branches_BT = arrays['positions_BT'], arrays['branches_BT']
-    kv_LPKH, length = shared or (None, 0)
+    kept_L, length = shared or (None, 0)
     of_T, of_S = branches_BT[:, :, None], branches_BT[:, None, :]
     visible_BTS = ((of_S == 0) | (of_S == of_T)) & (
       positions_BT[:, :, None] >= positions_BT[:, None, :]
     )
 
-    def attend(kept, kv_PKH, q_BTNH, k_BTKH, v_BTKH):
-      del kept
-      return attention.attend_shared(
-        q_BTNH,
-        k_BTKH,
-        v_BTKH,
-        visible_BTS=visible_BTS,
-        shared_PKH=kv_PKH,
-        shared_len=length,
-      )
+    def attend(kept_PKH, new, q_BTNH, k_BTKH, v_BTKH):
+      del new
+      parts = [(k_BTKH, v_BTKH, visible_BTS)]
+      if kept_PKH is not None:
+        parts.insert(0, cached.before(kept_PKH, length))
+      return attention.attend_parts(q_BTNH, parts)
 
-    x_BTD, _ = run(params, arrays['ids_BT'], positions_BT, attend, kv_LPKH)
+    x_BTD, _ = cached.forward(
+      params,
+      c,
+      arrays['ids_BT'],
+      positions_BT=positions_BT,
+      attend=attend,
+      kept_L=kept_L,
+      execution=execution,
+      constrain=cached.constrain(mesh),
+    )
     x_BQD = jnp.take_along_axis(x_BTD, arrays['places_BQ'][:, :, None], axis=1)
     return loss.logprobs(
       x_BQD,
@@ -491,4 +448,4 @@ def _programs(c, execution, mesh):
       vocab_size=c.vocab_size,
     )
 
-  return prefill, score_rows
+  return score_rows

@@ -9,6 +9,7 @@ import pytest
 
 from lbe import score
 from lbe import sharding
+from lbe.models import cached
 from lbe.models import llama
 from lbe.vocab import load as vocab
 
@@ -139,7 +140,10 @@ def test_the_second_round_compiles_nothing():
   """Evaluation inside a run would stall it each time."""
   run(requests())
   made = sharding.make_mesh({'fsdp': 1}, devices=jax.devices()[:1])
-  programs = score._programs(TINY, FP32, made)
+  programs = [
+    score._program(TINY, FP32, made),
+    cached.prefix_program(TINY, FP32, made),
+  ]
   before = [p._cache_size() for p in programs]
   run(requests())
   assert [p._cache_size() for p in programs] == before

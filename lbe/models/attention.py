@@ -66,36 +66,33 @@ def attend(
   return out_BTKGH.reshape(B, T, N, H).astype(q_BTNH.dtype)
 
 
-def attend_shared(
-  q_BTNH, k_BSKH, v_BSKH, *, visible_BTS, shared_PKH=None, shared_len=0
-):
-  """Attention to the rows' own keys and to keys that all rows share.
+def attend_parts(q_BTNH, parts):
+  """Attention to several sets of keys with one softmax, [B, T, N, H].
 
-  [B, T, N, H] in q's dtype, one softmax over both. `shared_PKH` is a pair of
-  keys and values, of which the first `shared_len` are there, and all before
-  every query; `visible_BTS` is of the rows' own keys. The shared ones are not
-  repeated in memory.
+  Each part is (keys, values, visible): [B, S, K, H] of the rows' own, or
+  [S, K, H] that all rows share and that are not repeated in memory; `visible`
+  broadcasts to [B, T, S]. Every query sees a key at least.
   """
   B, T, N, H = q_BTNH.shape
-  K = k_BSKH.shape[2]
+  K = parts[0][0].shape[-2]
   q_BTKGH = q_BTNH.reshape(B, T, K, N // K, H)
   product = functools.partial(
     jnp.einsum,
     precision=precision(q_BTNH.dtype),
     preferred_element_type=jnp.float32,
   )
-  logits = product('BTKGH,BSKH->BKGTS', q_BTKGH, k_BSKH) * H**-0.5
-  logits = jnp.where(visible_BTS[:, None, None], logits, _MASKED)
-  if shared_PKH is None:
-    weights = jax.nn.softmax(logits, axis=-1).astype(v_BSKH.dtype)
-    out_BTKGH = product('BKGTS,BSKH->BTKGH', weights, v_BSKH)
-  else:
-    k_PKH, v_PKH = shared_PKH
-    P = k_PKH.shape[0]
-    before = product('BTKGH,PKH->BKGTP', q_BTKGH, k_PKH) * H**-0.5
-    before = jnp.where(jnp.arange(P) < shared_len, before, _MASKED)
-    weights = jax.nn.softmax(jnp.concatenate([before, logits], -1), axis=-1)
-    weights = weights.astype(v_BSKH.dtype)
-    out_BTKGH = product('BKGTP,PKH->BTKGH', weights[..., :P], v_PKH)
-    out_BTKGH += product('BKGTS,BSKH->BTKGH', weights[..., P:], v_BSKH)
+  logits = []
+  for k, _, visible in parts:
+    keys = 'BSKH' if k.ndim == 4 else 'SKH'
+    found = product(f'BTKGH,{keys}->BKGTS', q_BTKGH, k) * H**-0.5
+    logits.append(jnp.where(visible[:, None, None], found, _MASKED))
+  weights = jax.nn.softmax(jnp.concatenate(logits, axis=-1), axis=-1)
+  weights = weights.astype(q_BTNH.dtype)
+  out_BTKGH, at = 0.0, 0
+  for _, v, _ in parts:
+    S = v.shape[-3]
+    values = 'BSKH' if v.ndim == 4 else 'SKH'
+    part = weights[..., at : at + S]
+    out_BTKGH += product(f'BKGTS,{values}->BTKGH', part, v)
+    at += S
   return out_BTKGH.reshape(B, T, N, H).astype(q_BTNH.dtype)
