@@ -67,6 +67,12 @@ class Local:
         f'judge_max_new_tokens={max_new_tokens} leaves no prompt in the '
         f'{self._opened.config.max_positions} positions of {path}.'
       )
+    if batch_size < 1:
+      raise ValueError(f'judge_batch_size={batch_size} is below 1.')
+    if compute_dtype not in ('float32', 'bfloat16'):
+      raise ValueError(
+        f'judge_dtype={compute_dtype!r} is unknown; take float32 or bfloat16.'
+      )
     self._encode = prompt_encoder(template, self._opened.tokenizer)
     self._max_new_tokens = max_new_tokens
     self._batch_size = batch_size

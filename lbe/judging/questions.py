@@ -63,7 +63,8 @@ def read(path, *, limit=0):
 def read_responses(path, questions, *, limit=0):
   """The responses of a JSONL file (`id`, `response`) in the questions' order.
 
-  The first `limit` of them; 0 is all, and all have to be there. Raises ValueError where one is missing, of no question, or there twice.
+  The first `limit` of them, 0 is all; all have to be there. Raises ValueError
+  where one is missing, of no question, or there twice.
   """
   found, seen = {}, {}
   known = {q.id for q in questions}
