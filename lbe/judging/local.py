@@ -133,11 +133,16 @@ class Local:
 
 def _listing(path):
   """A hash of a folder's files: names, sizes and times, not their bytes."""
-  root = epath.Path(path)
-  paths = sorted(root.rglob('*')) if root.is_dir() else [root]
   told = []
-  for p in paths:
-    if not p.is_dir():
-      stat = p.stat()
-      told.append((str(p), stat.length, stat.mtime))
+  for p in _files(epath.Path(path)):
+    stat = p.stat()
+    told.append((str(p), stat.length, stat.mtime))
   return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+
+
+def _files(path):
+  if not path.is_dir():
+    yield path
+    return
+  for p in sorted(path.iterdir()):
+    yield from _files(p)
