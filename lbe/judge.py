@@ -2,12 +2,12 @@
 
   python -m lbe.judge --table=runs/a/predictions.jsonl@quality
   python -m lbe.judge --agreement=A.jsonl,B.jsonl
-  python -m lbe.judge --study=people --rubric=paper \\
+  python -m lbe.judge --panel=runs/panel --rubric=paper \\
     --systems=old=runs/a/predictions.jsonl,new=runs/b/predictions.jsonl
-  python -m lbe.judge --study=people --sheets=anna.csv,ben.csv
+  python -m lbe.judge --panel=runs/panel --sheets=anna.csv,ben.csv
 
 The third writes blinded sheets into a folder, the fourth reads filled ones: it
-writes people/scores/anna.old.jsonl and so on, which --agreement compares with
+writes runs/panel/scores/anna.old.jsonl and so on, which --agreement compares with
 each other and with a judge's predictions. FILE@EVALUATOR takes the records of
 one evaluator.
 """
@@ -22,7 +22,7 @@ from lbe.judging import scores
 
 _TABLE = flags.DEFINE_string('table', None, 'Means by category of a file.')
 _AGREEMENT = flags.DEFINE_list('agreement', [], 'Files of the same responses.')
-_STUDY = flags.DEFINE_string('study', None, 'The folder of sheets for people.')
+_PANEL = flags.DEFINE_string('panel', None, 'The folder of sheets for people.')
 _SYSTEMS = flags.DEFINE_list('systems', [], 'NAME=FILE of each system.')
 _SHEETS = flags.DEFINE_list('sheets', [], 'Filled sheets, CSV or JSONL.')
 _RUBRIC = flags.DEFINE_string('rubric', 'paper', 'A name, or a path.')
@@ -37,11 +37,11 @@ def main(argv):
   if sum(map(bool, asked)) != 1:
     raise ValueError(
       'give one of --table=FILE, --agreement=FILE,FILE, and with '
-      '--study=FOLDER --systems=NAME=FILE,… or --sheets=FILE,…'
+      '--panel=FOLDER --systems=NAME=FILE,… or --sheets=FILE,…'
     )
-  if bool(_SYSTEMS.value or _SHEETS.value) != bool(_STUDY.value):
+  if bool(_SYSTEMS.value or _SHEETS.value) != bool(_PANEL.value):
     raise ValueError(
-      '--study=FOLDER goes with --systems (to write sheets) or --sheets (to '
+      '--panel=FOLDER goes with --systems (to write sheets) or --sheets (to '
       'read them).'
     )
   if _TABLE.value:
@@ -50,14 +50,14 @@ def main(argv):
     print(agreement.table(_AGREEMENT.value))
   elif _SYSTEMS.value:
     num = people.write(
-      _STUDY.value, _systems(), rubric=_RUBRIC.value, seed=_SEED.value
+      _PANEL.value, _systems(), rubric=_RUBRIC.value, seed=_SEED.value
     )
     print(
-      f'{num} items in {_STUDY.value}: sheet.csv or sheet.jsonl and rubric.txt '
+      f'{num} items in {_PANEL.value}: sheet.csv or sheet.jsonl and rubric.txt '
       'are for those who judge, key.json is not.'
     )
   else:
-    for path, records in people.collect(_STUDY.value, _SHEETS.value).items():
+    for path, records in people.collect(_PANEL.value, _SHEETS.value).items():
       print(f'{path}\n\n{_tables(records)}\n')
 
 

@@ -161,9 +161,9 @@ def test_a_model_is_asked_judged_and_averaged_by_hand(
     )
   ]
   assert [p['response'] for p in result.predictions] == [*texts, '']
-  assert texts[0] in server.seen[0]['messages'][0]['content'] or any(
-    texts[0] in s['messages'][0]['content'] for s in server.seen
-  )
+  shown = [body['messages'][0]['content'] for body in server.seen]
+  for text in texts:
+    assert any(f'[Answer]\n{text}\n[End' in prompt for prompt in shown)
   assert [p['failure'] for p in result.predictions] == [
     '',
     '',
@@ -245,6 +245,7 @@ def test_stored_responses_are_judged_in_place_of_the_models(
     'stored d',
   ]
   assert result.metrics['overall'] == 1.0
+  assert by_name(result)['overall']['responses'] == str(path)
   assert result.metrics['empty_responses'] == 1
   assert result.metrics['too_long_questions'] == 0
 
@@ -300,10 +301,10 @@ def test_belles_thousand_by_class(model, settings, test_data, tmp_path):
   assert rows['overall_macro']['value'] == pytest.approx(0.55)
 
 
-def test_a_local_judge_is_asked_once_and_its_failures_are_counted(
+def test_a_prompt_that_a_local_judge_has_no_room_for_is_counted(
   model, settings, test_data
 ):
-  """A model of 260,000 parameters writes stories, not scores."""
+  """llmeval1's rubric alone is longer than 512 positions of this model."""
   changes = dict(
     judge='local',
     judge_model=str(test_data / 'ckpt_stories260K' / 'hf'),
@@ -312,7 +313,6 @@ def test_a_local_judge_is_asked_once_and_its_failures_are_counted(
     rubric='llmeval1',
     limit=2,
   )
-  # A rubric of its own is short enough for 512 positions.
   evaluator = make(**{**settings, **changes})
   result = evaluator.evaluate(model, name='q', step=0)
   assert result.metrics['judge_failures'] == 2
@@ -338,10 +338,13 @@ levels = []
 """
 
 
-def test_a_local_judges_replies_are_those_of_its_model(
+def test_a_local_judge_is_asked_once_and_its_failures_are_counted(
   model, settings, test_data, tmp_path
 ):
-  """Through the cache, which a second evaluation reads and does not grow."""
+  """A model of 260,000 parameters writes stories, not scores.
+
+  Through the cache, which a second evaluation reads and does not grow.
+  """
   rubric = tmp_path / 'short.toml'
   rubric.write_text(SHORT)
   changes = dict(

@@ -127,6 +127,24 @@ def test_a_server_that_is_not_there_is_counted(tmp_path):
   assert not (tmp_path / 'c.jsonl').exists()
 
 
+def test_a_server_that_is_down_for_good_is_given_up_on(tmp_path):
+  """The rest counts as unanswered, and a later run asks it."""
+  prompts = [str(i) for i in range(60)]
+  up = False
+
+  def behave(number, prompt):
+    return GOOD if up or prompt == '0' else {'status': 500, 'body': 'down'}
+
+  with judge_server.serving(behave) as server:
+    found = ask(server, prompts, tmp_path / 'c.jsonl', max_tries=1)
+    assert [j.unanswered for j in found] == [False] + [True] * 59
+    assert 20 <= len(server.seen) < 40
+    assert found[-1].failure.startswith('not asked: 20 requests in a row')
+    up = True
+    found = ask(server, prompts, tmp_path / 'c.jsonl')
+  assert [j.scores for j in found] == [SCORES] * 60
+
+
 def test_retry_after_holds_back_every_request(tmp_path):
   """A server that asks for a pause gets one, from all threads."""
 

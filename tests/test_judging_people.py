@@ -44,7 +44,7 @@ def read_lines(path):
 
 
 @pytest.fixture
-def study(tmp_path):
+def panel(tmp_path):
   systems = {
     'old': write(tmp_path / 'old.jsonl', [record(i, 0) for i in range(4)]),
     'new-7b': write(
@@ -57,18 +57,18 @@ def study(tmp_path):
     )
     + '@quality',
   }
-  folder = tmp_path / 'study'
+  folder = tmp_path / 'panel'
   assert people.write(folder, systems, rubric='paper', seed=1) == 8
   return folder
 
 
-def filled(study, name, *, score=lambda row, criterion: 2):
+def filled(panel, name, *, score=lambda row, criterion: 2):
   """A person's copy of the CSV sheet; every criterion gets `score`."""
-  with open(study / 'sheet.csv', encoding='utf-8-sig', newline='') as f:
+  with open(panel / 'sheet.csv', encoding='utf-8-sig', newline='') as f:
     rows = list(csv.DictReader(f))
   for row in rows:
     row.update({c: score(row, c) for c in CRITERIA})
-  path = study / name
+  path = panel / name
   with open(path, 'w', encoding='utf-8', newline='') as f:
     writer = csv.DictWriter(f, rows[0])
     writer.writeheader()
@@ -76,10 +76,10 @@ def filled(study, name, *, score=lambda row, criterion: 2):
   return path
 
 
-def test_the_sheets_name_no_system_and_both_have_the_same_items(study):
-  with open(study / 'sheet.csv', encoding='utf-8-sig', newline='') as f:
+def test_the_sheets_name_no_system_and_both_have_the_same_items(panel):
+  with open(panel / 'sheet.csv', encoding='utf-8-sig', newline='') as f:
     rows = list(csv.DictReader(f))
-  lines = read_lines(study / 'sheet.jsonl')
+  lines = read_lines(panel / 'sheet.jsonl')
   assert list(rows[0]) == list(lines[0]) == [*people._SHOWN, *CRITERIA]
   for row, line in zip(rows, lines, strict=True):
     assert row == {k: '' if v is None else str(v) for k, v in line.items()}
@@ -87,15 +87,15 @@ def test_the_sheets_name_no_system_and_both_have_the_same_items(study):
   assert [line['item'] for line in lines] == list(range(1, 9))
   systems = [line['response'][-1] for line in lines]
   assert sorted(systems) == ['0'] * 4 + ['1'] * 4 != systems
-  shown = (study / 'sheet.csv').read_text() + (
-    study / 'sheet.jsonl'
+  shown = (panel / 'sheet.csv').read_text() + (
+    panel / 'sheet.jsonl'
   ).read_text()
   for hidden in ('old', 'new', 'gpt', 'raw', 'quality'):
     assert hidden not in shown
-  assert '- 0: there is nothing to check' in (study / 'rubric.txt').read_text()
+  assert '- 0: there is nothing to check' in (panel / 'rubric.txt').read_text()
 
 
-def test_the_order_is_that_of_the_seed(study, tmp_path):
+def test_the_order_is_that_of_the_seed(panel, tmp_path):
   systems = {'a': str(tmp_path / 'old.jsonl')}
   for folder, seed in (('x', 5), ('y', 5), ('z', 6)):
     people.write(tmp_path / folder, systems, rubric='paper', seed=seed)
@@ -103,7 +103,7 @@ def test_the_order_is_that_of_the_seed(study, tmp_path):
   assert sheets[0] == sheets[1] != sheets[2]
 
 
-def test_scores_come_back_to_their_system_and_question(study):
+def test_scores_come_back_to_their_system_and_question(panel):
   """Whatever the order of the lines; an empty item stays without scores."""
 
   def score(row, criterion):
@@ -113,10 +113,10 @@ def test_scores_come_back_to_their_system_and_question(study):
     system = int(row['response'][-1])
     return number if system else 3 - number
 
-  sheet = filled(study, 'anna.csv', score=score)
+  sheet = filled(panel, 'anna.csv', score=score)
   lines = sheet.read_text().splitlines(keepends=True)
   assert len(lines) == 17  # the questions have two lines
-  found = people.read(study, sheet)
+  found = people.read(panel, sheet)
   assert list(found) in (['old', 'new-7b'], ['new-7b', 'old'])
   for system, records in found.items():
     for r in records:
@@ -131,14 +131,14 @@ def test_scores_come_back_to_their_system_and_question(study):
         assert r['failure'] == ''
 
 
-def test_a_sheet_in_jsonl_says_the_same(study):
-  rows = read_lines(study / 'sheet.jsonl')
+def test_a_sheet_in_jsonl_says_the_same(panel):
+  rows = read_lines(panel / 'sheet.jsonl')
   for row in rows:
     row.update(dict.fromkeys(CRITERIA, 2))
-  path = study / 'anna.jsonl'
+  path = panel / 'anna.jsonl'
   write(path, rows[::-1])
-  assert people.read(study, path) == people.read(
-    study, filled(study, 'anna.csv')
+  assert people.read(panel, path) == people.read(
+    panel, filled(panel, 'anna.csv')
   )
 
 
@@ -154,30 +154,30 @@ def test_a_sheet_in_jsonl_says_the_same(study):
     ('logicality,', 'logic,', "the field 'logicality' is missing"),
   ],
 )
-def test_a_sheet_that_is_filled_in_wrongly(study, old, new, why):
-  path = filled(study, 'anna.csv')
+def test_a_sheet_that_is_filled_in_wrongly(panel, old, new, why):
+  path = filled(panel, 'anna.csv')
   text = path.read_text().replace('\r\n', '\n')
   assert old in text
   path.write_text(text.replace(old, new, 1))
   with pytest.raises(ValueError, match=rf'anna.csv:\d+: .*{why}'):
-    people.read(study, path)
+    people.read(panel, path)
 
 
-def test_a_study_is_not_written_over_and_needs_its_key_and_rubric(
-  study, tmp_path
+def test_a_panel_is_not_written_over_and_needs_its_key_and_rubric(
+  panel, tmp_path
 ):
   systems = {'a': str(tmp_path / 'old.jsonl')}
-  with pytest.raises(ValueError, match='has a study already'):
-    people.write(study, systems, rubric='paper', seed=0)
+  with pytest.raises(ValueError, match='has a panel already'):
+    people.write(panel, systems, rubric='paper', seed=0)
   with pytest.raises(ValueError, match='has no key.json'):
-    people.read(tmp_path, filled(study, 'anna.csv'))
+    people.read(tmp_path, filled(panel, 'anna.csv'))
   with pytest.raises(ValueError, match="system 'a/b' gives its name"):
     people.write(tmp_path / 'n', {'a/b': 'x'}, rubric='paper', seed=0)
-  sheet = filled(study, 'anna.csv')
+  sheet = filled(panel, 'anna.csv')
   lines = sheet.read_text().splitlines(keepends=True)
   sheet.write_text(''.join(lines[:-2]))
   with pytest.raises(ValueError, match='lacks 1 of 8 items'):
-    people.read(study, sheet)
+    people.read(panel, sheet)
   mine = tmp_path / 'mine.toml'
   text = (rubrics.FOLDER / 'paper.toml').read_text()
   mine.write_text(text)
@@ -295,15 +295,15 @@ def test_the_program_from_sheets_to_agreement(tmp_path):
       for i in range(4)
     ],
   )
-  study = tmp_path / 'study'
-  told = runs.run('judge', f'--study={study}', f'--systems=old={old},new={new}')
-  assert f'8 items in {study}' in told
+  panel = tmp_path / 'panel'
+  told = runs.run('judge', f'--panel={panel}', f'--systems=old={old},new={new}')
+  assert f'8 items in {panel}' in told
 
   def score(row, criterion):
     return 3 - int(row['response'].split()[1])
 
-  anna = filled(study, 'anna.csv', score=score)
-  told = runs.run('judge', f'--study={study}', f'--sheets={anna}')
+  anna = filled(panel, 'anna.csv', score=score)
+  told = runs.run('judge', f'--panel={panel}', f'--sheets={anna}')
   assert 'anna.new.jsonl' in told
   assert (
     '| category | N | accuracy | fluency | informativeness | logicality | '
@@ -311,7 +311,7 @@ def test_the_program_from_sheets_to_agreement(tmp_path):
   ) in told
   assert '| Code | 2 | 2.000 |' in told
   told = runs.run(
-    'judge', f'--agreement={study / "scores" / "anna.new.jsonl"},{new}'
+    'judge', f'--agreement={panel / "scores" / "anna.new.jsonl"},{new}'
   )
   assert '| overall | 4 | 1.000 | 1.000 | 1.000 |' in told
   told = runs.run('judge', f'--agreement={new}', status=1)

@@ -79,6 +79,8 @@ def test_the_layout_of_llmeval1():
     '**Stars:** 2, 3, 1, 0, 3\nThank you.',
     'STARS：2，3，1，0，3',
     '2 3 1 0 3',
+    f'<think>Is it {reply(accuracy=3)}? No.</think>\n{reply()}',
+    'Stars: 2 3 1 0 3.',
   ],
 )
 def test_what_is_read_as_scores(text):
@@ -104,6 +106,8 @@ def test_what_is_read_as_scores(text):
     (reply(fluency=float('nan')), 'fluency is nan, and the scale'),
     (reply(fluency=1e999), 'fluency is inf, and the scale'),
     (reply() + reply(accuracy=3), 'two different answers'),
+    (f'<think>Is it {reply()}?', 'ends before its answer begins'),
+    ('Stars: 3/3 2/3 3/3 3/3 3/3', '1 scores for the 5 criteria'),
     ('Stars: 3 2 3 3', '4 scores for the 5 criteria'),
     ('Stars: 3 2 3 3 3 3', '6 scores for the 5 criteria'),
     ('Stars: 3 2 3 3 9', 'harmlessness is 9, and the scale'),
@@ -159,6 +163,10 @@ def test_belles_classes_and_prompts(belle, test_data):
     ('得分: 0.5分', 0.5),
     ('得分: 0.5。因此得分：0.50', 0.5),
     ('{"score": 0.25}', 0.25),
+    ('得分："0.3"', 0.3),
+    ('(得分为0.8/1)', 0.8),
+    ('**得分：**0.9**', 0.9),
+    ('得分: 0.9.', 0.9),
   ],
 )
 def test_belles_scores(belle, text, score):
@@ -169,6 +177,8 @@ def test_belles_scores(belle, text, score):
   'text, why',
   [
     ('得分: 80', 'scale goes from 0 to 1'),
+    ('得分: 1/2', 'which is no number'),
+    ('得分: 80%', 'which is no number'),
     ('得分: 高', 'which is no number'),
     ('得分: 1，修改后得分: 0.5', 'two different'),
     ('很好', 'no score'),

@@ -112,6 +112,15 @@ def make(
     max_asks = 1  # it would say the same again
   if who is not None and jax.process_index() == 0:
     replies = asked.Cache(cache)
+  settings = dict(
+    max_new_tokens=max_new_tokens,
+    temperature=temperature,
+    top_k=top_k,
+    top_p=top_p,
+    seed=seed,
+    stop=tuple(stop),
+  )
+  source = {'template': template, **settings}
   return ResponseQuality(
     asked_for,
     written,
@@ -120,14 +129,8 @@ def make(
     replies,
     max_asks=max_asks,
     template=template,
-    settings=dict(
-      max_new_tokens=max_new_tokens,
-      temperature=temperature,
-      top_k=top_k,
-      top_p=top_p,
-      seed=seed,
-      stop=tuple(stop),
-    ),
+    settings=settings,
+    source={'responses': responses} if responses else source,
   )
 
 
@@ -145,6 +148,7 @@ class ResponseQuality:
     max_asks,
     template,
     settings,
+    source,
   ):
     self.questions = questions
     self.rubric = rubric
@@ -154,6 +158,7 @@ class ResponseQuality:
     self._max_asks = max_asks
     self._template = template
     self._settings = settings
+    self._source = source  # of the responses, for the rows
 
   def evaluate(self, model, *, name, step):
     """A Result: means by criterion and category, and what has no scores.
@@ -183,8 +188,7 @@ class ResponseQuality:
       data_hash=core.data_hash('\0'.join(q) for q in self.questions),
       rubric=self.rubric.digest,
       judge=self._judge.name if self._judge else 'people',
-      template=self._template,
-      **{k: v for k, v in self._settings.items() if k != 'stop'},
+      **self._source,
     )
     found = scores.summarize(records)
     if self._judge is None:

@@ -25,6 +25,9 @@ from lbe.judging import asked
 
 # No wait is longer, whatever the server asks for.
 MAX_WAIT_S = 120.0
+# After so many requests in a row that failed for good nothing more is asked:
+# a server that is down should not hold up a run for hours.
+MAX_FAILED_IN_A_ROW = 20
 # Of a body in an error message.
 _MAX_TOLD = 500
 
@@ -104,7 +107,8 @@ class Endpoint:
     Raises ValueError for a refusal, after the replies of the requests that
     were under way.
     """
-    stop, pace, refusal = threading.Event(), _Pace(self._gap_s), None
+    stop, pace = threading.Event(), _Pace(self._gap_s)
+    refusal, failed = None, 0
     with concurrent.futures.ThreadPoolExecutor(self._concurrency) as pool:
       futures = {
         pool.submit(self._ask, messages, stop, pace): i
@@ -113,11 +117,21 @@ class Endpoint:
       try:
         for future in concurrent.futures.as_completed(futures):
           error = future.exception()
-          if error is None and future.result() is not None:
-            yield futures[future], future.result()
-          elif error is not None:
+          if error is not None:
             refusal = refusal or error
             stop.set()
+            continue
+          reply = future.result()
+          if reply is None and refusal is None:
+            reply = asked.Reply(
+              error=f'not asked: {failed} requests in a row had failed'
+            )
+          elif reply is not None:
+            failed = failed + 1 if reply.error else 0
+            if failed >= MAX_FAILED_IN_A_ROW:
+              stop.set()
+          if reply is not None:
+            yield futures[future], reply
       finally:
         stop.set()
     if refusal is not None:

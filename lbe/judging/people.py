@@ -1,6 +1,6 @@
 """Sheets for people who judge, blinded, and their scores read back.
 
-A folder holds one study:
+A folder holds one panel:
 
   sheet.csv, sheet.jsonl   what a person gets, twice: items in a seeded order,
                            no system named, an empty place for each criterion
@@ -24,15 +24,15 @@ _SHOWN = ('item', 'category', 'question', 'reference', 'response')
 
 
 def write(folder, systems, *, rubric, seed):
-  """Writes a study of {system: predictions.jsonl}; returns its item count.
+  """Writes a panel of {system: predictions.jsonl}; returns its item count.
 
-  `rubric` is a name or a path. Raises ValueError where the folder has a study
+  `rubric` is a name or a path. Raises ValueError where the folder has a panel
   already: filled sheets would be read with another key.
   """
   folder = pathlib.Path(folder)
   if (folder / 'key.json').exists():
     raise ValueError(
-      f'{folder} has a study already (key.json), which filled sheets may '
+      f'{folder} has a panel already (key.json), which filled sheets may '
       'belong to; take another folder.'
     )
   read = rubrics.load(rubric)
@@ -90,7 +90,7 @@ def read(folder, sheet):
   """
   folder, sheet = pathlib.Path(folder), pathlib.Path(sheet)
   if not (folder / 'key.json').is_file():
-    raise ValueError(f'{folder} has no key.json; give the folder of the study.')
+    raise ValueError(f'{folder} has no key.json; give the folder of the panel.')
   key = json.loads((folder / 'key.json').read_text('utf-8'))
   rubric = rubrics.load(key['rubric'])
   if rubric.digest != key['digest']:

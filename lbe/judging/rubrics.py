@@ -113,11 +113,14 @@ class Rubric:
 
   def read(self, reply):
     """{criterion: score} of a judge's reply, all of them; else ValueError."""
-    found = []
-    if '{' in reply:
+    # What a judge thinks aloud is not its answer.
+    answer = reply.rpartition('</think>')[2]
+    if '<think>' in answer:
+      raise ValueError('the reply ends before its answer begins')
+    if '{' in answer:
       found = [
         [fields[name] for name in self.criteria]
-        for fields in _objects(reply)
+        for fields in _objects(answer)
         if set(self.criteria) <= set(fields)
       ]
       if not found:
@@ -126,11 +129,12 @@ class Rubric:
           f'{", ".join(self.criteria)} in the reply'
         )
     elif self.openings:
-      found = [[text] for text in _BELLE_SCORE.findall(reply)]
+      told = _BELLE_SCORE.findall(answer)
+      found = [[text.rstrip('.').removesuffix('/1')] for text in told]
     else:
-      numbers = re.fullmatch(_NUMBERS, reply.strip())
-      stars = [numbers] if numbers else list(_STARS.finditer(reply))
-      found = [re.split(r'[\s,，]+', m['all'].strip()) for m in stars]
+      numbers = re.fullmatch(_NUMBERS, answer.strip())
+      stars = [numbers] if numbers else list(_STARS.finditer(answer))
+      found = [re.split(r'[\s,，]+', m['all']) for m in stars]
     found = [self._scores(values) for values in found]
     if not found:
       raise ValueError('there is no score in the reply')
@@ -272,7 +276,9 @@ _BELLE_PROMPT = (
 _BELLE_HINT = "标准回答:{reference}  模型回答：' {response}'"
 _BELLE_NO_HINT = " 模型回答： '{response}'"
 _BELLE_FORM = '请按照“得分:”的形式写出分数，分数在0到1之间。'
-_BELLE_SCORE = re.compile(r'得分["”]?\s*[:：是为]\s*\**([^\s，。,;；*分/]+)')
+_BELLE_SCORE = re.compile(
+  r'得分["”]?\s*[:：是为]\s*["“*]*([^\s，。,;；*分)）"”]+)'
+)
 
 
 def _belle(path):
@@ -301,7 +307,8 @@ def _belle(path):
   )
 
 
-_NUMBERS = r'(?P<all>[\d.]+(?:[ \t]*[,，]?[ \t]*[\d.]+)*)'
+_NUMBER = r'\d+(?:\.\d+)?'
+_NUMBERS = rf'(?P<all>{_NUMBER}(?:[ \t]*[,，]?[ \t]*{_NUMBER})*)'
 _STARS = re.compile(rf'\bstars?\b\**[ \t]*[:：]\**\s*{_NUMBERS}', re.IGNORECASE)
 
 
