@@ -6,10 +6,10 @@
     --systems=old=runs/a/predictions.jsonl,new=runs/b/predictions.jsonl
   python -m lbe.judge --panel=runs/panel --sheets=anna.csv,ben.csv
 
-The third writes blinded sheets into a folder, the fourth reads filled ones: it
-writes runs/panel/scores/anna.old.jsonl and so on, which --agreement compares with
-each other and with a judge's predictions. FILE@EVALUATOR takes the records of
-one evaluator.
+The third writes blinded sheets into a folder. The fourth reads filled ones: it
+writes runs/panel/scores/anna.old.jsonl and so on, which --agreement compares
+with each other and with a judge's predictions. FILE@EVALUATOR takes the records
+of one evaluator.
 """
 
 from absl import flags

@@ -1,6 +1,9 @@
 """The evaluator: a model answers, a judge scores, and what comes of it."""
 
 import json
+import socket
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +21,7 @@ from lbe.models import llama
 from lbe.vocab import load as vocab
 
 import judge_server
+import runs
 
 CRITERIA = (
   'accuracy',
@@ -394,6 +398,79 @@ def test_a_template_asks_the_model_in_its_format(model, settings):
     result = evaluator.evaluate(model, name='q', step=0)
   (told,) = model.generate([f'{QUESTIONS[0][2]}\n'], max_new_tokens=12)
   assert result.predictions[0]['response'] == told.text
+
+
+HOST = """
+import json, sys
+import jax
+port, number, settings = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+jax.distributed.initialize(f'localhost:{port}', 2, number)
+sys.path.insert(0, 'tests')
+import test_evals_response_quality as t
+settings = json.loads(settings)
+told = []
+model = t.core.Model(
+  params={}, config=None, tokenizer=t.vocab.Bytes(), mesh=None,
+  execution=t.llama.Execution(), batch_size=1, max_len=64)
+for judge in ('judge-1', 'refused'):
+  try:
+    found = t.make(**{**settings, 'judge_model': judge})
+    result = found.evaluate(model, name='q', step=0)
+    told.append([result.metrics, result.predictions])
+  except ValueError as error:
+    told.append(str(error))
+try:
+  t.make(**{**settings, 'judge': 'local'})
+except ValueError as error:
+  told.append(str(error))
+with open(sys.argv[4], 'w') as f:
+  json.dump(told, f)
+"""
+
+
+def test_of_two_hosts_one_asks_and_both_know(settings, tmp_path):
+  """Scores and refusals alike, else one host would wait for ever."""
+  with socket.socket() as s:
+    s.bind(('localhost', 0))
+    port = s.getsockname()[1]
+  path = tmp_path / 'responses.jsonl'
+  path.write_text(
+    ''.join(
+      json.dumps({'id': q[0], 'response': q[0]}) + '\n' for q in QUESTIONS
+    )
+  )
+
+  def behave(number, prompt):
+    if 'little' in prompt and number:
+      return {'status': 401, 'body': 'refused'}
+    return five(1, 2, 3, 2, 1)
+
+  with judge_server.serving(behave) as server:
+    told = {**settings, 'base_url': server.url, 'responses': str(path)}
+    files = [tmp_path / 'told-0.json', tmp_path / 'told-1.json']
+    command = [sys.executable, '-c', HOST, str(port)]
+    hosts = [
+      subprocess.Popen(
+        [*command, str(i), json.dumps(told), str(file)],
+        cwd=runs.ROOT,
+        env={**runs.environment(), 'PYTHONPATH': str(runs.ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+      )
+      for i, file in enumerate(files)
+    ]
+    outputs = [host.communicate(timeout=120) for host in hosts]
+    asked = [body['messages'][0]['content'] for body in server.seen]
+    first = [b for b in server.seen if b['model'] == 'judge-1']
+  assert [host.returncode for host in hosts] == [0, 0], outputs
+  one, other = (json.loads(file.read_text()) for file in files)
+  assert one == other
+  (metrics, predictions), refusal, local = one
+  assert metrics['overall'] == pytest.approx(1.8)
+  assert len(predictions) == len(first) == 5 < len(asked)
+  assert 'status 401: refused' in refusal
+  assert 'works in one process, and there are 2' in local
 
 
 def test_an_empty_slot_is_no_evaluator():

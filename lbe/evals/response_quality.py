@@ -102,6 +102,12 @@ def make(
       backoff_s=backoff_s,
     )
   elif judge == 'local':
+    if jax.process_count() > 1:
+      raise ValueError(
+        f"judge='local' works in one process, and there are "
+        f"{jax.process_count()}; take judge='people' here, which keeps the "
+        'responses, and judge them in one process with `responses` set.'
+      )
     who = local.Local(
       judge_model,
       template=judge_template,

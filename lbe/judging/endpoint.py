@@ -124,7 +124,8 @@ class Endpoint:
           reply = future.result()
           if reply is None and refusal is None:
             reply = asked.Reply(
-              error=f'not asked: {failed} requests in a row had failed'
+              error=f'not asked: {MAX_FAILED_IN_A_ROW} requests in a row had '
+              'failed'
             )
           elif reply is not None:
             failed = failed + 1 if reply.error else 0
