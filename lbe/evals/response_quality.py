@@ -286,7 +286,7 @@ def _on_first_host(work):
   if jax.process_index() == 0:
     try:
       told = {'found': work()}
-    except ValueError as error:
+    except (ValueError, OSError) as error:
       told = {'error': str(error)}
   data = np.frombuffer(json.dumps(told).encode(), np.uint8)
   size = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
