@@ -41,6 +41,8 @@ CHAT = ['jinja2>=3.1.6']
 # Near duplicates and language identification. Another minor version of rensa
 # may hash otherwise and leave out other records.
 CLEAN = ['lingua-language-detector>=2.1', 'rensa>=0.5,<0.6']
+# Without torch, which only its own models need.
+LM_EVAL = ['lm-eval>=0.4.13']
 # Parquet and Arrow files, and .zst.
 DATA = ['pyarrow>=20.0', 'zstandard>=0.23']
 
@@ -66,6 +68,7 @@ setuptools.setup(
     'plot': PLOT,
     'chat': CHAT,
     'clean': CLEAN,
+    'lm_eval': LM_EVAL,
     'data': DATA,
     # gs:// and s3:// behind etils.epath.
     'remote': ['gcsfs>=2025.3', 's3fs>=2025.3'],
@@ -78,7 +81,7 @@ setuptools.setup(
       *DATA,
       *PLOT,
       'accelerate>=1.10',  # lm-eval's Hugging Face models need it
-      'lm-eval>=0.4.13',
+      *LM_EVAL,
       'peft>=0.18',
       'pytest>=8.4',
       'pytest-xdist>=3.8',

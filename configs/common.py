@@ -166,6 +166,7 @@ def perplexity(**changes):
   """An evaluator: perplexity and bits per byte of one text set."""
   fields = ml_collections.ConfigDict(
     dict(
+      evaluator='perplexity',
       # A source's name (its held-out documents) or '' to read `path`; with
       # neither the set is not scored.
       source='',
@@ -188,6 +189,7 @@ def perplexity(**changes):
   return fields
 
 
+<<<<<<< HEAD
 def response_quality(**changes):
   """An evaluator: responses to questions, scored by a judge (LLM-Eval)."""
   fields = ml_collections.ConfigDict(
@@ -240,13 +242,95 @@ def response_quality(**changes):
       # Every reply by its prompt: nothing is asked twice. Evaluators and runs
       # may share the file.
       cache='runs/judged.jsonl',
+=======
+def multiple_choice(**changes):
+  """An evaluator: questions with choices, answered by the likeliest."""
+  fields = ml_collections.ConfigDict(
+    dict(
+      evaluator='multiple_choice',
+      # 'mmlu@hendrycks' or '@lmeval', 'ceval@official', '@lmeval' or '@cla',
+      # 'cmmlu@lmeval', 'xcopa@lmeval', 'agieval@loglik' or '@lmeval',
+      # 'gaokao@loglik'; 'choices@letters' or '@texts' of an own file (see
+      # lbe/exams/choices.py).
+      protocol='',
+      # The exam's folder, or the file; '' leaves it out.
+      path='',
+      # '' and None are the protocol's own.
+      split='',
+      num_shots=ml_collections.config_dict.placeholder(int),
+      # Some subjects only, as ('law',); () is all.
+      subjects=(),
+      # Questions of each subject; 0 is all.
+      limit=0,
+      bos=True,
+      # Where prompt and choice part: 'safe', 'harness', or '': by protocol.
+      cut='',
       every=0,
       at_start=False,
       at_end=True,
     )
   )
   fields.lock()
+  fields.update(changes)
+  return fields
+
+
+def exam(**changes):
+  """An evaluator: exams answered in text, read by their official rules."""
+  fields = ml_collections.ConfigDict(
+    dict(
+      evaluator='exam',
+      # 'agieval@official', 'agieval@official_few_shot', 'gaokao@official'.
+      protocol='',
+      # The exam's folder; '' leaves it out.
+      path='',
+      # How a chat model is asked ('alpaca', ...); '' is the bare text.
+      template='',
+      # Some subjects only; () is all.
+      subjects=(),
+      # Questions of each subject; 0 is all.
+      limit=0,
+      max_new_tokens=512,
+      # None is the protocol's own.
+      temperature=ml_collections.config_dict.placeholder(float),
+      seed=0,
+      every=0,
+      at_start=False,
+      at_end=True,
+    )
+  )
+  fields.lock()
+  fields.update(changes)
+  return fields
+
+
+def lm_eval(**changes):
+  """An evaluator: tasks of lm-evaluation-harness, run by our own engine."""
+  fields = ml_collections.ConfigDict(
+    dict(
+      evaluator='lm_eval',
+      # As ('hellaswag', 'arc_easy'); () leaves it out.
+      tasks=(),
+      # A folder with more task files, whose data may be local.
+      include_path='',
+      num_fewshot=ml_collections.config_dict.placeholder(int),
+      # Documents of each task; 0 is all.
+      limit=0,
+      bos=True,
+      cut='harness',
+      # Where a task that generates does not say.
+      max_new_tokens=256,
+>>>>>>> main
+      every=0,
+      at_start=False,
+      at_end=True,
+    )
+  )
+  fields.lock()
+<<<<<<< HEAD
   fields.request.unlock()
+=======
+>>>>>>> main
   fields.update(changes)
   return fields
 
@@ -355,7 +439,10 @@ def base():
   config.num_microbatches = 1
 
   config.evals = ml_collections.ConfigDict()
-  config.eval_batch_size = 32  # rows
+  config.eval_batch_size = 32  # rows of up to 512 tokens; longer ones, fewer
+  # Scores beside each other at the end, as 'en/bits_per_byte' and 'ceval/acc':
+  # what may be forgotten, and what is learnt.
+  config.forgetting = dict(source=(), target=())
 
   config.log_every = 10
   config.checkpoint = dict(

@@ -52,6 +52,9 @@ def get_config(variant='no_replay'):
     limit=20,
   )
   config.evals.own = common.perplexity(path='', every=100)
+  if data:
+    config.forgetting.source = ('en/bits_per_byte',)
+    config.forgetting.target = ('zh/bits_per_byte',)
   config.execution.compute_dtype = 'float32'
   config.execution.scan = False
   config.data.seq_len = 256

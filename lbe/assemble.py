@@ -6,6 +6,7 @@ mesh, data, model shapes, optimizer, step) is handed on as plain values.
 
 import dataclasses
 import functools
+import importlib
 import math
 import pathlib
 
@@ -21,6 +22,7 @@ from lbe.data import build
 from lbe.data import cleaning
 from lbe.data import loader as loader_lib
 from lbe.data import sources as sources_lib
+from lbe.evals import core
 from lbe.evals import perplexity
 from lbe.models import llama
 from lbe.models import lora
@@ -250,22 +252,18 @@ def describe_extension(config, opened, model, params, evaluators, mesh):
         f'rows {norm_V[num_old : model.vocab_size].mean():.4f}'
       )
   for e in evaluators:
-    if not isinstance(e.documents[0], str):
+    documents = getattr(e.task, 'documents', [None])
+    if not isinstance(documents[0], str):
       continue  # conversations have the extended tokenizer's ids
     nats = []
     for c in (dataclasses.replace(model, vocab_size=num_old), model):
-      found, num_tokens = perplexity.document_nats(
-        params,
-        c,
-        tokenizer=opened.tokenizer,
-        documents=e.documents,
-        max_len=min(e.max_len, model.max_positions),
-        execution=make_execution(config),
-        mesh=mesh,
-        batch_size=config.eval_batch_size,
+      seen = as_evaluated(params, c, opened.tokenizer, mesh, config)
+      seen = dataclasses.replace(
+        seen, max_len=min(e.task.max_len, seen.max_len)
       )
+      found, num_tokens = perplexity.document_nats(seen, documents)
       nats.append(found.sum())
-    num_bytes = sum(len(text.encode()) for text in e.documents)
+    num_bytes = sum(len(text.encode()) for text in documents)
     mass = -math.expm1((nats[0] - nats[1]) / num_tokens.sum())
     lines.append(
       f'{e.name} in the pieces of the base: '
@@ -619,84 +617,105 @@ def init_params(model, mesh, seed):
 # -------------------------------------------------------------- evaluators
 
 
+# Modules of lbe.evals, by their names.
+EVALUATORS = (
+  'perplexity',
+  'multiple_choice',
+  'exam',
+  'lm_eval',
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Evaluator:
-  """One set of documents with the steps at which it is scored."""
+  """What is evaluated, and the steps at which it is."""
 
   name: str
-  documents: list
-  max_len: int
+  task: object
   every: int
   at_start: bool
   at_end: bool
 
 
 def make_evaluators(config, prepared):
-  """The evaluators of the config, their texts read.
+  """The evaluators of the config, their data read and checked.
 
-  A set without source and path is left out. `prepared` is None where no
-  training data is there (evaluate); a set then needs a path.
+  One without data (an empty path) is left out. `prepared` is None where no
+  training data is there (evaluate).
   """
   result = []
   for name, e in config.evals.items():
-    if e.source and e.path:
+    fields = e.to_dict()
+    kind = fields.pop('evaluator', None)
+    if kind not in EVALUATORS:
       raise ValueError(
-        f'evals.{name} has both source={e.source!r} and path={e.path!r}; '
-        'clear one of them.'
+        f'evals.{name}.evaluator={kind!r} is unknown; take one of '
+        f'{", ".join(EVALUATORS)}.'
       )
-    if e.source:
-      if not prepared or e.source not in prepared:
+    schedule = {k: fields.pop(k) for k in ('every', 'at_start', 'at_end')}
+    try:
+      if kind == 'perplexity':
+        task = _make_documents(config, prepared, name, **fields)
+      else:
+        module = importlib.import_module(f'lbe.evals.{kind}')
+        task = module.make(**fields)
+    except ValueError as error:
+      raise ValueError(f'evals.{name}: {error}') from error
+    if task is not None:
+      result.append(Evaluator(name=name, task=task, **schedule))
+  whole = {e.name for e in result if e.at_start and e.at_end}
+  for side, scores in config.forgetting.items():
+    for score in scores:
+      if score.split('/')[0] not in whole:
         raise ValueError(
-          f'evals.{name}.source={e.source!r} is no source of this run; give '
-          f'evals.{name}.path=FILE, or one of {", ".join(prepared or ())}.'
+          f'forgetting.{side} has {score!r}, but no evaluator of that name has '
+          'data and runs at_start and at_end; those that do: '
+          f'{", ".join(sorted(whole)) or "none"}.'
         )
-      texts = prepared[e.source].heldout_documents()
-      if not texts:
-        raise ValueError(
-          f'evals.{name} scores the held-out documents of {e.source}, which '
-          f'has none; set data.sources.{e.source}.holdout.'
-        )
-    elif e.path:
-      source = sources_lib.make(
-        name,
-        path=e.path,
-        kind=e.kind,
-        cut=e.cut,
-        heading=e.heading,
-        field=e.field,
-      )
-      texts = [text for text, _ in sources_lib.documents(source)]
-      order = build.document_order(texts, seed=config.seed)
-      texts = [texts[i] for i in order]
-    else:
-      continue  # an empty slot, to be filled on the command line
-    max_len = e.max_len or config.data.seq_len
-    if not isinstance(texts[0], str):
-      max_len = config.data.seq_len  # a conversation is one window
-    result.append(
-      Evaluator(
-        name=name,
-        documents=texts[: e.limit or None],
-        max_len=max_len,
-        every=e.every,
-        at_start=e.at_start,
-        at_end=e.at_end,
-      )
-    )
   return result
 
 
-def evaluate(evaluator, params, model, tokenizer, mesh, config, *, step):
-  """(rows for results.jsonl, metrics by name) of one evaluator."""
-  return perplexity.evaluate(
-    params,
-    model,
-    name=evaluator.name,
-    documents=evaluator.documents,
+def _make_documents(
+  config, prepared, name, *, source, path, max_len, limit, **fields
+):
+  """The texts of a perplexity.Documents; None with neither source nor path."""
+  if source and path:
+    raise ValueError(
+      f'it has both source={source!r} and path={path!r}; clear one of them.'
+    )
+  if source:
+    if not prepared or source not in prepared:
+      raise ValueError(
+        f'source={source!r} is no source of this run; give path=FILE, or one '
+        f'of {", ".join(prepared or ())}.'
+      )
+    texts = prepared[source].heldout_documents()
+    if not texts:
+      raise ValueError(
+        f'it scores the held-out documents of {source}, which has none; set '
+        f'data.sources.{source}.holdout.'
+      )
+  elif path:
+    found = sources_lib.make(name, path=path, **fields)
+    texts = [text for text, _ in sources_lib.documents(found)]
+    order = build.document_order(texts, seed=config.seed)
+    texts = [texts[i] for i in order]
+  else:
+    return None  # an empty slot, to be filled on the command line
+  max_len = max_len or config.data.seq_len
+  if not isinstance(texts[0], str):
+    max_len = config.data.seq_len  # a conversation is one window
+  return perplexity.Documents(texts[: limit or None], max_len=max_len)
+
+
+def as_evaluated(params, model, tokenizer, mesh, config):
+  """The core.Model of live parameters."""
+  return core.Model(
+    params=params,
+    config=model,
     tokenizer=tokenizer,
-    max_len=min(evaluator.max_len, model.max_positions),
-    execution=make_execution(config),
     mesh=mesh,
+    execution=make_execution(config),
     batch_size=config.eval_batch_size,
-    step=step,
+    max_len=model.max_positions,
   )

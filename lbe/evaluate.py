@@ -6,6 +6,7 @@
 
 import json
 import pathlib
+import time
 
 import jax
 from absl import flags
@@ -50,23 +51,20 @@ def main(argv):
     (workdir / 'config.json').write_text(
       json.dumps(json.loads(config.to_json_best_effort()), indent=2)
     )
+  model = assemble.as_evaluated(params, opened.config, tokenizer, mesh, config)
+  if jax.process_index() == 0:
+    for file in ('results.jsonl', 'predictions.jsonl'):
+      (workdir / file).unlink(missing_ok=True)
   for evaluator in evaluators:
-    rows, _ = assemble.evaluate(
-      evaluator, params, opened.config, tokenizer, mesh, config, step=None
-    )
+    start = time.perf_counter()
+    found = evaluator.task.evaluate(model, name=evaluator.name, step=None)
     if jax.process_index() == 0:
-      for row in rows:
+      for row in found.rows:
         row['model'] = opened.path
-      core.append_rows(workdir, rows)
-      for row in rows:
-        told = ''
-        if 'interval95' in row:
-          low, high = row['interval95']
-          told = f' (95%: {low:.4f} to {high:.4f})'
-        print(
-          f'{evaluator.name}: {row["name"]} {row["value"]:.4f}{told}, '
-          f'N = {row["count"]:,}'
-        )
+      core.record(workdir, found)
+      print(f'{evaluator.name}: {time.perf_counter() - start:.1f} s')
+  if jax.process_index() == 0:
+    print(core.write_summary(workdir))
 
 
 if __name__ == '__main__':

@@ -33,6 +33,7 @@ from lbe import sharding
 from lbe import step as step_lib
 from lbe import stored
 from lbe.evals import core
+from lbe.evals import forgetting
 from lbe.models import llama
 from lbe.vocab import load as vocab
 
@@ -176,7 +177,8 @@ def main(argv):
   resume_step = first_step if first_step else -1
   writer = metrics.Writer(workdir, resume_step=resume_step)
   if jax.process_index() == 0:
-    metrics.truncate_lines(workdir / 'results.jsonl', resume_step)
+    for file in ('results.jsonl', 'predictions.jsonl'):
+      metrics.truncate_lines(workdir / file, resume_step)
     (workdir / 'config.json').write_text(json.dumps(facts, indent=2))
   meta = {
     'model': model.to_json(),
@@ -203,12 +205,14 @@ def main(argv):
   # ------------------------------------------------------------ evaluators
   def evaluate(step, evaluator):
     """One evaluator's scores as metrics; its rows go to results.jsonl."""
-    rows, row = assemble.evaluate(
-      evaluator, state['params'], model, tokenizer, mesh, config, step=step
+    found = evaluator.task.evaluate(
+      assemble.as_evaluated(state['params'], model, tokenizer, mesh, config),
+      name=evaluator.name,
+      step=step,
     )
     if jax.process_index() == 0:
-      core.append_rows(workdir, rows)
-    return row
+      core.record(workdir, found)
+    return {f'eval/{evaluator.name}/{k}': v for k, v in found.metrics.items()}
 
   def evaluate_due(step):
     row = {}
@@ -276,7 +280,11 @@ def main(argv):
     say(f'stopped at step {step:,}; the same command goes on from there.')
     return
 
-  # ------------------------------------------------- what the model says
+  # ------------------------------------------------- scores, and samples
+  if evaluators and jax.process_index() == 0:
+    say(core.write_summary(workdir))
+    if config.forgetting.source:
+      say(forgetting.write(workdir, **config.forgetting.to_dict()))
   for i, prompt in enumerate(config.sample_prompts):
     ids = decode.generate(
       state['params'],

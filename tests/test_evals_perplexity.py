@@ -11,6 +11,7 @@ from lbe import sharding
 from lbe.data import messages
 from lbe.data import sources
 from lbe.data import templates
+from lbe.evals import core
 from lbe.evals import perplexity
 from lbe.models import hf
 from lbe.models import llama
@@ -28,23 +29,18 @@ def stories(test_data):
   return folder, c, jax.tree.map(jnp.asarray, params), vocab.load(folder)
 
 
-def score(stories, documents, *, batch_size=8, mesh=(1, 1), max_len=64):
+def model(stories, *, batch_size=8, mesh=(1, 1), max_len=64):
   _, c, params, tokenizer = stories
   made = sharding.make_mesh(
     dict(data=mesh[0], fsdp=mesh[1], context=1, tensor=1),
     devices=jax.devices()[: mesh[0] * mesh[1]],
   )
   params = jax.device_put(params, sharding.shardings(made, llama.dims(c)))
-  return perplexity.document_nats(
-    params,
-    c,
-    tokenizer=tokenizer,
-    documents=documents,
-    max_len=max_len,
-    execution=FP32,
-    mesh=made,
-    batch_size=batch_size,
-  )
+  return core.Model(params, c, tokenizer, made, FP32, batch_size, max_len)
+
+
+def score(stories, documents, **settings):
+  return perplexity.document_nats(model(stories, **settings), documents)
 
 
 @pytest.fixture(scope='module')
@@ -105,11 +101,20 @@ def test_batch_order_and_mesh_do_not_move_a_score(stories, documents):
 def test_the_corpus_is_divided_once_and_by_the_texts_own_bytes():
   """A mean over documents would weight short ones too much."""
   nats, tokens = np.array([10.0, 90.0]), np.array([10, 30])
-  rows = perplexity.summarize(nats, tokens, np.array([20, 80]))
+  counts = {
+    'byte': np.array([20, 80]),
+    'character': np.array([10, 40]),
+    'word': np.array([5, 5]),
+  }
+  rows = perplexity.summarize(nats, tokens, counts)
   found = {name: (value, count) for name, value, count in rows}
   assert found['bits_per_byte'] == (pytest.approx(1 / math.log(2)), 100)
   assert found['perplexity'] == (pytest.approx(math.exp(2.5)), 40)
   assert found['nats_per_document'] == (50.0, 2)
+  assert found['perplexity_per_character'] == (pytest.approx(math.exp(2)), 50)
+  assert found['perplexity_per_word'] == (pytest.approx(math.exp(10)), 10)
+  mean = (math.exp(1) + math.exp(3)) / 2
+  assert found['perplexity_sample_mean'] == (pytest.approx(mean), 2)
 
 
 def test_a_uniform_model_has_the_known_score(stories):
@@ -125,7 +130,7 @@ def test_response_scores_are_those_of_transformers(stories, test_data):
   import torch
   import transformers
 
-  folder, c, params, tokenizer = stories
+  folder, _, _, tokenizer = stories
   encode = templates.Encoder('plain', tokenizer)
   examples = []
   for question, answer in (
@@ -139,17 +144,8 @@ def test_response_scores_are_those_of_transformers(stories, test_data):
     ]
     ids, weights = encode(talk)
     examples.append((np.array(ids), np.array(weights)))
-  made = sharding.make_mesh(
-    dict(data=1, fsdp=1, context=1, tensor=1), devices=jax.devices()[:1]
-  )
   nats, num_tokens = perplexity.response_nats(
-    params,
-    c,
-    examples=examples,
-    max_len=128,
-    execution=FP32,
-    mesh=made,
-    batch_size=2,
+    model(stories, batch_size=2, max_len=128), examples
   )
   theirs = transformers.LlamaForCausalLM.from_pretrained(folder)
   for i, (ids, weights) in enumerate(examples):

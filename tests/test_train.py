@@ -1,6 +1,7 @@
 """The train program, from the command line to its files."""
 
 import json
+import re
 
 import pytest
 
@@ -94,7 +95,9 @@ def test_the_scores_of_training_are_those_of_evaluate(trained, tmp_path):
   last = runs.lines(workdir)[-1]
   for name in ('en', 'zh'):
     score = f'{last[f"eval/{name}/bits_per_byte"]:.4f}'
-    assert f'{name}: bits_per_byte {score} (95%: ' in output
+    assert (
+      f'| {name} | perplexity@rolling | bits_per_byte | {score} |' in output
+    )
   rows = [
     json.loads(line)
     for line in (tmp_path / 'results.jsonl').read_text().splitlines()
@@ -184,3 +187,66 @@ def test_mistakes_end_a_run_with_one_line(tmp_path, changes, words):
   assert words in output
   assert 'Traceback' not in output
   assert not list(tmp_path.glob('data/*-*')), 'text was tokenized first'
+
+
+EXAM = """
+from configs import common
+from configs import quickstart
+
+
+def get_config():
+  config = quickstart.get_config()
+  config.evals.exam = common.multiple_choice(
+    protocol='choices@letters', path={path!r}, every=2, at_start=True
+  )
+  config.evals.en.update(at_start=True, every=2)
+  config.forgetting.source = ('en/bits_per_byte',)
+  config.forgetting.target = ('exam/acc',)
+  return config
+"""
+
+
+def test_an_exam_runs_inside_training(tmp_path, monkeypatch):
+  """On schedule, with rows, predictions and tables; compiled once."""
+  exam, config = tmp_path / 'exam.jsonl', tmp_path / 'config.py'
+  lines = (
+    json.dumps({'question': f'{i}?', 'choices': ['a', 'b'], 'answer': i % 2})
+    for i in range(6)
+  )
+  exam.write_text('\n'.join(lines))
+  config.write_text(EXAM.format(path=str(exam)))
+  monkeypatch.setenv('JAX_LOG_COMPILES', '1')
+  changes = [
+    x for x in runs.TINY if not x.startswith(('--config=', '--config.evals.en'))
+  ]
+  output = runs.run(
+    'train',
+    f'--config={config}',
+    *changes,
+    '--config.evals.en.limit=4',
+    '--config.budget.steps=4',
+    f'--workdir={tmp_path / "run"}',
+  )
+  scorings = [
+    m.start() for m in re.finditer(r'Compiling jit\(score_rows', output)
+  ]
+  assert scorings and max(scorings) < output.index('step 0: ')
+  run = tmp_path / 'run'
+  rows = [
+    json.loads(x) for x in (run / 'results.jsonl').read_text().split('\n')[:-1]
+  ]
+  accuracies = {r['step']: r['value'] for r in rows if r['name'] == 'acc'}
+  assert sorted(accuracies) == [0, 2, 4]
+  items = [
+    json.loads(x) for x in (run / 'predictions.jsonl').read_text().splitlines()
+  ]
+  for step, value in accuracies.items():
+    mine = [
+      r['acc'] for r in items if (r['step'], r['evaluator']) == (step, 'exam')
+    ]
+    assert len(mine) == 6 and sum(mine) / 6 == value
+  summary = json.loads((run / 'results.json').read_text())
+  assert summary['exam']['acc']['value'] == accuracies[4]
+  assert runs.lines(run)[-1]['eval/exam/acc'] == accuracies[4]
+  assert '| 4 | ' in (run / 'forgetting.md').read_text()
+  assert '| exam | choices@letters | acc |' in output

@@ -11,6 +11,7 @@ from configs import common
 from lbe import assemble
 from lbe import sharding
 from lbe import stored
+from lbe.evals import core
 from lbe.evals import perplexity
 from lbe.vocab import extend
 from lbe.vocab import load as vocab
@@ -135,16 +136,9 @@ def test_old_text_scores_as_before_with_new_rows_masked(
   opened, model, params, mesh = extended(test_data, chinese, (1, 1, 1), method)
 
   def score(p, c, tokenizer):
-    return perplexity.document_nats(
-      p,
-      c,
-      tokenizer=tokenizer,
-      documents=texts,
-      max_len=64,
-      execution=assemble.make_execution(common.base()),
-      mesh=mesh,
-      batch_size=2,
-    )[0]
+    execution = assemble.make_execution(common.base())
+    model = core.Model(p, c, tokenizer, mesh, execution, 2, 64)
+    return perplexity.document_nats(model, texts)[0]
 
   base = score(opened.load_params(mesh), opened.config, opened.tokenizer)
   masked = dataclasses.replace(model, vocab_size=512)

@@ -127,8 +127,60 @@ def bootstrap(numerators, denominators, *, scale=1.0, num_samples=1000):
   return [float(low), float(high)]
 
 
+def record(workdir, result):
+  """Adds a Result to results.jsonl and predictions.jsonl."""
+  append_rows(workdir, result.rows)
+  append_rows(workdir, result.predictions, 'predictions.jsonl')
+
+
 def append_rows(workdir, rows, file='results.jsonl'):
-  """Adds rows, one JSON object a line, to WORKDIR/results.jsonl."""
+  """Adds rows, one JSON object a line, to WORKDIR/FILE."""
   with open(pathlib.Path(workdir) / file, 'a', encoding='utf-8') as f:
     for row in rows:
       f.write(json.dumps(row, ensure_ascii=False) + '\n')
+
+
+def newest(rows):
+  """Of the rows of each evaluator and score, the last."""
+  return list({(r['evaluator'], r['name']): r for r in rows}.values())
+
+
+def table(rows):
+  """Rows as a Markdown table; of an exam's many subjects only the groups."""
+  lines = [
+    '| evaluator | protocol | score | value | 95% | N |',
+    '| --- | --- | --- | ---: | --- | ---: |',
+  ]
+  for r in rows:
+    if r['count'] is None or r.get('of_subject'):
+      continue
+    low_high = ''
+    if 'interval95' in r:
+      low_high = ' to '.join(f'{x:.4f}' for x in r['interval95'])
+    lines.append(
+      f'| {r["evaluator"]} | {r["protocol"]} | {r["name"]} | '
+      f'{_short(r["value"])} | {low_high} | {r["count"]:,} |'
+    )
+  return '\n'.join(lines)
+
+
+def _short(value):
+  return f'{value:.4f}' if abs(value) < 1e4 else f'{value:.3g}'
+
+
+def write_summary(workdir):
+  """results.json, the newest rows by evaluator and score; their table."""
+  workdir = pathlib.Path(workdir)
+  path = workdir / 'results.jsonl'
+  rows = []
+  if path.exists():
+    rows = [json.loads(x) for x in path.read_text('utf-8').splitlines()]
+  rows = newest(rows)
+  summary = {}
+  for r in rows:
+    facts = {k: v for k, v in r.items() if k not in ('evaluator', 'name')}
+    summary.setdefault(r['evaluator'], {})[r['name']] = facts
+  (workdir / 'results.json').write_text(
+    json.dumps(summary, ensure_ascii=False, indent=2), encoding='utf-8'
+  )
+  return table(rows)

@@ -235,10 +235,14 @@ def adapt(model, *, bos=True, cut='harness', max_new_tokens=256):
           temperature=settings.get('temperature', 1.0) if sampled else 0.0,
           top_p=settings.get('top_p', 1.0) if sampled else 1.0,
         )
+        stop = [stop] if isinstance(stop, str) else stop
         for i, response in zip(members, responses, strict=True):
-          texts[i] = response.text
+          # As the harness, without the prompt: a leading space is lost.
+          text = tokenizer.decode(response.ids)
+          ends = [at for s in stop if s and (at := text.find(s)) >= 0]
+          texts[i] = text[: min(ends, default=len(text))]
           self.cache_hook.add_partial(
-            'generate_until', requests[i].args, response.text
+            'generate_until', requests[i].args, texts[i]
           )
       return texts
 

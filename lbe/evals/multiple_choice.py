@@ -19,13 +19,18 @@ import numpy as np
 
 from lbe import score
 from lbe.evals import core
+from lbe.exams import agieval
 from lbe.exams import ceval
 from lbe.exams import choices
+from lbe.exams import gaokao
 from lbe.exams import mmlu
 
 
 class Protocol(NamedTuple):
-  """`headline` is the average over 'micro' questions or 'macro' subjects."""
+  """`headline` is the average over 'micro' questions or 'macro' subjects.
+
+  Questions weigh by their points.
+  """
 
   items: object  # (path, variant, *, split, num_shots, subjects, limit)
   scoring: str
@@ -43,6 +48,9 @@ PROTOCOLS = {
   'ceval@cla': Protocol(ceval.items, 'cla', 'val', 5),
   'cmmlu@lmeval': Protocol(ceval.cmmlu_items, 'joint', 'test', 5),
   'xcopa@lmeval': Protocol(choices.xcopa_items, 'joint', 'test', 0),
+  'agieval@loglik': Protocol(agieval.items, 'joint', 'test', 0, 'macro'),
+  'agieval@lmeval': Protocol(agieval.items, 'joint', 'test', 0),
+  'gaokao@loglik': Protocol(gaokao.items, 'joint', '', 0),
   'choices@letters': Protocol(choices.items, 'joint', '', 0),
   'choices@texts': Protocol(choices.items, 'joint', '', 0),
 }
@@ -210,6 +218,7 @@ class Exam:
     groups = np.array([item.group for item in self.items])
     sizes = collections.Counter(subjects.tolist())
     weights = np.array([1 / sizes[s] for s in subjects])
+    points = np.array([item.points for item in self.items])
     headline = PROTOCOLS[self.protocol].headline
     num_cut = sum(r['cut_tokens'] > 0 for r in records)
     row = functools.partial(
@@ -229,7 +238,7 @@ class Exam:
         continue  # the same as acc
 
       def put(label, mine, average, right=right, metric=metric, **more):
-        share = weights[mine] if average == 'macro' else np.ones(mine.sum())
+        share = (weights if average == 'macro' else points)[mine]
         value = float((right[mine] * share).sum() / share.sum())
         told = f'{metric}{label}'
         found = row(
@@ -249,7 +258,7 @@ class Exam:
           f'/{group}', groups == group, headline
         )[0]
       for subject in dict.fromkeys(subjects.tolist()):
-        put(f'/{subject}', subjects == subject, 'micro')
+        put(f'/{subject}', subjects == subject, 'micro', of_subject=True)
     return core.Result(rows, metrics, records)
 
 

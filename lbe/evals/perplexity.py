@@ -10,6 +10,8 @@ Of conversations (`perplexity@responses`) what has loss weight is scored, the
 end of a response included, given all that stands before it.
 """
 
+import dataclasses
+import functools
 import math
 
 import numpy as np
@@ -18,128 +20,127 @@ from lbe import score
 from lbe.evals import core
 
 
-def document_nats(
-  params,
-  c,
-  *,
-  tokenizer,
-  documents,
-  max_len,
-  execution,
-  mesh,
-  batch_size,
-):
-  """Negative log-likelihood in nats, and tokens, of each document.
+def document_nats(model, documents):
+  """Negative log-likelihood in nats, and tokens, of each text.
 
   Two float64 / int64 arrays, equal on every host. A tokenizer without BOS
   predicts from EOS. Raises ValueError where there is neither.
   """
   requests, owners = [], []
   num_tokens = np.zeros(len(documents), np.int64)
-  prefix_id = score.prefix_id(tokenizer)
-  for i, ids in enumerate(tokenizer.encode_batch(list(documents))):
+  prefix_id = score.prefix_id(model.tokenizer)
+  for i, ids in enumerate(model.tokenizer.encode_batch(list(documents))):
     num_tokens[i] = len(ids)
-    cut = list(score.windows(ids, prefix_id=prefix_id, max_len=max_len))
+    cut = list(score.windows(ids, prefix_id=prefix_id, max_len=model.max_len))
     requests += cut
     owners += [i] * len(cut)
-  scores = score.score(
-    params,
-    c,
-    requests,
-    max_len=max_len,
-    execution=execution,
-    mesh=mesh,
-    batch_size=batch_size,
-  )
   nats = np.zeros(len(documents), np.float64)
-  np.add.at(nats, np.array(owners, int), [-s.logprob for s in scores])
+  found = [-s.logprob for s in model.score(requests)]
+  np.add.at(nats, np.array(owners, int), found)
   return nats, num_tokens
 
 
-def response_nats(params, c, *, examples, max_len, execution, mesh, batch_size):
+def response_nats(model, examples):
   """As `document_nats`, of what is learnt of [(ids, weights), ...].
 
-  Each is one window, of at most `max_len` tokens.
+  Each is one window, of at most the model's positions.
   """
   requests = []
   for ids, weights in examples:
     at = np.nonzero(weights[1:])[0]
     requests.append(score.Request(ids[:-1], at, ids[1:][at]))
-  scores = score.score(
-    params,
-    c,
-    requests,
-    max_len=max_len,
-    execution=execution,
-    mesh=mesh,
-    batch_size=batch_size,
-  )
-  nats = np.array([-s.logprob for s in scores])
+  nats = np.array([-s.logprob for s in model.score(requests)])
   return nats, np.array([len(r.targets) for r in requests])
 
 
-def evaluate(
-  params,
-  c,
-  *,
-  name,
-  documents,
-  tokenizer,
-  max_len,
-  execution,
-  mesh,
-  batch_size,
-  step,
-):
-  """(rows for results.jsonl, metrics by name) of one set of documents.
+class Documents:
+  """Texts or, of conversations, [(ids, weights), ...]; one kind only.
 
-  A document is a text or, of conversations, (ids, weights).
+  Windows are `max_len` long, at most as the model's positions.
   """
-  settings = dict(
-    max_len=max_len, execution=execution, mesh=mesh, batch_size=batch_size
-  )
-  if isinstance(documents[0], str):
-    protocol, texts = 'perplexity@rolling', documents
-    nats, num_tokens = document_nats(
-      params, c, tokenizer=tokenizer, documents=documents, **settings
+
+  def __init__(self, documents, *, max_len):
+    self.documents = documents
+    self.max_len = max_len
+
+  def evaluate(self, model, *, name, step):
+    """A Result: bits per byte, perplexity, and others by their unit."""
+    max_len = min(self.max_len, model.max_len)
+    model = dataclasses.replace(model, max_len=max_len)
+    counts = {}
+    if isinstance(self.documents[0], str):
+      protocol, texts = 'perplexity@rolling', self.documents
+      nats, num_tokens = document_nats(model, texts)
+      counts['byte'] = np.array([len(text.encode()) for text in texts])
+      counts['character'] = np.array([len(text) for text in texts])
+      counts['word'] = np.array([len(text.split()) for text in texts])
+    else:
+      protocol = 'perplexity@responses'
+      texts = [str((ids.tolist(), w.tolist())) for ids, w in self.documents]
+      nats, num_tokens = response_nats(model, self.documents)
+      lengths = np.asarray(model.tokenizer.byte_lengths, np.int64)
+      counts['byte'] = np.array(
+        [lengths[ids[w > 0]].sum() for ids, w in self.documents]
+      )
+    row = functools.partial(
+      model.row,
+      step=step,
+      evaluator=name,
+      protocol=protocol,
+      data_hash=core.data_hash(texts),
+      documents=len(texts),
+      predicted_from='EOS' if model.tokenizer.bos_id is None else 'BOS',
     )
-    num_bytes = np.array([len(text.encode()) for text in documents])
-  else:
-    protocol = 'perplexity@responses'
-    texts = [str((ids.tolist(), w.tolist())) for ids, w in documents]
-    nats, num_tokens = response_nats(params, c, examples=documents, **settings)
-    lengths = np.asarray(tokenizer.byte_lengths, np.int64)
-    num_bytes = np.array([lengths[ids[w > 0]].sum() for ids, w in documents])
-  common = {
-    'step': step,
-    'evaluator': name,
-    'protocol': protocol,
-    'data_hash': core.data_hash(texts),
-    'documents': len(documents),
-    'tokenizer': tokenizer.fingerprint[:16],
-    'predicted_from': 'EOS' if tokenizer.bos_id is None else 'BOS',
-    'dtype': execution.compute_dtype,
-    'max_len': max_len,
-  }
-  rows, metrics = [], {}
-  for what, value, count in summarize(nats, num_tokens, num_bytes):
-    row = {**common, 'name': what, 'value': value, 'count': count}
-    if what == 'bits_per_byte':
-      row['interval95'] = core.bootstrap(nats, num_bytes, scale=1 / math.log(2))
-    rows.append(row)
-    metrics[f'eval/{name}/{what}'] = value
-  return rows, metrics
+    rows, metrics = [], {}
+    for what, value, count in summarize(nats, num_tokens, counts):
+      rows.append(row(name=what, value=value, count=count))
+      if what == 'bits_per_byte':
+        rows[-1]['interval95'] = core.bootstrap(
+          nats, counts['byte'], scale=1 / math.log(2)
+        )
+      metrics[what] = value
+    predictions = [
+      {
+        'step': step,
+        'evaluator': name,
+        'id': i,
+        'nats': float(nats[i]),
+        'tokens': int(num_tokens[i]),
+        'bytes': int(counts['byte'][i]),
+      }
+      for i in range(len(texts))
+    ]
+    return core.Result(rows, metrics, predictions)
 
 
-def summarize(nats, num_tokens, num_bytes):
+def summarize(nats, num_tokens, counts):
   """[(name, value, count)] over a corpus; sums are divided once.
 
-  `bits_per_byte` counts UTF-8 bytes of the original texts and compares
-  across tokenizers; `perplexity` is per token and does not.
+  `bits_per_byte` counts UTF-8 bytes of the original texts and compares across
+  tokenizers, as do `perplexity_per_character` and `_per_word` (by white
+  space). `perplexity` is per token and compares within one tokenizer only;
+  `perplexity_sample_mean` is the mean of the documents' own, as some papers
+  report it.
   """
-  total, tokens, size = nats.sum(), num_tokens.sum(), num_bytes.sum()
-  return [
-    ('bits_per_byte', float(total / math.log(2) / size), int(size)),
-    ('perplexity', math.exp(min(total / tokens, 700.0)), int(tokens)),
-    ('nats_per_document', float(total / len(nats)), len(nats)),
+  total, num = nats.sum(), len(nats)
+
+  def per(what):
+    return float(np.exp(min(total / counts[what].sum(), 700.0)))
+
+  size, tokens = int(counts['byte'].sum()), int(num_tokens.sum())
+  rows = [
+    ('bits_per_byte', float(total / math.log(2) / size), size),
+    ('perplexity', math.exp(min(total / tokens, 700.0)), tokens),
+    ('nats_per_document', float(total / num), num),
+    (
+      'perplexity_sample_mean',
+      float(np.mean(np.exp(np.minimum(nats / np.maximum(num_tokens, 1), 700)))),
+      num,
+    ),
   ]
+  for what in ('character', 'word'):
+    if what in counts and counts[what].sum():
+      rows.append(
+        (f'perplexity_per_{what}', per(what), int(counts[what].sum()))
+      )
+  return rows

@@ -14,7 +14,8 @@ class Item(NamedTuple):
   The context is header, shots and question, one behind the other; the cue of
   the answer is part of the question. `choices` are what is scored (with the
   delimiter before it, where there is one), `answers` the texts whose length
-  `acc_norm` divides by, `gold` the indices that are right.
+  `acc_norm` divides by, `gold` the indices that are right, `points` what a
+  right answer earns.
   """
 
   id: str
@@ -26,10 +27,33 @@ class Item(NamedTuple):
   choices: tuple
   answers: tuple
   gold: tuple
+  points: float = 1.0
 
   @property
   def context(self):
     return self.header + ''.join(self.shots) + self.question
+
+
+class Question(NamedTuple):
+  """A question that is answered by a text.
+
+  `prompt` goes to a model of texts, `system` and `user` to one of messages.
+  `shots` stand before the prompt, `header` before them. With a `second` stage
+  the first answer and this cue follow, and the second answer counts.
+  """
+
+  id: str
+  subject: str
+  group: str
+  prompt: str
+  gold: object
+  points: float = 1.0
+  system: str = ''
+  user: str = ''
+  header: str = ''
+  shots: tuple = ()
+  second: str = ''
+  kind: str = ''
 
 
 def folder(path, what):

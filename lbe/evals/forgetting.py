@@ -1,0 +1,142 @@
+"""What a run gained in the target language and lost in the source language.
+
+It reads result rows, so whatever was scored can be compared: beside the first
+score of the run (step 0) each later one, as a table and a frontier.
+
+  python -m lbe.evals.forgetting --workdir=DIR \
+    --source=en/bits_per_byte --target=zh/bits_per_byte
+"""
+
+import json
+import pathlib
+
+from absl import flags
+
+# Scores of which less is better; of all others more is.
+_LESS_IS_BETTER = (
+  'bits_per_byte',
+  'perplexity',
+  'nats_per_document',
+)
+
+
+def less_is_better(name):
+  """Whether a lower value of 'EVALUATOR/SCORE' is the better one."""
+  return name.split('/', 1)[-1].startswith(_LESS_IS_BETTER)
+
+
+def read(path):
+  """The rows of a results.jsonl."""
+  lines = pathlib.Path(path).read_text(encoding='utf-8').splitlines()
+  return [json.loads(line) for line in lines]
+
+
+def compare(rows, *, source, target):
+  """One dict a step: {'step', 'EVALUATOR/SCORE': {'value', 'change'}}.
+
+  `source` and `target` are names as 'en/bits_per_byte'. The change is that
+  since the first row of the score, signed so that more is better. A step
+  without all of the scores is left out. Raises ValueError for a score that no
+  row has, with those that are there.
+  """
+  names = [*source, *target]
+  values = {}
+  for row in rows:
+    name = f'{row["evaluator"]}/{row["name"]}'
+    values.setdefault(name, {})[row['step']] = row['value']
+  for name in names:
+    if name not in values:
+      raise ValueError(
+        f'no row has the score {name!r}; there are {", ".join(sorted(values))}.'
+      )
+  steps = sorted(set.intersection(*(set(values[n]) for n in names)))
+  if not steps:
+    raise ValueError(
+      f'no step has all of {", ".join(names)}; score them at the same steps.'
+    )
+  result = []
+  for step in steps:
+    found = {'step': step}
+    for name in names:
+      sign = -1 if less_is_better(name) else 1
+      value = values[name][step]
+      change = sign * (value - values[name][steps[0]])
+      found[name] = {'value': value, 'change': change + 0.0}
+    result.append(found)
+  return result
+
+
+def table(compared):
+  """The comparison in Markdown; changes are signed so that more is better."""
+  names = [name for name in compared[0] if name != 'step']
+  lines = [
+    f'| step | {" | ".join(names)} |',
+    f'| ---: |{" ---: |" * len(names)}',
+  ]
+  for found in compared:
+    cells = (
+      f'{found[n]["value"]:.4f} ({found[n]["change"]:+.4f})' for n in names
+    )
+    lines.append(f'| {found["step"]} | {" | ".join(cells)} |')
+  return '\n'.join(lines)
+
+
+def plot(compared, path, *, source, target):
+  """The frontier as a picture: the source's change over the target's."""
+  try:
+    import matplotlib
+  except ImportError as error:
+    raise ValueError("a plot needs matplotlib: pip install 'lbe[plot]'.") from (
+      error
+    )
+  matplotlib.use('Agg')
+  from matplotlib import pyplot
+
+  figure, axes = pyplot.subplots(figsize=(6, 4.5))
+  for a in source:
+    for b in target:
+      x = [found[b]['change'] for found in compared]
+      y = [found[a]['change'] for found in compared]
+      axes.plot(x, y, 'o-', label=f'{a} over {b}')
+      for found, *at in zip(compared, x, y, strict=True):
+        axes.annotate(str(found['step']), at, fontsize=8)
+  axes.axhline(0, color='grey', linewidth=0.8)
+  axes.axvline(0, color='grey', linewidth=0.8)
+  axes.set_xlabel('gained in the target since the start')
+  axes.set_ylabel('gained (below 0: forgotten) in the source')
+  axes.legend(fontsize=8)
+  figure.tight_layout()
+  figure.savefig(path, dpi=150)
+  pyplot.close(figure)
+
+
+def write(workdir, *, source, target):
+  """forgetting.md, .json and, where matplotlib is there, .png; the table."""
+  workdir = pathlib.Path(workdir)
+  compared = compare(
+    read(workdir / 'results.jsonl'), source=source, target=target
+  )
+  text = table(compared)
+  (workdir / 'forgetting.md').write_text(text + '\n', encoding='utf-8')
+  (workdir / 'forgetting.json').write_text(json.dumps(compared, indent=2))
+  try:
+    plot(compared, workdir / 'forgetting.png', source=source, target=target)
+  except ValueError as error:
+    text += f'\n({error})'
+  return text
+
+
+def main(argv):
+  del argv
+  f = flags.FLAGS
+  print(write(f.workdir, source=f.source, target=f.target))
+
+
+if __name__ == '__main__':
+  from lbe import program
+
+  flags.DEFINE_string('workdir', None, 'A run, with results.jsonl.')
+  flags.DEFINE_list('source', None, 'Scores of what may be forgotten.')
+  flags.DEFINE_list('target', None, 'Scores of what is learnt.')
+  flags.mark_flags_as_required(['workdir', 'source', 'target'])
+  program.run(main)

@@ -1,0 +1,222 @@
+"""The exact text of each protocol, from files written here, and bad files."""
+
+import json
+
+import pytest
+
+from lbe.exams import ceval
+from lbe.exams import choices
+from lbe.exams import mmlu
+from lbe.exams import subjects
+
+SUBJECTS = ('law', 'anatomy')
+
+
+def write_mmlu(folder, subject='college_physics', answers='ABCDA'):
+  """Five demonstrations and three questions; a comma and a quoted line."""
+  for split in ('dev', 'test'):
+    (folder / split).mkdir(parents=True, exist_ok=True)
+  (folder / 'dev' / f'{subject}_dev.csv').write_text(
+    ''.join(
+      f'Shot {i}?,a{i},b{i},c{i},d{i},{x}\n' for i, x in enumerate(answers)
+    )
+  )
+  (folder / 'test' / f'{subject}_test.csv').write_text(
+    ' How far is it? ,1 m,2 m,0.50,4 m,C\n'
+    '"Two lines,\nand a comma?",w,x,y,z,A\n'
+    'Which?,"a ""quoted"" one",b,c,d,D\n'
+  )
+  return folder
+
+
+def write_ceval(folder, subject='law'):
+  for split in ('dev', 'val'):
+    (folder / split).mkdir(parents=True, exist_ok=True)
+  (folder / 'dev' / f'{subject}_dev.csv').write_text(
+    'id,question,A,B,C,D,answer,explanation\n'
+    + ''.join(
+      f'{i},例题{i},甲,乙,丙,丁,{x},略\n' for i, x in enumerate('ABCDA')
+    )
+  )
+  (folder / 'val' / f'{subject}_val.csv').write_text(
+    'id,question,A,B,C,D,answer\n'
+    '0,天空是什么颜色？ ,蓝,红,黑,绿,A\n'
+    '1,"一加一，等于几？",1,2,3,4,B\n'
+    '2,哪个最大？,小,中,大,巨,D\n'
+  )
+  return folder
+
+
+def test_mmlu_prompts_of_hendrycks(tmp_path):
+  """Two spaces before the subject; the question as it stands."""
+  write_mmlu(tmp_path)
+  items = mmlu.items(
+    tmp_path,
+    'hendrycks',
+    split='test',
+    num_shots=1,
+    subjects=('college_physics',),
+  )
+  header = (
+    'The following are multiple choice questions (with answers) about  '
+    'college physics.\n\n'
+  )
+  shot = 'Shot 0?\nA. a0\nB. b0\nC. c0\nD. d0\nAnswer: A\n\n'
+  assert [i.context for i in items] == [
+    f'{header}{shot} How far is it? \nA. 1 m\nB. 2 m\nC. 0.50\nD. 4 m\nAnswer:',
+    f'{header}{shot}Two lines,\nand a comma?\nA. w\nB. x\nC. y\nD. z\nAnswer:',
+    f'{header}{shot}Which?\nA. a "quoted" one\nB. b\nC. c\nD. d\nAnswer:',
+  ]
+  assert [i.gold for i in items] == [(2,), (0,), (3,)]
+  assert {i.group for i in items} == {'STEM'}
+  assert items[0].choices == (' A', ' B', ' C', ' D')
+
+
+def test_mmlu_prompts_of_the_harness(tmp_path):
+  """One space, the question stripped, five shots in the file's order."""
+  write_mmlu(tmp_path)
+  settings = dict(split='test', subjects=('college_physics',), limit=1)
+  (item,) = mmlu.items(tmp_path, 'lmeval', num_shots=5, **settings)
+  shots = ''.join(
+    f'Shot {i}?\nA. a{i}\nB. b{i}\nC. c{i}\nD. d{i}\nAnswer: {x}\n\n'
+    for i, x in enumerate('ABCDA')
+  )
+  assert item.context == (
+    'The following are multiple choice questions (with answers) about college '
+    f'physics.\n\n{shots}How far is it?\nA. 1 m\nB. 2 m\nC. 0.50\nD. 4 m\n'
+    'Answer:'
+  )
+  (item,) = mmlu.items(tmp_path, 'lmeval', num_shots=0, **settings)
+  assert item.context.startswith('The following') and item.shots == ()
+
+
+@pytest.mark.parametrize('protocol', ['official', 'lmeval', 'cla'])
+def test_ceval_prompts(tmp_path, protocol):
+  """Headers differ by 考试; the harness writes a space before the letter."""
+  write_ceval(tmp_path)
+  settings = dict(split='val', subjects=('law',))
+  items = ceval.items(tmp_path, protocol, num_shots=2, **settings)
+  exam = '' if protocol == 'lmeval' else '考试'
+  header = f'以下是中国关于法学{exam}的单项选择题，请选出其中的正确答案。\n\n'
+  space = ' ' if protocol == 'lmeval' else ''
+  shots = (
+    f'例题0\nA. 甲\nB. 乙\nC. 丙\nD. 丁\n答案：{space}A\n\n'
+    f'例题1\nA. 甲\nB. 乙\nC. 丙\nD. 丁\n答案：{space}B\n\n'
+  )
+  blank = '' if protocol == 'lmeval' else ' '
+  questions = [
+    f'天空是什么颜色？{blank}\nA. 蓝\nB. 红\nC. 黑\nD. 绿\n答案：',
+    '一加一，等于几？\nA. 1\nB. 2\nC. 3\nD. 4\n答案：',
+    '哪个最大？\nA. 小\nB. 中\nC. 大\nD. 巨\n答案：',
+  ]
+  assert [i.context for i in items] == [header + shots + q for q in questions]
+  assert [i.gold for i in items] == [(0,), (1,), (3,)]
+  zero = ceval.items(tmp_path, protocol, num_shots=0, **settings)
+  if protocol == 'cla':
+    header = ''
+  assert [i.context for i in zero] == [header + q for q in questions]
+
+
+def test_cmmlu_and_xcopa_prompts(tmp_path):
+  for split in ('dev', 'test'):
+    (tmp_path / split).mkdir()
+    (tmp_path / split / 'agronomy.csv').write_text(
+      ',Question,A,B,C,D,Answer\n0,什么是土？,一,二,三,四,C\n'
+    )
+  (item,) = ceval.cmmlu_items(
+    tmp_path, 'lmeval', split='test', num_shots=1, subjects=('agronomy',)
+  )
+  question = '什么是土？\nA. 一\nB. 二\nC. 三\nD. 四\n答案：'
+  assert item.context == (
+    '以下是关于农学的单项选择题，请直接给出正确答案的选项。\n\n'
+    f'{question} C\n\n{question}'
+  )
+  (tmp_path / 'id').mkdir()
+  record = {
+    'premise': 'Ia jatuh.',
+    'choice1': 'Lantai licin.',
+    'choice2': 'Ia duduk.',
+    'question': 'cause',
+    'label': 0,
+  }
+  (tmp_path / 'id' / 'test.id.jsonl').write_text(json.dumps(record))
+  (item,) = choices.xcopa_items(tmp_path, '', split='test', num_shots=0)
+  assert item.context == 'Ia jatuh karena'
+  assert item.choices == (' lantai licin.', ' ia duduk.')
+  assert item.gold == (0,)
+
+
+def test_own_questions_by_letters_and_by_texts(tmp_path):
+  path = tmp_path / 'own.jsonl'
+  path.write_text(
+    '{"question": "1+1?", "choices": ["2", "three"], "answer": "A"}\n'
+    '{"question": "2+2?", "A": "3", "B": "4", "C": "5", "answer": 1}\n'
+  )
+  letters = choices.items(path, 'letters', split='', num_shots=1)
+  assert [i.context for i in letters] == [
+    '1+1?\nA. 2\nB. three\nAnswer: A\n\n2+2?\nA. 3\nB. 4\nC. 5\nAnswer:'
+  ]
+  assert letters[0].choices == (' A', ' B', ' C')
+  texts = choices.items(path, 'texts', split='', num_shots=0)
+  assert [i.context for i in texts] == ['1+1?\nAnswer:', '2+2?\nAnswer:']
+  assert [i.choices for i in texts] == [(' 2', ' three'), (' 3', ' 4', ' 5')]
+  assert [i.gold for i in texts] == [(0,), (1,)]
+
+
+def test_the_real_files_are_whole(test_data):
+  """Counts of the published splits, and every subject has a group."""
+  val = ceval.items(
+    test_data / 'bench_ceval', 'official', split='val', num_shots=5
+  )
+  assert len(val) == 1346 and len({i.subject for i in val}) == 52
+  assert {g: len(t) for g, t in subjects.CEVAL.items()} == {
+    'STEM': 20,
+    'Social Science': 10,
+    'Humanities': 11,
+    'Other': 11,
+  }
+  test = mmlu.items(
+    test_data / 'bench_mmlu_2020', 'hendrycks', split='test', num_shots=5
+  )
+  assert len(test) == 14_079 and len({i.subject for i in test}) == 57
+  assert [len(x) for x in subjects.MMLU.values()] == [18, 13, 12, 14]
+  assert [len(x) for x in subjects.MMLU_LMEVAL.values()] == [19, 13, 12, 13]
+  assert len(subjects.CMMLU) == 67
+
+
+def test_bad_files_are_named(tmp_path):
+  settings = dict(split='test', num_shots=5)
+  with pytest.raises(ValueError, match="path='nowhere' is no folder; give the"):
+    mmlu.items('nowhere', 'lmeval', **settings)
+  write_mmlu(tmp_path)
+  with pytest.raises(ValueError, match="MMLU has no subject 'magic'; it has a"):
+    mmlu.items(tmp_path, 'lmeval', subjects=('magic',), **settings)
+  with pytest.raises(ValueError, match='anatomy_dev.csv; is the subject or s'):
+    mmlu.items(tmp_path, 'lmeval', subjects=('anatomy',), **settings)
+  one = dict(subjects=('college_physics',), **settings)
+  write_mmlu(tmp_path, answers='ABCDE')
+  with pytest.raises(ValueError, match="the answer 'E' is none of A, B, C, D"):
+    mmlu.items(tmp_path, 'lmeval', **one)
+  write_mmlu(tmp_path, answers='ABC')
+  with pytest.raises(ValueError, match='has 3 demonstrations, and num_shots=5'):
+    mmlu.items(tmp_path, 'lmeval', **one)
+  file = tmp_path / 'test' / 'college_physics_test.csv'
+  file.write_text('Which?,a,b,c,D\n')
+  write = write_ceval(tmp_path / 'zh')
+  with pytest.raises(ValueError, match='line 1: 5 values for the 6 columns'):
+    mmlu.items(tmp_path, 'lmeval', **{**one, 'num_shots': 0})
+  law = write / 'val' / 'law_val.csv'
+  law.write_text('id,question,A,B,C,answer\n0,问,1,2,3,A\n')
+  with pytest.raises(ValueError, match="law_val.csv has no column 'D'; it has"):
+    ceval.items(write, 'official', split='val', num_shots=0, subjects=('law',))
+  own = tmp_path / 'own.jsonl'
+  for text, words in (
+    ('{"question": "a"}', "record 1: there is no 'answer'"),
+    ('{"question": "a", "answer": 2, "choices": ["x", "y"]}', '2 choices'),
+    ('{"question": "a", "answer": "A", "choices": ["x"]}', 'at least two'),
+    ('{"question": ', 'own.jsonl, line 1: no JSON'),
+    ('[1]', 'own.jsonl, line 1: not an object'),
+  ):
+    own.write_text(text)
+    with pytest.raises(ValueError, match=words):
+      choices.items(own, 'texts', split='', num_shots=0)
