@@ -28,7 +28,7 @@ def summarize(records):
   `overall` is the mean of the criteria; each name alone is the mean over
   responses (micro), with its interval; NAME_macro is the mean of the
   categories' means; NAME/CATEGORY and, where there are several languages,
-  NAME/language=CODE are those of a part. Counts come last.
+  NAME/language=CODE are those of a part, marked `of_subject`. Counts come last.
   """
   judged = [record for record in records if is_judged(record)]
   rows = []
@@ -79,6 +79,7 @@ def _means(name, values, parts):
         'value': float(part.mean()),
         'count': len(part),
         'average': 'micro',
+        'of_subject': True,
       }
       for label, part in parts.items()
     ),
