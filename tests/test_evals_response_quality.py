@@ -239,9 +239,14 @@ def test_stored_responses_are_judged_in_place_of_the_models(
 
   with judge_server.serving(behave) as server:
     evaluator = make(
-      **settings, base_url=server.url, responses=str(path), limit=4
+      **settings,
+      base_url=server.url,
+      responses=str(path),
+      limit=4,
+      request={'response_format': {'type': 'json_object'}},
     )
     result = evaluator.evaluate(model, name='quality', step=None)
+    assert server.seen[0]['response_format'] == {'type': 'json_object'}
   assert [p['response'] for p in result.predictions] == [
     'stored a',
     '',
