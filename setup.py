@@ -54,7 +54,10 @@ setuptools.setup(
   long_description_content_type='text/markdown',
   python_requires='>=3.11',
   packages=setuptools.find_packages(include=['lbe', 'lbe.*']),
-  package_data={'lbe.data': ['sample/*.txt']},
+  package_data={
+    'lbe.data': ['sample/*.txt'],
+    'lbe.judging': ['rubrics/*.toml'],
+  },
   install_requires=REQUIRED,
   extras_require={
     'cuda': ['jax[cuda13]'],

@@ -276,6 +276,69 @@ def lm_eval(**changes):
   return fields
 
 
+def response_quality(**changes):
+  """An evaluator: responses to questions, scored by a judge (LLM-Eval)."""
+  fields = ml_collections.ConfigDict(
+    dict(
+      evaluator='response_quality',
+      # A JSONL file of id, category, question, reference and language, or
+      # BELLE's eval_set.json; '' is an empty slot.
+      questions='',
+      # A JSONL file of id and response to be judged in place of the model's.
+      responses='',
+      # Questions asked: the first ones; 0 is all.
+      limit=0,
+      # How the model under test is asked: a template's name, the path of a
+      # chat_template.jinja, or '' for the question alone.
+      template='alpaca',
+      max_new_tokens=512,
+      temperature=0.0,  # 0 is greedy
+      top_k=0,
+      top_p=1.0,
+      seed=0,
+      stop=(),
+      # 'paper' (0 to 3), 'llmeval1' (1 to 3 stars), the path of a rubric's
+      # .toml, or that of BELLE's eval_prompt.json (0 to 1).
+      rubric='paper',
+      # 'endpoint', 'local', or 'people': only keep responses for the sheets
+      # of `python -m lbe.judge`.
+      judge='endpoint',
+      # The endpoint's name of a model; of a local one checkpoint or folder.
+      judge_model='',
+      judge_max_new_tokens=512,
+      # Of an endpoint. The key is read from the environment variable that is
+      # named here; '' sends none.
+      base_url='https://api.openai.com/v1',
+      key_env='OPENAI_API_KEY',
+      judge_seed=0,
+      # More fields of a request, as {'top_p': 1}; None takes one out.
+      request=ml_collections.ConfigDict(),
+      concurrency=8,  # requests at a time
+      requests_per_minute=0,  # 0 is no limit
+      timeout_s=120.0,
+      max_tries=6,  # of one request, where the server fails
+      backoff_s=1.0,  # before the second try; doubled each time
+      # Of a local judge.
+      judge_template='',
+      judge_batch_size=8,
+      judge_dtype='bfloat16',
+      # A reply that cannot be read is answered with the reason, until a prompt
+      # was asked so often; a local judge is asked once.
+      max_asks=3,
+      # Every reply by its prompt: nothing is asked twice. Evaluators and runs
+      # may share the file.
+      cache='runs/judged.jsonl',
+      every=0,
+      at_start=False,
+      at_end=True,
+    )
+  )
+  fields.lock()
+  fields.request.unlock()
+  fields.update(changes)
+  return fields
+
+
 def base():
   """The defaults of every run."""
   config = ml_collections.ConfigDict()

@@ -12,7 +12,8 @@ FLOORS = [
   'data.cleaning data.contamination data.languages',
   'batch step checkpoint decode score models.hf models.peft '
   'data.build data.loader data.beam',
-  'assemble certificate evals identity stored',  # and above them the programs
+  # And above them the programs.
+  'assemble certificate evals identity judging stored',
 ]
 FILES = sorted(conftest.ROOT.glob('lbe/**/[!_]*.py'))
 FLOOR = {name: i for i, line in enumerate(FLOORS) for name in line.split()}

@@ -1,0 +1,299 @@
+"""Quality of responses, scored by a judge against a rubric (LLM-Eval).
+
+The model under test answers questions, or its answers are read from a file.
+A judge scores each: a model behind an OpenAI-compatible endpoint ('endpoint'),
+a model on disk ('local'), or people ('people': the responses are only kept,
+and `python -m lbe.judge` makes sheets of them and reads the scores). The
+protocol is named after the rubric: `response_quality@paper`.
+"""
+
+import functools
+import json
+
+import jax
+import numpy as np
+
+from lbe.evals import core
+from lbe.judging import asked
+from lbe.judging import endpoint
+from lbe.judging import local
+from lbe.judging import questions as questions_lib
+from lbe.judging import rubrics
+from lbe.judging import scores
+
+JUDGES = ('endpoint', 'local', 'people')
+
+
+def make(
+  *,
+  questions,
+  responses,
+  limit,
+  template,
+  max_new_tokens,
+  temperature,
+  top_k,
+  top_p,
+  seed,
+  stop,
+  rubric,
+  judge,
+  judge_model,
+  judge_max_new_tokens,
+  base_url,
+  key_env,
+  judge_seed,
+  request,
+  concurrency,
+  requests_per_minute,
+  timeout_s,
+  max_tries,
+  backoff_s,
+  judge_template,
+  judge_batch_size,
+  judge_dtype,
+  max_asks,
+  cache,
+):
+  """The evaluator, its files read; None for empty `questions`.
+
+  The fields are those of configs.common.response_quality. Raises ValueError
+  for questions, responses and rubrics that cannot be used, settings out of
+  range, and a judge whose key or model is not there.
+  """
+  if not questions:
+    return None
+  rubric = rubrics.load(rubric)
+  asked_for = questions_lib.read(questions, limit=limit)
+  rubric.check(asked_for)
+  written = None
+  if responses:
+    written = questions_lib.read_responses(
+      responses, questions_lib.read(questions), limit=limit
+    )
+  local.check_template(template)
+  if max_new_tokens < 1:
+    raise ValueError(f'max_new_tokens={max_new_tokens} is below 1.')
+  if judge not in JUDGES:
+    raise ValueError(
+      f'judge={judge!r} is unknown; take one of {", ".join(JUDGES)}.'
+    )
+  who, replies = None, None
+  if judge != 'people':
+    if max_asks < 1:
+      raise ValueError(f'max_asks={max_asks} is below 1.')
+    if not cache:
+      raise ValueError(
+        "cache='': name a file for the judge's replies, as runs/judged.jsonl; "
+        'without it a killed evaluation would ask everything again.'
+      )
+  if judge == 'endpoint':
+    who = endpoint.Endpoint(
+      base_url=base_url,
+      model=judge_model,
+      key_env=key_env,
+      seed=judge_seed,
+      max_new_tokens=judge_max_new_tokens,
+      request=dict(request),
+      concurrency=concurrency,
+      requests_per_minute=requests_per_minute,
+      timeout_s=timeout_s,
+      max_tries=max_tries,
+      backoff_s=backoff_s,
+    )
+  elif judge == 'local':
+    if jax.process_count() > 1:
+      raise ValueError(
+        f"judge='local' works in one process, and there are "
+        f"{jax.process_count()}; take judge='people' here, which keeps the "
+        'responses, and judge them in one process with `responses` set.'
+      )
+    who = local.Local(
+      judge_model,
+      template=judge_template,
+      max_new_tokens=judge_max_new_tokens,
+      batch_size=judge_batch_size,
+      compute_dtype=judge_dtype,
+    )
+    max_asks = 1  # it would say the same again
+  if who is not None and jax.process_index() == 0:
+    replies = asked.Cache(cache)
+  settings = dict(
+    max_new_tokens=max_new_tokens,
+    temperature=temperature,
+    top_k=top_k,
+    top_p=top_p,
+    seed=seed,
+    stop=tuple(stop),
+  )
+  source = {'template': template, **settings}
+  return ResponseQuality(
+    asked_for,
+    written,
+    rubric,
+    who,
+    replies,
+    max_asks=max_asks,
+    template=template,
+    settings=settings,
+    source={'responses': responses} if responses else source,
+  )
+
+
+class ResponseQuality:
+  """Questions, where their responses come from, and who judges them."""
+
+  def __init__(
+    self,
+    questions,
+    written,
+    rubric,
+    judge,
+    cache,
+    *,
+    max_asks,
+    template,
+    settings,
+    source,
+  ):
+    self.questions = questions
+    self.rubric = rubric
+    self._written = written
+    self._judge = judge
+    self._cache = cache
+    self._max_asks = max_asks
+    self._template = template
+    self._settings = settings
+    self._source = source  # of the responses, for the rows
+
+  def evaluate(self, model, *, name, step):
+    """A Result: means by criterion and category, and what has no scores.
+
+    Without a judge the predictions have responses to be judged by people.
+    """
+    records = self._respond(model, name, step)
+    judged = [r for r in records if r['failure'] != 'too_long']
+    if self._judge is not None:
+      prompts = [
+        self.rubric.ask(q, r['response'])
+        for q, r in zip(self.questions, records, strict=True)
+        if r['failure'] != 'too_long'
+      ]
+      found = _on_first_host(functools.partial(self._ask, prompts, name))
+      for record, (values, replies, failure, why) in zip(
+        judged, found, strict=True
+      ):
+        record |= {'failure': failure, 'why': why, 'replies': replies}
+        if values is not None:
+          record['scores'] = values
+    row = functools.partial(
+      model.row,
+      step=step,
+      evaluator=name,
+      protocol=f'response_quality@{self.rubric.name}',
+      data_hash=core.data_hash('\0'.join(q) for q in self.questions),
+      rubric=self.rubric.digest,
+      judge=self._judge.name if self._judge else 'people',
+      **self._source,
+    )
+    found = scores.summarize(records)
+    if self._judge is None:
+      found = [f for f in found if f['name'] not in _OF_A_JUDGE]
+    rows = [row(**fields) for fields in found]
+    metrics = {f['name']: f['value'] for f in found if '/' not in f['name']}
+    return core.Result(rows, metrics, records)
+
+  def _ask(self, prompts, name):
+    """[(scores, replies, failure, why)] as lists, as JSON would have them."""
+    found = asked.ask(
+      self._judge,
+      self.rubric,
+      prompts,
+      cache=self._cache,
+      max_asks=self._max_asks,
+      progress=name,
+    )
+    return [[j.scores, list(j.replies), _failure(j), j.failure] for j in found]
+
+  def _respond(self, model, name, step):
+    """A record for each question, its response in it and no scores yet."""
+    if self._written is not None:
+      texts = [(text, 'read', '') for text in self._written]
+    else:
+      texts = self._generate(model)
+    return [
+      {
+        'step': step,
+        'evaluator': name,
+        'id': q.id,
+        'category': q.category,
+        'language': q.language,
+        'question': q.question,
+        'reference': q.reference,
+        'response': text,
+        'ended': ended,
+        'rubric': self.rubric.name,
+        'judge': self._judge.name if self._judge else 'people',
+        'scores': dict.fromkeys(self.rubric.criteria),
+        'failure': failure,
+        'why': '',
+        'replies': [],
+      }
+      for q, (text, ended, failure) in zip(self.questions, texts, strict=True)
+    ]
+
+  def _generate(self, model):
+    """[(text, ended, '')]; of a question without room ('', '', 'too_long')."""
+    encode = local.prompt_encoder(self._template, model.tokenizer)
+    prompts = [
+      encode([{'role': 'user', 'content': q.question}]) for q in self.questions
+    ]
+    room = model.max_len - self._settings['max_new_tokens']
+    if room < 1:
+      raise ValueError(
+        f'max_new_tokens={self._settings["max_new_tokens"]} leaves no prompt '
+        f'in the window of {model.max_len} tokens; ask for fewer.'
+      )
+    fitting = [i for i, ids in enumerate(prompts) if len(ids) <= room]
+    texts = [('', '', 'too_long')] * len(prompts)
+    if fitting:
+      found = model.generate([prompts[i] for i in fitting], **self._settings)
+      for i, response in zip(fitting, found, strict=True):
+        texts[i] = (response.text, response.ended, '')
+    return texts
+
+
+# What is no score of people, who have not judged yet.
+_OF_A_JUDGE = (
+  scores.FAILURES['unreadable'],
+  scores.FAILURES['unanswered'],
+)
+
+
+def _failure(judged):
+  if judged.scores is not None:
+    return ''
+  return 'unanswered' if judged.unanswered else 'unreadable'
+
+
+def _on_first_host(work):
+  """What `work()` gives on the first host, on every host; so its errors."""
+  if jax.process_count() == 1:
+    return work()
+  from jax.experimental import multihost_utils
+
+  told = {}
+  if jax.process_index() == 0:
+    try:
+      told = {'found': work()}
+    except (ValueError, OSError) as error:
+      told = {'error': str(error)}
+  data = np.frombuffer(json.dumps(told).encode(), np.uint8)
+  size = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
+  whole = np.zeros(size, np.uint8)
+  if jax.process_index() == 0:
+    whole[:] = data
+  told = json.loads(bytes(multihost_utils.broadcast_one_to_all(whole)))
+  if 'error' in told:
+    raise ValueError(told['error'])
+  return told['found']

@@ -1,0 +1,89 @@
+"""Judging beside the runs: tables, agreement, and sheets for people.
+
+  python -m lbe.judge --table=runs/a/predictions.jsonl@quality
+  python -m lbe.judge --agreement=A.jsonl,B.jsonl
+  python -m lbe.judge --panel=runs/panel --rubric=paper \\
+    --systems=old=runs/a/predictions.jsonl,new=runs/b/predictions.jsonl
+  python -m lbe.judge --panel=runs/panel --sheets=anna.csv,ben.csv
+
+The third writes blinded sheets into a folder. The fourth reads filled ones: it
+writes runs/panel/scores/anna.old.jsonl and so on, which --agreement compares
+with each other and with a judge's predictions. FILE@EVALUATOR takes the records
+of one evaluator.
+"""
+
+from absl import flags
+
+from lbe import program
+from lbe.judging import agreement
+from lbe.judging import files
+from lbe.judging import people
+from lbe.judging import scores
+
+_TABLE = flags.DEFINE_string('table', None, 'Means by category of a file.')
+_AGREEMENT = flags.DEFINE_list('agreement', [], 'Files of the same responses.')
+_PANEL = flags.DEFINE_string('panel', None, 'The folder of sheets for people.')
+_SYSTEMS = flags.DEFINE_list('systems', [], 'NAME=FILE of each system.')
+_SHEETS = flags.DEFINE_list('sheets', [], 'Filled sheets, CSV or JSONL.')
+_RUBRIC = flags.DEFINE_string('rubric', 'paper', 'A name, or a path.')
+_TABLE_FIELDS = ('category', 'language', 'response', 'failure')
+_SEED = flags.DEFINE_integer('seed', 0, 'Of the order in the sheets.')
+
+
+def main(argv):
+  if len(argv) > 1:
+    raise ValueError(f'{argv[1]!r} is no flag; see --help.')
+  asked = [_TABLE.value, _AGREEMENT.value, _SYSTEMS.value, _SHEETS.value]
+  if sum(map(bool, asked)) != 1:
+    raise ValueError(
+      'give one of --table=FILE, --agreement=FILE,FILE, and with '
+      '--panel=FOLDER --systems=NAME=FILE,… or --sheets=FILE,…'
+    )
+  if bool(_SYSTEMS.value or _SHEETS.value) != bool(_PANEL.value):
+    raise ValueError(
+      '--panel=FOLDER goes with --systems (to write sheets) or --sheets (to '
+      'read them).'
+    )
+  if _TABLE.value:
+    print(_tables(agreement.read(_TABLE.value).values()))
+  elif _AGREEMENT.value:
+    print(agreement.table(_AGREEMENT.value))
+  elif _SYSTEMS.value:
+    num = people.write(
+      _PANEL.value, _systems(), rubric=_RUBRIC.value, seed=_SEED.value
+    )
+    print(
+      f'{num} items in {_PANEL.value}: sheet.csv or sheet.jsonl and rubric.txt '
+      'are for those who judge, key.json is not.'
+    )
+  else:
+    for path, records in people.collect(_PANEL.value, _SHEETS.value).items():
+      print(f'{path}\n\n{_tables(records)}\n')
+
+
+def _systems():
+  found = {}
+  for told in _SYSTEMS.value:
+    name, _, path = told.partition('=')
+    if not name or not path or name in found:
+      raise ValueError(
+        f'--systems={told!r}: each is NAME=FILE, with a name of its own.'
+      )
+    found[name] = path
+  return found
+
+
+def _tables(records):
+  """A table for each step in the records."""
+  steps = {}
+  for record in records:
+    files.require(record, _TABLE_FIELDS, f'the record {record["id"]!r}')
+    steps.setdefault(record.get('step'), []).append(record)
+  return '\n\n'.join(
+    ('' if step is None else f'step {step}:\n\n') + scores.table(mine)
+    for step, mine in steps.items()
+  )
+
+
+if __name__ == '__main__':
+  program.run(main)

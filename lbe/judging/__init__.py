@@ -1,0 +1,1 @@
+"""Judging responses: questions, rubrics, judges, people, and agreement."""

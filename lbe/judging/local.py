@@ -1,0 +1,148 @@
+"""A judge that is a model on disk, asked through our own engine.
+
+It judges greedily, so each prompt is asked once. It lies in memory, on the
+devices of this host, only while it judges.
+"""
+
+import hashlib
+import pathlib
+
+import jax
+from etils import epath
+
+from lbe import sharding
+from lbe import stored
+from lbe.data import messages as messages_lib
+from lbe.data import templates
+from lbe.evals import core
+from lbe.judging import asked
+from lbe.models import llama
+from lbe.vocab import load as vocab
+
+
+def prompt_encoder(template, tokenizer):
+  """[{'role': …, 'content': …}, …] → the ids that a model goes on from.
+
+  `template` is a name in lbe.data.templates, a chat_template.jinja by its
+  path, or '' for the text alone behind BOS.
+  """
+  if not template:
+    return lambda talk: vocab.prompt_ids(tokenizer, talk[-1]['content'])
+  check_template(template)
+  found = template
+  if template.endswith('.jinja'):
+    text = pathlib.Path(template).read_text('utf-8')
+    found = templates.ChatTemplate(text, tokenizer)
+  encode = templates.Encoder(found, tokenizer, loss='all')
+  return lambda talk: encode([messages_lib.Message(**m) for m in talk])[0]
+
+
+def check_template(template):
+  """Raises ValueError for a template that is not there."""
+  if not template.endswith('.jinja'):
+    if template:
+      templates.find(template)
+  elif not pathlib.Path(template).is_file():
+    raise ValueError(f'template={template!r}: there is no such file.')
+
+
+class Local:
+  """A judge as `asked.ask` sees it; looked at now, loaded when it is asked."""
+
+  def __init__(
+    self, path, *, template, max_new_tokens, batch_size, compute_dtype
+  ):
+    """Raises ValueError where there is no model, or no tokenizer with it."""
+    if not path:
+      raise ValueError(
+        "judge_model='': give the checkpoint or Hugging Face folder that "
+        'judges.'
+      )
+    self._opened = stored.open_model(path)
+    self._opened.check()
+    if self._opened.tokenizer is None:
+      raise ValueError(f'{path} has no tokenizer to judge with.')
+    if not 1 <= max_new_tokens < self._opened.config.max_positions:
+      raise ValueError(
+        f'judge_max_new_tokens={max_new_tokens} leaves no prompt in the '
+        f'{self._opened.config.max_positions} positions of {path}.'
+      )
+    if batch_size < 1:
+      raise ValueError(f'judge_batch_size={batch_size} is below 1.')
+    if compute_dtype not in ('float32', 'bfloat16'):
+      raise ValueError(
+        f'judge_dtype={compute_dtype!r} is unknown; take float32 or bfloat16.'
+      )
+    self._encode = prompt_encoder(template, self._opened.tokenizer)
+    self._max_new_tokens = max_new_tokens
+    self._batch_size = batch_size
+    self._compute_dtype = compute_dtype
+    self.name = str(path)
+    self.identity = {
+      'model': self._opened.path,
+      'files': _listing(self._opened.path),
+      'config': self._opened.config.to_json(),
+      'tokenizer': self._opened.tokenizer.fingerprint,
+      'template': _listing(template) if template[-6:] == '.jinja' else template,
+      'max_new_tokens': max_new_tokens,
+      'compute_dtype': compute_dtype,
+    }
+
+  def replies(self, conversations):
+    """Yields (index, asked.Reply), batch by batch, the short ones first.
+
+    A conversation that leaves no room for the reply is an error of its own.
+    """
+    prompts = [self._encode(talk) for talk in conversations]
+    room = self._opened.config.max_positions - self._max_new_tokens
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    for i in order:
+      if len(prompts[i]) > room:
+        yield (
+          i,
+          asked.Reply(
+            error=f'the prompt of {len(prompts[i])} tokens leaves no room for '
+            f'{self._max_new_tokens} new ones in the '
+            f'{self._opened.config.max_positions} positions of {self.name}'
+          ),
+        )
+    order = [i for i in order if len(prompts[i]) <= room]
+    if not order:
+      return
+    model = self._load()
+    for start in range(0, len(order), self._batch_size):
+      batch = order[start : start + self._batch_size]
+      responses = model.generate(
+        [prompts[i] for i in batch], max_new_tokens=self._max_new_tokens
+      )
+      for i, response in zip(batch, responses, strict=True):
+        yield i, asked.Reply(response.text, response.ended)
+
+  def _load(self):
+    mesh = sharding.make_mesh({'fsdp': -1}, devices=jax.local_devices())
+    return core.Model(
+      params=self._opened.load_params(mesh, dtype=self._compute_dtype),
+      config=self._opened.config,
+      tokenizer=self._opened.tokenizer,
+      mesh=mesh,
+      execution=llama.Execution(compute_dtype=self._compute_dtype),
+      batch_size=self._batch_size,
+      max_len=self._opened.config.max_positions,
+    )
+
+
+def _listing(path):
+  """A hash of a folder's files: names, sizes and times, not their bytes."""
+  told = []
+  for p in _files(epath.Path(path)):
+    stat = p.stat()
+    told.append((str(p), stat.length, stat.mtime))
+  return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+
+
+def _files(path):
+  if not path.is_dir():
+    yield path
+    return
+  for p in sorted(path.iterdir()):
+    yield from _files(p)

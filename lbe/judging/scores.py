@@ -1,0 +1,135 @@
+"""What judged responses come to: means, failures, and a table.
+
+A record is a line of predictions.jsonl: `category`, `language`, `response`,
+`scores` (by criterion, each None where there is none) and `failure` ('',
+'too_long', 'unanswered' or 'unreadable'). Means are over what was judged;
+nothing is put in for a failure.
+"""
+
+import numpy as np
+
+from lbe.evals import core
+
+# How a response can be without scores, and the count that tells it.
+FAILURES = {
+  'unreadable': 'parse_failures',
+  'unanswered': 'judge_failures',
+  'too_long': 'too_long_questions',
+}
+
+
+def is_judged(record):
+  return all(value is not None for value in record['scores'].values())
+
+
+def summarize(records):
+  """[{name, value, count, …}]: rows without what they say of the model.
+
+  `overall` is the mean of the criteria; each name alone is the mean over
+  responses (micro), with its interval; NAME_macro is the mean of the
+  categories' means; NAME/CATEGORY and, where there are several languages,
+  NAME/language=CODE are those of a part, marked `of_subject`. Counts come last.
+  """
+  judged = [record for record in records if is_judged(record)]
+  rows = []
+  if judged:
+    parts = {
+      f'/{c}': [r['category'] == c for r in judged]
+      for c in _distinct(judged, 'category')
+    }
+    languages = _distinct(judged, 'language')
+    if len(languages) > 1:
+      for x in languages:
+        parts[f'/language={x}'] = [r['language'] == x for r in judged]
+    for name, values in _columns(judged).items():
+      rows += _means(name, values, parts)
+  counts = {'empty_responses': sum(not r['response'].strip() for r in records)}
+  for failure, name in FAILURES.items():
+    counts[name] = sum(r['failure'] == failure for r in records)
+  return rows + [
+    {'name': name, 'value': number, 'count': len(records)}
+    for name, number in counts.items()
+  ]
+
+
+def _means(name, values, parts):
+  parts = {label: values[np.array(mine)] for label, mine in parts.items()}
+  macro = [
+    part.mean()
+    for label, part in parts.items()
+    if not label.startswith('/language=')
+  ]
+  return [
+    {
+      'name': name,
+      'value': float(values.mean()),
+      'count': len(values),
+      'average': 'micro',
+      'interval95': core.bootstrap(values, np.ones(len(values))),
+    },
+    {
+      'name': f'{name}_macro',
+      'value': float(np.mean(macro)),
+      'count': len(values),
+      'average': 'macro',
+    },
+    *(
+      {
+        'name': f'{name}{label}',
+        'value': float(part.mean()),
+        'count': len(part),
+        'average': 'micro',
+        'of_subject': True,
+      }
+      for label, part in parts.items()
+    ),
+  ]
+
+
+def _columns(judged):
+  """{'overall' or criterion: float64 [N]}."""
+  columns = {
+    name: np.array([r['scores'][name] for r in judged], np.float64)
+    for name in judged[0]['scores']
+  }
+  overall = np.mean(list(columns.values()), axis=0)
+  return {'overall': overall, **columns}
+
+
+def _distinct(records, field):
+  return list(dict.fromkeys(record[field] for record in records))
+
+
+def table(records):
+  """Markdown: the criteria by category, always all of them, and their mean.
+
+  `overall` alone would hide that harmlessness is near its top for any model.
+  """
+  rows = {row['name']: row for row in summarize(records)}
+  criteria = list(records[0]['scores'])
+  lines = [
+    ['category', 'N', *criteria, 'overall'],
+    ['---', *['---:'] * (len(criteria) + 2)],
+  ]
+
+  def put(label, suffix, count):
+    found = [rows.get(f'{name}{suffix}') for name in [*criteria, 'overall']]
+    cells = ['–' if row is None else f'{row["value"]:.3f}' for row in found]
+    lines.append([label, str(count), *cells])
+
+  for category in _distinct(records, 'category'):
+    mine = [r for r in records if r['category'] == category]
+    put(category, f'/{category}', sum(map(is_judged, mine)))
+  num_judged = sum(map(is_judged, records))
+  put('all (micro)', '', num_judged)
+  put('all (macro)', '_macro', num_judged)
+  counts = ', '.join(
+    f'{rows[name]["value"]} {name.replace("_", " ")}'
+    for name in ('empty_responses', *FAILURES.values())
+  )
+  told = '\n'.join('| ' + ' | '.join(_cell(c) for c in x) + ' |' for x in lines)
+  return f'{told}\n\n{len(records)} responses: {counts}.'
+
+
+def _cell(text):
+  return text.replace('|', '\\|')
