@@ -41,6 +41,8 @@ CHAT = ['jinja2>=3.1.6']
 # Near duplicates and language identification. Another minor version of rensa
 # may hash otherwise and leave out other records.
 CLEAN = ['lingua-language-detector>=2.1', 'rensa>=0.5,<0.6']
+# chrF and BLEU.
+EVALS = ['sacrebleu>=2.4']
 # Without torch, which only its own models need.
 LM_EVAL = ['lm-eval>=0.4.13']
 # Parquet and Arrow files, and .zst.
@@ -68,6 +70,8 @@ setuptools.setup(
     'plot': PLOT,
     'chat': CHAT,
     'clean': CLEAN,
+    'evals': EVALS,
+    'fasttext': ['fasttext-predict>=0.9.2.4'],
     'lm_eval': LM_EVAL,
     'data': DATA,
     # gs:// and s3:// behind etils.epath.
@@ -79,6 +83,7 @@ setuptools.setup(
       *CLEAN,
       *CHAT,
       *DATA,
+      *EVALS,
       *PLOT,
       'accelerate>=1.10',  # lm-eval's Hugging Face models need it
       *LM_EVAL,

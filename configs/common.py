@@ -276,6 +276,70 @@ def lm_eval(**changes):
   return fields
 
 
+def _sampling():
+  """How evaluators let a model write; temperature 0 is greedy."""
+  return dict(
+    max_new_tokens=256, temperature=0.0, top_k=0, top_p=1.0, seed=0, stop=()
+  )
+
+
+def generation(**changes):
+  """An evaluator: samples to prompts, compared where there are references."""
+  fields = ml_collections.ConfigDict(
+    dict(
+      evaluator='generation',
+      # A JSONL file of `prompt` (or question, or instruction and input) and
+      # perhaps id, language and reference; '' is an empty slot.
+      path='',
+      # Of prompts that name none, as 'zh'.
+      language='',
+      # 'scripts', 'lingua', or the path of a fastText model.
+      language_identifier='scripts',
+      # A template's name, the path of a chat_template.jinja, or '' for the
+      # prompt as a text to go on with.
+      template='',
+      limit=0,
+      **_sampling(),
+      every=0,
+      at_start=False,
+      at_end=True,
+    )
+  )
+  fields.lock()
+  fields.update(changes)
+  return fields
+
+
+def code_switching(**changes):
+  """An evaluator: whether responses stay in the asked language."""
+  fields = ml_collections.ConfigDict(
+    dict(
+      evaluator='code_switching',
+      # As of generation(); each prompt has a language.
+      path='',
+      # A JSONL file of id and response to be scored in place of the model's.
+      responses='',
+      language='',
+      # 'scripts'; 'lingua' or the path of a fastText model also tell apart
+      # languages that share a script.
+      language_identifier='scripts',
+      template='alpaca',
+      limit=0,
+      # A CSV file on which people mark what they see, and its rows; read back
+      # by `python -m lbe.judge --sheet=FILE`.
+      sheet='',
+      sheet_size=200,
+      **_sampling(),
+      every=0,
+      at_start=False,
+      at_end=True,
+    )
+  )
+  fields.lock()
+  fields.update(changes)
+  return fields
+
+
 def response_quality(**changes):
   """An evaluator: responses to questions, scored by a judge (LLM-Eval)."""
   fields = ml_collections.ConfigDict(

@@ -622,6 +622,9 @@ EVALUATORS = (
   'perplexity',
   'multiple_choice',
   'exam',
+  'generation',
+  'response_quality',
+  'code_switching',
   'lm_eval',
 )
 

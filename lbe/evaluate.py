@@ -37,7 +37,7 @@ def main(argv):
   )
   tokenizer = assemble.make_tokenizer(config, opened, workdir)
   prepared = None
-  if any(e.source for e in config.evals.values()):
+  if any(e.get('source') for e in config.evals.values()):
     prepared = assemble.prepare_data(config, tokenizer, workdir)
   evaluators = assemble.make_evaluators(config, prepared)
   if not evaluators:

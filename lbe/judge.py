@@ -5,11 +5,13 @@
   python -m lbe.judge --panel=runs/panel --rubric=paper \\
     --systems=old=runs/a/predictions.jsonl,new=runs/b/predictions.jsonl
   python -m lbe.judge --panel=runs/panel --sheets=anna.csv,ben.csv
+  python -m lbe.judge --sheet=switched.csv
 
 The third writes blinded sheets into a folder. The fourth reads filled ones: it
 writes runs/panel/scores/anna.old.jsonl and so on, which --agreement compares
 with each other and with a judge's predictions. FILE@EVALUATOR takes the records
-of one evaluator.
+of one evaluator. The last one reads a marked sheet of code_switching: how
+often people and the detector agree.
 """
 
 from absl import flags
@@ -19,6 +21,7 @@ from lbe.judging import agreement
 from lbe.judging import files
 from lbe.judging import people
 from lbe.judging import scores
+from lbe.judging import sheets
 
 _TABLE = flags.DEFINE_string('table', None, 'Means by category of a file.')
 _AGREEMENT = flags.DEFINE_list('agreement', [], 'Files of the same responses.')
@@ -26,6 +29,7 @@ _PANEL = flags.DEFINE_string('panel', None, 'The folder of sheets for people.')
 _SYSTEMS = flags.DEFINE_list('systems', [], 'NAME=FILE of each system.')
 _SHEETS = flags.DEFINE_list('sheets', [], 'Filled sheets, CSV or JSONL.')
 _RUBRIC = flags.DEFINE_string('rubric', 'paper', 'A name, or a path.')
+_SHEET = flags.DEFINE_string('sheet', None, 'A marked sheet, CSV.')
 _TABLE_FIELDS = ('category', 'language', 'response', 'failure')
 _SEED = flags.DEFINE_integer('seed', 0, 'Of the order in the sheets.')
 
@@ -33,10 +37,16 @@ _SEED = flags.DEFINE_integer('seed', 0, 'Of the order in the sheets.')
 def main(argv):
   if len(argv) > 1:
     raise ValueError(f'{argv[1]!r} is no flag; see --help.')
-  asked = [_TABLE.value, _AGREEMENT.value, _SYSTEMS.value, _SHEETS.value]
+  asked = [
+    _TABLE.value,
+    _AGREEMENT.value,
+    _SHEET.value,
+    _SYSTEMS.value,
+    _SHEETS.value,
+  ]
   if sum(map(bool, asked)) != 1:
     raise ValueError(
-      'give one of --table=FILE, --agreement=FILE,FILE, and with '
+      'give one of --table=FILE, --agreement=FILE,FILE, --sheet=FILE, and with '
       '--panel=FOLDER --systems=NAME=FILE,… or --sheets=FILE,…'
     )
   if bool(_SYSTEMS.value or _SHEETS.value) != bool(_PANEL.value):
@@ -48,6 +58,10 @@ def main(argv):
     print(_tables(agreement.read(_TABLE.value).values()))
   elif _AGREEMENT.value:
     print(agreement.table(_AGREEMENT.value))
+  elif _SHEET.value:
+    for name, value in sheets.agreement(_SHEET.value).items():
+      told = 'none' if value is None else f'{value:.4g}'
+      print(f'{name}: {told}')
   elif _SYSTEMS.value:
     num = people.write(
       _PANEL.value, _systems(), rubric=_RUBRIC.value, seed=_SEED.value

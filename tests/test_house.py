@@ -13,7 +13,7 @@ FLOORS = [
   'batch step checkpoint decode score models.hf models.peft '
   'data.build data.loader data.beam',
   # And above them the programs.
-  'assemble certificate evals identity judging stored',
+  'assemble certificate evals identity judging prompts stored',
 ]
 FILES = sorted(conftest.ROOT.glob('lbe/**/[!_]*.py'))
 FLOOR = {name: i for i, line in enumerate(FLOORS) for name in line.split()}

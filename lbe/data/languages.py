@@ -3,6 +3,7 @@
 Scripts tell most languages apart; an identifier (lingua) those that share one.
 """
 
+import pathlib
 import re
 
 from lbe.data import scripts
@@ -48,12 +49,17 @@ def _lingua(why):
   return lingua
 
 
-def _detector(codes):
-  lingua = _lingua(f'language={codes[0]!r}')
-  known = {
+def _lingua_languages(why):
+  """{ISO 639-1 code: lingua's language} of all that it knows."""
+  return {
     language.iso_code_639_1.name.lower(): language
-    for language in lingua.Language.all()
+    for language in _lingua(why).Language.all()
   }
+
+
+def _detector(codes):
+  why = f'language={codes[0]!r}'
+  lingua, known = _lingua(why), _lingua_languages(why)
   for code in codes:
     if code not in known:
       raise ValueError(
@@ -109,6 +115,115 @@ def segmenter(language, others):
   return segment
 
 
+# ISO 639-3 codes, as GlotLID labels them, of the languages above.
+_THREE_LETTERS = {
+  'arb': 'ar', 'ara': 'ar', 'ben': 'bn', 'eng': 'en', 'guj': 'gu', 'hin': 'hi',
+  'ind': 'id', 'jpn': 'ja', 'kor': 'ko', 'mal': 'ml', 'mar': 'mr', 'npi': 'ne',
+  'nep': 'ne', 'rus': 'ru', 'swh': 'sw', 'swa': 'sw', 'tam': 'ta', 'tel': 'te',
+  'urd': 'ur', 'vie': 'vi', 'zho': 'zh', 'cmn': 'zh',
+}  # fmt: skip
+# Of a fastText model; as in the language confusion benchmark.
+_FASTTEXT_SCORE = 0.3
+
+
+def fasttext_identifier(path):
+  """A function from a text to its code, by a fastText model on disk.
+
+  As lid.176.bin (labels as __label__zh) and GlotLID (__label__zho_Hans); ''
+  where the score is too low. Raises ValueError where the file or the library
+  is missing.
+  """
+  if not pathlib.Path(path).is_file():
+    raise ValueError(
+      f"language_identifier={path!r}: take 'scripts', 'lingua', or the path of "
+      'a fastText model, which this is not.'
+    )
+  try:
+    import fasttext  # an extra
+  except ImportError as error:
+    raise ValueError(
+      "a fastText model needs its library: pip install 'lbe[fasttext]'."
+    ) from error
+  model = fasttext.load_model(str(path))
+
+  def identify(text):
+    labels, scores = model.predict(' '.join(text.split()))
+    if not labels or scores[0] <= _FASTTEXT_SCORE:
+      return ''
+    code = labels[0].removeprefix('__label__').split('_')[0]
+    return _THREE_LETTERS.get(code, code)
+
+  return identify
+
+
+def _sharing(language):
+  """The other languages of SCRIPTS that share a script with one."""
+  own = set(SCRIPTS[language])
+  return [c for c in SCRIPTS if c != language and own & set(SCRIPTS[c])]
+
+
+def _known_to_lingua(codes):
+  known = _lingua_languages("language_identifier='lingua'")
+  return [code for code in codes if code in known]
+
+
+def choose(name, asked):
+  """A function (text, asked language) → the language that the text is in.
+
+  `name` is 'scripts', 'lingua', or the path of a fastText model; `asked` are
+  the languages that it will be asked for. A text most of whose letters are in
+  other scripts is in none of its languages: the script's name is returned, and
+  '' for a text without letters. By 'scripts' alone languages that share one
+  are not told apart; lingua does not know Nepali and Malayalam, and is asked
+  only where the script is shared.
+  """
+  shared = {code for code in asked if _sharing(code)}
+  identify = None
+  if name == 'lingua' and shared:
+    others = _known_to_lingua({o for code in shared for o in _sharing(code)})
+    identify = identifier(sorted({*shared, *others}))
+  elif name not in ('scripts', 'lingua'):
+    identify = fasttext_identifier(name)
+    shared = set(asked)
+
+  def decide(text, language):
+    shares = scripts.shares(prose(text))
+    if not shares:
+      return ''
+    own = sum(shares.get(x, 0.0) for x in SCRIPTS[language])
+    if own <= 0.5:
+      return next(x for x in shares if x not in SCRIPTS[language])
+    return identify(text) if identify and language in shared else language
+
+  return decide
+
+
+def segment_of(name, language):
+  """A `segment` for `switches`: parts in languages of the same script.
+
+  `name` is that of `choose`; None where scripts are all that is looked at.
+  """
+  others = _sharing(language)
+  if name == 'scripts' or not others:
+    return None
+  if name == 'lingua':
+    return segmenter(language, _known_to_lingua(others))
+  identify = fasttext_identifier(name)
+
+  def segment(text):
+    found = []
+    for part in _SENTENCES.finditer(text):
+      letters = sum(1 for c in part.group() if scripts.letter_script(c))
+      if letters >= FEWEST_LETTERS:
+        code = identify(part.group())
+        if code in others:
+          found.append((part.start(), part.end(), code))
+    return found
+
+  return segment
+
+
+_SENTENCES = re.compile('[^\n.!?;؟।۔]+')
 # What is in no language: fenced code to its end or that of the text, code in
 # a line, addresses.
 _NO_LANGUAGE = re.compile(

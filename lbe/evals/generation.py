@@ -1,0 +1,199 @@
+"""What a model writes to prompts: samples, and how they compare.
+
+With references: exact match and token F1 as SQuAD has them, chrF and BLEU by
+sacrebleu. Without: how long responses are, how much they repeat themselves,
+and how many are in the asked language.
+"""
+
+import collections
+import functools
+import re
+import unicodedata
+
+import numpy as np
+
+from lbe import prompts as prompts_lib
+from lbe.data import languages
+from lbe.data import scripts
+from lbe.evals import core
+from lbe.judging import local
+
+# Scripts that put no spaces between words: every letter is a token there.
+_NO_SPACES = ('Han', 'Hiragana', 'Katakana', 'Thai', 'Lao', 'Khmer', 'Myanmar')
+# Repetition is counted in runs of so many tokens.
+_NGRAM = 4
+
+
+def make(*, path, language, template, limit, language_identifier, **sampling):
+  """The prompts, read and checked; None for an empty `path`.
+
+  `sampling` are max_new_tokens and the fields of decode.Sampling.
+  """
+  if not path:
+    return None
+  local.check_template(template)
+  found = prompts_lib.read(path, limit=limit, language=language)
+  if any(p.references for p in found):
+    _sacrebleu()
+  asked = {p.language for p in found} - {''}
+  identify = languages.choose(language_identifier, asked) if asked else None
+  return Prompts(found, template=template, identify=identify, sampling=sampling)
+
+
+def _sacrebleu():
+  try:
+    import sacrebleu
+  except ImportError as error:
+    raise ValueError(
+      "references are compared by sacrebleu: pip install 'lbe[evals]'."
+    ) from error
+  return sacrebleu
+
+
+class Prompts:
+  """Prompts with the settings they are answered with."""
+
+  def __init__(self, prompts, *, template, identify, sampling):
+    self.prompts = prompts
+    self._template = template
+    self._identify = identify
+    self._sampling = sampling
+    self._hash = core.data_hash(
+      '\0'.join([p.id, p.text, p.language, *p.references]) for p in prompts
+    )
+
+  def evaluate(self, model, *, name, step):
+    """A Result; the samples are its predictions."""
+    responses, cuts = prompts_lib.respond(
+      model,
+      [p.text for p in self.prompts],
+      template=self._template,
+      **self._sampling,
+    )
+    records = []
+    for p, r, cut in zip(self.prompts, responses, cuts, strict=True):
+      record = {
+        'step': step,
+        'evaluator': name,
+        'id': p.id,
+        'prompt': p.text,
+        'response': r.text,
+        'ended': r.ended,
+        'tokens': len(r.ids),
+        'repetition': repetition(r.text),
+        'cut_tokens': int(cut),
+      }
+      if p.references:
+        record['references'] = list(p.references)
+        record['exact_match'] = max(
+          float(normalized(r.text) == normalized(x)) for x in p.references
+        )
+        record['f1'] = max(f1(r.text, x) for x in p.references)
+      if p.language and self._identify:
+        record['language'] = p.language
+        record['found_language'] = self._identify(r.text, p.language)
+      records.append(record)
+    return self._result(model, name, step, records)
+
+  def _result(self, model, name, step, records):
+    row = functools.partial(
+      model.row,
+      step=step,
+      evaluator=name,
+      protocol='generation@sampled'
+      if self._sampling.get('temperature')
+      else 'generation@greedy',
+      data_hash=self._hash,
+      template=self._template,
+      num_cut=sum(r['cut_tokens'] > 0 for r in records),
+      **self._sampling,
+    )
+    rows, metrics = [], {}
+
+    def put(score, values, **more):
+      values = np.array(values, np.float64)
+      rows.append(
+        row(name=score, value=float(values.mean()), count=len(values), **more)
+      )
+      rows[-1]['interval95'] = core.bootstrap(values, np.ones(len(values)))
+      metrics[score] = float(values.mean())
+
+    scored = [r for r in records if 'references' in r]
+    if scored:
+      for score in ('exact_match', 'f1'):
+        put(score, [r[score] for r in scored])
+      for score, value, signature, count in self._corpus_scores(records):
+        rows.append(
+          row(name=score, value=value, count=count, signature=signature)
+        )
+        metrics[score] = value
+    put('tokens', [r['tokens'] for r in records])
+    put('characters', [len(r['response']) for r in records])
+    put('repetition', [r['repetition'] for r in records])
+    put('ended_by_length', [r['ended'] == 'length' for r in records])
+    put('empty', [not r['response'].strip() for r in records])
+    told = [r for r in records if r.get('found_language')]
+    if told:
+      put('in_language', [r['found_language'] == r['language'] for r in told])
+    return core.Result(rows, metrics, records)
+
+  def _corpus_scores(self, records):
+    """[(name, value, signature, N)] of sacrebleu, by language."""
+    sacrebleu = _sacrebleu()
+    by_language = collections.defaultdict(list)
+    for p, r in zip(self.prompts, records, strict=True):
+      if p.references:
+        by_language[p.language].append((r['response'], p.references))
+    result = []
+    for language, pairs in sorted(by_language.items()):
+      texts = [text for text, _ in pairs]
+      most = max(len(refs) for _, refs in pairs)
+      # One list for each rank of reference; who has fewer has None there.
+      references = [
+        [refs[k] if k < len(refs) else None for _, refs in pairs]
+        for k in range(most)
+      ]
+      label = f'/{language}' if len(by_language) > 1 else ''
+      tokenize = {'zh': 'zh', 'ja': 'char'}.get(language, '13a')
+      for score, metric in (
+        ('chrf', sacrebleu.CHRF()),
+        ('bleu', sacrebleu.BLEU(tokenize=tokenize)),
+      ):
+        value = metric.corpus_score(texts, references).score
+        signature = str(metric.get_signature())
+        result.append((f'{score}{label}', value, signature, len(pairs)))
+    return result
+
+
+def tokens(text):
+  """Words between spaces; letters of scripts without spaces one by one."""
+  spaced = ''.join(
+    f' {c} ' if scripts.letter_script(c) in _NO_SPACES else c for c in text
+  )
+  return spaced.split()
+
+
+def normalized(text):
+  """Tokens in lower case without punctuation and English articles."""
+  kept = ''.join(
+    ' ' if unicodedata.category(c)[0] == 'P' and c.isascii() is False else c
+    for c in text.lower()
+    if not (c.isascii() and unicodedata.category(c)[0] in 'PS')
+  )
+  return tokens(re.sub(r'\b(a|an|the)\b', ' ', kept))
+
+
+def f1(text, reference):
+  """Harmonic mean of precision and recall of normalized tokens."""
+  a, b = normalized(text), normalized(reference)
+  if not a or not b:
+    return float(a == b)
+  same = (collections.Counter(a) & collections.Counter(b)).total()
+  return 2 * same / (len(a) + len(b))
+
+
+def repetition(text):
+  """Share of the text's runs of four tokens that stood before; 0 to 1."""
+  found = tokens(text)
+  runs = [tuple(found[i : i + _NGRAM]) for i in range(len(found) - _NGRAM + 1)]
+  return 1 - len(set(runs)) / len(runs) if runs else 0.0

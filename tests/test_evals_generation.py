@@ -1,0 +1,142 @@
+"""Samples, references, repetition, languages of what a model writes."""
+
+import json
+
+import pytest
+import sacrebleu
+
+from benchmarks import parity_lm_eval as parity
+from lbe import prompts
+from lbe.evals import generation
+
+
+@pytest.fixture(scope='module')
+def stories(test_data):
+  return parity.load_ours(test_data / 'ckpt_stories260K' / 'hf', batch_size=4)
+
+
+def write(path, *records):
+  path.write_text('\n'.join(json.dumps(r, ensure_ascii=False) for r in records))
+  return path
+
+
+def make(path, **changes):
+  fields = dict(
+    path=str(path),
+    language='',
+    template='',
+    limit=0,
+    language_identifier='scripts',
+    max_new_tokens=24,
+    temperature=0.0,
+    top_k=0,
+    top_p=1.0,
+    seed=0,
+    stop=(),
+  )
+  return generation.make(**{**fields, **changes})
+
+
+def test_samples_and_scores_of_a_real_model(stories, tmp_path):
+  """chrF and BLEU are sacrebleu's own; greedy text is exactly itself."""
+  texts = ['Once upon a time', 'Tim and Lily went to the']
+  greedy = [r.text for r in stories.generate(texts, max_new_tokens=24)]
+  path = write(
+    tmp_path / 'p.jsonl',
+    {'id': 'a', 'prompt': texts[0], 'reference': greedy[0], 'language': 'en'},
+    {'prompt': texts[1], 'reference': ['a dog', 'the cat'], 'language': 'en'},
+    {'question': 'Who?', 'language': 'zh'},
+  )
+  result = make(path).evaluate(stories, name='gen', step=2)
+  first, second, third = result.predictions
+  assert (first['id'], second['id'], third['id']) == ('a', '2', '3')
+  assert first['response'] == greedy[0] and first['step'] == 2
+  assert (first['exact_match'], first['f1']) == (1.0, 1.0)
+  assert 'references' not in third
+  rows = {r['name']: r for r in result.rows}
+  references = [[greedy[0], 'a dog'], [None, 'the cat']]
+  for name, metric in (
+    ('chrf', sacrebleu.CHRF()),
+    ('bleu', sacrebleu.BLEU()),
+  ):
+    expected = metric.corpus_score(greedy, references)
+    assert rows[name]['value'] == expected.score
+    assert rows[name]['signature'] == str(metric.get_signature())
+  assert rows['exact_match']['count'] == 2
+  assert rows['ended_by_length']['value'] == 1.0
+  assert rows['in_language']['value'] == pytest.approx(2 / 3)
+  assert rows['tokens']['value'] == 24
+  assert rows['chrf']['protocol'] == 'generation@greedy'
+
+
+def test_samples_differ_by_seed_only(stories, tmp_path):
+  path = write(tmp_path / 'p.jsonl', {'prompt': 'Once'}, {'prompt': 'Tim'})
+
+  def texts(**changes):
+    made = make(path, temperature=1.0, **changes)
+    found = made.evaluate(stories, name='gen', step=0)
+    assert found.rows[0]['protocol'] == 'generation@sampled'
+    return [p['response'] for p in found.predictions]
+
+  assert texts() == texts() != texts(seed=1)
+
+
+def test_long_prompts_are_cut_and_counted(stories, tmp_path):
+  path = write(tmp_path / 'p.jsonl', {'prompt': 'A dog. ' * 300})
+  result = make(path).evaluate(stories, name='gen', step=0)
+  assert result.predictions[0]['cut_tokens'] > 0
+  assert result.rows[0]['num_cut'] == 1
+  with pytest.raises(ValueError, match='max_new_tokens=512 leaves no room for'):
+    make(path, max_new_tokens=512).evaluate(stories, name='gen', step=0)
+
+
+@pytest.mark.parametrize(
+  ('text', 'reference', 'value'),
+  [
+    ('The cat, sat.', 'a CAT sat', 1.0),
+    ('the cat', 'the dog', 0.0),
+    ('red cat', 'cat', 2 / 3),
+    ('我是猫。', '我 是 狗', 2 / 3),
+    ('', '', 1.0),
+    ('x', '', 0.0),
+  ],
+)
+def test_f1_by_hand(text, reference, value):
+  """Articles, case and punctuation do not count; Chinese goes by letter."""
+  assert generation.f1(text, reference) == pytest.approx(value)
+
+
+def test_repetition_by_hand():
+  assert generation.repetition('a b c') == 0.0
+  assert generation.repetition('a b c d e') == 0.0
+  # Five runs of four words, of which four differ.
+  assert generation.repetition('a b c d a b c d') == pytest.approx(1 / 5)
+  assert generation.repetition('猫猫猫猫猫') == 0.5
+
+
+def test_bad_prompts_are_named_by_file_and_line(tmp_path):
+  path = tmp_path / 'p.jsonl'
+  for text, words in (
+    ('', 'p.jsonl has no prompts; a line is one JSON object'),
+    ('{"text": "a"}', 'p.jsonl:1: there is none of the fields prompt, questio'),
+    ('{"prompt": ""}', "p.jsonl:1: the field 'prompt' is empty"),
+    ('{"prompt": 3}', "p.jsonl:1: the field 'prompt' is int, not str"),
+    ('{"prompt": "a", "reference": [1]}', "the field 'reference' is a text or"),
+    (
+      '{"id": 1, "prompt": "a"}\n{"id": 1, "prompt": "b"}',
+      "p.jsonl:2: the id '1' stands in .*p.jsonl:1 already",
+    ),
+    ('{"prompt": ', 'p.jsonl:1: invalid JSON'),
+  ):
+    path.write_text(text)
+    with pytest.raises(ValueError, match=words):
+      make(path)
+  assert make('') is None
+  path.write_text('{"prompt": "a", "language": "zh"}')
+  with pytest.raises(ValueError, match="take 'scripts', 'lingua', or the path"):
+    make(path, language_identifier='lid.bin')
+  with pytest.raises(ValueError, match="template 'magic' is unknown"):
+    make(path, template='magic')
+  responses = write(tmp_path / 'r.jsonl', {'id': '2', 'response': 'a'})
+  with pytest.raises(ValueError, match="no response to 1 of 1 prompts.*'1'"):
+    prompts.read_responses(responses, prompts.read(path))
