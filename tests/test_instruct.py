@@ -152,6 +152,19 @@ def test_a_chat_template_is_given_by_its_path(tmp_path):
   assert again.fingerprint != made.fingerprint
 
 
+def test_each_epoch_packs_anew(tmp_path):
+  """The same examples side by side in every epoch would be seen so only."""
+  loader = make(prepare(tmp_path, records(200, 'say')), batch_size=1)
+  num_rows = round(1 / loader.fill('a') * loader._data[0].num_tokens / 256)
+
+  def rows(epoch):
+    places = range(epoch * num_rows, (epoch + 1) * num_rows)
+    return {loader.row(place)['ids'].tobytes() for place in places}
+
+  assert len(rows(0)) == len(rows(1)) == num_rows
+  assert rows(0) != rows(1)
+
+
 def test_a_malformed_file_is_named_with_its_line(test_data):
   """One of the published pieces of Chinese Alpaca ends in the middle."""
   folder = test_data / 'sft_alpaca_en_zh' / 'zh_translated'
@@ -194,6 +207,9 @@ def test_what_cleaning_leaves_out_is_not_trained_on_and_told(tmp_path):
   assert f'a: cleaning left {30 - short} of 33 records' in told
   table = (prepared.folder / 'cleaning.md').read_text()
   assert '| duplicate | 3 |' in table
+  stricter = cleaning.Rules(drop_duplicates=True, min_characters=4)
+  other = prepare(tmp_path, found, cleaning=stricter)
+  assert other.train.num_documents < prepared.train.num_documents
   other = prepare(tmp_path, found)
   assert other.fingerprint != prepared.fingerprint
   assert other.train.num_documents == 33
