@@ -79,8 +79,9 @@ def penalized(logits_BV, seen_BV, penalty):
 
 
 def kept(logits_BV, settings):
-  """Logits over the temperature; what may not be drawn is at -1e30."""
-  logits_BV = jnp.clip(logits_BV / settings.temperature, _OUT, -_OUT)
+  """Logits below the largest, over the temperature; -1e30 is not drawn."""
+  logits_BV -= jnp.max(logits_BV, axis=-1, keepdims=True)
+  logits_BV = jnp.maximum(logits_BV / settings.temperature, _OUT)
   for on, filtered in (
     (settings.top_k > 0, _top_k),
     (settings.top_p < 1, _top_p),
@@ -107,8 +108,8 @@ def _top_p(logits_BV, settings):
 
 
 def _min_p(logits_BV, settings):
-  below_BV = logits_BV - jnp.max(logits_BV, axis=-1, keepdims=True)
-  return below_BV >= jnp.log(settings.min_p)
+  # The largest is at 0.
+  return logits_BV >= jnp.log(settings.min_p)
 
 
 def _reaching(logits_BV, weights_BV, target):
