@@ -10,7 +10,7 @@ FLOORS = [
   'data.sources data.readers data.dataset_info data.mixing data.packing '
   'data.messages data.templates '
   'data.cleaning data.contamination data.languages',
-  'batch step checkpoint decode engine models.hf models.peft '
+  'batch step checkpoint decode engine prompting models.hf models.peft '
   'data.build data.loader data.beam',
   'assemble certificate evals identity stored',  # and above them the programs
 ]
