@@ -2,10 +2,8 @@
 
 from typing import NamedTuple
 
-import numpy as np
-
+from lbe import prompting
 from lbe.judging import files
-from lbe.judging import local
 
 
 class Prompt(NamedTuple):
@@ -62,24 +60,27 @@ def read(path, *, limit=0, language=''):
   return found[: limit or None]
 
 
-def respond(model, texts, *, template, max_new_tokens, **sampling):
-  """(responses, tokens cut from the left of each prompt) of a core.Model.
+def respond(model, texts, *, template, max_new_tokens, stop=(), **sampling):
+  """A decode.Response to each text by a core.Model.
 
-  `template` is that of judging.local.prompt_encoder. Raises ValueError where
-  the window has no room for a prompt.
+  A template (see lbe.prompting) says where a response ends, beside `stop`. A
+  prompt that is too long is cut from the left. Raises ValueError where the
+  window has no room for a prompt.
   """
-  room = model.max_len - max_new_tokens
-  if room < 1:
+  if max_new_tokens >= model.max_len - 1:
     raise ValueError(
       f'max_new_tokens={max_new_tokens} leaves no room for a prompt in the '
       f"model's window of {model.max_len}; take fewer."
     )
-  encode = local.prompt_encoder(template, model.tokenizer)
-  prompts = [encode([{'role': 'user', 'content': text}]) for text in texts]
-  cuts = np.array([max(0, len(ids) - room) for ids in prompts])
-  prompts = [ids[cut:] for ids, cut in zip(prompts, cuts, strict=True)]
-  responses = model.generate(prompts, max_new_tokens=max_new_tokens, **sampling)
-  return responses, cuts
+  encode = prompting.Prompts(template, model.tokenizer)
+  return model.generate(
+    [encode.of_text(text) for text in texts],
+    max_new_tokens=max_new_tokens,
+    too_long='cut_left',
+    eos_ids=encode.eos_ids,
+    stop=(*stop, *encode.stop),
+    **sampling,
+  )
 
 
 def read_responses(path, prompts):

@@ -12,8 +12,6 @@ import functools
 import re
 import string
 
-import numpy as np
-
 from lbe import prompts as prompts_lib
 from lbe.data import languages
 from lbe.data import scripts
@@ -107,15 +105,16 @@ class Prompts:
 
   def evaluate(self, model, *, name, step):
     """A Result; parts in other languages stand in its predictions."""
-    texts, cuts = self._written, np.zeros(len(self.prompts), int)
+    texts, cuts = self._written, [0] * len(self.prompts)
     if texts is None:
-      responses, cuts = prompts_lib.respond(
+      responses = prompts_lib.respond(
         model,
         [p.text for p in self.prompts],
         template=self._template,
         **self._sampling,
       )
       texts = [r.text for r in responses]
+      cuts = [r.cut for r in responses]
     records = []
     for p, text, cut in zip(self.prompts, texts, cuts, strict=True):
       spans = languages.switches(
@@ -144,7 +143,7 @@ class Prompts:
           'letters_outside': outside,
           'line_pass': line_pass,
           'word_pass': word_pass,
-          'cut_tokens': int(cut),
+          'cut_tokens': cut,
         }
       )
     path, size = self._sheet
