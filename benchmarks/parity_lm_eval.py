@@ -27,6 +27,7 @@ from lbe import sharding
 from lbe.evals import core
 from lbe.evals import lm_eval as adapter
 from lbe.evals import multiple_choice
+from lbe.exams import agieval
 from lbe.exams import ceval
 from lbe.exams import item
 from lbe.exams import mmlu
@@ -194,25 +195,7 @@ def mmlu_task(folder, data, subject, *, limit=0):
 
 def agieval_task(folder, data, name, *, limit=0):
   """A file of AGIEval's v1 in the form that the harness reads."""
-  records = []
-  path = data / 'bench_agieval' / 'data' / 'v1' / f'{name}.jsonl'
-  for r in item.read_jsonl(path)[: limit or None]:
-    chinese = not name.startswith(('sat', 'lsat', 'aqua', 'logiqa-en'))
-    passage = r['passage'] or ''
-    options = ' '.join(r['options'])
-    last = 'ABCDE'[len(r['options']) - 1]
-    if chinese:
-      query = (
-        f'{passage}问题：{r["question"]} 选项：{options}\n'
-        f'答案：从A到{last}, 我们应选择'
-      )
-    else:
-      query = (
-        f'{passage}Q: {r["question"]} Answer Choices: {options}\n'
-        f'A: Among A through {last}, the answer is'
-      )
-    gold = ['ABCDE'.index(x) for x in r['label']]
-    records.append({'query': query, 'choices': r['options'], 'gold': gold})
+  records = agieval.harness_records(data / 'bench_agieval', name, limit=limit)
   return _put(
     folder, f'own_agieval_{name}', f'agieval/{name}.yaml', {'test': records}
   )
