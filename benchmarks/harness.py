@@ -171,15 +171,7 @@ def mmlu_task(folder, data, subject, *, limit=0):
 
 def agieval_task(folder, data, name, *, limit=0):
   """A file of AGIEval's v1 in the form that the harness reads."""
-  path = data / 'bench_agieval' / 'data' / 'v1' / f'{name}.jsonl'
-  records = [
-    {
-      'query': agieval.zero_shot(r, name),
-      'choices': r['options'],
-      'gold': ['ABCDE'.index(x) for x in r['label']],
-    }
-    for r in item.read_jsonl(path)[: limit or None]
-  ]
+  records = agieval.harness_records(data / 'bench_agieval', name, limit=limit)
   return _put(
     folder, f'own_agieval_{name}', f'agieval/{name}.yaml', {'test': records}
   )

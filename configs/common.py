@@ -226,7 +226,8 @@ def exam(**changes):
   fields = ml_collections.ConfigDict(
     dict(
       evaluator='exam',
-      # 'agieval@official', 'agieval@official_few_shot', 'gaokao@official'.
+      # 'agieval@official', 'agieval@official_few_shot', 'gaokao@official', and
+      # 'agieval@lmeval' of the two files without options.
       protocol='',
       # The exam's folder; '' leaves it out.
       path='',
@@ -236,8 +237,8 @@ def exam(**changes):
       subjects=(),
       # Questions of each subject; 0 is all.
       limit=0,
-      max_new_tokens=512,
-      # None is the protocol's own.
+      # None is the protocol's own, 512 or the harness's 32; 0 and 0.3.
+      max_new_tokens=ml_collections.config_dict.placeholder(int),
       temperature=ml_collections.config_dict.placeholder(float),
       seed=0,
       every=0,

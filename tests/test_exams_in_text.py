@@ -1,6 +1,5 @@
 """AGIEval and GAOKAO-Bench: prompts, what is read from a text, points."""
 
-import csv
 import json
 
 import numpy as np
@@ -28,77 +27,21 @@ EN = {
   'options': ['(A)Tim', '(B)Lily', '(C)Ben'],
   'label': 'A',
 }
-ZH = {
-  'passage': None,
-  'question': '天是什么颜色？',
-  'options': ['(A)蓝', '(B)红', '(C)黑', '(D)白'],
-  'label': 'A',
-}
 MATH = {'passage': None, 'question': '1/2+1/2?', 'options': None, 'answer': '1'}
 
 
-def test_zero_shot_prompts_of_agieval(tmp_path):
-  """The second cue has always E or D, whatever the options are."""
-  write_agieval(
-    tmp_path,
-    sat_math=[EN],
-    gaokao_history=[ZH],
-    math=[MATH],
-    gaokao_mathcloze=[MATH],
-  )
-  names = ('sat-math', 'gaokao-history', 'math', 'gaokao-mathcloze')
-  found = agieval.questions(tmp_path, subjects=names)
-  assert [(q.prompt, q.second) for q in found] == [
-    (
-      'Tim is tall. Q: Who is tall? Answer Choices: (A)Tim (B)Lily (C)Ben\n'
-      'A: Among A through C, the answer is',
-      'Therefore, among A through E, the answer is',
-    ),
-    (
-      '问题：天是什么颜色？ 选项：(A)蓝 (B)红 (C)黑 (D)白\n'
-      '答案：从A到D, 我们应选择',
-      '因此，从A到D, 我们应选择',
-    ),
-    ('Q: 1/2+1/2?\nA: The answer is', 'Therefore, the answer is'),
-    ('问题：1/2+1/2?\n答案：', '因此，答案是'),
-  ]
+def test_likelihoods_follow_the_zero_shot_prompt(tmp_path):
+  """Letters, or options with their letters, behind a space."""
+  write_agieval(tmp_path, sat_math=[EN])
+  (asked,) = agieval.questions(tmp_path, subjects=('sat-math',))
   letters, options = (
     agieval.items(tmp_path, p, split='', num_shots=0, subjects=('sat-math',))[0]
     for p in ('loglik', 'lmeval')
   )
-  assert letters.context == options.context == found[0].prompt
+  assert letters.context == options.context == asked.prompt
   assert letters.choices == (' A', ' B', ' C')
   assert options.choices == (' (A)Tim', ' (B)Lily', ' (C)Ben')
   assert options.answers == ('(A)Tim', '(B)Lily', '(C)Ben')
-
-
-def test_few_shot_prompts_of_agieval(tmp_path):
-  """Explanations are left out; the problem's number follows the shots."""
-  write_agieval(tmp_path, sat_math=[EN], gaokao_history=[ZH])
-  with open(tmp_path / 'data' / 'few_shot_prompts.csv', 'w') as f:
-    writer = csv.writer(f)
-    writer.writerow(['', 'sat-math', 'gaokao-history'])
-    for i in (1, 2):
-      writer.writerow([f'sample {i}', str(EN), str(ZH) if i == 1 else ''])
-      writer.writerow([f'explanation {i}', 'Because.', '因为。'])
-  english, chinese = agieval.questions(
-    tmp_path, subjects=('sat-math', 'gaokao-history'), shots=True
-  )
-  shot = (
-    'Problem {}.   Tim is tall.  Who is tall?\n'
-    'Choose from the following options:    (A)Tim (B)Lily (C)Ben\n'
-  )
-  answer = 'The answer is therefore A\n<END>\n'
-  assert english.header == (
-    'Here are the answers for the problems in the exam.\n'
-  )
-  assert english.shots == (shot.format(1) + answer, shot.format(2) + answer)
-  assert english.prompt == shot.format('\0')
-  assert chinese.header == '以下是考试中各个问题的答案。\n'
-  assert chinese.shots == (
-    '问题 1.    天是什么颜色？\n从以下选项中选择:    (A)蓝 (B)红 (C)黑 (D)白\n'
-    '答案是 A\n<END>\n',
-  )
 
 
 @pytest.mark.parametrize(
@@ -119,40 +62,20 @@ def test_letters_are_read_as_agieval_does(subject, text, zero, few):
   assert agieval.extract(text, subject, few_shot=True) == few
 
 
-def test_mathematics_is_read_and_compared_as_the_harness_has_it(test_data):
-  """Its copy of the official functions, on every gold answer and on texts."""
-  from lm_eval.tasks.agieval import utils
-
-  questions = agieval.questions(
-    test_data / 'bench_agieval', subjects=tuple(agieval.CLOZE)
-  )
-  assert len(questions) == 1118
-  texts = [
-    'so $x = 3$ or $y=4$',
-    'We get 12 and then 15 apples',
-    r'thus \boxed{x = \frac{1}{2}} holds',
-    r'\boxed{3', r'\fbox{3}', 'x = 7.', '$5', 'nothing', '',
-  ]  # fmt: skip
-  for q in questions:
-    gold = q.gold
-    texts += [gold, f'${gold}$', rf'\boxed{{{gold}}}', f'it is = {gold}.']
-  for text in texts:
-    mine, theirs = agieval.mathematics(text), utils.parse_math_answer(text)
-    assert (mine or None) == (theirs or None), text
-  forms = [q.gold for q in questions] + [
-    '0.5', '.5', '3/4', r'\frac12', r'\frac1{72}', r'\sqrt3', r'x = 2', r'5\%',
-    r'\dfrac{1}{2}', r'10\text{ cm}', r'90^\circ', '-1/2', '03/4',
-    r'\left(1\right)',
-    r'\frac1', '{.5}', r'1,\!000',
-  ]  # fmt: skip
-  for text in forms:
-    try:
-      expected = utils._strip_string(text)
-    except (AssertionError, IndexError):
-      continue
-    assert agieval.normal_form(text) == expected, text
-  assert agieval.equivalent('0.5', r'\frac{1}{2}')
-  assert not agieval.equivalent('0.5', None) and agieval.equivalent(None, None)
+def test_two_questions_of_agieval_are_won_by_no_answer(test_data):
+  """One has no label, so that finding nothing would win it."""
+  questions = {
+    q.id: q
+    for q in agieval.questions(
+      test_data / 'bench_agieval', subjects=('jec-qa-kd', 'jec-qa-ca')
+    )
+  }
+  for name in ('jec-qa-kd/211', 'jec-qa-ca/48'):
+    for text in ('', 'ACD', 'A C D 。', 'ABCD'):
+      assert agieval.grade(questions[name], text)[1] == 0.0
+  others = [q for q in questions.values() if q.gold]
+  assert len(others) == 1998
+  assert all(agieval.grade(q, ' '.join(q.gold))[1] == 1.0 for q in others)
 
 
 def test_agieval_is_whole(test_data):
@@ -168,8 +91,6 @@ def test_agieval_is_whole(test_data):
     q for q in questions if q.subject == 'gaokao-mathqa' and len(q.gold) > 1
   ]
   assert len(several) == 7
-  shots = agieval.questions(test_data / 'bench_agieval', shots=True, limit=1)
-  assert {q.subject: len(q.shots) for q in shots}['sat-math'] == 5
 
 
 def test_gaokao_is_whole_and_a_perfect_file_has_all_points(test_data):
@@ -181,6 +102,7 @@ def test_gaokao_is_whole_and_a_perfect_file_has_all_points(test_data):
     answers[q.subject] = answers.get(q.subject, 0) + len(q.gold)
     text = '【解析】略 ' + ' '.join(f'【答案】 {x} <eoa>' for x in q.gold)
     assert gaokao.grade(q, text) == (list(q.gold), q.points)
+    assert gaokao.grade(q, '') == ([], 0.0)
   assert len(questions) == 1781
   assert sum(answers.values()) == 2944
   assert points == {
@@ -242,7 +164,7 @@ def test_points_of_gaokao_bench(test_data):
     assert gaokao.grade(physics, text)[1] == points, text
   several = by['multi_question_choice']._replace(gold=('A', 'B'), points=6)
   assert gaokao.grade(several, 'A C')[1] == 3.0
-  assert gaokao.grade(several, 'A')[1] == 0.0
+  assert gaokao.grade(several, 'A') == ([], 0.0)
 
 
 @pytest.fixture(scope='module')
@@ -279,14 +201,119 @@ def test_demonstrations_end_where_the_window_does(stories, test_data):
   made = exam.make(
     path=test_data / 'bench_agieval',
     protocol='agieval@official_few_shot',
-    subjects=('sat-math',),
+    subjects=('sat-math', 'math'),
     limit=1,
     max_new_tokens=8,
   )
-  (found,) = made.evaluate(stories, name='agi', step=0).predictions
-  shots = found['prompt'].count('<END>')
-  assert shots < 5
-  assert f'Problem {shots + 1}.   ' in found['prompt']
+  result = made.evaluate(stories, name='agi', step=0)
+  for found, most in zip(result.predictions, (5, 4), strict=True):
+    shots = found['num_shots']
+    assert found['prompt'].count('<END>') == shots < most
+    assert f'Problem {shots + 1}.   ' in found['prompt']
+    assert found['first'] is None
+  assert [p['cut_tokens'] for p in result.predictions] == [0, 0]
+  rows = {r['name']: r for r in result.rows}
+  assert rows['score_rate']['num_fewer_shots'] == 2
+
+
+def test_a_text_ends_where_the_official_script_ends_it(
+  stories, test_data, monkeypatch
+):
+  """Else a base model goes on to problems of its own, whose answers count."""
+  protocol = 'agieval@official_few_shot'
+  assert exam.PROTOCOLS[protocol].stop == ('<END>',)
+  assert exam.PROTOCOLS['agieval@lmeval'].stop == ('Q:',)
+
+  def write():
+    made = exam.make(
+      path=test_data / 'bench_agieval',
+      protocol=protocol,
+      subjects=('sat-math',),
+      limit=1,
+      max_new_tokens=24,
+    )
+    (found,) = made.evaluate(stories, name='agi', step=0).predictions
+    return found['response']
+
+  whole = write()
+  stop = whole[len(whole) // 2 :][:3]
+  changed = exam.PROTOCOLS[protocol]._replace(stop=(stop,))
+  monkeypatch.setitem(exam.PROTOCOLS, protocol, changed)
+  assert write() == whole[: whole.index(stop)]
+
+
+def test_a_template_gets_turns(stories, test_data):
+  """Demonstrations without their header; GAOKAO's prompt as the system's."""
+
+  def first(protocol, subject, template):
+    path = 'bench_agieval' if 'agieval' in protocol else 'bench_gaokao'
+    made = exam.make(
+      path=test_data / path,
+      protocol=protocol,
+      subjects=(subject,),
+      limit=1,
+      template=template,
+      max_new_tokens=8,
+    )
+    (question,) = made.questions
+    return question, made._turns(question, 2), made
+
+  question, turns, made = first(
+    'agieval@official_few_shot', 'gaokao-chinese', 'chatml'
+  )
+  assert [t.role for t in turns] == ['user', 'assistant'] * 2 + ['user']
+  assert turns[0].content.startswith('问题 1.   ')
+  assert turns[1].content == '答案是 A'
+  assert turns[4].content.startswith('问题 3.   ')
+  assert (question.max_shots, made._most_shots(question)) == (1, 3)
+  subject = '2010-2022_Physics_MCQs'
+  question, turns, _ = first('gaokao@official', subject, 'llama2_chat')
+  assert [tuple(t)[:2] for t in turns] == [
+    ('system', question.system),
+    ('user', question.user),
+  ]
+  question, turns, made = first('gaokao@official', subject, 'alpaca')
+  assert [tuple(t)[:2] for t in turns] == [('user', question.prompt)]
+  (found,) = made.evaluate(stories, name='gk', step=0).predictions
+  assert found['prompt'] == question.prompt
+
+
+def test_agieval_is_scored_as_the_harness_does(stories, test_data, tmp_path):
+  """Its own task files: several right options, and texts of mathematics."""
+  names = ('sat-math', 'gaokao-physics', *agieval.CLOZE)
+  tasks = [harness.agieval_task(tmp_path, test_data, x, limit=6) for x in names]
+  target = tmp_path / 'tokenizer'
+  target.mkdir()
+  harness.vocab_export.write(stories.tokenizer, target, max_positions=512)
+  folder = test_data / 'ckpt_stories260K' / 'hf'
+  theirs = harness.load_theirs(folder, target, bos=True)
+  expected, _ = harness.run(theirs, tmp_path, tasks, num_fewshot=0)
+  found = []
+  for make, subjects in (
+    (multiple_choice.make, names[:2]),
+    (exam.make, names[2:]),
+  ):
+    made = make(
+      path=test_data / 'bench_agieval',
+      protocol='agieval@lmeval',
+      subjects=subjects,
+      limit=6,
+    )
+    found += made.evaluate(stories, name='agi', step=0).predictions
+  assert len(found) == 24
+  for prediction in found:
+    subject, number = prediction['id'].split('/')
+    sample = expected['samples'][f'own_agieval_{subject}'][int(number)]
+    assert sample['doc_id'] == int(number)
+    if subject in agieval.CLOZE:
+      (text,) = sample['resps'][0]
+      assert prediction['response'].strip() == text.strip()
+      assert prediction['points'] == sample['acc']
+    else:
+      theirs = [logprob for ((logprob, _),) in sample['resps']]
+      np.testing.assert_allclose(prediction['scores'], theirs, atol=1e-4)
+      for metric in ('acc', 'acc_norm'):
+        assert prediction[metric] == sample[metric]
 
 
 def test_gaokao_is_weighted_by_points(stories, test_data):
@@ -337,6 +364,34 @@ def test_bad_exams_are_refused(tmp_path, test_data):
   write_agieval(tmp_path, sat_math=[{**EN, 'label': 'E'}])
   with pytest.raises(ValueError, match="question 1: the label 'E' is not amo"):
     agieval.questions(tmp_path, subjects=('sat-math',))
+  with pytest.raises(ValueError, match="template='alpaca' is for one; take"):
+    exam.make(path='', protocol='agieval@official_few_shot', template='alpaca')
+  with pytest.raises(ValueError, match="lmeval in text has no subject 'sat-ma"):
+    exam.make(path=tmp_path, protocol='agieval@lmeval', subjects=('sat-math',))
+  for change, words in (
+    ({'label': ['A', 'E']}, r"the label \['A', 'E'\] is not among A, B, C"),
+    ({'label': None}, 'the label None is not among'),
+    ({'label': []}, r'the label \[\] is not among'),
+    ({'options': None}, 'the options None are no list of 1 to 7'),
+    ({'question': 3}, 'the question 3 is no text'),
+  ):
+    write_agieval(tmp_path, jec_qa_kd=[{**EN, **change}])
+    with pytest.raises(ValueError, match=words):
+      agieval.questions(tmp_path, subjects=('jec-qa-kd',))
+  write_agieval(tmp_path, math=[{**MATH, 'answer': ''}])
+  with pytest.raises(ValueError, match='question 1: there is no answer'):
+    agieval.questions(tmp_path, subjects=('math',))
+  write_agieval(tmp_path, sat_math=[EN])
+  table = tmp_path / 'data' / 'few_shot_prompts.csv'
+  for text, words in (
+    (None, 'there is no .*few_shot_prompts.csv, which has the demonstrations'),
+    (',math\n', "has no column 'sat-math'"),
+    (',sat-math\nsample 1,who?\n', "'sample 1' of sat-math: 'who.' is no Pyt"),
+  ):
+    if text:
+      table.write_text(text)
+    with pytest.raises(ValueError, match=words):
+      agieval.questions(tmp_path, subjects=('sat-math',), shots=True)
   write_agieval(tmp_path, sat_math=[{'question': 'a'}])
   with pytest.raises(ValueError, match="line 1: there is no 'passage'; the fi"):
     agieval.questions(tmp_path, subjects=('sat-math',))

@@ -1,7 +1,10 @@
 """Exams answered in text: the model writes, the official rules read and grade.
 
 A protocol with two stages shows the model its first text again and asks once
-more; the second text is graded.
+more; the second text is graded. With a template the question, or what is put
+together before it, is a user's turn; demonstrations are turns of their own,
+and what an exam says before its questions is the system's, where the template
+has a place for it.
 """
 
 import functools
@@ -9,11 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lbe import prompts as prompts_lib
+from lbe import prompting
+from lbe.data import messages
 from lbe.data import templates
 from lbe.evals import core
 from lbe.exams import agieval
 from lbe.exams import gaokao
+from lbe.exams import item
 
 
 class Protocol(NamedTuple):
@@ -22,19 +27,31 @@ class Protocol(NamedTuple):
   questions: object  # (path, *, subjects, limit)
   grade: object  # (question, text) → (what was found, points)
   headline: str
-  temperature: float
+  temperature: float = 0.0
+  max_new_tokens: int = 512
+  stop: tuple = ()
 
 
 PROTOCOLS = {
-  'agieval@official': Protocol(agieval.questions, agieval.grade, 'macro', 0.0),
+  'agieval@official': Protocol(agieval.questions, agieval.grade, 'macro'),
   'agieval@official_few_shot': Protocol(
     functools.partial(agieval.questions, shots=True),
     agieval.grade,
     'macro',
-    0.0,
+    stop=(agieval.END_OF_SHOT,),
+  ),
+  # The half of it that multiple_choice has not.
+  'agieval@lmeval': Protocol(
+    agieval.cloze_questions,
+    agieval.harness_grade,
+    'points',
+    max_new_tokens=32,
+    stop=(agieval.END_OF_ANSWER,),
   ),
   # The temperature of Bench/bench_function.py.
-  'gaokao@official': Protocol(gaokao.questions, gaokao.grade, 'points', 0.3),
+  'gaokao@official': Protocol(
+    gaokao.questions, gaokao.grade, 'points', temperature=0.3
+  ),
 }
 
 
@@ -45,31 +62,46 @@ def make(
   template='',
   subjects=(),
   limit=0,
-  max_new_tokens=512,
+  max_new_tokens=None,
   temperature=None,
   seed=0,
 ):
   """The questions of an exam, read and checked; None for an empty `path`.
 
-  Without a template the model goes on with the prompt as a text.
+  Without a template the model goes on with the prompt as a text. None for
+  `max_new_tokens` and `temperature` is the protocol's own.
   """
   if protocol not in PROTOCOLS:
     raise ValueError(
       f'protocol={protocol!r} is unknown; take one of {", ".join(PROTOCOLS)}.'
     )
-  if template:
-    templates.find(template)
+  if template and templates.find(template).one_turn and 'shot' in protocol:
+    raise ValueError(
+      f'protocol={protocol!r} has its demonstrations as turns, and template='
+      f"{template!r} is for one; take template='' or one for several."
+    )
   if not path:
     return None
   p = PROTOCOLS[protocol]
+  if max_new_tokens is None:
+    max_new_tokens = p.max_new_tokens
+  if temperature is None:
+    temperature = p.temperature
   return Exam(
     p.questions(path, subjects=tuple(subjects), limit=limit),
     protocol,
     template=template,
     max_new_tokens=max_new_tokens,
-    temperature=p.temperature if temperature is None else temperature,
+    temperature=temperature,
     seed=seed,
   )
+
+
+def _ids(encode, turns):
+  """Turns of a template, or the one text without."""
+  if encode.one_turn and len(turns) == 1:
+    return encode.of_text(turns[0].content)
+  return encode.of_turns(turns)
 
 
 class Exam:
@@ -87,25 +119,29 @@ class Exam:
       'seed': seed,
     }
     self._hash = core.data_hash(
-      '\0'.join([q.header, *q.shots, q.prompt, str(q.gold)]) for q in questions
+      f'{q.text(q.max_shots)}\0{q.gold}' for q in questions
     )
 
   def evaluate(self, model, *, name, step):
     """A Result: shares of the points, by subject, by group, and of all."""
-    prompts = [self._prompt(model, q) for q in self.questions]
-    texts, cuts = self._write(model, prompts)
+    encode = prompting.Prompts(self._template, model.tokenizer)
+    asked, num_shots = zip(
+      *(self._ask(encode, model, q) for q in self.questions), strict=True
+    )
+    prompts = [''.join(m.content for m in turns) for turns in asked]
+    texts, cuts = self._write(model, encode, asked)
     firsts = texts
     if any(q.second for q in self.questions):
       again = [
-        f'{prompt}\n{text}\n{q.second}'
+        [messages.Message('user', f'{prompt}\n{text}\n{q.second}')]
         for prompt, text, q in zip(prompts, texts, self.questions, strict=True)
       ]
-      texts, second_cuts = self._write(model, again)
+      texts, second_cuts = self._write(model, encode, again)
       cuts = np.maximum(cuts, second_cuts)
     grade = PROTOCOLS[self.protocol].grade
     records = []
-    for q, prompt, first, text, cut in zip(
-      self.questions, prompts, firsts, texts, cuts, strict=True
+    for q, prompt, shots, first, text, cut in zip(
+      self.questions, prompts, num_shots, firsts, texts, cuts, strict=True
     ):
       found, points = grade(q, text)
       records.append(
@@ -115,6 +151,7 @@ class Exam:
           'id': q.id,
           'subject': q.subject,
           'prompt': prompt,
+          'num_shots': shots,
           'first': first if q.second else None,
           'response': text,
           'extracted': found,
@@ -126,23 +163,49 @@ class Exam:
       )
     return self._result(model, name, step, records)
 
-  def _prompt(self, model, question):
-    """The prompt with as many demonstrations as have room."""
-    shots = question.shots
-    room = min(
-      agieval.FEW_SHOT_TOKENS, model.max_len - self._settings['max_new_tokens']
-    )
-    while shots and (
-      len(model.tokenizer.encode(question.header + ''.join(shots))) >= room
-    ):
-      shots = shots[:-1]
-    prompt = question.prompt.replace('\0', str(len(shots) + 1))
-    return question.header * bool(shots) + ''.join(shots) + prompt
+  def _room(self, model):
+    room = model.max_len - self._settings['max_new_tokens']
+    if room < 1:
+      raise ValueError(
+        f'max_new_tokens={self._settings["max_new_tokens"]} leaves no room for '
+        f"a prompt in the model's window of {model.max_len}; take fewer."
+      )
+    return room
 
-  def _write(self, model, prompts):
+  def _ask(self, encode, model, question):
+    """(turns, how many demonstrations: as many as have room)."""
+    for num_shots in range(self._most_shots(question), 0, -1):
+      turns = self._turns(question, num_shots)
+      if len(_ids(encode, turns)) <= self._room(model):
+        return turns, num_shots
+    return self._turns(question, 0), 0
+
+  def _most_shots(self, question):
+    return len(question.shots) if self._template else question.max_shots
+
+  def _turns(self, question, num_shots):
+    if not self._template:
+      return [messages.Message('user', question.text(num_shots))]
+    turns = []
+    for problem, answer in question.shots[:num_shots]:
+      turns.append(messages.Message('user', problem))
+      turns.append(messages.Message('assistant', answer))
+    template = templates.find(self._template)
+    if question.system and (template.system or template.first_user):
+      turns.insert(0, messages.Message('system', question.system))
+      return [*turns, messages.Message('user', question.user)]
+    prompt = question.prompt.replace(item.NUMBER, str(num_shots + 1))
+    return [*turns, messages.Message('user', prompt)]
+
+  def _write(self, model, encode, asked):
     """(texts, tokens cut from the left of each prompt)."""
-    responses = prompts_lib.respond(
-      model, prompts, template=self._template, **self._settings
+    self._room(model)
+    responses = model.generate(
+      [_ids(encode, turns) for turns in asked],
+      **self._settings,
+      too_long='cut_left',
+      eos_ids=encode.eos_ids,
+      stop=(*PROTOCOLS[self.protocol].stop, *encode.stop),
     )
     return [r.text for r in responses], np.array([r.cut for r in responses])
 
@@ -190,6 +253,10 @@ class Exam:
       headline,
       num_cut=sum(r['cut_tokens'] > 0 for r in records),
       num_not_extracted=sum(not r['extracted'] for r in records),
+      num_fewer_shots=sum(
+        r['num_shots'] < self._most_shots(q)
+        for r, q in zip(records, self.questions, strict=True)
+      ),
     )
     by = weights if headline == 'macro' else np.ones(len(total))
     rows[-1]['interval95'] = core.bootstrap(got * by, total * by)

@@ -4,8 +4,9 @@
 again with its own text before the question, and the letter is read from that
 (src/dataset_loader.py, src/post_process.py); `official_few_shot` puts solved
 problems before it. `loglik` scores the option letters after the zero-shot
-prompt; `lmeval` scores the whole options, as lm-evaluation-harness does with
-its own copy of the data.
+prompt; `lmeval` scores the whole options, and has the two files without
+options answered in a text, as lm-evaluation-harness does with its own copy of
+the data (lm_eval/tasks/agieval).
 """
 
 import ast
@@ -13,6 +14,7 @@ import csv
 import re
 
 from lbe.exams import item
+from lbe.exams import mathematics
 
 ENGLISH = (
   'lsat-ar',
@@ -41,10 +43,16 @@ CLOZE = {'math': 'en', 'gaokao-mathcloze': 'zh'}
 # Whose answer is a set of letters.
 SEVERAL = ('jec-qa-kd', 'jec-qa-ca', 'gaokao-physics')
 ALL = (*ENGLISH, *CHINESE, *CLOZE)
-# Demonstrations end below so many tokens; counted with the tokenizer of the
-# model, where the official script has GPT-4's.
-FEW_SHOT_TOKENS = 2048
-_END = '<END>\n'
+# Two questions that no answer wins: one has no label, one a full stop in it.
+_BROKEN = {('jec-qa-kd', 211), ('jec-qa-ca', 48)}
+# As many demonstrations as stay below 2,048 tokens of GPT-4's tokenizer
+# (cl100k_base), as the official script cuts them; all others go whole. Asked
+# turn by turn none are cut.
+NUM_SHOTS = {'lsat-rc': 2, 'gaokao-chinese': 1}
+# What ends a demonstration, and what a model of texts writes is cut at.
+END_OF_SHOT = '<END>'
+# The harness cuts an answer here, where the next problem would begin.
+END_OF_ANSWER = 'Q:'
 _LETTERS = 'ABCDEFG'
 
 
@@ -61,19 +69,30 @@ def _records(path, subject):
   records = item.read_jsonl(file, fields)
   for i, r in enumerate(records):
     where = f'{file}, question {i + 1}'
+    for name in ('passage', 'question', *(['answer'] * (subject in CLOZE))):
+      text = r[name]
+      if not (isinstance(text, str) or (name == 'passage' and text is None)):
+        raise ValueError(f'{where}: the {name} {text!r} is no text.')
     if subject in CLOZE:
-      if r['answer'] in (None, ''):
+      if not r['answer']:
         raise ValueError(f'{where}: there is no answer.')
       continue
-    letters = _LETTERS[: len(r['options'])]
-    label = r['label']
-    if subject in SEVERAL and isinstance(label, list):
-      continue  # some are empty or hold a full stop: no answer wins them
-    if not label or not set(label) <= {*letters, ' '}:
+    options, label = r['options'], r['label']
+    if not isinstance(options, list) or not 0 < len(options) <= len(_LETTERS):
+      raise ValueError(
+        f'{where}: the options {options!r} are no list of 1 to {len(_LETTERS)}.'
+      )
+    letters = _LETTERS[: len(options)]
+    if (subject, i) not in _BROKEN and not (label and _all_in(label, letters)):
       raise ValueError(
         f'{where}: the label {label!r} is not among {", ".join(letters)}.'
       )
   return records
+
+
+def _all_in(label, letters):
+  # Of gaokao-mathqa some are texts as 'A C' or 'ACD'.
+  return isinstance(label, str | list) and set(label) <= {*letters, ' '}
 
 
 def zero_shot(record, subject):
@@ -119,14 +138,14 @@ def _problem(record, subject, number):
 
 
 def few_shot(path, subject):
-  """(header, demonstrations) of few_shot_prompts.csv."""
+  """(header, ((problem, answer), ...)) of few_shot_prompts.csv."""
   file = item.folder(path, 'data of AGIEval') / 'data' / 'few_shot_prompts.csv'
   column = 'sat-en' if subject == 'sat-en-without-passage' else subject
   if not file.is_file():
     raise ValueError(f'there is no {file}, which has the demonstrations.')
   with open(file, encoding='utf-8-sig', newline='') as f:
     rows = list(csv.reader(f))
-  if column not in rows[0]:
+  if not rows or column not in rows[0]:
     raise ValueError(f'{file} has no column {column!r}.')
   at = rows[0].index(column)
   english = language(subject) == 'en'
@@ -135,13 +154,13 @@ def few_shot(path, subject):
   for row in rows[1::2]:
     if not row[at]:
       continue
-    record = ast.literal_eval(row[at])
+    record = _shot(row[at], f'{file}, {row[0]!r} of {column}')
     if subject != column:
       record['passage'] = ''
     right = record.get('answer' if subject in CLOZE else 'label') or ''
     cue = 'The answer is therefore' if english else '答案是'
-    number = len(shots) + 1
-    shots.append(f'{_problem(record, subject, number)}{cue} {right}\n{_END}')
+    problem = _problem(record, subject, len(shots) + 1)
+    shots.append((problem, f'{cue} {right}'))
   header = (
     'Here are the answers for the problems in the exam.\n'
     if english
@@ -150,35 +169,85 @@ def few_shot(path, subject):
   return header, tuple(shots)
 
 
+def _shot(text, where):
+  try:
+    record = ast.literal_eval(text)
+    missing = {'passage', 'question', 'options'} - record.keys()
+  except (ValueError, SyntaxError, AttributeError):
+    missing = {'passage', 'question', 'options'}
+  if missing:
+    raise ValueError(
+      f'{where}: {text!r:.60} is no Python dict with {sorted(missing)}.'
+    )
+  return record
+
+
 def questions(path, *, subjects=(), limit=0, shots=False):
   """The Questions of all files; `limit` counts those of each.
 
-  With `shots` each has its demonstrations, whose problems are numbered: the
-  prompt has '{number}' in the place of its own.
+  With `shots` each has all demonstrations of its file, whose problems are
+  numbered: the prompt has item.NUMBER in the place of its own.
   """
   result = []
   for subject in item.chosen(subjects, ALL, exam='AGIEval'):
     header, demonstrations = few_shot(path, subject) if shots else ('', ())
     for i, r in enumerate(_records(path, subject)[: limit or None]):
-      gold = r['answer'] if subject in CLOZE else r['label']
-      prompt = zero_shot(r, subject)
-      if shots:
-        prompt = _problem(r, subject, '\0')
       result.append(
         item.Question(
           id=f'{subject}/{i}',
           subject=subject,
           group=language(subject),
-          prompt=prompt,
-          user=prompt,
-          gold=tuple(gold) if subject in SEVERAL else gold,
+          prompt=(
+            _problem(r, subject, item.NUMBER)
+            if shots
+            else zero_shot(r, subject)
+          ),
+          gold=_gold(r, subject, i),
           header=header,
           shots=demonstrations,
+          max_shots=NUM_SHOTS.get(subject, len(demonstrations)),
+          after_shot=f'\n{END_OF_SHOT}\n',
           second='' if shots else second_cue(subject),
           kind='few_shot' if shots else 'zero_shot',
         )
       )
   return result
+
+
+def _gold(record, subject, number):
+  if subject in CLOZE:
+    return record['answer']
+  if subject not in SEVERAL:
+    return record['label']
+  return () if (subject, number) in _BROKEN else tuple(record['label'])
+
+
+def cloze_questions(path, *, subjects=(), limit=0):
+  """The Questions of the files without options, as the harness asks them."""
+  return [
+    q._replace(second='')
+    for q in questions(
+      path,
+      subjects=item.chosen(subjects, CLOZE, exam='agieval@lmeval in text'),
+      limit=limit,
+    )
+  ]
+
+
+def harness_records(path, subject, *, limit=0):
+  """A file in the form that lm-evaluation-harness reads: one dict a line."""
+  if subject in CLOZE:
+    return [
+      {'query': q.prompt, 'answer': q.gold}
+      for q in cloze_questions(path, subjects=(subject,), limit=limit)
+    ]
+  found = items(
+    path, 'lmeval', split='', num_shots=0, subjects=(subject,), limit=limit
+  )
+  return [
+    {'query': i.context, 'choices': list(i.answers), 'gold': list(i.gold)}
+    for i in found
+  ]
 
 
 def items(path, protocol, *, split, num_shots, subjects=(), limit=0):
@@ -222,7 +291,8 @@ def _first_letter(text):
 def extract(text, subject, *, few_shot=False):
   """The answer in a text: a letter, a tuple of them, or mathematics."""
   if subject in CLOZE:
-    return mathematics(text, few_shot=few_shot)
+    text = mathematics.behind_cue(text)
+    return text if few_shot else mathematics.final_answer(text)
   if subject in SEVERAL:
     return tuple(re.findall('[A-F]', text))
   if few_shot:
@@ -233,125 +303,22 @@ def extract(text, subject, *, few_shot=False):
   return _first_letter(text)
 
 
-def mathematics(text, *, few_shot=False):
-  r"""The final answer in a text; None where there is none.
-
-  What stands behind the last cue; of that, the last \boxed, else the last
-  $...$, else what follows the last =, else the last number. Behind
-  demonstrations the whole text behind the cue.
-  """
-  for cue in ('The answer is therefore', '答案是'):
-    if cue in text:
-      # At the beginning the first one counts, else the last.
-      at = 0 if text.startswith(cue) else text.rfind(cue)
-      text = text[at + len(cue) :].strip()
-  if few_shot:
-    return text
-  if '\\boxed' in text:
-    return _boxed(text)
-  dollars = re.findall(r'\$(.*)\$', text)
-  if dollars and dollars[-1]:
-    return (
-      dollars[-1].split('=')[-1].lstrip(' ')
-      if '=' in dollars[-1]
-      else (dollars[-1])
-    )
-  if '=' in text:
-    last = text.split('=')[-1].lstrip(' ').rstrip('.')
-    return last.split('\\n')[0]
-  numbers = re.findall(r'(?:\$)?\d+(?:\.\d+)?(?![\w\d])', text)
-  return numbers[-1] if numbers else None
-
-
-def _boxed(text):
-  start = text.rfind('\\boxed')
-  depth = 0
-  for i in range(start, len(text)):
-    depth += {'{': 1, '}': -1}.get(text[i], 0)
-    if text[i] == '}' and depth == 0:
-      inside = text[start : i + 1]
-      if not inside.startswith('\\boxed{'):
-        return None
-      inside = inside[len('\\boxed{') : -1]
-      return inside.split('=')[-1].lstrip(' ') if '=' in inside else inside
-  return None
-
-
-# What hendrycks/math takes for the same: (what, in its place), in this order.
-_SAME = (
-  ('\n', ''),
-  ('\\!', ''),
-  ('\\\\', '\\'),
-  ('tfrac', 'frac'),
-  ('dfrac', 'frac'),
-  ('\\left', ''),
-  ('\\right', ''),
-  ('^{\\circ}', ''),
-  ('^\\circ', ''),
-  ('\\$', ''),
-)
-
-
-def normal_form(text):
-  """Mathematics as hendrycks/math's math_equivalence.py compares it."""
-  for what, instead in _SAME:
-    text = text.replace(what, instead)
-  if '\\text{ ' in text:  # units, at the end
-    before, *more = text.split('\\text{ ')
-    if len(more) != 1:
-      raise ValueError('more than one unit')
-    text = before
-  text = text.replace('\\%', '').replace(' .', ' 0.').replace('{.', '{0.')
-  if not text:
-    return text
-  if text[0] == '.':
-    text = f'0{text}'
-  sides = text.split('=')
-  if len(sides) == 2 and len(sides[0]) <= 2:  # as 'x = '
-    text = sides[1]
-  text = re.sub(r'\\sqrt(?!\{)(.)', r'\\sqrt{\1}', text, flags=re.S)
-  text = _whole_fractions(text.replace(' ', ''))
-  if text == '0.5':
-    text = '\\frac{1}{2}'
-  ratio = re.fullmatch(r'(-?\d+)/(-?\d+)', text)
-  if ratio and text == f'{int(ratio[1])}/{int(ratio[2])}':
-    text = f'\\frac{{{ratio[1]}}}{{{ratio[2]}}}'
-  return text
-
-
-def _whole_fractions(text):
-  r"""\frac12 as \frac{1}{2}; a text with one that is cut off as it stands."""
-  before, *parts = text.split('\\frac')
-  result = before
-  for part in parts:
-    result += '\\frac'
-    if part[0] == '{':
-      result += part
-    elif len(part) < 2:
-      return text
-    elif part[1] == '{':
-      result += f'{{{part[0]}}}{part[1:]}'
-    else:
-      result += f'{{{part[0]}}}{{{part[1]}}}{part[2:]}'
-  return result
-
-
-def equivalent(a, b):
-  """Whether two answers are the same mathematics."""
-  if a is None or b is None:
-    return a is b
-  try:
-    return normal_form(a) == normal_form(b)
-  except (ValueError, IndexError):
-    return a == b
-
-
 def grade(question, text):
   """(the answer found, points: 1 or 0)."""
-  subject = question.subject
+  subject, gold = question.subject, question.gold
   found = extract(text, subject, few_shot=question.kind == 'few_shot')
   if subject in CLOZE:
-    return found, float(equivalent(found, question.gold))
+    return found, float(mathematics.equivalent(found, gold))
   if subject in SEVERAL:
-    return found, float(set(found) == set(question.gold))
-  return found, float(found == question.gold)
+    return found, float(bool(gold) and set(found) == set(gold))
+  return found, float(found == gold)
+
+
+def harness_grade(question, text):
+  """As `grade`, of `cloze_questions`: the gold answer is read as a text too.
+
+  So where nothing is found in either, the harness gives the point.
+  """
+  found = mathematics.final_answer(text)
+  gold = mathematics.final_answer(question.gold)
+  return found, float(mathematics.equivalent(found, gold))

@@ -192,11 +192,15 @@ def extract(text, kind, num_answers):
 
 
 def grade(question, text):
-  """(answers found, points), by the rules of the question's file."""
+  """(answers found, points), by the rules of the question's file.
+
+  None are found where there are fewer than asked for: the official script
+  makes all of them wrong.
+  """
   gold = question.gold
   found = extract(text, question.kind, len(gold))
   if len(found) != len(gold):
-    return found, 0.0
+    return [], 0.0
   each = question.points / len(gold)
   if question.kind != 'multi_choice':
     return found, each * sum(a == b for a, b in zip(found, gold, strict=True))

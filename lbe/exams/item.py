@@ -34,12 +34,18 @@ class Item(NamedTuple):
     return self.header + ''.join(self.shots) + self.question
 
 
+# In a prompt whose problems are numbered: the number of its own.
+NUMBER = '\0'
+
+
 class Question(NamedTuple):
   """A question that is answered by a text.
 
-  `prompt` goes to a model of texts, `system` and `user` to one of messages.
-  `shots` stand before the prompt, `header` before them. With a `second` stage
-  the first answer and this cue follow, and the second answer counts.
+  `prompt` goes to a model of texts, `system` and `user` in its place to one of
+  messages. `shots`, pairs of problem and answer, stand before it: as turns, or
+  in a text behind `header`, at most `max_shots` of them and `after_shot` behind
+  each. With a `second` stage the first answer and this cue follow, and the
+  second answer counts.
   """
 
   id: str
@@ -52,8 +58,19 @@ class Question(NamedTuple):
   user: str = ''
   header: str = ''
   shots: tuple = ()
+  max_shots: int = 0
+  after_shot: str = ''
   second: str = ''
   kind: str = ''
+
+  def text(self, num_shots):
+    """What a model of texts gets, with so many demonstrations."""
+    shots = ''.join(
+      f'{problem}{answer}{self.after_shot}'
+      for problem, answer in self.shots[:num_shots]
+    )
+    prompt = self.prompt.replace(NUMBER, str(num_shots + 1))
+    return f'{self.header}{shots}{prompt}' if num_shots else prompt
 
 
 def folder(path, what):
