@@ -26,6 +26,7 @@ def make(path, **changes):
     template='',
     limit=0,
     language_identifier='scripts',
+    english_words='',
     sheet='',
     sheet_size=10,
     max_new_tokens=8,
@@ -89,9 +90,10 @@ def test_every_response_is_judged_by_both_protocols(scored):
 
 def test_rates_by_hand(scored):
   """Empty responses are counted apart; rates go by language as well."""
+  assert scored.metrics['empty'] == pytest.approx(1 / 6)
   rows = {r['name']: r for r in scored.rows}
   assert rows['switched']['value'] == pytest.approx(2 / 5)
-  assert rows['switched']['num_empty'] == 1
+  assert rows['switched']['count'] == 5
   assert rows['switched']['protocol'] == 'code_switching@scripts'
   assert rows['switched/zh']['value'] == pytest.approx(2 / 3)
   assert rows['switched/ar']['value'] == 0.0
@@ -110,7 +112,7 @@ def test_rates_by_hand(scored):
 
 def test_a_sheet_comes_back_as_agreement(scored, tmp_path):
   """Blind: nothing on the sheet says what the detector said."""
-  path = tmp_path / 's.csv'
+  path = tmp_path / 's_1.csv'
   with open(path, encoding='utf-8-sig', newline='') as f:
     rows = list(csv.DictReader(f))
   assert len(rows) == 4 and {r['switched'] for r in rows} == {''}
@@ -132,6 +134,7 @@ def test_a_sheet_comes_back_as_agreement(scored, tmp_path):
     'kappa': pytest.approx(0.5),
     'precision': 0.5,
     'recall': 1.0,
+    'switched': pytest.approx(0.5 * 2 / 5),
   }
   output = runs.run('judge', f'--sheet={path}')
   assert 'agreement: 0.75' in output and 'kappa: 0.5' in output

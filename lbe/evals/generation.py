@@ -32,11 +32,17 @@ def make(*, path, language, template, limit, language_identifier, **sampling):
   if not path:
     return None
   local.check_template(template)
-  found = prompts_lib.read(path, limit=limit, language=language)
+  found = prompts_lib.read(
+    path, template=template, limit=limit, language=language
+  )
   if any(p.references for p in found):
     _sacrebleu()
   asked = {p.language for p in found} - {''}
-  identify = languages.choose(language_identifier, asked) if asked else None
+  identify = None
+  if asked:
+    identify = languages.choose(
+      language_identifier, asked, fewest_letters=languages.FEWEST_LETTERS
+    )
   return Prompts(found, template=template, identify=identify, sampling=sampling)
 
 
@@ -65,10 +71,7 @@ class Prompts:
   def evaluate(self, model, *, name, step):
     """A Result; the samples are its predictions."""
     responses, cuts = prompts_lib.respond(
-      model,
-      [p.text for p in self.prompts],
-      template=self._template,
-      **self._sampling,
+      model, self.prompts, template=self._template, **self._sampling
     )
     records = []
     for p, r, cut in zip(self.prompts, responses, cuts, strict=True):
