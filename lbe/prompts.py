@@ -44,7 +44,9 @@ def read(path, *, template, limit=0, language=''):
     references = record.get('reference') or ()
     if isinstance(references, str):
       references = (references,)
-    if not all(isinstance(r, str) for r in references):
+    if not isinstance(references, list | tuple) or not all(
+      isinstance(r, str) for r in references
+    ):
       raise ValueError(
         f"{where}: the field 'reference' is a text or a list of texts, not "
         f'{references!r}.'
@@ -101,11 +103,21 @@ def _check_place(talk, template, where):
       raise ValueError(f'{where}: {error}') from error
 
 
+def encode(prompts, tokenizer, *, template):
+  """The ids that a model goes on from, of each Prompt.
+
+  `template` is that of judging.local.prompt_encoder.
+  """
+  encoded = local.prompt_encoder(template, tokenizer)
+  if not template:
+    return [encoded([{'role': 'user', 'content': p.text}]) for p in prompts]
+  return [encoded([m._asdict() for m in p.talk]) for p in prompts]
+
+
 def respond(model, prompts, *, template, max_new_tokens, **sampling):
   """(responses, tokens cut from the left of each Prompt) of a core.Model.
 
-  `template` is that of judging.local.prompt_encoder. Raises ValueError where
-  the window has no room for a prompt.
+  Raises ValueError where the window has no room for a prompt.
   """
   room = model.max_len - max_new_tokens
   if room < 1:
@@ -113,18 +125,11 @@ def respond(model, prompts, *, template, max_new_tokens, **sampling):
       f'max_new_tokens={max_new_tokens} leaves no room for a prompt in the '
       f"model's window of {model.max_len}; take fewer."
     )
-  encode = local.prompt_encoder(template, model.tokenizer)
-  ids = [encode(_for_encoder(p, template)) for p in prompts]
+  ids = encode(prompts, model.tokenizer, template=template)
   cuts = np.array([max(0, len(x) - room) for x in ids])
   ids = [x[cut:] for x, cut in zip(ids, cuts, strict=True)]
   responses = model.generate(ids, max_new_tokens=max_new_tokens, **sampling)
   return responses, cuts
-
-
-def _for_encoder(prompt, template):
-  if not template:
-    return [{'role': 'user', 'content': prompt.text}]
-  return [m._asdict() for m in prompt.talk]
 
 
 def read_responses(path, prompts):
