@@ -1,8 +1,9 @@
 """What a model writes to prompts: samples, and how they compare.
 
 With references: exact match and token F1 as SQuAD has them, and in other
-languages MLQA (facebookresearch/MLQA); chrF and BLEU by sacrebleu. Without: how long responses are, how much they repeat themselves,
-and how many are in the asked language.
+languages MLQA (facebookresearch/MLQA); chrF and BLEU by sacrebleu. Without:
+how long responses are, how much they repeat themselves, and how many are in
+the asked language.
 """
 
 import collections

@@ -43,10 +43,8 @@ def predictions(path, fields=()):
   for record, where in records(path):
     name = record.get('evaluator')
     names[name] = where
-    if evaluator and name != evaluator:
-      continue
-    require(record, fields, where)
-    found.append((record, where))
+    if not evaluator or name == evaluator:
+      found.append((record, where))
   if not evaluator and len(names) > 1:
     raise ValueError(
       f'{path} has records of several evaluators '
@@ -58,6 +56,8 @@ def predictions(path, fields=()):
       + f' of {evaluator!r}, only of {", ".join(map(str, names))}.'
       * bool(evaluator)
     )
+  for record, where in found:
+    require(record, fields, where)
   return found
 
 
