@@ -2,12 +2,10 @@
 
 from typing import NamedTuple
 
-import numpy as np
-
+from lbe import prompting
 from lbe.data import messages
 from lbe.data import templates
 from lbe.judging import files
-from lbe.judging import local
 
 _FIELDS = ('prompt', 'question', 'instruction', 'messages')
 
@@ -106,30 +104,36 @@ def _check_place(talk, template, where):
 def encode(prompts, tokenizer, *, template):
   """The ids that a model goes on from, of each Prompt.
 
-  `template` is that of judging.local.prompt_encoder.
+  `template` is that which they were read with.
   """
-  encoded = local.prompt_encoder(template, tokenizer)
-  if not template:
-    return [encoded([{'role': 'user', 'content': p.text}]) for p in prompts]
-  return [encoded([m._asdict() for m in p.talk]) for p in prompts]
+  encoder = prompting.Prompts(template, tokenizer)
+  return [
+    encoder.of_turns(p.talk) if template else encoder.of_text(p.text)
+    for p in prompts
+  ]
 
 
-def respond(model, prompts, *, template, max_new_tokens, **sampling):
-  """(responses, tokens cut from the left of each Prompt) of a core.Model.
+def respond(model, prompts, *, template, max_new_tokens, stop=(), **sampling):
+  """A decode.Response to each Prompt by a core.Model.
 
-  Raises ValueError where the window has no room for a prompt.
+  A template (see lbe.prompting) says where a response ends, beside `stop`. A
+  prompt that is too long is cut from the left. Raises ValueError where the
+  window has no room for a prompt.
   """
-  room = model.max_len - max_new_tokens
-  if room < 1:
+  if max_new_tokens >= model.max_len - 1:
     raise ValueError(
       f'max_new_tokens={max_new_tokens} leaves no room for a prompt in the '
       f"model's window of {model.max_len}; take fewer."
     )
-  ids = encode(prompts, model.tokenizer, template=template)
-  cuts = np.array([max(0, len(x) - room) for x in ids])
-  ids = [x[cut:] for x, cut in zip(ids, cuts, strict=True)]
-  responses = model.generate(ids, max_new_tokens=max_new_tokens, **sampling)
-  return responses, cuts
+  encoder = prompting.Prompts(template, model.tokenizer)
+  return model.generate(
+    encode(prompts, model.tokenizer, template=template),
+    max_new_tokens=max_new_tokens,
+    too_long='cut_left',
+    eos_ids=encoder.eos_ids,
+    stop=(*stop, *encoder.stop),
+    **sampling,
+  )
 
 
 def read_responses(path, prompts):

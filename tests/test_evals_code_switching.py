@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from benchmarks import parity_lm_eval as parity
+from benchmarks import harness
 from lbe.data import languages
 from lbe.evals import code_switching
 from lbe.judging import sheets
@@ -41,7 +41,7 @@ def make(path, **changes):
 
 @pytest.fixture(scope='module')
 def model(test_data):
-  return parity.load_ours(test_data / 'ckpt_stories260K' / 'hf')
+  return harness.load_ours(test_data / 'ckpt_stories260K' / 'hf')
 
 
 CASES = (

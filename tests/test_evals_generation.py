@@ -5,14 +5,14 @@ import json
 import pytest
 import sacrebleu
 
-from benchmarks import parity_lm_eval as parity
+from benchmarks import harness
 from lbe import prompts
 from lbe.evals import generation
 
 
 @pytest.fixture(scope='module')
 def stories(test_data):
-  return parity.load_ours(test_data / 'ckpt_stories260K' / 'hf', batch_size=4)
+  return harness.load_ours(test_data / 'ckpt_stories260K' / 'hf', batch_size=4)
 
 
 def write(path, *records):

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import parity_lm_eval as parity
+from benchmarks import harness
 from lbe.evals import exam
 from lbe.evals import multiple_choice
 from lbe.exams import agieval
@@ -247,7 +247,7 @@ def test_points_of_gaokao_bench(test_data):
 
 @pytest.fixture(scope='module')
 def stories(test_data):
-  return parity.load_ours(test_data / 'ckpt_stories260K' / 'hf', batch_size=4)
+  return harness.load_ours(test_data / 'ckpt_stories260K' / 'hf', batch_size=4)
 
 
 def test_the_second_stage_sees_the_first(stories, test_data):

@@ -18,7 +18,6 @@ import re
 import string
 
 import jax
-import numpy as np
 
 from lbe import prompts as prompts_lib
 from lbe.data import languages
@@ -241,12 +240,13 @@ class Prompts:
 
   def evaluate(self, model, *, name, step):
     """A Result; parts in other languages stand in its predictions."""
-    texts, cuts = self._written, np.zeros(len(self.prompts), int)
+    texts, cuts = self._written, [0] * len(self.prompts)
     if texts is None:
-      responses, cuts = prompts_lib.respond(
+      responses = prompts_lib.respond(
         model, self.prompts, template=self._template, **self._sampling
       )
       texts = [r.text for r in responses]
+      cuts = [r.cut for r in responses]
     records = []
     for p, text, cut in zip(self.prompts, texts, cuts, strict=True):
       records.append(
@@ -258,7 +258,7 @@ class Prompts:
           'prompt': p.text,
           'response': text,
           **self._detector.judge(text, p.language, prompt=p.text),
-          'cut_tokens': int(cut),
+          'cut_tokens': cut,
         }
       )
     path, size = self._sheet

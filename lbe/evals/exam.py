@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lbe.data import messages
+from lbe import prompts as prompts_lib
 from lbe.data import templates
 from lbe.evals import core
 from lbe.exams import agieval
@@ -141,23 +141,10 @@ class Exam:
 
   def _write(self, model, prompts):
     """(texts, tokens cut from the left of each prompt)."""
-    tokenizer = model.tokenizer
-    if self._template:
-      encoder = templates.Encoder(self._template, tokenizer)
-      ids = [encoder([messages.Message('user', p)])[0] for p in prompts]
-    else:
-      bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-      ids = [bos + x for x in tokenizer.encode_batch(prompts)]
-    room = model.max_len - self._settings['max_new_tokens']
-    if room < 1:
-      raise ValueError(
-        f'max_new_tokens={self._settings["max_new_tokens"]} leaves no room for '
-        f"a prompt in the model's window of {model.max_len}; take fewer."
-      )
-    cuts = np.array([max(0, len(x) - room) for x in ids])
-    ids = [x[cut:] for x, cut in zip(ids, cuts, strict=True)]
-    responses = model.generate(ids, **self._settings)
-    return [r.text for r in responses], cuts
+    responses = prompts_lib.respond(
+      model, prompts, template=self._template, **self._settings
+    )
+    return [r.text for r in responses], np.array([r.cut for r in responses])
 
   def _result(self, model, name, step, records):
     subjects = np.array([q.subject for q in self.questions])

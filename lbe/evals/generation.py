@@ -78,11 +78,11 @@ class Prompts:
 
   def evaluate(self, model, *, name, step):
     """A Result; the samples are its predictions."""
-    responses, cuts = prompts_lib.respond(
+    responses = prompts_lib.respond(
       model, self.prompts, template=self._template, **self._sampling
     )
     records = []
-    for p, r, cut in zip(self.prompts, responses, cuts, strict=True):
+    for p, r in zip(self.prompts, responses, strict=True):
       record = {
         'step': step,
         'evaluator': name,
@@ -92,7 +92,7 @@ class Prompts:
         'ended': r.ended,
         'tokens': len(r.ids),
         'repetition': repetition(r.text),
-        'cut_tokens': int(cut),
+        'cut_tokens': r.cut,
       }
       if p.references:
         record['references'] = list(p.references)
