@@ -106,6 +106,32 @@ def test_f1_by_hand(text, reference, value):
   assert generation.f1(text, reference) == pytest.approx(value)
 
 
+@pytest.mark.parametrize(
+  ('language', 'file'),
+  [
+    ('en', 'src.eng'),
+    ('zh', 'ref.zho-CN'),
+    ('hi', 'ref.hin'),
+    ('ar', 'ref.arb'),
+    ('vi', 'ref.vie'),
+  ],
+)
+def test_f1_and_exact_match_are_those_of_mlqa(test_data, language, file):
+  """Articles, punctuation, Chinese: each has its rule by language."""
+  from lm_eval.tasks.mlqa import utils as mlqa
+
+  path = test_data / 'text_ntrex' / f'newstest2019-{file}.txt'
+  lines = path.read_text('utf-8').split('\n')[:200]
+  for one, other in zip(lines, lines[1:], strict=False):
+    for text in (other, one.upper(), f'“{one}”!', one[: len(one) // 2]):
+      found = generation.f1(text, one, language)
+      assert found == pytest.approx(mlqa.f1_score(text, one, language))
+      same = generation.normalized(text, language) == generation.normalized(
+        one, language
+      )
+      assert same == mlqa.exact_match_score(text, one, language)
+
+
 def test_repetition_by_hand():
   assert generation.repetition('a b c') == 0.0
   assert generation.repetition('a b c d e') == 0.0
@@ -122,6 +148,7 @@ def test_bad_prompts_are_named_by_file_and_line(tmp_path):
     ('{"prompt": ""}', "p.jsonl:1: the field 'prompt' is empty"),
     ('{"prompt": 3}', "p.jsonl:1: the field 'prompt' is int, not str"),
     ('{"prompt": "a", "reference": [1]}', "the field 'reference' is a text or"),
+    ('{"prompt": "a", "reference": 1}', "the field 'reference' is a text or a"),
     (
       '{"id": 1, "prompt": "a"}\n{"id": 1, "prompt": "b"}',
       "p.jsonl:2: the id '1' stands in .*p.jsonl:1 already",
@@ -135,8 +162,11 @@ def test_bad_prompts_are_named_by_file_and_line(tmp_path):
   path.write_text('{"prompt": "a", "language": "zh"}')
   with pytest.raises(ValueError, match="take 'scripts', 'lingua', or the path"):
     make(path, language_identifier='lid.bin')
+  path.write_text('{"prompt": "a", "language": "xx", "reference": "b"}')
+  with pytest.raises(ValueError, match="language 'xx' is unknown; take one of"):
+    make(path)
   with pytest.raises(ValueError, match="template 'magic' is unknown"):
     make(path, template='magic')
   responses = write(tmp_path / 'r.jsonl', {'id': '2', 'response': 'a'})
   with pytest.raises(ValueError, match="no response to 1 of 1 prompts.*'1'"):
-    prompts.read_responses(responses, prompts.read(path))
+    prompts.read_responses(responses, prompts.read(path, template=''))
