@@ -185,7 +185,8 @@ def test_a_fasttext_model_tells_languages_apart(tmp_path):
   assert identify('then\nsome fruit', 'id') == 'en'
   assert identify('यो राम्रो हुन्छ', 'ne') == 'ne'
   assert identify('we', 'id') == 'fr'
-  # Two labels, neither likely enough, would be below the score of 0.3.
+  # Five labels, each with a score of 0.2.
+  assert identify('saya then हुन्छ है we', 'id') == ''
   assert identify('123', 'id') == ''
   text = 'saya pergi ke pasar. then bought some fruit and more. saya pergi.'
   segment = languages.segment_of(path, 'id')

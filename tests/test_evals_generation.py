@@ -69,6 +69,28 @@ def test_samples_and_scores_of_a_real_model(stories, tmp_path):
   assert rows['chrf']['protocol'] == 'generation@greedy'
 
 
+def test_bleu_cuts_chinese_by_letter_and_languages_stand_apart(
+  stories, tmp_path
+):
+  """One tokenizer for all would score Chinese by sentences."""
+  text = stories.generate(['Once'], max_new_tokens=24)[0].text
+  reference = f'{text} 我们很高兴。'
+  records = [
+    {'prompt': 'Once', 'language': code, 'reference': reference}
+    for code in ('zh', 'en')
+  ]
+  path = write(tmp_path / 'p.jsonl', *records)
+  rows = {
+    r['name']: r for r in make(path).evaluate(stories, name='g', step=0).rows
+  }
+  for name, tokenize in (('bleu/zh', 'zh'), ('bleu/en', '13a')):
+    bleu = sacrebleu.BLEU(tokenize=tokenize)
+    expected = bleu.corpus_score([text], [[reference]]).score
+    assert rows[name]['value'] == expected
+    assert rows[name]['signature'] == str(bleu.get_signature())
+  assert rows['bleu/zh']['value'] != rows['bleu/en']['value']
+
+
 def test_samples_differ_by_seed_only(stories, tmp_path):
   path = write(tmp_path / 'p.jsonl', {'prompt': 'Once'}, {'prompt': 'Tim'})
 
