@@ -500,6 +500,8 @@ def head_DV(params, c):
 
 def mask_padding(logits, vocab_size):
   """Logits with the padding columns at -1e30, so that none is ever chosen."""
+  if logits.shape[-1] == vocab_size:
+    return logits
   column = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
   return jnp.where(column < vocab_size, logits, -1e30)
 
