@@ -160,8 +160,9 @@ def _at_layer(prefix, i):
   return None if prefix is None else prefix[i]
 
 
-def _rows(x_BTKH):
-  return jnp.swapaxes(x_BTKH, 1, 2)
+def _rows(x):
+  """[B, T, K, ·] as [B, K, T, ·], and back."""
+  return jnp.swapaxes(x, 1, 2)
 
 
 def _embed(params, ids_BT, constrain):
@@ -180,17 +181,18 @@ def _attend(q_BTNH, k_BKSH, v_BKSH, positions_BT, position_BS, prefix):
   """
   B, T, N, H = q_BTNH.shape
   K = k_BKSH.shape[1]
-  q_BTKGH = q_BTNH.reshape(B, T, K, N // K, H)
+  # The queries of a key/value head together, so that a step's products are
+  # small matrices on the cache as it lies.
+  q_BKMH = _rows(q_BTNH.reshape(B, T, K, -1)).reshape(B, K, -1, H)
   exact = attention.precision(q_BTNH.dtype)
 
   def logits(spec, k, position_BS):
-    logits_BKGTS = jnp.einsum(
-      spec, q_BTKGH, k, precision=exact, preferred_element_type=jnp.float32
+    logits_BKMS = jnp.einsum(
+      spec, q_BKMH, k, precision=exact, preferred_element_type=jnp.float32
     )
     visible_BTS = positions_BT[:, :, None] >= position_BS[:, None, :]
-    return jnp.where(
-      visible_BTS[:, None, None], logits_BKGTS * H**-0.5, _MASKED
-    )
+    visible_BTGS = jnp.repeat(visible_BTS, N // K, axis=1)
+    return jnp.where(visible_BTGS[:, None], logits_BKMS * H**-0.5, _MASKED)
 
   def mix(spec, weights, v):
     return jnp.einsum(
@@ -201,17 +203,18 @@ def _attend(q_BTNH, k_BKSH, v_BKSH, positions_BT, position_BS, prefix):
       preferred_element_type=jnp.float32,
     )
 
-  own_BKGTS = logits('BTKGH,BKSH->BKGTS', k_BKSH, position_BS)
+  own_BKMS = logits('BKMH,BKSH->BKMS', k_BKSH, position_BS)
   if prefix is None:
-    weights_BKGTS = jax.nn.softmax(own_BKGTS, axis=-1)
-    out_BTKGH = mix('BKGTS,BKSH->BTKGH', weights_BKGTS, v_BKSH)
+    weights_BKMS = jax.nn.softmax(own_BKMS, axis=-1)
+    out_BKMH = mix('BKMS,BKSH->BKMH', weights_BKMS, v_BKSH)
   else:
     k_KPH, v_KPH, position_P = prefix
     P = position_P.shape[0]
-    shared_BKGTP = logits('BTKGH,KPH->BKGTP', k_KPH, position_P[None])
-    both = jnp.concatenate([shared_BKGTP, own_BKGTS], axis=-1)
+    shared_BKMP = logits('BKMH,KPH->BKMP', k_KPH, position_P[None])
+    both = jnp.concatenate([shared_BKMP, own_BKMS], axis=-1)
     weights = jax.nn.softmax(both, axis=-1)
-    out_BTKGH = mix('BKGTP,KPH->BTKGH', weights[..., :P], v_KPH) + mix(
-      'BKGTS,BKSH->BTKGH', weights[..., P:], v_BKSH
+    out_BKMH = mix('BKMP,KPH->BKMH', weights[..., :P], v_KPH) + mix(
+      'BKMS,BKSH->BKMH', weights[..., P:], v_BKSH
     )
-  return out_BTKGH.reshape(B, T, N, H).astype(q_BTNH.dtype)
+  out_BTNH = _rows(out_BKMH.reshape(B, K, T, -1)).reshape(B, T, N, H)
+  return out_BTNH.astype(q_BTNH.dtype)
