@@ -58,18 +58,29 @@ def choose(logits_BV, seen_BV, settings, keys_B):
 
   `seen_BV` are the tokens of prompt and response so far.
   """
-  logits_BV = jax.lax.cond(
-    settings.repetition_penalty != 1,
-    lambda x: penalized(x, seen_BV, settings.repetition_penalty),
-    lambda x: x,
+
+  def penalize(x_BV):
+    return penalized(x_BV, seen_BV, settings.repetition_penalty)
+
+  return jax.lax.switch(
+    (settings.temperature > 0) * 2 + (settings.repetition_penalty != 1),
+    [
+      _likeliest,
+      lambda x: _likeliest(penalize(x)),
+      lambda x: draw(kept(x, settings), keys_B),
+      lambda x: draw(kept(penalize(x), settings), keys_B),
+    ],
     logits_BV,
   )
-  return jax.lax.cond(
-    settings.temperature > 0,
-    lambda x: draw(kept(x, settings), keys_B),
-    lambda x: jnp.argmax(x, axis=-1).astype(jnp.int32),
-    logits_BV,
-  )
+
+
+def _likeliest(logits_BV):
+  """The argmax, the first of equals; on a CPU faster than jnp.argmax."""
+  V = logits_BV.shape[-1]
+  largest_B1 = jnp.max(logits_BV, axis=-1, keepdims=True)
+  column_BV = jax.lax.broadcasted_iota(jnp.int32, logits_BV.shape, 1)
+  equal_BV = jnp.where(logits_BV == largest_B1, column_BV, V - 1)
+  return jnp.min(equal_BV, axis=-1)
 
 
 def penalized(logits_BV, seen_BV, penalty):
@@ -80,47 +91,36 @@ def penalized(logits_BV, seen_BV, penalty):
 
 def kept(logits_BV, settings):
   """Logits below the largest, over the temperature; -1e30 is not drawn."""
+  B, V = logits_BV.shape
   logits_BV -= jnp.max(logits_BV, axis=-1, keepdims=True)
   logits_BV = jnp.maximum(logits_BV / settings.temperature, _OUT)
-  for on, filtered in (
-    (settings.top_k > 0, _top_k),
-    (settings.top_p < 1, _top_p),
-    (settings.min_p > 0, _min_p),
-  ):
-    logits_BV = jax.lax.cond(
-      on,
-      lambda x, f=filtered: jnp.where(f(x, settings), x, _OUT),
-      lambda x: x,
-      logits_BV,
-    )
-  return logits_BV
+  off_B = jnp.full(B, _OUT)
 
+  def kth():
+    k = jnp.minimum(settings.top_k, V).astype(jnp.float32)
+    return _lowest(logits_BV, jnp.ones_like(logits_BV), k)
 
-def _top_k(logits_BV, settings):
-  k = jnp.minimum(settings.top_k, logits_BV.shape[-1]).astype(jnp.float32)
-  return _reaching(logits_BV, jnp.ones_like(logits_BV), k)
+  floor_B = jax.lax.cond(settings.top_k > 0, kth, lambda: off_B)
+  logits_BV = jnp.where(logits_BV >= floor_B[:, None], logits_BV, _OUT)
 
+  def nucleus():
+    p_BV = jax.nn.softmax(logits_BV, axis=-1)
+    return _lowest(logits_BV, p_BV, settings.top_p)
 
-def _top_p(logits_BV, settings):
-  return _reaching(
-    logits_BV, jax.nn.softmax(logits_BV, axis=-1), settings.top_p
-  )
-
-
-def _min_p(logits_BV, settings):
+  floor_B = jax.lax.cond(settings.top_p < 1, nucleus, lambda: off_B)
   # The largest is at 0.
-  return logits_BV >= jnp.log(settings.min_p)
+  floor_B = jnp.maximum(floor_B, jnp.log(settings.min_p))
+  return jnp.where(logits_BV >= floor_B[:, None], logits_BV, _OUT)
 
 
-def _reaching(logits_BV, weights_BV, target):
-  """Which of the largest logits it takes for their weights to reach `target`.
+def _lowest(logits_BV, weights_BV, target):
+  """[B]: the lowest of the largest logits whose weights reach `target`.
 
-  Exact, and without a sort, which a CPU does slowly: the lowest logit that is
-  kept is found bit by bit. Equal logits go together.
+  Exact, and without a sort, which a CPU does slowly: it is found bit by bit.
+  Equal logits go together.
   """
   bits_BV = jax.lax.bitcast_convert_type(logits_BV, jnp.int32)
-  # As integers in the order of the floats: negative ones run backwards.
-  rank_BV = jnp.where(bits_BV < 0, bits_BV ^ jnp.int32(0x7FFFFFFF), bits_BV)
+  rank_BV = _ordered(bits_BV)
 
   def halve(bounds):
     low_B, high_B = bounds
@@ -138,7 +138,12 @@ def _reaching(logits_BV, weights_BV, target):
   low_B, _ = jax.lax.while_loop(
     lambda bounds: jnp.any(bounds[0] + 1 < bounds[1]), halve, (low_B, high_B)
   )
-  return rank_BV >= low_B[:, None]
+  return jax.lax.bitcast_convert_type(_ordered(low_B), jnp.float32)
+
+
+def _ordered(bits):
+  """The bits of floats as integers in the same order; its own inverse."""
+  return jnp.where(bits < 0, bits ^ jnp.int32(0x7FFFFFFF), bits)
 
 
 def draw(logits_BV, keys_B):

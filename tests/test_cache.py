@@ -60,10 +60,10 @@ def full(c, ids_T):
   return np.asarray(llama.logits(params(c), c, x_BTD))[0]
 
 
-def cached(c, execution, *, shared=0):
+def cached(c, execution, *, shared=0, chosen=(0, 1, 2)):
   """[B, V] logits at the end of ragged prompts, and of each step after it.
 
-  The first `shared` ids of row 0 are a prefix in front of all.
+  The first `shared` ids of row 0 are a prefix in front of all `chosen`.
   """
   same = dict(constrain=lambda x, dims: x)
   ready = cache_lib.prepare(params(c), execution)
@@ -80,10 +80,11 @@ def cached(c, execution, *, shared=0):
       **same,
     )
     prefix = cache_lib.as_prefix(cache)
-  W, lengths_B = 8, np.array(LENGTHS)
-  ids_BT = np.zeros((3, W), np.int32)
-  for b, n in enumerate(LENGTHS):
-    ids_BT[b, :n] = rows()[b][:n]
+  B, W = len(chosen), 8
+  lengths_B = np.array([LENGTHS[row] for row in chosen])
+  ids_BT = np.zeros((B, W), np.int32)
+  for b, n in enumerate(lengths_B):
+    ids_BT[b, :n] = rows()[chosen[b]][:n]
   at_T = np.arange(W, dtype=np.int32)
   positions_BT = np.where(
     at_T < lengths_B[:, None], shared + at_T, cache_lib.EMPTY
@@ -97,7 +98,7 @@ def cached(c, execution, *, shared=0):
     prefix=prefix,
     **same,
   )
-  found = [x_BTD[np.arange(3), lengths_B - 1]]
+  found = [x_BTD[np.arange(B), lengths_B - 1]]
 
   @jax.jit
   def step(ids_BT, positions_BT, slot, cache):
@@ -113,7 +114,7 @@ def cached(c, execution, *, shared=0):
     )
 
   for n in range(NUM_NEW):
-    now_B1 = np.array([[rows()[b][LENGTHS[b] + n]] for b in range(3)])
+    now_B1 = np.array([[rows()[row][LENGTHS[row] + n]] for row in chosen])
     at_B1 = (shared + lengths_B + n)[:, None].astype(np.int32)
     x_BTD, cache = step(now_B1, at_B1, W + n, cache)
     found.append(x_BTD[:, 0])
@@ -131,6 +132,18 @@ def test_ragged_rows_step_by_step_equal_the_full_forward(c, execution):
     logits_TV = full(c, rows()[b])
     for i, logits_BV in enumerate(found):
       np.testing.assert_allclose(logits_BV[b], logits_TV[n - 1 + i], atol=2e-5)
+
+
+@pytest.mark.parametrize('execution', [SCANNED, UNROLLED])
+@pytest.mark.parametrize('shared', [0, 6])
+def test_one_row_alone_equals_the_full_forward(execution, shared):
+  """Its cache has no axis of rows."""
+  found = cached(TINY, execution, shared=shared, chosen=(2,))
+  logits_TV = full(TINY, np.concatenate([rows()[0][:shared], rows()[2]]))
+  for i, logits_BV in enumerate(found):
+    np.testing.assert_allclose(
+      logits_BV[0], logits_TV[shared + LENGTHS[2] - 1 + i], atol=2e-5
+    )
 
 
 @pytest.mark.parametrize('execution', [SCANNED, UNROLLED])

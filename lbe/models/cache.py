@@ -4,7 +4,8 @@ Slots are not positions. A batch of prompts is padded on the right, and what
 comes after is written by all rows into the same slot, so a short row has empty
 slots in its middle. `position_BS` says which position a slot holds, and a
 query sees the slots with its own or an earlier one. Keys and values are laid
-out [B, K, S, H], as the products read them.
+out [B, K, S, H], as the products read them; a cache of one row has no B, since
+a CPU would copy it whole, three times a step, to leave out that 1.
 """
 
 import jax
@@ -66,10 +67,12 @@ def prefill(
     x_BTD, (k, v) = jax.lax.scan(
       lambda x, xs: layer(x, *xs), x_BTD, (layers, prefix)
     )
-  more = num_slots - ids_BT.shape[1]
+  B, T = ids_BT.shape
+  more = num_slots - T
 
   def widen(x):
-    return jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, more), (0, 0)])
+    x = jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, more), (0, 0)])
+    return _without_b(x) if B == 1 else x
 
   cache = {
     'k': jax.tree.map(widen, k),
@@ -85,7 +88,7 @@ def step(
   params, c, ids_BT, *, positions_BT, slot, cache, prefix=None, constrain
 ):
   """As `prefill`, of T tokens more; they are written from `slot` on."""
-  T = ids_BT.shape[1]
+  B, T = ids_BT.shape
   tables = llama.rope_tables(c, positions_BT)
   position_BS = jax.lax.dynamic_update_slice(
     cache['position_BS'], positions_BT, (0, slot)
@@ -97,13 +100,16 @@ def step(
 
     def write(cache, x_BTKH):
       x = _rows(x_BTKH).astype(cache.dtype)
-      if i is None:
-        return jax.lax.dynamic_update_slice(cache, x, (0, 0, slot, 0))
-      return jax.lax.dynamic_update_slice(cache, x[None], (i, 0, 0, slot, 0))
+      x = _without_b(x) if B == 1 else x
+      x, layer = (x, ()) if i is None else (x[None], (i,))
+      start = (*layer, *[0] * (cache.ndim - len(layer) - 2), slot, 0)
+      return jax.lax.dynamic_update_slice(cache, x, start)
 
     def attend(q_BTNH, k_BTKH, v_BTKH):
       kept.extend((write(k_cache, k_BTKH), write(v_cache, v_BTKH)))
       k, v = kept if i is None else (x[i] for x in kept)
+      if B == 1:
+        k, v = k[None], v[None]
       return _attend(q_BTNH, k, v, positions_BT, position_BS, past)
 
     x_BTD = llama.decoder_layer(c, w, x_BTD, tables, attend, constrain)
@@ -132,36 +138,41 @@ def step(
 
 def as_prefix(cache):
   """The cache of one row as the past that all rows of a batch share."""
-
-  def only_row(x):
-    return x[..., 0, :, :, :]
-
-  k, v = (jax.tree.map(only_row, cache[name]) for name in ('k', 'v'))
-  position_P = cache['position_BS'][0]
+  (position_P,) = cache['position_BS']
+  k, v = cache['k'], cache['v']
   if isinstance(k, tuple):
     return tuple((*kv, position_P) for kv in zip(k, v, strict=True))
   return k, v, jnp.broadcast_to(position_P, (k.shape[0], *position_P.shape))
 
 
 def take_rows(cache, rows_B):
-  """The cache of these rows; one may be taken several times."""
+  """The cache of these rows, at least two; one may be taken several times."""
+  assert len(rows_B) > 1
+  one = len(cache['position_BS']) == 1
+
+  def take(x):
+    x = jnp.expand_dims(x, -4) if one else x
+    return jnp.take(x, rows_B, axis=x.ndim - 4)
+
   return {
-    **{
-      name: jax.tree.map(
-        lambda x: jnp.take(x, rows_B, axis=x.ndim - 4), cache[name]
-      )
-      for name in ('k', 'v')
-    },
+    'k': jax.tree.map(take, cache['k']),
+    'v': jax.tree.map(take, cache['v']),
     'position_BS': cache['position_BS'][rows_B],
   }
+
+
+def _without_b(x):
+  """[…, 1, K, S, H] as […, K, S, H]."""
+  return jnp.squeeze(x, axis=-4)
 
 
 def _at_layer(prefix, i):
   return None if prefix is None else prefix[i]
 
 
-def _rows(x_BTKH):
-  return jnp.swapaxes(x_BTKH, 1, 2)
+def _rows(x):
+  """[B, T, K, ·] as [B, K, T, ·], and back."""
+  return jnp.swapaxes(x, 1, 2)
 
 
 def _embed(params, ids_BT, constrain):
@@ -180,17 +191,18 @@ def _attend(q_BTNH, k_BKSH, v_BKSH, positions_BT, position_BS, prefix):
   """
   B, T, N, H = q_BTNH.shape
   K = k_BKSH.shape[1]
-  q_BTKGH = q_BTNH.reshape(B, T, K, N // K, H)
+  # The queries of a key/value head together, so that a step's products are
+  # small matrices on the cache as it lies.
+  q_BKMH = _rows(q_BTNH.reshape(B, T, K, -1)).reshape(B, K, -1, H)
   exact = attention.precision(q_BTNH.dtype)
 
   def logits(spec, k, position_BS):
-    logits_BKGTS = jnp.einsum(
-      spec, q_BTKGH, k, precision=exact, preferred_element_type=jnp.float32
+    logits_BKMS = jnp.einsum(
+      spec, q_BKMH, k, precision=exact, preferred_element_type=jnp.float32
     )
     visible_BTS = positions_BT[:, :, None] >= position_BS[:, None, :]
-    return jnp.where(
-      visible_BTS[:, None, None], logits_BKGTS * H**-0.5, _MASKED
-    )
+    visible_BTGS = jnp.repeat(visible_BTS, N // K, axis=1)
+    return jnp.where(visible_BTGS[:, None], logits_BKMS * H**-0.5, _MASKED)
 
   def mix(spec, weights, v):
     return jnp.einsum(
@@ -201,17 +213,18 @@ def _attend(q_BTNH, k_BKSH, v_BKSH, positions_BT, position_BS, prefix):
       preferred_element_type=jnp.float32,
     )
 
-  own_BKGTS = logits('BTKGH,BKSH->BKGTS', k_BKSH, position_BS)
+  own_BKMS = logits('BKMH,BKSH->BKMS', k_BKSH, position_BS)
   if prefix is None:
-    weights_BKGTS = jax.nn.softmax(own_BKGTS, axis=-1)
-    out_BTKGH = mix('BKGTS,BKSH->BTKGH', weights_BKGTS, v_BKSH)
+    weights_BKMS = jax.nn.softmax(own_BKMS, axis=-1)
+    out_BKMH = mix('BKMS,BKSH->BKMH', weights_BKMS, v_BKSH)
   else:
     k_KPH, v_KPH, position_P = prefix
     P = position_P.shape[0]
-    shared_BKGTP = logits('BTKGH,KPH->BKGTP', k_KPH, position_P[None])
-    both = jnp.concatenate([shared_BKGTP, own_BKGTS], axis=-1)
+    shared_BKMP = logits('BKMH,KPH->BKMP', k_KPH, position_P[None])
+    both = jnp.concatenate([shared_BKMP, own_BKMS], axis=-1)
     weights = jax.nn.softmax(both, axis=-1)
-    out_BTKGH = mix('BKGTP,KPH->BTKGH', weights[..., :P], v_KPH) + mix(
-      'BKGTS,BKSH->BTKGH', weights[..., P:], v_BKSH
+    out_BKMH = mix('BKMP,KPH->BKMH', weights[..., :P], v_KPH) + mix(
+      'BKMS,BKSH->BKMH', weights[..., P:], v_BKSH
     )
-  return out_BTKGH.reshape(B, T, N, H).astype(q_BTNH.dtype)
+  out_BTNH = _rows(out_BKMH.reshape(B, K, T, -1)).reshape(B, T, N, H)
+  return out_BTNH.astype(q_BTNH.dtype)

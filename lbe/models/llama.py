@@ -359,7 +359,21 @@ def _project(x, w, spec):
   The derivative that JAX makes itself gives the weight's gradient transposed;
   undoing that costs the CPU as much as the product (LOG.md, 2026-11-23).
   """
-  return jnp.einsum(spec, x, w, precision=attention.precision(x.dtype))
+  inputs, out = spec.split('->')
+  of_x, of_w = inputs.split(',')
+  shared = [dim for dim in of_x if dim in of_w]
+  assert out == ''.join(d for d in of_x + of_w if d not in shared)
+  # Not jnp.einsum, which sums over N and H in the order of the alphabet: a
+  # CPU then transposes the weight, and at every step of decoding.
+  return jax.lax.dot_general(
+    x,
+    w,
+    (
+      ([of_x.index(d) for d in shared], [of_w.index(d) for d in shared]),
+      ((), ()),
+    ),
+    precision=attention.precision(x.dtype),
+  )
 
 
 def _project_forward(x, w, spec):
@@ -500,6 +514,8 @@ def head_DV(params, c):
 
 def mask_padding(logits, vocab_size):
   """Logits with the padding columns at -1e30, so that none is ever chosen."""
+  if logits.shape[-1] == vocab_size:
+    return logits
   column = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
   return jnp.where(column < vocab_size, logits, -1e30)
 
