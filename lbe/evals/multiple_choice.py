@@ -108,6 +108,12 @@ class Exam:
       '\0'.join([item.context, *item.choices, str(item.gold)]) for item in items
     )
 
+  def check(self, tokenizer):
+    """Raises ValueError where the protocol cannot score this tokenizer."""
+    if PROTOCOLS[self.protocol].scoring != 'joint':
+      for letters in {item.answers for item in self.items}:
+        letter_tokens(tokenizer, self.protocol, letters)
+
   def evaluate(self, model, *, name, step):
     """A Result: accuracies by subject, by group, and of all."""
     scoring = PROTOCOLS[self.protocol].scoring
