@@ -45,6 +45,8 @@ CLEAN = ['lingua-language-detector>=2.1', 'rensa>=0.5,<0.6']
 EVALS = ['sacrebleu>=2.4']
 # Without torch, which only its own models need.
 LM_EVAL = ['lm-eval>=0.4.13']
+# Reads models as lid.176.bin, and does not train any.
+FASTTEXT = ['fasttext-predict>=0.9.2.4']
 # Parquet and Arrow files, and .zst.
 DATA = ['pyarrow>=20.0', 'zstandard>=0.23']
 
@@ -71,7 +73,7 @@ setuptools.setup(
     'chat': CHAT,
     'clean': CLEAN,
     'evals': EVALS,
-    'fasttext': ['fasttext-predict>=0.9.2.4'],
+    'fasttext': FASTTEXT,
     'lm_eval': LM_EVAL,
     'data': DATA,
     # gs:// and s3:// behind etils.epath.
@@ -84,6 +86,7 @@ setuptools.setup(
       *CHAT,
       *DATA,
       *EVALS,
+      *FASTTEXT,
       *PLOT,
       'accelerate>=1.10',  # lm-eval's Hugging Face models need it
       *LM_EVAL,

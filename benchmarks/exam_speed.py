@@ -17,11 +17,12 @@ import torch
 from absl import app
 from absl import flags
 
-from benchmarks import parity_lm_eval as parity
+from benchmarks import harness
 from benchmarks import record
 from lbe.evals import multiple_choice
 from lbe.vocab import load as vocab
 
+_DATA = flags.DEFINE_string('data', None, 'The folder of test data.')
 _SUBJECTS = flags.DEFINE_list('subjects', ['law', 'physician'], 'Of C-Eval.')
 _PAIRS = flags.DEFINE_integer('pairs', 7, 'Alternating measurements.')
 _BATCH = flags.DEFINE_integer('batch_size', 16, 'Ours.')
@@ -30,13 +31,13 @@ _BATCH = flags.DEFINE_integer('batch_size', 16, 'Ours.')
 def main(argv):
   del argv
   torch.set_num_threads(2)
-  data = pathlib.Path(flags.FLAGS.data)
+  data = pathlib.Path(_DATA.value)
   tokenizer = vocab.load(data / 'tok_llama_32000')
   with tempfile.TemporaryDirectory() as scratch:
     scratch = pathlib.Path(scratch)
-    folder = parity.write_model(scratch / 'model', tokenizer)
-    ours = parity.load_ours(folder, batch_size=_BATCH.value)
-    tasks = [parity.ceval_task(scratch, data, s) for s in _SUBJECTS.value]
+    folder = harness.write_model(scratch / 'model', tokenizer)
+    ours = harness.load_ours(folder, batch_size=_BATCH.value)
+    tasks = [harness.ceval_task(scratch, data, s) for s in _SUBJECTS.value]
 
     def run_ours():
       start = time.perf_counter()
@@ -49,11 +50,11 @@ def main(argv):
       return time.perf_counter() - start, result
 
     def run_theirs(model):
-      return parity.run(model, scratch, tasks, num_fewshot=5)[1]
+      return harness.run(model, scratch, tasks, num_fewshot=5)[1]
 
     first, result = run_ours()
     models = {
-      size: parity.load_theirs(folder, folder, bos=True, batch_size=size)
+      size: harness.load_theirs(folder, folder, bos=True, batch_size=size)
       for size in (1, 8, 32)
     }
     trials = {size: run_theirs(model) for size, model in models.items()}

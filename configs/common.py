@@ -289,8 +289,9 @@ def generation(**changes):
   fields = ml_collections.ConfigDict(
     dict(
       evaluator='generation',
-      # A JSONL file of `prompt` (or question, or instruction and input) and
-      # perhaps id, language and reference; '' is an empty slot.
+      # A JSONL file of `prompt` (or question, or instruction and input, or
+      # messages that end with the user) and perhaps id, language and
+      # reference; '' is an empty slot.
       path='',
       # Of prompts that name none, as 'zh'.
       language='',
@@ -324,10 +325,14 @@ def code_switching(**changes):
       # 'scripts'; 'lingua' or the path of a fastText model also tell apart
       # languages that share a script.
       language_identifier='scripts',
+      # A file of English words, one a line, for the word-level pass rate; ''
+      # takes every Latin word in small letters for one.
+      english_words='',
       template='alpaca',
       limit=0,
-      # A CSV file on which people mark what they see, and its rows; read back
-      # by `python -m lbe.judge --sheet=FILE`.
+      # A CSV file on which people mark what they see, and its rows; in
+      # training with the step in its name. Read back by
+      # `python -m lbe.judge --sheet=FILE`.
       sheet='',
       sheet_size=200,
       **_sampling(),

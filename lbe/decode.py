@@ -1,13 +1,42 @@
-"""Generation with a key/value cache: prefill, then one token at a time."""
+"""Generation: prompts in batches of few shapes, and what a model wrote.
 
+The compiled part is lbe.engine. Here prompts are checked, cut and batched, and
+a response's text ends at its stop string.
+"""
+
+import bisect
 import dataclasses
-import functools
+import os
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from lbe.models import llama
+from lbe import engine
+from lbe import sampling as sampling_lib
+
+TOO_LONG = ('fail', 'cut_left')
+# A shared beginning of fewer tokens is computed in each row.
+MIN_PREFIX = 64
+# Tokens between two looks at the text of a batch for stop strings.
+CHUNK = 32
+_MAX_SEED = 2**32 - 1
+# Tokens of the prompt that are decoded with a response, so that no space
+# between the two is lost.
+_CONTEXT = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Response:
+  """What a model wrote: the text up to a stop string, and its tokens.
+
+  `ended` is 'eos', 'stop' (a stop string) or 'length'. `ids` go up to the
+  token that completed the stop string; EOS is not among them. `cut` counts
+  the tokens of the prompt that had no place in the window.
+  """
+
+  text: str
+  ids: tuple
+  ended: str
+  cut: int = 0
 
 
 def generate(
@@ -17,74 +46,81 @@ def generate(
   *,
   max_new_tokens,
   execution,
-  temperature=0.0,
-  top_k=0,
-  top_p=1.0,
+  mesh=None,
+  batch_size=None,
+  num_samples=1,
   seed=0,
+  seeds=None,
   eos_id=None,
+  shared_prefix=True,
+  watch=None,
+  chunk=CHUNK,
+  **sampling,
 ):
   """New ids for each prompt (lists of at least one id), without the prompt.
 
-  Temperature 0 is greedy. `top_k` 0 and `top_p` 1 keep every token. Row i
-  draws from a key made of (seed, i), whatever stands in the other rows. A row
-  ends before `eos_id`. Raises ValueError for an empty prompt, a setting out
-  of its range, and more tokens than the model has positions.
+  `sampling` are the fields of lbe.sampling.Settings. A draw depends on `seed`,
+  the row's own of `seeds` (0, 1, 2, … where not given), the number of the
+  sample and that of the token, and on no other row, batch or padding. A row
+  ends before `eos_id`, an id or several. Of `num_samples` of a prompt the
+  lists are side by side, and the prompt is computed once.
+
+  `batch_size` is the most rows at a time, None is all; they are laid over
+  `mesh` where there is one. With `shared_prefix`, what all prompts begin with
+  is computed once and kept once, where it is long enough.
+
+  Every `chunk` tokens `watch(i, ids)` sees the new ids so far of the list i of
+  the result, while it goes on; where it returns True it ends there.
+
+  Raises ValueError for an empty prompt, an id outside the vocabulary, a
+  setting out of its range, and more tokens than the model has positions.
   """
-  if not prompts or not all(len(p) for p in prompts):
-    raise ValueError('a prompt is empty; begin it with BOS.')
-  for name, value, fine in (
-    ('temperature', temperature, temperature >= 0),
-    ('top_k', top_k, top_k >= 0),
-    ('top_p', top_p, 0 < top_p <= 1),
-    ('max_new_tokens', max_new_tokens, max_new_tokens >= 1),
+  settings = sampling_lib.Settings(**sampling).check()
+  seeds = list(range(len(prompts))) if seeds is None else list(seeds)
+  _check_prompts(c, prompts, max_new_tokens)
+  _check_numbers(len(prompts), num_samples, batch_size, chunk, seed, seeds)
+  eos_E = np.ravel([] if eos_id is None else eos_id).astype(np.int32)
+  run = engine.functions(c, execution, mesh)
+  params = run.prepare(params)
+  num_shared, prefix = 0, None
+  if shared_prefix and len(prompts) * num_samples > 1:
+    num_shared = _num_shared(prompts)
+  if num_shared:
+    ids_1T, (length,) = _padded([prompts[0][:num_shared]], 1)
+    prefix = run.prefix(params, ids_1T, length)
+  prompts = [prompt[num_shared:] for prompt in prompts]
+  results = [[] for _ in range(len(prompts) * num_samples)]
+  for chosen, samples in _batches(
+    [len(p) for p in prompts], num_samples, batch_size or len(results)
   ):
-    if not fine:
-      raise ValueError(
-        f'{name}={value} is out of range: temperature and top_k are at least '
-        '0, top_p lies above 0 up to 1, max_new_tokens is at least 1.'
-      )
-  longest = max(len(p) for p in prompts)
-  if longest + max_new_tokens > c.max_positions:
-    raise ValueError(
-      f'{longest} prompt tokens and max_new_tokens={max_new_tokens} are more '
-      f'than the {c.max_positions} positions of the model; ask for fewer.'
+    rows = [(i, s) for i in chosen for s in samples]
+    batch = _arrays(prompts, chosen, rows, seeds, batch_size, mesh)
+    bound = min(chunk, max_new_tokens) if watch else max_new_tokens
+    state, shown = run.begin(
+      params,
+      batch,
+      prefix,
+      settings,
+      eos_E,
+      np.uint32(seed),
+      np.int32(bound),
+      num_new=engine.bucket(max_new_tokens),
     )
-  # Padded on the right to one of few lengths, so few programs are compiled.
-  width = min(-(-longest // 32) * 32, c.max_positions)
-  ids_BT = np.zeros((len(prompts), width), np.int32)
-  for i, prompt in enumerate(prompts):
-    ids_BT[i, : len(prompt)] = prompt
-  run = _compiled(
-    c,
-    execution,
-    max_new_tokens,
-    bool(temperature),
-    int(min(top_k, c.vocab_size)),
-    top_p < 1,
-    -1 if eos_id is None else int(eos_id),
-  )
-  new_BX, lengths_B = run(
-    params,
-    ids_BT,
-    np.array([len(p) for p in prompts], np.int32),
-    np.float32(temperature or 1.0),
-    np.float32(top_p),
-    jax.random.key(seed),
-  )
-  new_BX, lengths_B = np.asarray(new_BX), np.asarray(lengths_B)
-  return [row[:n].tolist() for row, n in zip(new_BX, lengths_B, strict=True)]
-
-
-@dataclasses.dataclass(frozen=True)
-class Response:
-  """What a model wrote: the text up to a stop string, and its tokens.
-
-  `ended` is 'eos', 'stop' (a stop string) or 'length'.
-  """
-
-  text: str
-  ids: tuple
-  ended: str
+    live = dict(enumerate(i * num_samples + s for i, s in rows))
+    while True:
+      ids_BX, count_B, done_B = (np.array(x) for x in shown)
+      for b, i in list(live.items()):
+        results[i] = ids_BX[b, : count_B[b]].tolist()
+        if watch and watch(i, results[i]):
+          done_B[b] = True
+        if done_B[b]:
+          del live[b]
+      if bound == max_new_tokens or not live:
+        break
+      bound = min(bound + chunk, max_new_tokens)
+      done_B = engine.place(mesh, done_B, ('batch',))
+      state, shown = run.go_on(params, state, prefix, done_B, np.int32(bound))
+  return results
 
 
 def respond(
@@ -98,126 +134,228 @@ def respond(
   mesh,
   batch_size,
   stop=(),
-  **sampling,
+  eos_ids=None,
+  max_len=None,
+  too_long='fail',
+  on_text=None,
+  chunk=CHUNK,
+  **settings,
 ):
   """A Response for each prompt (lists of ids, BOS included).
 
   `stop` are strings, looked for in the decoded text, which ends before the
-  first. Row i draws from a key made of (seed, i), whatever the batch size.
+  first; `eos_ids` end a response, the tokenizer's EOS where not given. Where a
+  prompt and `max_new_tokens` do not fit into `max_len` (by default all the
+  positions of the model), 'fail' raises ValueError, and 'cut_left' cuts the
+  prompt's beginning, but not its BOS, and counts what it cut.
+
+  `on_text(i, text)` is told every `chunk` tokens what is settled of the text
+  of response i. `settings` are those of `generate`; with `num_samples` the
+  responses to a prompt are side by side.
   """
-  del mesh
+  stop = (stop,) if isinstance(stop, str) else tuple(stop)
+  if not all(isinstance(s, str) and s for s in stop):
+    raise ValueError(f'stop={stop!r}: a stop string is a text, not empty.')
+  window = min(max_len or c.max_positions, c.max_positions)
+  kept, cuts = [], []
+  for i, prompt in enumerate(prompts):
+    ids = _fit(i, prompt, window - max_new_tokens, too_long, tokenizer.bos_id)
+    kept.append(ids)
+    cuts.append(len(prompt) - len(ids))
+  num_samples = settings.get('num_samples', 1)
+
+  def text_of(i, ids):
+    context = list(kept[i // num_samples][-_CONTEXT:])
+    whole = tokenizer.decode(context + ids)
+    return whole[len(tokenizer.decode(context)) :]
+
+  def watch(i, ids):
+    text = text_of(i, ids)
+    if on_text:
+      on_text(i, settled(text, stop))
+    return _end(text, stop) is not None
+
+  new = generate(
+    params,
+    c,
+    kept,
+    max_new_tokens=max_new_tokens,
+    execution=execution,
+    mesh=mesh,
+    batch_size=batch_size,
+    eos_id=tokenizer.eos_id if eos_ids is None else eos_ids,
+    watch=watch if stop or on_text else None,
+    chunk=chunk,
+    **settings,
+  )
   responses = []
-  for start in range(0, len(prompts), batch_size):
-    batch = prompts[start : start + batch_size]
-    new = generate(
-      params,
-      c,
-      batch,
-      max_new_tokens=max_new_tokens,
-      execution=execution,
-      eos_id=tokenizer.eos_id,
-      **sampling,
-    )
-    for prompt, ids in zip(batch, new, strict=True):
-      # The prompt is decoded with what follows, so that no space is lost.
-      text = tokenizer.decode(prompt + ids)[len(tokenizer.decode(prompt)) :]
-      ended = 'eos' if len(ids) < max_new_tokens else 'length'
-      cuts = [at for s in stop if (at := text.find(s)) >= 0]
-      if cuts:
-        text, ended = text[: min(cuts)], 'stop'
-      responses.append(Response(text, tuple(ids), ended))
+  for i, ids in enumerate(new):
+    text = text_of(i, ids)
+    ended = 'eos' if len(ids) < max_new_tokens else 'length'
+    if _end(text, stop) is not None:
+      # Whatever the chunk: the fewest tokens that have a stop string.
+      num = bisect.bisect_left(
+        range(len(ids)),
+        True,
+        key=lambda n, i=i, ids=ids: (
+          _end(text_of(i, ids[: n + 1]), stop) is not None
+        ),
+      )
+      ids = ids[: num + 1]
+      text, ended = text[: _end(text, stop)], 'stop'
+    responses.append(Response(text, tuple(ids), ended, cuts[i // num_samples]))
   return responses
 
 
-@functools.lru_cache(maxsize=16)
-def _compiled(c, execution, max_new_tokens, sampled, top_k, top_p_on, eos_id):
-  @jax.jit
-  def run(params, ids_BT, lengths_B, temperature, top_p, key):
-    B, T = ids_BT.shape
-    rows_B = jnp.arange(B)
-    keys_B = jax.vmap(lambda i: jax.random.fold_in(key, i))(rows_B)
-    cache = llama.init_cache(
-      c,
-      num_rows=B,
-      max_len=min(T + max_new_tokens, c.max_positions),
-      dtype=execution.compute_dtype,
-    )
-    # Slots behind a prompt's end hold padding until a new token is written
-    # there; no query sees a slot behind its own position.
-    x_BTD, cache = llama.hidden_cached(
-      params,
-      c,
-      ids_BT,
-      positions_BT=jnp.broadcast_to(jnp.arange(T, dtype=jnp.int32), (B, T)),
-      cache=cache,
-      execution=execution,
-    )
-    last_BD = x_BTD[rows_B, lengths_B - 1]
+def settled(text, stop=()):
+  """What of an unfinished text stays as it is, whatever comes.
 
-    def choose(x_BD, number):
-      logits_BV = llama.logits(params, c, x_BD[:, None])[:, 0]
-      if not sampled:
-        return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
-      logits_BV = llama.mask_padding(logits_BV / temperature, c.vocab_size)
-      if top_k:
-        kth_B = jax.lax.top_k(logits_BV, top_k)[0][:, -1]
-        logits_BV = jnp.where(logits_BV < kth_B[:, None], -1e30, logits_BV)
-      if top_p_on:
-        logits_BV = _nucleus(logits_BV, top_p)
-      step_keys = jax.vmap(lambda k: jax.random.fold_in(k, number))(keys_B)
-      return jax.vmap(jax.random.categorical)(step_keys, logits_BV).astype(
-        jnp.int32
+  Without a last character of which bytes are missing, and without what may be
+  the beginning of a stop string.
+  """
+  end = _end(text, stop)
+  if end is not None:
+    return text[:end]
+  text = text.rstrip('\ufffd')
+  held = max(
+    (
+      n
+      for s in stop
+      for n in range(1, min(len(s), len(text) + 1))
+      if text.endswith(s[:n])
+    ),
+    default=0,
+  )
+  return text[: len(text) - held]
+
+
+def _end(text, stop):
+  """Where the first stop string begins; None where there is none."""
+  return min((at for s in stop if (at := text.find(s)) >= 0), default=None)
+
+
+def _fit(i, prompt, most, too_long, bos_id):
+  """The prompt, cut to `most` tokens where that is asked for."""
+  if too_long not in TOO_LONG:
+    raise ValueError(
+      f'too_long={too_long!r} is unknown; take one of {", ".join(TOO_LONG)}.'
+    )
+  prompt = list(prompt)
+  over = len(prompt) - most
+  if over <= 0:
+    return prompt
+  keep = int(prompt[0] == bos_id)
+  if too_long == 'fail' or most <= keep:
+    raise ValueError(
+      f'prompt {i} has {len(prompt)} tokens, and beside the new ones the '
+      f'window has place for {most}; shorten it, ask for fewer tokens'
+      + ", or take too_long='cut_left'."
+      * (too_long == 'fail')
+    )
+  return prompt[:keep] + prompt[keep + over :]
+
+
+def _check_prompts(c, prompts, max_new_tokens):
+  if not prompts or not all(len(p) for p in prompts):
+    raise ValueError('a prompt is empty; begin it with BOS.')
+  if max_new_tokens < 1:
+    raise ValueError(
+      f'max_new_tokens={max_new_tokens} is out of range: it is at least 1.'
+    )
+  for i, prompt in enumerate(prompts):
+    if not 0 <= min(prompt) <= max(prompt) < c.vocab_size:
+      raise ValueError(
+        f'prompt {i} has the ids {min(prompt)} to {max(prompt)}, and the '
+        f'vocabulary those below {c.vocab_size}; use the tokenizer that came '
+        'with the weights.'
+      )
+  longest = max(len(p) for p in prompts)
+  if longest + max_new_tokens > c.max_positions:
+    raise ValueError(
+      f'{longest} prompt tokens and max_new_tokens={max_new_tokens} are more '
+      f'than the {c.max_positions} positions of the model; ask for fewer.'
+    )
+
+
+def _check_numbers(num_prompts, num_samples, batch_size, chunk, seed, seeds):
+  for name, value in (
+    ('num_samples', num_samples),
+    ('batch_size', 1 if batch_size is None else batch_size),
+    ('chunk', chunk),
+  ):
+    if value < 1:
+      raise ValueError(f'{name}={value} is out of range: it is at least 1.')
+  if len(seeds) != num_prompts:
+    raise ValueError(
+      f'there are {len(seeds)} seeds for {num_prompts} prompts; give one each.'
+    )
+  for value in (seed, *seeds):
+    if not 0 <= value <= _MAX_SEED:
+      raise ValueError(
+        f'a seed is {value}; seeds are whole numbers from 0 to {_MAX_SEED}.'
       )
 
-    def more(carry):
-      number, *_, done_B, _ = carry
-      return (number < max_new_tokens) & ~jnp.all(done_B)
 
-    def body(carry):
-      number, x_BD, cache, new_BX, lengths, done_B, at_B = carry
-      token_B = choose(x_BD, number)
-      done_B |= token_B == eos_id
-      new_BX = new_BX.at[:, number].set(jnp.where(done_B, 0, token_B))
-      lengths += ~done_B
-      x_B1D, cache = llama.hidden_cached(
-        params,
-        c,
-        token_B[:, None],
-        positions_BT=at_B[:, None],
-        cache=cache,
-        execution=execution,
-      )
-      return (
-        number + 1,
-        x_B1D[:, 0],
-        cache,
-        new_BX,
-        lengths,
-        done_B,
-        at_B + 1,
-      )
+def _num_shared(prompts):
+  """How many tokens all begin with; each keeps one of its own. 0 if few."""
+  same = len(os.path.commonprefix([min(prompts), max(prompts)]))
+  same = min(same, min(len(p) for p in prompts) - 1)
+  return same if same >= MIN_PREFIX else 0
 
-    carry = (
-      jnp.int32(0),
-      last_BD,
-      cache,
-      jnp.zeros((B, max_new_tokens), jnp.int32),
-      jnp.zeros(B, jnp.int32),
-      jnp.zeros(B, bool),
-      lengths_B,
+
+def _batches(lengths, num_samples, batch_size):
+  """(prompts, samples) of each batch, at most `batch_size` rows of both.
+
+  Prompts are sorted by length, so that little of a batch is padding.
+  """
+  order = sorted(range(len(lengths)), key=lambda i: lengths[i])
+  each = max(1, batch_size // num_samples)
+  for start in range(0, len(order), each):
+    for first in range(0, num_samples, batch_size):
+      last = min(first + batch_size, num_samples)
+      yield order[start : start + each], range(first, last)
+
+
+def _padded(prompts, num_rows):
+  """(ids [B, T], lengths [B]) of few widths; the rows behind hold one id."""
+  ids_BT = np.zeros(
+    (num_rows, engine.bucket(max(len(p) for p in prompts))), np.int32
+  )
+  lengths_B = np.ones(num_rows, np.int32)
+  for i, prompt in enumerate(prompts):
+    ids_BT[i, : len(prompt)] = prompt
+    lengths_B[i] = len(prompt)
+  return ids_BT, lengths_B
+
+
+def _arrays(prompts, chosen, rows, seeds, batch_size, mesh):
+  """What engine's `begin` takes as `batch`, of rows (prompt, sample)."""
+
+  def padded_rows(num, most):
+    num = min(1 << (num - 1).bit_length(), most)
+    by = 1 if mesh is None else mesh.shape['data'] * mesh.shape['fsdp']
+    return -(-num // by) * by
+
+  B = padded_rows(len(rows), batch_size or len(rows))
+  Q = B
+  if len(rows) > len(chosen):
+    Q = padded_rows(len(chosen), len(rows))
+  ids_QT, lengths_Q = _padded([prompts[i] for i in chosen], Q)
+  arrays = {
+    'ids_BT': ids_QT,
+    'lengths_B': lengths_Q,
+    'seeds_B': np.array([seeds[i] for i, _ in rows], np.uint32),
+    'samples_B': np.array([s for _, s in rows], np.uint32),
+    'live_B': np.ones(len(rows), bool),
+  }
+  if len(rows) > len(chosen):
+    each = len(rows) // len(chosen)
+    arrays['source_B'] = np.arange(len(rows), dtype=np.int32) // each
+  return {
+    name: engine.place(
+      mesh,
+      x if name in ('ids_BT', 'lengths_B') else np.pad(x, (0, B - len(x))),
+      ('batch', None)[: x.ndim],
     )
-    carry = jax.lax.while_loop(more, body, carry)
-    return carry[3], carry[4]
-
-  return run
-
-
-def _nucleus(logits_BV, top_p):
-  """Keeps the smallest set of tokens whose mass reaches `top_p`."""
-  sorted_BV = -jnp.sort(-logits_BV, axis=-1)
-  mass_BV = jnp.cumsum(jax.nn.softmax(sorted_BV, axis=-1), axis=-1)
-  # The first token is always kept: the mass before it is 0.
-  before_BV = mass_BV - jax.nn.softmax(sorted_BV, axis=-1)
-  kept_B = jnp.sum(before_BV < top_p, axis=-1)
-  threshold_B1 = jnp.take_along_axis(sorted_BV, kept_B[:, None] - 1, axis=-1)
-  return jnp.where(logits_BV < threshold_B1, -1e30, logits_BV)
+    for name, x in arrays.items()
+  }

@@ -1,114 +1,354 @@
-"""Lets a model write: on a prompt, in a conversation, or many samples.
+"""Lets a model write: on a prompt, in a conversation, or on a file of prompts.
 
   python -m lbe.generate --model=CKPT_OR_HF --prompt='从前' --temperature=0.8
+  python -m lbe.generate --model=CKPT_OR_HF --template=belle
+  python -m lbe.generate --model=CKPT_OR_HF --template=belle \
+    --input=questions.jsonl --output=responses.jsonl
   python -m lbe.generate --model=CKPT_OR_HF --num_samples=500 \
     --temperature=1 --output=samples.jsonl
 
-Without --prompt and --num_samples it reads prompts from the terminal.
+Without --prompt, --input and --num_samples it talks in the terminal. A file is
+gone on with where its output ends.
 """
 
+import contextlib
+import hashlib
 import json
+import math
+import os
+import pathlib
 import sys
+from typing import NamedTuple
 
 import jax
+import tqdm
 from absl import flags
 
 from lbe import decode
 from lbe import program
+from lbe import prompting
 from lbe import sharding
 from lbe import stored
+from lbe.data import messages
 from lbe.models import llama
-from lbe.vocab import load as vocab
 
 _MODEL = flags.DEFINE_string('model', None, 'A checkpoint or an HF folder.')
 _PROMPT = flags.DEFINE_string('prompt', None, 'What the model goes on from.')
+_TEMPLATE = flags.DEFINE_string(
+  'template',
+  '',
+  'How a conversation is written (alpaca, belle, llama3_chat, …, or the path '
+  "of a chat_template.jinja); '' lets the model go on from plain text.",
+)
+_SYSTEM = flags.DEFINE_string('system', '', 'The system message, if any.')
 _MAX_NEW_TOKENS = flags.DEFINE_integer('max_new_tokens', 200, 'At most.')
 _TEMPERATURE = flags.DEFINE_float('temperature', 0.0, '0 is greedy.')
 _TOP_K = flags.DEFINE_integer('top_k', 0, 'The likeliest k only; 0 is all.')
 _TOP_P = flags.DEFINE_float('top_p', 1.0, 'The likeliest mass only.')
-_SEED = flags.DEFINE_integer('seed', 0, 'Of the samples.')
-_NUM_SAMPLES = flags.DEFINE_integer(
-  'num_samples', 0, 'So many continuations of the prompt (or of BOS alone).'
+_MIN_P = flags.DEFINE_float('min_p', 0.0, 'Of the likeliest, at least.')
+_PENALTY = flags.DEFINE_float(
+  'repetition_penalty', 1.0, 'On tokens of prompt and response; 1 is none.'
 )
-_BATCH_SIZE = flags.DEFINE_integer('batch_size', 50, 'Samples at a time.')
+_SEED = flags.DEFINE_integer('seed', 0, 'Of the samples.')
+_STOP = flags.DEFINE_multi_string('stop', [], 'A text that ends a response.')
+_NUM_SAMPLES = flags.DEFINE_integer(
+  'num_samples', 0, 'Responses to each prompt (or continuations of BOS).'
+)
+_BATCH_SIZE = flags.DEFINE_integer('batch_size', 50, 'Rows at a time.')
+_INPUT = flags.DEFINE_string(
+  'input', None, 'A JSONL file of prompts, or of conversations to answer.'
+)
+_FIELD = flags.DEFINE_string('field', 'prompt', 'Where its prompt stands.')
 _OUTPUT = flags.DEFINE_string(
-  'output', None, 'A JSONL file for the samples, in the field `text`.'
+  'output', None, 'A JSONL file for responses, or for samples (field `text`).'
+)
+_TOO_LONG = flags.DEFINE_enum(
+  'too_long',
+  'fail',
+  decode.TOO_LONG,
+  'A prompt of --input that does not fit: cut_left cuts and counts.',
 )
 _DTYPE = flags.DEFINE_enum(
   'compute_dtype', 'float32', ['float32', 'bfloat16'], 'Of the computation.'
 )
+_MESH = {
+  axis: flags.DEFINE_integer(f'mesh_{axis}', 1, f'Devices along {axis}.')
+  for axis in ('data', 'fsdp', 'tensor')
+}
 
 
 def main(argv):
   del argv
+  if _INPUT.value and not _OUTPUT.value:
+    raise ValueError('--input needs --output, a JSONL file for the responses.')
+  if _INPUT.value and _PROMPT.value is not None:
+    raise ValueError('--input and --prompt do not go together; give one.')
   opened = stored.open_model(_MODEL.value)
-  if opened.tokenizer is None:
-    raise ValueError(f'{opened.path} has no tokenizer to write text with.')
-  mesh = sharding.make_mesh({'fsdp': 1}, devices=jax.devices()[:1])
-  params = opened.load_params(mesh)
   tokenizer, c = opened.tokenizer, opened.config
+  if tokenizer is None:
+    raise ValueError(f'{opened.path} has no tokenizer to write text with.')
+  writer = prompting.Prompts(_TEMPLATE.value, tokenizer, system=_SYSTEM.value)
+  settings = dict(
+    temperature=_TEMPERATURE.value,
+    top_k=_TOP_K.value,
+    top_p=_TOP_P.value,
+    min_p=_MIN_P.value,
+    repetition_penalty=_PENALTY.value,
+    seed=_SEED.value,
+    num_samples=max(_NUM_SAMPLES.value, 1),
+    stop=(*_STOP.value, *writer.stop),
+    eos_ids=writer.eos_ids,
+  )
+  if _INPUT.value:
+    work = _read_work(writer)
+    # What decides the responses, but not how fast they come.
+    run = _digest(
+      settings,
+      opened.path,
+      tokenizer.fingerprint,
+      _TEMPLATE.value,
+      _SYSTEM.value,
+      _MAX_NEW_TOKENS.value,
+      _TOO_LONG.value,
+      _DTYPE.value,
+    )
+    finished = _finished(_OUTPUT.value, run)
+  shape = {axis: flag.value for axis, flag in _MESH.items()}
+  num = max(math.prod(shape.values()), 1)
+  mesh = sharding.make_mesh(shape, devices=jax.devices()[:num])
+  params = opened.load_params(mesh)
+  # Unrolled, a CPU copies no weights; elsewhere it would only compile longer.
+  execution = llama.Execution(
+    compute_dtype=_DTYPE.value, scan=jax.default_backend() != 'cpu'
+  )
 
-  def texts(prompt, num, seed):
-    ids = vocab.prompt_ids(tokenizer, prompt)
-    if not ids:
-      raise ValueError('an empty prompt needs a tokenizer with BOS.')
-    new = decode.generate(
+  def respond(prompts, **changes):
+    return decode.respond(
       params,
       c,
-      [ids] * num,
-      max_new_tokens=min(_MAX_NEW_TOKENS.value, c.max_positions - len(ids)),
-      temperature=_TEMPERATURE.value,
-      top_k=_TOP_K.value,
-      top_p=_TOP_P.value,
-      seed=seed,
-      eos_id=tokenizer.eos_id,
-      execution=llama.Execution(compute_dtype=_DTYPE.value),
+      tokenizer,
+      prompts,
+      execution=execution,
+      mesh=mesh,
+      batch_size=_BATCH_SIZE.value,
+      **{**settings, 'max_new_tokens': _MAX_NEW_TOKENS.value, **changes},
     )
-    # The prompt is decoded with what follows, so that no space is lost.
-    return [tokenizer.decode(ids + row) for row in new]
 
-  if _NUM_SAMPLES.value:
-    _write_samples(texts)
+  def room(ids):
+    """The new tokens that the window has place for."""
+    left = c.max_positions - len(ids)
+    if left < 1:
+      raise ValueError(
+        f'the prompt has {len(ids)} tokens, and the model {c.max_positions} '
+        'positions; shorten it.'
+      )
+    return min(_MAX_NEW_TOKENS.value, left)
+
+  if _INPUT.value:
+    todo = [item for item in work if item.id not in finished]
+    _work_off(respond, todo, len(work), run)
+  elif _NUM_SAMPLES.value:
+    _write_samples(respond, room, writer, tokenizer)
   elif _PROMPT.value is not None:
-    print(texts(_PROMPT.value, 1, _SEED.value)[0])
+    ids = writer.of_text(_PROMPT.value)
+    if not _TEMPLATE.value:
+      print(tokenizer.decode(ids), end='')
+    _say(respond, ids, room(ids))
   else:
-    _converse(texts)
+    _talk(respond, room, writer)
 
 
-def _write_samples(texts):
-  out = sys.stdout
-  if _OUTPUT.value:
-    out = open(_OUTPUT.value, 'w', encoding='utf-8')  # noqa: SIM115
-  done = 0
-  while done < _NUM_SAMPLES.value:
-    # Whole batches, so that sample i does not hang on how many are asked.
-    batch = texts(
-      _PROMPT.value or '',
-      _BATCH_SIZE.value,
-      _SEED.value * 1_000_003 + done // _BATCH_SIZE.value,
-    )
-    for text in batch[: _NUM_SAMPLES.value - done]:
-      out.write(json.dumps({'text': text}, ensure_ascii=False) + '\n')
-    done += len(batch)
-    print(
-      f'{min(done, _NUM_SAMPLES.value)} of {_NUM_SAMPLES.value} samples',
-      file=sys.stderr,
-    )
-  out.flush()
+# ------------------------------------------------------------------ terminal
 
 
-def _converse(texts):
-  print('Type the beginning of a text; an empty line ends.')
-  number = _SEED.value
+def _say(respond, ids, max_new_tokens, **changes):
+  """The Response, printed while it is written."""
+  shown = ''
+
+  def show(text):
+    nonlocal shown
+    print(text[len(shown) :], end='', flush=True)
+    shown = text
+
+  (response,) = respond(
+    [ids],
+    max_new_tokens=max_new_tokens,
+    on_text=lambda _, text: show(text),
+    chunk=1,
+    **changes,
+  )
+  show(response.text)
+  print()
+  return response
+
+
+def _talk(respond, room, writer):
+  print('An empty line ends, /new forgets what was said.')
+  number, turns = 0, []
   while True:
     try:
-      prompt = input('> ')
+      said = input('> ')
     except EOFError:
       return
-    if not prompt:
+    if not said:
       return
-    print(texts(prompt, 1, number)[0])
+    if said == '/new':
+      turns = []
+      continue
+    if writer.one_turn:
+      turns, ids = [], writer.of_text(said)
+    else:
+      turns.append(messages.Message('user', said))
+      ids = writer.of_turns(turns)
+      # The oldest question and answer go first; the last question stays.
+      while len(turns) > 2 and room(ids) < _MAX_NEW_TOKENS.value:
+        turns = turns[2:]
+        ids = writer.of_turns(turns)
+    response = _say(respond, ids, room(ids), seeds=[number])
+    turns.append(messages.Message('assistant', response.text.strip()))
     number += 1
+
+
+# ------------------------------------------------------------------- samples
+
+
+def _write_samples(respond, room, writer, tokenizer):
+  """Continuations of one prompt; sample i does not hang on how many."""
+  ids = writer.of_text(_PROMPT.value or '')
+  num, size = _NUM_SAMPLES.value, _BATCH_SIZE.value
+  lead = '' if _TEMPLATE.value else tokenizer.decode(ids)
+  with contextlib.ExitStack() as stack:
+    out = sys.stdout
+    if _OUTPUT.value:
+      out = stack.enter_context(open(_OUTPUT.value, 'w', encoding='utf-8'))
+    progress = stack.enter_context(tqdm.tqdm(total=num, unit='sample'))
+    for start in range(0, num, size):
+      numbers = range(start, min(start + size, num))
+      found = respond(
+        [ids] * len(numbers),
+        seeds=numbers,
+        num_samples=1,
+        max_new_tokens=room(ids),
+      )
+      for response in found:
+        row = {'text': lead + response.text}
+        out.write(json.dumps(row, ensure_ascii=False) + '\n')
+      out.flush()
+      progress.update(len(numbers))
+
+
+# ---------------------------------------------------------------- JSON lines
+
+
+class _Item(NamedTuple):
+  """A record of --input: its id, its ids, its place in the file."""
+
+  id: str | int
+  record: dict
+  ids: list
+  number: int
+
+
+def _read_work(writer):
+  """The _Items of --input; ValueError for a line that is no prompt."""
+  found, places = [], {}
+  with open(_INPUT.value, encoding='utf-8') as f:
+    for number, line in enumerate(f, 1):
+      where = f'{_INPUT.value}:{number}'
+      if not line.strip():
+        continue
+      try:
+        record = json.loads(line)
+      except json.JSONDecodeError as error:
+        raise ValueError(f'{where}: the line is no JSON ({error}).') from error
+      ids = writer.of_record(record, field=_FIELD.value, where=where)
+      name = record.get('id', number)
+      if not isinstance(name, str | int):
+        raise ValueError(f'{where}: the id {name!r} is no text and no number.')
+      if name in places:
+        raise ValueError(
+          f'{where}: the id {name!r} stands in line {places[name]}, too; '
+          'responses are told apart by it.'
+        )
+      places[name] = number
+      found.append(_Item(name, record, ids, number))
+  if not found:
+    raise ValueError(f'{_INPUT.value} has no records.')
+  return found
+
+
+def _digest(*facts):
+  text = json.dumps(facts, sort_keys=True, default=str)
+  return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _finished(path, run):
+  """The ids whose responses stand in the output; a torn last line is cut off.
+
+  Raises ValueError for an output of another run.
+  """
+  path = pathlib.Path(path)
+  if not path.exists():
+    return set()
+  data = path.read_bytes()
+  whole = data[: data.rfind(b'\n') + 1]
+  found = set()
+  for number, line in enumerate(whole.decode().split('\n')[:-1], 1):
+    try:
+      row = json.loads(line)
+      found.add(row['id'])
+      same = row['run'] == run
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+      raise ValueError(
+        f'{path}:{number} is no line of responses; give another --output.'
+      ) from error
+    if not same:
+      raise ValueError(
+        f'{path}:{number} has a response of another model or of other '
+        'settings; take those again, or give another --output.'
+      )
+  if whole != data:
+    os.truncate(path, len(whole))
+  return found
+
+
+def _work_off(respond, todo, total, run):
+  """Adds a line to --output for each item: the record and its response."""
+  num_samples = max(_NUM_SAMPLES.value, 1)
+  # Some batches at a time: sorted by length, and soon on disk.
+  at_a_time = max(1, 8 * _BATCH_SIZE.value // num_samples)
+  with (
+    open(_OUTPUT.value, 'a', encoding='utf-8') as out,
+    tqdm.tqdm(
+      total=total, initial=total - len(todo), unit='prompt'
+    ) as progress,
+  ):
+    for start in range(0, len(todo), at_a_time):
+      items = todo[start : start + at_a_time]
+      found = respond(
+        [item.ids for item in items],
+        seeds=[item.number for item in items],
+        too_long=_TOO_LONG.value,
+      )
+      for i, item in enumerate(items):
+        own = found[i * num_samples : (i + 1) * num_samples]
+        if _NUM_SAMPLES.value:
+          said = {
+            'responses': [r.text for r in own],
+            'ended': [r.ended for r in own],
+            'num_tokens': [len(r.ids) for r in own],
+          }
+        else:
+          said = {
+            'response': own[0].text,
+            'ended': own[0].ended,
+            'num_tokens': len(own[0].ids),
+          }
+        row = {'id': item.id, 'cut': own[0].cut, 'run': run}
+        line = json.dumps({**item.record, **said, **row}, ensure_ascii=False)
+        out.write(line + '\n')
+      out.flush()
+      progress.update(len(items))
 
 
 if __name__ == '__main__':

@@ -6,17 +6,23 @@
     --systems=old=runs/a/predictions.jsonl,new=runs/b/predictions.jsonl
   python -m lbe.judge --panel=runs/panel --sheets=anna.csv,ben.csv
   python -m lbe.judge --sheet=switched.csv
+  python -m lbe.judge --switching=runs/a/predictions.jsonl@samples \\
+    --language=id --language_identifier=lingua
 
 The third writes blinded sheets into a folder. The fourth reads filled ones: it
 writes runs/panel/scores/anna.old.jsonl and so on, which --agreement compares
 with each other and with a judge's predictions. FILE@EVALUATOR takes the records
-of one evaluator. The last one reads a marked sheet of code_switching: how
-often people and the detector agree.
+of one evaluator. The fifth reads a marked sheet of code_switching: how often
+people and the detector agree. The last one looks for code-switching in stored
+responses, as the evaluator does; a record has response, perhaps id, language
+and prompt.
 """
 
 from absl import flags
 
 from lbe import program
+from lbe.evals import code_switching
+from lbe.evals import core
 from lbe.judging import agreement
 from lbe.judging import files
 from lbe.judging import people
@@ -30,6 +36,12 @@ _SYSTEMS = flags.DEFINE_list('systems', [], 'NAME=FILE of each system.')
 _SHEETS = flags.DEFINE_list('sheets', [], 'Filled sheets, CSV or JSONL.')
 _RUBRIC = flags.DEFINE_string('rubric', 'paper', 'A name, or a path.')
 _SHEET = flags.DEFINE_string('sheet', None, 'A marked sheet, CSV.')
+_SWITCHING = flags.DEFINE_string('switching', None, 'Stored responses.')
+_LANGUAGE = flags.DEFINE_string('language', '', 'Of records that name none.')
+_IDENTIFIER = flags.DEFINE_string(
+  'language_identifier', 'scripts', "Or 'lingua', or a fastText model's path."
+)
+_ENGLISH_WORDS = flags.DEFINE_string('english_words', '', 'A file of them.')
 _TABLE_FIELDS = ('category', 'language', 'response', 'failure')
 _SEED = flags.DEFINE_integer('seed', 0, 'Of the order in the sheets.')
 
@@ -41,13 +53,15 @@ def main(argv):
     _TABLE.value,
     _AGREEMENT.value,
     _SHEET.value,
+    _SWITCHING.value,
     _SYSTEMS.value,
     _SHEETS.value,
   ]
   if sum(map(bool, asked)) != 1:
     raise ValueError(
-      'give one of --table=FILE, --agreement=FILE,FILE, --sheet=FILE, and with '
-      '--panel=FOLDER --systems=NAME=FILE,… or --sheets=FILE,…'
+      'give one of --table=FILE, --agreement=FILE,FILE, --sheet=FILE, '
+      '--switching=FILE, and with --panel=FOLDER --systems=NAME=FILE,… or '
+      '--sheets=FILE,…'
     )
   if bool(_SYSTEMS.value or _SHEETS.value) != bool(_PANEL.value):
     raise ValueError(
@@ -62,6 +76,8 @@ def main(argv):
     for name, value in sheets.agreement(_SHEET.value).items():
       told = 'none' if value is None else f'{value:.4g}'
       print(f'{name}: {told}')
+  elif _SWITCHING.value:
+    print(_switching(_SWITCHING.value))
   elif _SYSTEMS.value:
     num = people.write(
       _PANEL.value, _systems(), rubric=_RUBRIC.value, seed=_SEED.value
@@ -87,14 +103,45 @@ def _systems():
   return found
 
 
+def _switching(path):
+  """A table of rates for each step in the file."""
+  found = []
+  for record, where in files.predictions(path, ('response',)):
+    language = record.get('language') or _LANGUAGE.value
+    if not language:
+      raise ValueError(f'{where} names no language; give --language=CODE.')
+    text = files.text(record, 'response', where, default='')
+    prompt = files.text(record, 'prompt', where, default='')
+    found.append((record.get('step'), language, text, prompt))
+  detector = code_switching.Detector(
+    _IDENTIFIER.value,
+    {language for _, language, _, _ in found},
+    english_words=_ENGLISH_WORDS.value,
+  )
+  steps = {}
+  for step, language, text, prompt in found:
+    judged = detector.judge(text, language, prompt=prompt)
+    steps.setdefault(step, []).append({'language': language, **judged})
+  return _by_step(
+    steps,
+    lambda mine: core.table(
+      [{'evaluator': path, **r} for r in code_switching.rates(mine)]
+    ),
+  )
+
+
 def _tables(records):
   """A table for each step in the records."""
   steps = {}
   for record in records:
     files.require(record, _TABLE_FIELDS, f'the record {record["id"]!r}')
     steps.setdefault(record.get('step'), []).append(record)
+  return _by_step(steps, scores.table)
+
+
+def _by_step(steps, table):
   return '\n\n'.join(
-    ('' if step is None else f'step {step}:\n\n') + scores.table(mine)
+    ('' if step is None else f'step {step}:\n\n') + table(mine)
     for step, mine in steps.items()
   )
 

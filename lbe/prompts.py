@@ -2,47 +2,49 @@
 
 from typing import NamedTuple
 
-import numpy as np
-
+from lbe import prompting
+from lbe.data import messages
+from lbe.data import templates
 from lbe.judging import files
-from lbe.judging import local
+
+_FIELDS = ('prompt', 'question', 'instruction', 'messages')
 
 
 class Prompt(NamedTuple):
-  """A text to answer or to go on with; `references` are right answers."""
+  """A conversation to answer, or a text to go on with.
+
+  `text` is all that is said in it; `references` are right answers.
+  """
 
   id: str
   text: str
+  talk: tuple
   language: str = ''
   references: tuple = ()
 
 
-def read(path, *, limit=0, language=''):
+def read(path, *, template, limit=0, language=''):
   """The Prompts of a JSONL file, the first `limit` of them; 0 is all.
 
-  A line is an object with `prompt`, `question`, or `instruction` (behind which
-  an `input` stands on a line of its own), and if it likes `id`, `language`
-  (else the given one) and `reference`, a text or a list of them. Raises
-  ValueError with file and line for what is missing, empty or of another type,
+  A line is an object with `prompt`, `question`, `instruction` (and perhaps
+  input, system and history) or `messages` that end with the user, and if it
+  likes `id`, `language` (else the given one) and `reference`, a text or a list
+  of them. An input stands where the template has it, and without a template
+  on a line of its own. Raises ValueError with file and line for what is
+  missing, empty or of another type, for what the template has no place for,
   and for an id that stands there twice.
   """
   found, seen = [], {}
   for number, (record, where) in enumerate(files.records(path), 1):
-    names = ('prompt', 'question', 'instruction')
-    name = next((n for n in names if n in record), None)
-    if name is None:
-      raise ValueError(
-        f'{where}: there is none of the fields {", ".join(names)} (fields: '
-        f'{", ".join(map(str, record)) or "none"}).'
-      )
-    text = files.text(record, name, where)
-    more = files.text(record, 'input', where, default='')
-    if name == 'instruction' and more:
-      text = f'{text}\n{more}'
+    talk = _talk(record, where)
+    text = '\n'.join(t for m in talk for t in (m.content, m.input) if t)
+    _check_place(talk, template, where)
     references = record.get('reference') or ()
     if isinstance(references, str):
       references = (references,)
-    if not all(isinstance(r, str) for r in references):
+    if not isinstance(references, list | tuple) or not all(
+      isinstance(r, str) for r in references
+    ):
       raise ValueError(
         f"{where}: the field 'reference' is a text or a list of texts, not "
         f'{references!r}.'
@@ -53,6 +55,7 @@ def read(path, *, limit=0, language=''):
       Prompt(
         own,
         text,
+        talk,
         files.text(record, 'language', where, default='') or language,
         tuple(references),
       )
@@ -62,24 +65,75 @@ def read(path, *, limit=0, language=''):
   return found[: limit or None]
 
 
-def respond(model, texts, *, template, max_new_tokens, **sampling):
-  """(responses, tokens cut from the left of each prompt) of a core.Model.
+def _talk(record, where):
+  """The Messages of a record, the last one of the user."""
+  name = next((n for n in _FIELDS if n in record), None)
+  if name is None:
+    raise ValueError(
+      f'{where}: there is none of the fields {", ".join(_FIELDS)} (fields: '
+      f'{", ".join(map(str, record)) or "none"}).'
+    )
+  if name in ('prompt', 'question'):
+    return (messages.Message('user', files.text(record, name, where)),)
+  # Read like instruction data, whose records have the answer as well.
+  if name == 'instruction':
+    answered = {**record, 'output': '?'}
+  else:
+    turns = record['messages']
+    if not isinstance(turns, list):
+      raise ValueError(
+        f"{where}: the field 'messages' is {type(turns).__name__}, not list."
+      )
+    answered = {'messages': [*turns, {'role': 'assistant', 'content': '?'}]}
+  return tuple(messages.conversation(answered, where=where)[:-1])
 
-  `template` is that of judging.local.prompt_encoder. Raises ValueError where
-  the window has no room for a prompt.
+
+def _check_place(talk, template, where):
+  if not template and len(talk) > 1:
+    raise ValueError(
+      f'{where}: a conversation of {len(talk)} messages needs a template, and '
+      "template=''; take one as chatml."
+    )
+  if template and not template.endswith('.jinja'):
+    try:
+      templates.spans(template, talk)
+    except ValueError as error:
+      raise ValueError(f'{where}: {error}') from error
+
+
+def encode(prompts, tokenizer, *, template):
+  """The ids that a model goes on from, of each Prompt.
+
+  `template` is that which they were read with.
   """
-  room = model.max_len - max_new_tokens
-  if room < 1:
+  encoder = prompting.Prompts(template, tokenizer)
+  return [
+    encoder.of_turns(p.talk) if template else encoder.of_text(p.text)
+    for p in prompts
+  ]
+
+
+def respond(model, prompts, *, template, max_new_tokens, stop=(), **sampling):
+  """A decode.Response to each Prompt by a core.Model.
+
+  A template (see lbe.prompting) says where a response ends, beside `stop`. A
+  prompt that is too long is cut from the left. Raises ValueError where the
+  window has no room for a prompt.
+  """
+  if max_new_tokens >= model.max_len - 1:
     raise ValueError(
       f'max_new_tokens={max_new_tokens} leaves no room for a prompt in the '
       f"model's window of {model.max_len}; take fewer."
     )
-  encode = local.prompt_encoder(template, model.tokenizer)
-  prompts = [encode([{'role': 'user', 'content': text}]) for text in texts]
-  cuts = np.array([max(0, len(ids) - room) for ids in prompts])
-  prompts = [ids[cut:] for ids, cut in zip(prompts, cuts, strict=True)]
-  responses = model.generate(prompts, max_new_tokens=max_new_tokens, **sampling)
-  return responses, cuts
+  encoder = prompting.Prompts(template, model.tokenizer)
+  return model.generate(
+    encode(prompts, model.tokenizer, template=template),
+    max_new_tokens=max_new_tokens,
+    too_long='cut_left',
+    eos_ids=encoder.eos_ids,
+    stop=(*stop, *encoder.stop),
+    **sampling,
+  )
 
 
 def read_responses(path, prompts):

@@ -5,14 +5,14 @@ import json
 import pytest
 import sacrebleu
 
-from benchmarks import parity_lm_eval as parity
+from benchmarks import harness
 from lbe import prompts
 from lbe.evals import generation
 
 
 @pytest.fixture(scope='module')
 def stories(test_data):
-  return parity.load_ours(test_data / 'ckpt_stories260K' / 'hf', batch_size=4)
+  return harness.load_ours(test_data / 'ckpt_stories260K' / 'hf', batch_size=4)
 
 
 def write(path, *records):
@@ -69,6 +69,28 @@ def test_samples_and_scores_of_a_real_model(stories, tmp_path):
   assert rows['chrf']['protocol'] == 'generation@greedy'
 
 
+def test_bleu_cuts_chinese_by_letter_and_languages_stand_apart(
+  stories, tmp_path
+):
+  """One tokenizer for all would score Chinese by sentences."""
+  text = stories.generate(['Once'], max_new_tokens=24)[0].text
+  reference = f'{text} 我们很高兴。'
+  records = [
+    {'prompt': 'Once', 'language': code, 'reference': reference}
+    for code in ('zh', 'en')
+  ]
+  path = write(tmp_path / 'p.jsonl', *records)
+  rows = {
+    r['name']: r for r in make(path).evaluate(stories, name='g', step=0).rows
+  }
+  for name, tokenize in (('bleu/zh', 'zh'), ('bleu/en', '13a')):
+    bleu = sacrebleu.BLEU(tokenize=tokenize)
+    expected = bleu.corpus_score([text], [[reference]]).score
+    assert rows[name]['value'] == expected
+    assert rows[name]['signature'] == str(bleu.get_signature())
+  assert rows['bleu/zh']['value'] != rows['bleu/en']['value']
+
+
 def test_samples_differ_by_seed_only(stories, tmp_path):
   path = write(tmp_path / 'p.jsonl', {'prompt': 'Once'}, {'prompt': 'Tim'})
 
@@ -106,6 +128,32 @@ def test_f1_by_hand(text, reference, value):
   assert generation.f1(text, reference) == pytest.approx(value)
 
 
+@pytest.mark.parametrize(
+  ('language', 'file'),
+  [
+    ('en', 'src.eng'),
+    ('zh', 'ref.zho-CN'),
+    ('hi', 'ref.hin'),
+    ('ar', 'ref.arb'),
+    ('vi', 'ref.vie'),
+  ],
+)
+def test_f1_and_exact_match_are_those_of_mlqa(test_data, language, file):
+  """Articles, punctuation, Chinese: each has its rule by language."""
+  from lm_eval.tasks.mlqa import utils as mlqa
+
+  path = test_data / 'text_ntrex' / f'newstest2019-{file}.txt'
+  lines = path.read_text('utf-8').split('\n')[:200]
+  for one, other in zip(lines, lines[1:], strict=False):
+    for text in (other, one.upper(), f'“{one}”!', one[: len(one) // 2]):
+      found = generation.f1(text, one, language)
+      assert found == pytest.approx(mlqa.f1_score(text, one, language))
+      same = generation.normalized(text, language) == generation.normalized(
+        one, language
+      )
+      assert same == mlqa.exact_match_score(text, one, language)
+
+
 def test_repetition_by_hand():
   assert generation.repetition('a b c') == 0.0
   assert generation.repetition('a b c d e') == 0.0
@@ -122,6 +170,7 @@ def test_bad_prompts_are_named_by_file_and_line(tmp_path):
     ('{"prompt": ""}', "p.jsonl:1: the field 'prompt' is empty"),
     ('{"prompt": 3}', "p.jsonl:1: the field 'prompt' is int, not str"),
     ('{"prompt": "a", "reference": [1]}', "the field 'reference' is a text or"),
+    ('{"prompt": "a", "reference": 1}', "the field 'reference' is a text or a"),
     (
       '{"id": 1, "prompt": "a"}\n{"id": 1, "prompt": "b"}',
       "p.jsonl:2: the id '1' stands in .*p.jsonl:1 already",
@@ -135,8 +184,11 @@ def test_bad_prompts_are_named_by_file_and_line(tmp_path):
   path.write_text('{"prompt": "a", "language": "zh"}')
   with pytest.raises(ValueError, match="take 'scripts', 'lingua', or the path"):
     make(path, language_identifier='lid.bin')
+  path.write_text('{"prompt": "a", "language": "xx", "reference": "b"}')
+  with pytest.raises(ValueError, match="language 'xx' is unknown; take one of"):
+    make(path)
   with pytest.raises(ValueError, match="template 'magic' is unknown"):
     make(path, template='magic')
   responses = write(tmp_path / 'r.jsonl', {'id': '2', 'response': 'a'})
   with pytest.raises(ValueError, match="no response to 1 of 1 prompts.*'1'"):
-    prompts.read_responses(responses, prompts.read(path))
+    prompts.read_responses(responses, prompts.read(path, template=''))

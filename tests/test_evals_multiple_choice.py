@@ -6,7 +6,7 @@ import pytest
 from test_exams import write_ceval
 from test_exams import write_mmlu
 
-from benchmarks import parity_lm_eval as parity
+from benchmarks import harness
 from lbe import score
 from lbe.evals import lm_eval as adapter
 from lbe.evals import multiple_choice
@@ -22,12 +22,12 @@ def llama_tokenizer(test_data):
 def folder(llama_tokenizer, tmp_path_factory):
   """A random model with the real 32,000 pieces and 4,096 positions."""
   target = tmp_path_factory.mktemp('model') / 'hf'
-  return parity.write_model(target, llama_tokenizer, dim=64, mlp_dim=96)
+  return harness.write_model(target, llama_tokenizer, dim=64, mlp_dim=96)
 
 
 @pytest.fixture(scope='module')
 def model(folder):
-  return parity.load_ours(folder)
+  return harness.load_ours(folder)
 
 
 @pytest.mark.parametrize('bos', [True, False])
@@ -36,21 +36,21 @@ def test_scores_are_those_of_the_harness(
 ):
   """Its own task files on transformers: requests, answers and metrics."""
   tasks = [
-    parity.ceval_task(tmp_path, test_data, 'physician', limit=5),
-    parity.mmlu_task(tmp_path, test_data, 'anatomy', limit=5),
+    harness.ceval_task(tmp_path, test_data, 'physician', limit=5),
+    harness.mmlu_task(tmp_path, test_data, 'anatomy', limit=5),
   ]
-  theirs = parity.load_theirs(folder, folder, bos=bos, batch_size=5)
-  expected, _ = parity.run(theirs, tmp_path, tasks, num_fewshot=5)
-  ours, _ = parity.run(
+  theirs = harness.load_theirs(folder, folder, bos=bos, batch_size=5)
+  expected, _ = harness.run(theirs, tmp_path, tasks, num_fewshot=5)
+  ours, _ = harness.run(
     adapter.adapt(model, bos=bos), tmp_path, tasks, num_fewshot=5
   )
-  found = parity.compare(ours, expected)
+  found = harness.compare(ours, expected)
   assert found['requests'] == 40
   assert found['largest_logprob_difference'] < 1e-4
   assert found['greedy_differ'] == 0
   assert set(found['metric_differences'].values()) == {0.0}
   for exam, subject in (('ceval', 'physician'), ('mmlu', 'anatomy')):
-    own = parity.own_equals(
+    own = harness.own_equals(
       model, test_data, exam, [subject], expected, limit=5, bos=bos
     )
     assert own['answers_differ'] == 0
@@ -64,10 +64,10 @@ def test_truncation_rolling_and_empty_contexts_are_those_of_the_harness(
   from lm_eval.api.instance import Instance
 
   folder = test_data / 'ckpt_stories260K' / 'hf'
-  ours = parity.load_ours(folder)
+  ours = harness.load_ours(folder)
   target = tmp_path / 'tokenizer'
   target.mkdir()
-  parity.vocab_export.write(ours.tokenizer, target, max_positions=512)
+  harness.vocab_export.write(ours.tokenizer, target, max_positions=512)
   long = 'Once upon a time there was a dog. ' * 80
   pairs = [
     ('', 'Once upon'),
@@ -76,7 +76,7 @@ def test_truncation_rolling_and_empty_contexts_are_those_of_the_harness(
     ('x', long[:900]),
   ]
   for bos in (True, False):
-    theirs = parity.load_theirs(folder, target, bos=bos)
+    theirs = harness.load_theirs(folder, target, bos=bos)
 
     def ask(model, kind, arguments):
       requests = [
@@ -99,16 +99,16 @@ def test_generation_is_that_of_the_harness(test_data, tmp_path):
   from lm_eval.api.instance import Instance
 
   folder = test_data / 'ckpt_stories260K' / 'hf'
-  ours = parity.load_ours(folder)
+  ours = harness.load_ours(folder)
   target = tmp_path / 'tokenizer'
   target.mkdir()
-  parity.vocab_export.write(ours.tokenizer, target, max_positions=512)
+  harness.vocab_export.write(ours.tokenizer, target, max_positions=512)
   settings = {'until': ['.', '\n'], 'max_gen_toks': 40}
   requests = [
     Instance('generate_until', {}, (text, settings), 0)
     for text in ('Once upon a time', 'Tim and Lily went to')
   ]
-  theirs = parity.load_theirs(folder, target, bos=True)
+  theirs = harness.load_theirs(folder, target, bos=True)
   adapted = adapter.adapt(ours)
   assert adapted.generate_until(requests) == theirs.generate_until(requests)
 
@@ -281,7 +281,7 @@ def test_unknown_tasks_of_the_harness_are_refused():
 
 def test_a_task_of_the_harness_is_an_evaluator(test_data, model, tmp_path):
   """Rows, metrics and predictions, as of our own evaluators."""
-  task = parity.ceval_task(tmp_path, test_data, 'physician')
+  task = harness.ceval_task(tmp_path, test_data, 'physician')
   made = adapter.make(
     tasks=(task,), include_path=str(tmp_path), num_fewshot=0, limit=3
   )

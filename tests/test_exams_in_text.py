@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import parity_lm_eval as parity
+from benchmarks import harness
 from lbe.evals import exam
 from lbe.evals import multiple_choice
 from lbe.exams import agieval
@@ -169,7 +169,7 @@ def test_points_of_gaokao_bench(test_data):
 
 @pytest.fixture(scope='module')
 def stories(test_data):
-  return parity.load_ours(test_data / 'ckpt_stories260K' / 'hf', batch_size=4)
+  return harness.load_ours(test_data / 'ckpt_stories260K' / 'hf', batch_size=4)
 
 
 def test_the_second_stage_sees_the_first(stories, test_data):
@@ -281,13 +281,13 @@ def test_a_template_gets_turns(stories, test_data):
 def test_agieval_is_scored_as_the_harness_does(stories, test_data, tmp_path):
   """Its own task files: several right options, and texts of mathematics."""
   names = ('sat-math', 'gaokao-physics', *agieval.CLOZE)
-  tasks = [parity.agieval_task(tmp_path, test_data, x, limit=3) for x in names]
+  tasks = [harness.agieval_task(tmp_path, test_data, x, limit=3) for x in names]
   target = tmp_path / 'tokenizer'
   target.mkdir()
-  parity.vocab_export.write(stories.tokenizer, target, max_positions=512)
+  harness.vocab_export.write(stories.tokenizer, target, max_positions=512)
   folder = test_data / 'ckpt_stories260K' / 'hf'
-  theirs = parity.load_theirs(folder, target, bos=True)
-  expected, _ = parity.run(theirs, tmp_path, tasks, num_fewshot=0)
+  theirs = harness.load_theirs(folder, target, bos=True)
+  expected, _ = harness.run(theirs, tmp_path, tasks, num_fewshot=0)
   found = []
   for make, subjects in (
     (multiple_choice.make, names[:2]),

@@ -5,12 +5,12 @@ import pytest
 import conftest
 
 FLOORS = [
-  'hardware loss metrics program sharding vocab.load data.scripts',
+  'hardware loss metrics program sampling sharding vocab.load data.scripts',
   'groups optim models vocab exams '
   'data.sources data.readers data.dataset_info data.mixing data.packing '
   'data.messages data.templates '
   'data.cleaning data.contamination data.languages',
-  'batch step checkpoint decode score models.hf models.peft '
+  'batch step checkpoint decode engine prompting score models.hf models.peft '
   'data.build data.loader data.beam',
   # And above them the programs.
   'assemble certificate evals identity judging prompts stored',

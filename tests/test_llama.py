@@ -1,4 +1,4 @@
-"""The model by itself: weights, invariances of its forward pass, cache."""
+"""The model by itself: weights, and invariances of its forward pass."""
 
 import dataclasses
 import functools
@@ -347,64 +347,3 @@ def test_float32_products_ask_for_float32_on_every_chip():
   assert text.count('dot_general[') == text.count(
     'precision=(Precision.HIGHEST'
   )
-
-
-def _cached(ids_BT, *, prefill, max_len):
-  """Logits of all positions: `prefill` at once, the rest one by one."""
-
-  @jax.jit
-  def step(ids, positions, cache):
-    x_BTD, cache = llama.hidden_cached(
-      tiny(),
-      TINY,
-      ids,
-      positions_BT=positions,
-      cache=cache,
-      execution=FP32,
-    )
-    return llama.logits(tiny(), TINY, x_BTD), cache
-
-  B, T = ids_BT.shape
-  cache = llama.init_cache(TINY, num_rows=B, max_len=max_len, dtype=jnp.float32)
-  logits, start = [], 0
-  for stop in range(prefill, T + 1):
-    positions = np.tile(np.arange(start, stop, dtype=np.int32), (B, 1))
-    part, cache = step(ids_BT[:, start:stop], positions, cache)
-    logits.append(np.asarray(part))
-    start = stop
-  return np.concatenate(logits, axis=1)
-
-
-def test_cached_decoding_equals_the_full_forward():
-  """A key in the wrong slot, or RoPE at the wrong position after prefill."""
-  ids_BT = random_ids(2, 12)
-  positions = np.tile(np.arange(12, dtype=np.int32), (2, 1))
-  full = run((ids_BT, positions, np.ones_like(ids_BT)))
-  for prefill in (1, 5):
-    cached = _cached(ids_BT, prefill=prefill, max_len=16)
-    np.testing.assert_allclose(cached, full, atol=1e-5)
-
-
-def test_rows_of_a_cache_may_stand_at_different_positions():
-  """A cache written at one position for all rows of a batch."""
-  ids = random_ids(2, 10)
-  full = run(
-    (
-      ids,
-      np.tile(np.arange(10, dtype=np.int32), (2, 1)),
-      np.ones_like(ids),
-    )
-  )
-  cache = llama.init_cache(TINY, num_rows=2, max_len=10, dtype=jnp.float32)
-  step = jax.jit(
-    functools.partial(llama.hidden_cached, tiny(), TINY, execution=FP32)
-  )
-  at = np.tile(np.arange(6, dtype=np.int32), (2, 1))
-  _, cache = step(ids[:, :6], positions_BT=at, cache=cache)
-  # Row 0 goes on from position 6, row 1 once more from position 4.
-  at = np.array([[6], [4]], np.int32)
-  now = np.take_along_axis(ids, at, axis=1)
-  x_BTD, _ = step(now, positions_BT=at, cache=cache)
-  logits = llama.logits(tiny(), TINY, x_BTD)[:, 0]
-  np.testing.assert_allclose(logits[0], full[0, 6], atol=1e-5)
-  np.testing.assert_allclose(logits[1], full[1, 4], atol=1e-5)

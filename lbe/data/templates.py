@@ -31,6 +31,8 @@ import json
 import re
 from typing import NamedTuple
 
+from lbe.data import messages
+
 LOSSES = ('responses', 'last_response', 'all')
 POLICIES = ('fail', 'drop', 'cut_prompt')
 
@@ -438,6 +440,26 @@ class Encoder:
     if self._loss == 'all':
       weights = [int(token != self._bos_id) for token in ids]
     return ids, weights
+
+  def end_of_response(self):
+    """(token, text) that stand behind a response, or None and ''.
+
+    The text is what comes before the token, without white space: where the
+    tokenizer lacks a template's control string, that is how it is written.
+    """
+    mark = 'response'
+    found = self._joined(
+      self._spans(
+        [messages.Message('user', '-'), messages.Message('assistant', mark)]
+      )
+    )
+    last = max(i for i, span in enumerate(found) if mark in span.text)
+    text = found[last].text.rpartition(mark)[2]
+    for span in found[last + 1 :]:
+      if span.special:
+        return self._specials[span.text], text.strip()
+      text += span.text
+    return None, text.strip()
 
   def _learnt(self, conversation):
     """The numbers of the responses that are learnt."""

@@ -5,18 +5,22 @@ Two protocols. `code_switching@scripts` looks for parts in another language
 identifier; what any language borrows is excused. `code_switching@lines` has
 the pass rates of the language confusion benchmark (for-ai/language-confusion):
 a response passes where every line is in the language, and of those that pass,
-of a language without Latin letters, where no English word stands in them.
+of a language without Latin letters, where no English word stands in them. Its
+own detector is a fastText model (lid.176.bin) and its English words are a file;
+with both, the rates of a language are those of its script, but that it cuts
+Chinese and Japanese by a dictionary and counts lines without letters. Rates
+over all languages are of all responses, where it has the mean of languages.
 """
 
 import functools
+import pathlib
 import re
 import string
 
-import numpy as np
+import jax
 
 from lbe import prompts as prompts_lib
 from lbe.data import languages
-from lbe.data import scripts
 from lbe.evals import core
 from lbe.judging import local
 from lbe.judging import sheets
@@ -25,8 +29,144 @@ from lbe.judging import sheets
 # Japanese, which it cuts by a dictionary, two letters each.
 _LINE_TOKENS = 5
 _LETTERS_A_TOKEN = 2
+_NO_SPACES = ('zh', 'ja')
 # English words have more letters than this there.
 _WORD_LETTERS = 3
+
+
+class Detector:
+  """Judges responses in the `asked` languages, one at a time."""
+
+  def __init__(self, language_identifier, asked, *, english_words=''):
+    """`language_identifier` is that of languages.choose.
+
+    `english_words` is a file of them, one a line; without it every Latin word
+    in small letters is one. Raises ValueError for languages and files that are
+    not there.
+    """
+    self._identify = languages.choose(language_identifier, asked)
+    self._segment = {
+      code: languages.segment_of(language_identifier, code) for code in asked
+    }
+    self._words = None
+    if english_words:
+      if not pathlib.Path(english_words).is_file():
+        raise ValueError(f'english_words={english_words!r}: there is no file.')
+      text = pathlib.Path(english_words).read_text(encoding='utf-8')
+      self._words = frozenset(w for w in text.split() if w.islower())
+    self.facts = {
+      'detector': language_identifier,
+      'english_words': core.data_hash(sorted(self._words or ()))
+      if english_words
+      else '',
+    }
+
+  def judge(self, text, language, *, prompt=''):
+    """What is found in a response, as a dict.
+
+    `switched`, whether there are `spans` in other languages; `letters` in it,
+    and `letters_outside`, in spans; `line_pass` and `word_pass`, None where
+    there is no line long enough, or no question of words.
+    """
+    spans = languages.switches(
+      text,
+      languages.SCRIPTS[language],
+      prompt=prompt,
+      segment=self._segment[language],
+    )
+    line_pass, word_pass = self._passes(text, language)
+    return {
+      'switched': bool(spans),
+      'spans': [
+        {'start': a, 'stop': b, 'what': what, 'text': text[a:b]}
+        for a, b, what in spans
+      ],
+      'letters': languages.num_letters(languages.prose(text)),
+      'letters_outside': sum(
+        languages.num_letters(text[a:b]) for a, b, _ in spans
+      ),
+      'line_pass': line_pass,
+      'word_pass': word_pass,
+    }
+
+  def _passes(self, text, language):
+    lines = [
+      line for line in _plain(text).split('\n') if _is_long(line, language)
+    ]
+    if not lines:
+      return None, None
+    if any(self._identify(line, language) != language for line in lines):
+      return False, None
+    if 'Latin' in languages.SCRIPTS[language]:
+      return True, None
+    words = ' '.join(lines).split()
+    if language in _NO_SPACES:
+      words = re.findall('[A-Za-z]+', ' '.join(lines))
+    return True, not any(map(self._is_english, words))
+
+  def _is_english(self, word):
+    if not word.islower() or len(word) <= _WORD_LETTERS:
+      return False
+    if self._words is None:
+      return re.fullmatch('[a-z]+', word) is not None
+    return word in self._words
+
+
+def _plain(text):
+  """Up to a next question, without ASCII punctuation, as the benchmark does."""
+  text = text.split('\nQ:')[0].strip()
+  text = text.translate(str.maketrans('', '', string.punctuation))
+  return text.replace('—', ' ').replace('،', '')
+
+
+def _is_long(line, language):
+  letters = languages.num_letters(line)
+  if language in _NO_SPACES:
+    return letters >= _LINE_TOKENS * _LETTERS_A_TOKEN
+  # A line of numbers is in no language.
+  return letters > 0 and len(line.split()) >= _LINE_TOKENS
+
+
+def rates(records):
+  """The scores of judged responses, overall and by language, as dicts.
+
+  A record is what Detector.judge gives, with its `language`. A score has
+  name, value, count, protocol and interval95; what cannot be said of any
+  record is left out. Responses without letters are `empty` and in no other.
+  """
+  found = []
+
+  def put(score, numbers, of, protocol):
+    if sum(of):
+      found.append(
+        {
+          'name': score,
+          'value': float(sum(numbers) / sum(of)),
+          'count': len(of),
+          'protocol': f'code_switching@{protocol}',
+          'interval95': core.bootstrap(numbers, of),
+        }
+      )
+
+  every = sorted({r['language'] for r in records})
+  for language in [None, *every] if len(every) > 1 else [None]:
+    mine = [r for r in records if language in (None, r['language'])]
+    full = [r for r in mine if r['letters']]
+    ones = [1] * len(full)
+    label = f'/{language}' if language else ''
+    put(f'switched{label}', [r['switched'] for r in full], ones, 'scripts')
+    put(
+      f'letters_outside{label}',
+      [r['letters_outside'] for r in full],
+      [r['letters'] for r in full],
+      'scripts',
+    )
+    for score in ('line_pass', 'word_pass'):
+      told = [r[score] for r in mine if r[score] is not None]
+      put(f'{score}{label}', told, [1] * len(told), 'lines')
+    empty = [not r['letters'] for r in mine]
+    put(f'empty{label}', empty, [1] * len(mine), 'scripts')
+  return found
 
 
 def make(
@@ -37,6 +177,7 @@ def make(
   template,
   limit,
   language_identifier,
+  english_words,
   sheet,
   sheet_size,
   **sampling,
@@ -45,12 +186,14 @@ def make(
 
   With `responses` those are scored, and no model is asked. `sheet` is a CSV
   file for people, of `sheet_size` responses. Raises ValueError for a prompt
-  without a language, and one that is not known.
+  without a language, one that is not known, and a sheet that has marks.
   """
   if not path:
     return None
   local.check_template(template)
-  prompts = prompts_lib.read(path, limit=limit, language=language)
+  prompts = prompts_lib.read(
+    path, template=template, limit=limit, language=language
+  )
   for p in prompts:
     if p.language not in languages.SCRIPTS:
       raise ValueError(
@@ -58,19 +201,21 @@ def make(
         f'known are {", ".join(languages.SCRIPTS)} (its field `language`, or '
         'that of the evaluator).'
       )
+  if sheet:
+    sheets.check(sheet)
   written = (
     prompts_lib.read_responses(responses, prompts) if responses else None
   )
-  asked = {p.language for p in prompts}
+  detector = Detector(
+    language_identifier,
+    {p.language for p in prompts},
+    english_words=english_words,
+  )
   return Prompts(
     prompts,
     written,
     template=template,
-    segment={
-      code: languages.segment_of(language_identifier, code) for code in asked
-    },
-    identify=languages.choose(language_identifier, asked),
-    detector=language_identifier,
+    detector=detector,
     sheet=sheet,
     sheet_size=sheet_size,
     sampling=sampling,
@@ -81,52 +226,29 @@ class Prompts:
   """Prompts with their languages, and how they are answered and judged."""
 
   def __init__(
-    self,
-    prompts,
-    written,
-    *,
-    template,
-    segment,
-    identify,
-    detector,
-    sheet,
-    sheet_size,
-    sampling,
+    self, prompts, written, *, template, detector, sheet, sheet_size, sampling
   ):
     self.prompts = prompts
     self._written = written
     self._template = template
-    self._segment = segment
-    self._identify = identify
     self._detector = detector
     self._sheet = sheet, sheet_size
     self._sampling = sampling
     self._hash = core.data_hash(
-      '\0'.join([p.id, p.text, p.language]) for p in prompts
+      ['\0'.join([p.id, p.text, p.language]) for p in prompts] + (written or [])
     )
 
   def evaluate(self, model, *, name, step):
     """A Result; parts in other languages stand in its predictions."""
-    texts, cuts = self._written, np.zeros(len(self.prompts), int)
+    texts, cuts = self._written, [0] * len(self.prompts)
     if texts is None:
-      responses, cuts = prompts_lib.respond(
-        model,
-        [p.text for p in self.prompts],
-        template=self._template,
-        **self._sampling,
+      responses = prompts_lib.respond(
+        model, self.prompts, template=self._template, **self._sampling
       )
       texts = [r.text for r in responses]
+      cuts = [r.cut for r in responses]
     records = []
     for p, text, cut in zip(self.prompts, texts, cuts, strict=True):
-      spans = languages.switches(
-        text,
-        languages.SCRIPTS[p.language],
-        prompt=p.text,
-        segment=self._segment[p.language],
-      )
-      letters = sum(1 for c in languages.prose(text) if _is_letter(c))
-      outside = sum(1 for a, b, _ in spans for c in text[a:b] if _is_letter(c))
-      line_pass, word_pass = self._passes(text, p.language)
       records.append(
         {
           'step': step,
@@ -135,103 +257,26 @@ class Prompts:
           'language': p.language,
           'prompt': p.text,
           'response': text,
-          'switched': bool(spans),
-          'spans': [
-            {'start': a, 'stop': b, 'what': what, 'text': text[a:b]}
-            for a, b, what in spans
-          ],
-          'letters': letters,
-          'letters_outside': outside,
-          'line_pass': line_pass,
-          'word_pass': word_pass,
-          'cut_tokens': int(cut),
+          **self._detector.judge(text, p.language, prompt=p.text),
+          'cut_tokens': cut,
         }
       )
     path, size = self._sheet
-    if path:
-      sheets.write(records, path, size=size)
-    return self._result(model, name, step, records)
-
-  def _passes(self, text, language):
-    """(lines, words) pass: True or False, None where it cannot be said."""
-    lines = [
-      line for line in _plain(text).split('\n') if _is_long(line, language)
-    ]
-    if not lines:
-      return None, None
-    if any(self._identify(line, language) != language for line in lines):
-      return False, None
-    if 'Latin' in languages.SCRIPTS[language]:
-      return True, None
-    words = re.findall(r'[A-Za-z]+', ' '.join(lines))
-    english = any(w.islower() and len(w) > _WORD_LETTERS for w in words)
-    return True, not english
-
-  def _result(self, model, name, step, records):
+    if path and jax.process_index() == 0:
+      full = [r for r in records if r['letters']]
+      sheets.write(full, path, size=size, step=step)
+    asked = {'responses': 'from a file'}
+    if self._written is None:
+      asked = {'template': self._template, **self._sampling}
     row = functools.partial(
       model.row,
       step=step,
       evaluator=name,
       data_hash=self._hash,
-      template=self._template,
-      detector=self._detector,
       num_cut=sum(r['cut_tokens'] > 0 for r in records),
-      **self._sampling,
+      **self._detector.facts,
+      **asked,
     )
-    rows, metrics = [], {}
-
-    def put(score, found, of, protocol, **more):
-      if not sum(of):
-        return
-      value = float(sum(found) / sum(of))
-      count = sum(1 for x in of if x)
-      rows.append(
-        row(
-          name=score,
-          value=value,
-          count=count,
-          protocol=f'code_switching@{protocol}',
-          interval95=core.bootstrap(found, of),
-          **more,
-        )
-      )
-      metrics[score] = value
-
-    every = sorted({r['language'] for r in records})
-    for language in [None, *every] if len(every) > 1 else [None]:
-      mine = [r for r in records if language in (None, r['language'])]
-      label = f'/{language}' if language else ''
-      full = [r for r in mine if r['letters']]
-      put(
-        f'switched{label}',
-        [r['switched'] for r in full],
-        [1 for _ in full],
-        'scripts',
-        num_empty=len(mine) - len(full),
-      )
-      put(
-        f'letters_outside{label}',
-        [r['letters_outside'] for r in full],
-        [r['letters'] for r in full],
-        'scripts',
-      )
-      for score in ('line_pass', 'word_pass'):
-        told = [r[score] for r in mine if r[score] is not None]
-        put(f'{score}{label}', told, [1 for _ in told], 'lines')
-    return core.Result(rows, metrics, records)
-
-
-def _is_letter(character):
-  return bool(scripts.letter_script(character))
-
-
-def _plain(text):
-  """Without ASCII punctuation, as the benchmark has it."""
-  text = text.translate(str.maketrans('', '', string.punctuation))
-  return text.replace('—', ' ').replace('،', '').strip()
-
-
-def _is_long(line, language):
-  if language in ('zh', 'ja'):
-    return sum(map(_is_letter, line)) >= _LINE_TOKENS * _LETTERS_A_TOKEN
-  return len(line.split()) >= _LINE_TOKENS
+    found = rates(records)
+    metrics = {r['name']: r['value'] for r in found}
+    return core.Result([row(**r) for r in found], metrics, records)

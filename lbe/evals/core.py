@@ -65,6 +65,7 @@ class Model:
       execution=self.execution,
       mesh=self.mesh,
       batch_size=self.batch_size,
+      max_len=self.max_len,
       **settings,
     )
 

@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lbe import prompting
 from lbe.data import messages
 from lbe.data import templates
 from lbe.evals import core
 from lbe.exams import agieval
 from lbe.exams import gaokao
 from lbe.exams import item
-from lbe.vocab import load as vocab
 
 
 class Protocol(NamedTuple):
@@ -97,6 +97,13 @@ def make(
   )
 
 
+def _ids(encode, turns):
+  """Turns of a template, or the one text without."""
+  if encode.one_turn and len(turns) == 1:
+    return encode.of_text(turns[0].content)
+  return encode.of_turns(turns)
+
+
 class Exam:
   """The questions of an exam under one protocol."""
 
@@ -117,19 +124,19 @@ class Exam:
 
   def evaluate(self, model, *, name, step):
     """A Result: shares of the points, by subject, by group, and of all."""
-    encode = self._encoder(model)
+    encode = prompting.Prompts(self._template, model.tokenizer)
     asked, num_shots = zip(
       *(self._ask(encode, model, q) for q in self.questions), strict=True
     )
     prompts = [''.join(m.content for m in turns) for turns in asked]
-    texts, cuts = self._write(model, [encode(turns) for turns in asked])
+    texts, cuts = self._write(model, encode, asked)
     firsts = texts
     if any(q.second for q in self.questions):
       again = [
         [messages.Message('user', f'{prompt}\n{text}\n{q.second}')]
         for prompt, text, q in zip(prompts, texts, self.questions, strict=True)
       ]
-      texts, second_cuts = self._write(model, [encode(t) for t in again])
+      texts, second_cuts = self._write(model, encode, again)
       cuts = np.maximum(cuts, second_cuts)
     grade = PROTOCOLS[self.protocol].grade
     records = []
@@ -156,14 +163,6 @@ class Exam:
       )
     return self._result(model, name, step, records)
 
-  def _encoder(self, model):
-    """The function of a conversation's turns to ids."""
-    tokenizer = model.tokenizer
-    if not self._template:
-      return lambda turns: vocab.prompt_ids(tokenizer, turns[0].content)
-    encoder = templates.Encoder(self._template, tokenizer)
-    return lambda turns: encoder(turns)[0]
-
   def _room(self, model):
     room = model.max_len - self._settings['max_new_tokens']
     if room < 1:
@@ -177,7 +176,7 @@ class Exam:
     """(turns, how many demonstrations: as many as have room)."""
     for num_shots in range(self._most_shots(question), 0, -1):
       turns = self._turns(question, num_shots)
-      if len(encode(turns)) <= self._room(model):
+      if len(_ids(encode, turns)) <= self._room(model):
         return turns, num_shots
     return self._turns(question, 0), 0
 
@@ -198,14 +197,17 @@ class Exam:
     prompt = question.prompt.replace(item.NUMBER, str(num_shots + 1))
     return [*turns, messages.Message('user', prompt)]
 
-  def _write(self, model, ids):
+  def _write(self, model, encode, asked):
     """(texts, tokens cut from the left of each prompt)."""
-    room = self._room(model)
-    cuts = np.array([max(0, len(x) - room) for x in ids])
-    ids = [x[cut:] for x, cut in zip(ids, cuts, strict=True)]
-    stop = PROTOCOLS[self.protocol].stop
-    responses = model.generate(ids, **self._settings, stop=stop)
-    return [r.text for r in responses], cuts
+    self._room(model)
+    responses = model.generate(
+      [_ids(encode, turns) for turns in asked],
+      **self._settings,
+      too_long='cut_left',
+      eos_ids=encode.eos_ids,
+      stop=(*PROTOCOLS[self.protocol].stop, *encode.stop),
+    )
+    return [r.text for r in responses], np.array([r.cut for r in responses])
 
   def _result(self, model, name, step, records):
     subjects = np.array([q.subject for q in self.questions])

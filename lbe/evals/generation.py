@@ -1,13 +1,15 @@
 """What a model writes to prompts: samples, and how they compare.
 
-With references: exact match and token F1 as SQuAD has them, chrF and BLEU by
-sacrebleu. Without: how long responses are, how much they repeat themselves,
-and how many are in the asked language.
+With references: exact match and token F1 as SQuAD has them, and in other
+languages MLQA (facebookresearch/MLQA); chrF and BLEU by sacrebleu. Without:
+how long responses are, how much they repeat themselves, and how many are in
+the asked language.
 """
 
 import collections
 import functools
 import re
+import string
 import unicodedata
 
 import numpy as np
@@ -20,6 +22,12 @@ from lbe.judging import local
 
 # Scripts that put no spaces between words: every letter is a token there.
 _NO_SPACES = ('Han', 'Hiragana', 'Katakana', 'Thai', 'Lao', 'Khmer', 'Myanmar')
+# What MLQA leaves out as articles (mlqa_evaluation_v1.py).
+_ARTICLES = {
+  'ar': r'(?:^|\s)ال',
+  'en': r'\b(a|an|the)\b',
+  'vi': r'\b(của|là|cái|chiếc|những)\b',
+}
 # Repetition is counted in runs of so many tokens.
 _NGRAM = 4
 
@@ -32,11 +40,17 @@ def make(*, path, language, template, limit, language_identifier, **sampling):
   if not path:
     return None
   local.check_template(template)
-  found = prompts_lib.read(path, limit=limit, language=language)
+  found = prompts_lib.read(
+    path, template=template, limit=limit, language=language
+  )
   if any(p.references for p in found):
     _sacrebleu()
   asked = {p.language for p in found} - {''}
-  identify = languages.choose(language_identifier, asked) if asked else None
+  identify = None
+  if asked:
+    identify = languages.choose(
+      language_identifier, asked, fewest_letters=languages.FEWEST_LETTERS
+    )
   return Prompts(found, template=template, identify=identify, sampling=sampling)
 
 
@@ -64,14 +78,11 @@ class Prompts:
 
   def evaluate(self, model, *, name, step):
     """A Result; the samples are its predictions."""
-    responses, cuts = prompts_lib.respond(
-      model,
-      [p.text for p in self.prompts],
-      template=self._template,
-      **self._sampling,
+    responses = prompts_lib.respond(
+      model, self.prompts, template=self._template, **self._sampling
     )
     records = []
-    for p, r, cut in zip(self.prompts, responses, cuts, strict=True):
+    for p, r in zip(self.prompts, responses, strict=True):
       record = {
         'step': step,
         'evaluator': name,
@@ -81,14 +92,15 @@ class Prompts:
         'ended': r.ended,
         'tokens': len(r.ids),
         'repetition': repetition(r.text),
-        'cut_tokens': int(cut),
+        'cut_tokens': r.cut,
       }
       if p.references:
         record['references'] = list(p.references)
         record['exact_match'] = max(
-          float(normalized(r.text) == normalized(x)) for x in p.references
+          float(normalized(r.text, p.language) == normalized(x, p.language))
+          for x in p.references
         )
-        record['f1'] = max(f1(r.text, x) for x in p.references)
+        record['f1'] = max(f1(r.text, x, p.language) for x in p.references)
       if p.language and self._identify:
         record['language'] = p.language
         record['found_language'] = self._identify(r.text, p.language)
@@ -173,19 +185,22 @@ def tokens(text):
   return spaced.split()
 
 
-def normalized(text):
-  """Tokens in lower case without punctuation and English articles."""
+def normalized(text, language=''):
+  """Tokens in lower case, without punctuation and the language's articles.
+
+  Without a language these are English ones.
+  """
   kept = ''.join(
-    ' ' if unicodedata.category(c)[0] == 'P' and c.isascii() is False else c
+    c
     for c in text.lower()
-    if not (c.isascii() and unicodedata.category(c)[0] in 'PS')
+    if unicodedata.category(c)[0] != 'P' and c not in string.punctuation
   )
-  return tokens(re.sub(r'\b(a|an|the)\b', ' ', kept))
+  return tokens(re.sub(_ARTICLES.get(language or 'en', '(?!)'), ' ', kept))
 
 
-def f1(text, reference):
+def f1(text, reference, language=''):
   """Harmonic mean of precision and recall of normalized tokens."""
-  a, b = normalized(text), normalized(reference)
+  a, b = normalized(text, language), normalized(reference, language)
   if not a or not b:
     return float(a == b)
   same = (collections.Counter(a) & collections.Counter(b)).total()

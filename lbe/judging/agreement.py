@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import pathlib
 
 import numpy as np
 from scipy import stats
@@ -17,35 +16,16 @@ def read(path):
   'FILE@EVALUATOR' takes one evaluator's records, where the file has those of
   several. Raises ValueError with file and line for what has no scores field.
   """
-  path, evaluator = str(path), ''
-  if '@' in path and not pathlib.Path(path).is_file():
-    path, _, evaluator = path.rpartition('@')
-  found, seen, names = {}, {}, {}
-  for record, where in files.records(path, ('id', 'scores')):
-    name = record.get('evaluator')
-    if evaluator and name != evaluator:
-      names[name] = where
-      continue
+  found, seen = {}, {}
+  for record, where in files.predictions(path, ('id', 'scores')):
     if not isinstance(record['scores'], dict) or not record['scores']:
       raise ValueError(f"{where}: the field 'scores' is no object of numbers.")
     for criterion, value in record['scores'].items():
       if value is not None and type(value) not in (int, float):
         raise ValueError(f'{where}: the score {criterion!r} is {value!r}.')
-    names[name] = where
-    if not evaluator and len(names) > 1:
-      raise ValueError(
-        f'{path} has records of several evaluators '
-        f'({", ".join(map(str, names))}); name one: {path}@{name}.'
-      )
     key = (record.get('step'), files.name(record, 'id', where))
     files.once(key, seen, where)
     found[key] = record
-  if not found:
-    raise ValueError(
-      f'{path} has no records'
-      + f' of {evaluator!r}, only of {", ".join(map(str, names))}.'
-      * bool(evaluator)
-    )
   return found
 
 

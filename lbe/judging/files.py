@@ -29,6 +29,38 @@ def records(path, fields=()):
   return found
 
 
+def predictions(path, fields=()):
+  """`records` of a predictions.jsonl, those of one evaluator.
+
+  'FILE@EVALUATOR' names it, where the file has those of several. Raises
+  ValueError as `records` does, where it has to be named, and where there is
+  none.
+  """
+  path, evaluator = str(path), ''
+  if '@' in path and not pathlib.Path(path).is_file():
+    path, _, evaluator = path.rpartition('@')
+  found, names = [], {}
+  for record, where in records(path):
+    name = record.get('evaluator')
+    names[name] = where
+    if not evaluator or name == evaluator:
+      found.append((record, where))
+  if not evaluator and len(names) > 1:
+    raise ValueError(
+      f'{path} has records of several evaluators '
+      f'({", ".join(map(str, names))}); name one: {path}@{next(iter(names))}.'
+    )
+  if not found:
+    raise ValueError(
+      f'{path} has no records'
+      + f' of {evaluator!r}, only of {", ".join(map(str, names))}.'
+      * bool(evaluator)
+    )
+  for record, where in found:
+    require(record, fields, where)
+  return found
+
+
 def require(record, fields, where):
   """Raises ValueError where a record lacks a field."""
   missing = [field for field in fields if field not in record]

@@ -359,7 +359,21 @@ def _project(x, w, spec):
   The derivative that JAX makes itself gives the weight's gradient transposed;
   undoing that costs the CPU as much as the product (LOG.md, 2026-11-23).
   """
-  return jnp.einsum(spec, x, w, precision=attention.precision(x.dtype))
+  inputs, out = spec.split('->')
+  of_x, of_w = inputs.split(',')
+  shared = [dim for dim in of_x if dim in of_w]
+  assert out == ''.join(d for d in of_x + of_w if d not in shared)
+  # Not jnp.einsum, which sums over N and H in the order of the alphabet: a
+  # CPU then transposes the weight, and at every step of decoding.
+  return jax.lax.dot_general(
+    x,
+    w,
+    (
+      ([of_x.index(d) for d in shared], [of_w.index(d) for d in shared]),
+      ((), ()),
+    ),
+    precision=attention.precision(x.dtype),
+  )
 
 
 def _project_forward(x, w, spec):
@@ -500,6 +514,8 @@ def head_DV(params, c):
 
 def mask_padding(logits, vocab_size):
   """Logits with the padding columns at -1e30, so that none is ever chosen."""
+  if logits.shape[-1] == vocab_size:
+    return logits
   column = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
   return jnp.where(column < vocab_size, logits, -1e30)
 
@@ -514,64 +530,3 @@ def logits(params, c, x_BTD):
     preferred_element_type=jnp.float32,
   )
   return mask_padding(logits_BTV, c.vocab_size)
-
-
-# ------------------------------------------------------------------- cache
-
-
-def init_cache(c, *, num_rows, max_len, dtype):
-  """Empty keys and values of `num_rows` rows, slot p for position p."""
-  shape = (c.num_layers, num_rows, max_len, c.num_kv_heads, c.head_dim)
-  return {
-    'k_LBSKH': jnp.zeros(shape, dtype),
-    'v_LBSKH': jnp.zeros(shape, dtype),
-  }
-
-
-def hidden_cached(params, c, ids_BT, *, positions_BT, cache, execution):
-  """Like `hidden` for rows of one document whose past is in the cache.
-
-  Writes keys and values of position p into slot p, then attends to every slot
-  up to the own position. Serves prefill (T tokens) and decoding (T = 1).
-  Positions of the slots up to a row's newest one must have been written.
-  Returns ([B, T, D] states, the cache).
-  """
-  B, T = ids_BT.shape
-  S = cache['k_LBSKH'].shape[2]
-  tables = rope_tables(c, positions_BT)
-  slots_BS = jnp.broadcast_to(jnp.arange(S, dtype=jnp.int32), (B, S))
-  rows_B1 = jnp.arange(B)[:, None]
-
-  def layer(x_BTD, w, k_BSKH, v_BSKH):
-    written = []
-
-    def attend(q_BTNH, k_BTKH, v_BTKH):
-      k = k_BSKH.at[rows_B1, positions_BT].set(k_BTKH.astype(k_BSKH.dtype))
-      v = v_BSKH.at[rows_B1, positions_BT].set(v_BTKH.astype(v_BSKH.dtype))
-      written.extend((k, v))
-      return attention.attend(
-        q_BTNH,
-        k,
-        v,
-        q_positions_BT=positions_BT,
-        kv_positions_BS=slots_BS,
-        q_segments_BT=jnp.ones((B, T), jnp.int32),
-        kv_segments_BS=jnp.ones((B, S), jnp.int32),
-        implementation='xla',
-      )
-
-    x_BTD = decoder_layer(c, w, x_BTD, tables, attend, lambda x, dims: x)
-    return x_BTD, *written
-
-  def body(x_BTD, per_layer):
-    w, k, v = per_layer
-    x_BTD, k, v = layer(x_BTD, w, k, v)
-    return x_BTD, (k, v)
-
-  x_BTD, (k_LBSKH, v_LBSKH) = jax.lax.scan(
-    body,
-    embed(params, ids_BT, execution),
-    (stacked(params), cache['k_LBSKH'], cache['v_LBSKH']),
-  )
-  x_BTD = rms_norm(x_BTD, params['final_norm_D'], c.norm_eps)
-  return x_BTD, {'k_LBSKH': k_LBSKH, 'v_LBSKH': v_LBSKH}

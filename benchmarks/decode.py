@@ -1,0 +1,179 @@
+"""Tokens per second of our greedy decoding beside transformers' `generate`.
+
+  PYTHONPATH=. python benchmarks/decode.py                  # CPU or one GPU
+  PYTHONPATH=. python benchmarks/decode.py --shape=300m --prompts=1 --pairs=7
+
+The same random weights, saved once as a Hugging Face folder and read by both,
+the same prompts, and as many new tokens, which both sides must agree on while
+logits are not nearly equal. Timed in turns: ours, theirs, ours, theirs; a
+ratio above 1 means that ours is faster. The peer has its default cache or its
+static one, and on a CPU one thread or all: whichever is fastest in a trial.
+"""
+
+import itertools
+import os
+import statistics
+import tempfile
+import time
+
+import jax
+import numpy as np
+import torch
+import transformers
+from absl import app
+from absl import flags
+
+from benchmarks import record
+from lbe import decode
+from lbe import sharding
+from lbe import stored
+from lbe.models import llama
+
+_SHAPE = flags.DEFINE_enum('shape', '20m', ['20m', '300m'], 'Of the model.')
+_PROMPTS = flags.DEFINE_integer('prompts', 1, 'Prompts at a time.')
+_NEW_TOKENS = flags.DEFINE_integer('new_tokens', 128, 'New tokens of each.')
+_PROMPT_TOKENS = flags.DEFINE_integer('prompt_tokens', 32, 'Of each prompt.')
+_PAIRS = flags.DEFINE_integer('pairs', 7, 'Alternating measurements.')
+_TRIAL_TOKENS = 16
+_DTYPE = flags.DEFINE_enum(
+  'dtype', 'float32', ['float32', 'bfloat16'], 'Of the computation.'
+)
+
+SHAPES = {
+  '20m': dict(
+    hidden_size=256,
+    intermediate_size=688,
+    num_hidden_layers=6,
+    num_attention_heads=8,
+    num_key_value_heads=8,
+  ),
+  '300m': dict(
+    hidden_size=1024,
+    intermediate_size=2752,
+    num_hidden_layers=20,
+    num_attention_heads=16,
+    num_key_value_heads=16,
+  ),
+}
+
+
+def save(folder):
+  """A LlamaForCausalLM of random weights; the folder has no tokenizer."""
+  torch.manual_seed(0)
+  model = transformers.LlamaForCausalLM(
+    transformers.LlamaConfig(
+      vocab_size=32000,
+      max_position_embeddings=4096,
+      initializer_range=0.05,
+      **SHAPES[_SHAPE.value],
+    )
+  )
+  model.save_pretrained(folder)
+
+
+def make_ours(folder):
+  """(a function from ids [B, T] to new ids [B, X], the architecture)."""
+  opened = stored.open_model(folder)
+  mesh = sharding.make_mesh({'fsdp': 1}, devices=jax.devices()[:1])
+  params = opened.load_params(mesh)
+  execution = llama.Execution(
+    compute_dtype=_DTYPE.value, scan=jax.default_backend() != 'cpu'
+  )
+
+  def run(ids_BT):
+    return decode.generate(
+      params,
+      opened.config,
+      ids_BT.tolist(),
+      max_new_tokens=_NEW_TOKENS.value,
+      execution=execution,
+      mesh=mesh,
+    )
+
+  return run, opened.config
+
+
+def make_theirs(folder):
+  """The same with transformers: by cache, threads and number of new tokens."""
+  device = 'cuda' if torch.cuda.is_available() else 'cpu'
+  model = transformers.LlamaForCausalLM.from_pretrained(
+    folder, dtype=getattr(torch, _DTYPE.value)
+  ).to(device)
+
+  def run(ids_BT, cache, threads, new_tokens):
+    torch.set_num_threads(threads)
+    settings = {}
+    if cache == 'static cache':
+      settings = dict(cache_implementation='static', disable_compile=True)
+    ids = torch.tensor(ids_BT, dtype=torch.long, device=device)
+    with torch.inference_mode():
+      whole = model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=new_tokens,
+        min_new_tokens=new_tokens,
+        do_sample=False,
+        pad_token_id=0,
+        **settings,
+      )
+    return whole[:, ids.shape[1] :].tolist()
+
+  return run
+
+
+def timed(run, *arguments):
+  start = time.perf_counter()
+  run(*arguments)
+  return time.perf_counter() - start
+
+
+def main(argv):
+  del argv
+  torch.set_float32_matmul_precision('highest')
+  ids_BT = np.random.default_rng(0).integers(
+    3, 32000, size=(_PROMPTS.value, _PROMPT_TOKENS.value)
+  )
+  with tempfile.TemporaryDirectory() as folder:
+    save(folder)
+    ours, c = make_ours(folder)
+    theirs = make_theirs(folder)
+  trials = {}
+  for way in itertools.product(
+    ('default cache', 'static cache'), sorted({1, os.cpu_count()})
+  ):
+    trial = (ids_BT, *way, _TRIAL_TOKENS)
+    trials[way] = min(timed(theirs, *trial) for _ in range(3))
+  cache, threads = min(trials, key=trials.get)
+  whole = (ids_BT, cache, threads, _NEW_TOKENS.value)
+  # The first run of each warms it up.
+  agreed = np.mean(np.array(ours(ids_BT)) == np.array(theirs(*whole)))
+  times = {'ours': [], 'theirs': []}
+  for _ in range(_PAIRS.value):
+    times['ours'].append(timed(ours, ids_BT))
+    times['theirs'].append(timed(theirs, *whole))
+  ratios = [b / a for a, b in zip(times['ours'], times['theirs'], strict=True)]
+  tokens = _PROMPTS.value * _NEW_TOKENS.value
+  record.write(
+    'decode',
+    {
+      'shape': _SHAPE.value,
+      'parameters': llama.num_params(c),
+      'prompts': [_PROMPTS.value, _PROMPT_TOKENS.value],
+      'new_tokens': _NEW_TOKENS.value,
+      'dtype': _DTYPE.value,
+      'peer': f'transformers generate, {cache}, {threads} threads',
+      'same_ids': round(float(agreed), 4),
+      'pairs': _PAIRS.value,
+      'ratio_median': round(statistics.median(ratios), 3),
+      'ratio_range': [round(min(ratios), 3), round(max(ratios), 3)],
+      **{
+        f'{name}_tokens_per_second': round(tokens / statistics.median(t), 1)
+        for name, t in times.items()
+      },
+    },
+    packages=('jax', 'torch', 'transformers'),
+  )
+
+
+if __name__ == '__main__':
+  app.run(main)

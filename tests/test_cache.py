@@ -1,0 +1,168 @@
+"""The key/value cache: step by step equals all at once."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lbe.models import cache as cache_lib
+from lbe.models import llama
+from lbe.models import lora as lora_lib
+
+TINY = llama.Config(
+  vocab_size=97,
+  dim=48,
+  num_layers=3,
+  num_heads=4,
+  num_kv_heads=2,
+  head_dim=16,
+  mlp_dim=80,
+  init_std=0.1,
+)
+ADAPTED = llama.Config(
+  **{
+    **vars(TINY),
+    'lora': lora_lib.Lora(weights=('q_LDNH', 'down_LFD'), rank=4, alpha=8.0),
+  }
+)
+SCANNED = llama.Execution(compute_dtype='float32')
+UNROLLED = llama.Execution(compute_dtype='float32', scan=False)
+LENGTHS = (7, 1, 4)
+NUM_NEW = 5
+
+
+@functools.cache
+def params(c=TINY):
+  made = jax.jit(functools.partial(llama.init, c))(jax.random.key(0))
+  # An adapter's second half begins at zero, where nothing would show.
+  return jax.tree.map(lambda x: jnp.where(x == 0, 0.05, x), made)
+
+
+@functools.cache
+def rows():
+  """Ids of three rows, each as long as its prompt and what follows."""
+  rng = np.random.default_rng(0)
+  return [rng.integers(97, size=n + NUM_NEW, dtype=np.int32) for n in LENGTHS]
+
+
+def full(c, ids_T):
+  """[T, V] logits without a cache."""
+  x_BTD = llama.hidden(
+    params(c),
+    c,
+    ids_T[None],
+    positions_BT=np.arange(len(ids_T), dtype=np.int32)[None],
+    segments_BT=np.ones((1, len(ids_T)), np.int32),
+    execution=SCANNED,
+  )
+  return np.asarray(llama.logits(params(c), c, x_BTD))[0]
+
+
+def cached(c, execution, *, shared=0, chosen=(0, 1, 2)):
+  """[B, V] logits at the end of ragged prompts, and of each step after it.
+
+  The first `shared` ids of row 0 are a prefix in front of all `chosen`.
+  """
+  same = dict(constrain=lambda x, dims: x)
+  ready = cache_lib.prepare(params(c), execution)
+  prefix = None
+  if shared:
+    at_P = np.arange(shared + 3, dtype=np.int32)
+    at_P[shared:] = cache_lib.EMPTY  # a bucket is longer than what it holds
+    _, cache = cache_lib.prefill(
+      ready,
+      c,
+      np.pad(rows()[0][:shared], (0, 3))[None],
+      positions_BT=at_P[None],
+      num_slots=shared + 3,
+      **same,
+    )
+    prefix = cache_lib.as_prefix(cache)
+  B, W = len(chosen), 8
+  lengths_B = np.array([LENGTHS[row] for row in chosen])
+  ids_BT = np.zeros((B, W), np.int32)
+  for b, n in enumerate(lengths_B):
+    ids_BT[b, :n] = rows()[chosen[b]][:n]
+  at_T = np.arange(W, dtype=np.int32)
+  positions_BT = np.where(
+    at_T < lengths_B[:, None], shared + at_T, cache_lib.EMPTY
+  ).astype(np.int32)
+  x_BTD, cache = cache_lib.prefill(
+    ready,
+    c,
+    ids_BT,
+    positions_BT=positions_BT,
+    num_slots=W + NUM_NEW,
+    prefix=prefix,
+    **same,
+  )
+  found = [x_BTD[np.arange(B), lengths_B - 1]]
+
+  @jax.jit
+  def step(ids_BT, positions_BT, slot, cache):
+    return cache_lib.step(
+      ready,
+      c,
+      ids_BT,
+      positions_BT=positions_BT,
+      slot=slot,
+      cache=cache,
+      prefix=prefix,
+      **same,
+    )
+
+  for n in range(NUM_NEW):
+    now_B1 = np.array([[rows()[row][LENGTHS[row] + n]] for row in chosen])
+    at_B1 = (shared + lengths_B + n)[:, None].astype(np.int32)
+    x_BTD, cache = step(now_B1, at_B1, W + n, cache)
+    found.append(x_BTD[:, 0])
+  return [
+    np.asarray(llama.logits(params(c), c, x[:, None]))[:, 0] for x in found
+  ]
+
+
+@pytest.mark.parametrize('execution', [SCANNED, UNROLLED])
+@pytest.mark.parametrize('c', [TINY, ADAPTED], ids=['plain', 'lora'])
+def test_ragged_rows_step_by_step_equal_the_full_forward(c, execution):
+  """A key in the wrong slot, padding that is seen, RoPE at a slot's number."""
+  found = cached(c, execution)
+  for b, n in enumerate(LENGTHS):
+    logits_TV = full(c, rows()[b])
+    for i, logits_BV in enumerate(found):
+      np.testing.assert_allclose(logits_BV[b], logits_TV[n - 1 + i], atol=2e-5)
+
+
+@pytest.mark.parametrize('execution', [SCANNED, UNROLLED])
+@pytest.mark.parametrize('shared', [0, 6])
+def test_one_row_alone_equals_the_full_forward(execution, shared):
+  """Its cache has no axis of rows."""
+  found = cached(TINY, execution, shared=shared, chosen=(2,))
+  logits_TV = full(TINY, np.concatenate([rows()[0][:shared], rows()[2]]))
+  for i, logits_BV in enumerate(found):
+    np.testing.assert_allclose(
+      logits_BV[0], logits_TV[shared + LENGTHS[2] - 1 + i], atol=2e-5
+    )
+
+
+@pytest.mark.parametrize('execution', [SCANNED, UNROLLED])
+def test_a_shared_prefix_equals_the_same_ids_in_each_row(execution):
+  """Two softmaxes instead of one, positions that begin again, its padding."""
+  shared = 6
+  found = cached(TINY, execution, shared=shared)
+  for b, n in enumerate(LENGTHS):
+    whole = np.concatenate([rows()[0][:shared], rows()[b]])
+    logits_TV = full(TINY, whole)
+    for i, logits_BV in enumerate(found):
+      np.testing.assert_allclose(
+        logits_BV[b], logits_TV[shared + n - 1 + i], atol=2e-5
+      )
+
+
+def test_bfloat16_is_computed_in_bfloat16():
+  """Parameters that stay float32, so that each step reads twice as much."""
+  for scan in (True, False):
+    execution = llama.Execution(compute_dtype='bfloat16', scan=scan)
+    ready = cache_lib.prepare(params(), execution)
+    assert {str(x.dtype) for x in jax.tree.leaves(ready)} == {'bfloat16'}
