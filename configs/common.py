@@ -231,7 +231,8 @@ def exam(**changes):
       protocol='',
       # The exam's folder; '' leaves it out.
       path='',
-      # How a chat model is asked ('alpaca', ...); '' is the bare text.
+      # How a chat model is asked ('alpaca', ..., or a .jinja file); '' is the
+      # bare text.
       template='',
       # Some subjects only; () is all.
       subjects=(),

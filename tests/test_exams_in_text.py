@@ -242,7 +242,7 @@ def test_a_text_ends_where_the_official_script_ends_it(
   assert write() == whole[: whole.index(stop)]
 
 
-def test_a_template_gets_turns(stories, test_data):
+def test_a_template_gets_turns(stories, test_data, tmp_path):
   """Demonstrations without their header; GAOKAO's prompt as the system's."""
 
   def first(protocol, subject, template):
@@ -272,6 +272,15 @@ def test_a_template_gets_turns(stories, test_data):
     ('system', question.system),
     ('user', question.user),
   ]
+  jinja = tmp_path / 'chat.jinja'
+  jinja.write_text(
+    '{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}'
+    '[assistant]'
+  )
+  question, turns, made = first('gaokao@official', subject, str(jinja))
+  assert [t.role for t in turns] == ['system', 'user']
+  (found,) = made.evaluate(stories, name='gk', step=0).predictions
+  assert found['prompt'] == question.prompt
   question, turns, made = first('gaokao@official', subject, 'alpaca')
   assert [tuple(t)[:2] for t in turns] == [('user', question.prompt)]
   (found,) = made.evaluate(stories, name='gk', step=0).predictions
@@ -280,8 +289,13 @@ def test_a_template_gets_turns(stories, test_data):
 
 def test_agieval_is_scored_as_the_harness_does(stories, test_data, tmp_path):
   """Its own task files: several right options, and texts of mathematics."""
-  names = ('sat-math', 'gaokao-physics', *agieval.CLOZE)
-  tasks = [harness.agieval_task(tmp_path, test_data, x, limit=6) for x in names]
+  names = ('gaokao-physics', *agieval.CLOZE)
+  # The sixth of math is longer than the window.
+  limits = (3, 6, 6)
+  tasks = [
+    harness.agieval_task(tmp_path, test_data, name, limit=limit)
+    for name, limit in zip(names, limits, strict=True)
+  ]
   target = tmp_path / 'tokenizer'
   target.mkdir()
   harness.vocab_export.write(stories.tokenizer, target, max_positions=512)
@@ -289,18 +303,19 @@ def test_agieval_is_scored_as_the_harness_does(stories, test_data, tmp_path):
   theirs = harness.load_theirs(folder, target, bos=True)
   expected, _ = harness.run(theirs, tmp_path, tasks, num_fewshot=0)
   found = []
-  for make, subjects in (
-    (multiple_choice.make, names[:2]),
-    (exam.make, names[2:]),
+  for make, subjects, limit in (
+    (multiple_choice.make, names[:1], 3),
+    (exam.make, names[1:], 6),
   ):
     made = make(
       path=test_data / 'bench_agieval',
       protocol='agieval@lmeval',
       subjects=subjects,
-      limit=6,
+      limit=limit,
     )
     found += made.evaluate(stories, name='agi', step=0).predictions
-  assert len(found) == 24
+  assert len(found) == 15
+  assert {p['cut_tokens'] > 0 for p in found} == {True, False}
   for prediction in found:
     subject, number = prediction['id'].split('/')
     sample = expected['samples'][f'own_agieval_{subject}'][int(number)]
@@ -348,6 +363,8 @@ def test_bad_exams_are_refused(tmp_path, test_data):
     exam.make(path='x', protocol='agieval')
   with pytest.raises(ValueError, match="template 'magic' is unknown; take one"):
     exam.make(path='x', protocol='gaokao@official', template='magic')
+  with pytest.raises(ValueError, match="no template 'no.jinja'; is the path"):
+    exam.make(path='x', protocol='gaokao@official', template='no.jinja')
   assert exam.make(path='', protocol='gaokao@official') is None
   with pytest.raises(ValueError, match='is no folder; give the one with Data'):
     exam.make(path='x', protocol='gaokao@official')

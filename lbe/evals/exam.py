@@ -8,6 +8,7 @@ has a place for it.
 """
 
 import functools
+import pathlib
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +23,10 @@ from lbe.exams import item
 
 
 class Protocol(NamedTuple):
-  """`headline` is 'macro' (subjects weigh the same) or 'points'."""
+  """`headline` is 'macro' (subjects weigh the same) or 'points'.
+
+  With `cuts_bos` a prompt that is too long loses its BOS, as in the harness.
+  """
 
   questions: object  # (path, *, subjects, limit)
   grade: object  # (question, text) → (what was found, points)
@@ -30,6 +34,7 @@ class Protocol(NamedTuple):
   temperature: float = 0.0
   max_new_tokens: int = 512
   stop: tuple = ()
+  cuts_bos: bool = False
 
 
 PROTOCOLS = {
@@ -47,6 +52,7 @@ PROTOCOLS = {
     'points',
     max_new_tokens=32,
     stop=(agieval.END_OF_ANSWER,),
+    cuts_bos=True,
   ),
   # The temperature of Bench/bench_function.py.
   'gaokao@official': Protocol(
@@ -75,7 +81,7 @@ def make(
     raise ValueError(
       f'protocol={protocol!r} is unknown; take one of {", ".join(PROTOCOLS)}.'
     )
-  if template and templates.find(template).one_turn and 'shot' in protocol:
+  if template and _template(template).one_turn and 'shot' in protocol:
     raise ValueError(
       f'protocol={protocol!r} has its demonstrations as turns, and template='
       f"{template!r} is for one; take template='' or one for several."
@@ -95,6 +101,15 @@ def make(
     temperature=temperature,
     seed=seed,
   )
+
+
+def _template(name):
+  """The Template; a .jinja file is taken to have any turns."""
+  if name.endswith('.jinja'):
+    if not pathlib.Path(name).is_file():
+      raise ValueError(f'there is no template {name!r}; is the path right?')
+    return templates.Template(user='', system='{system}')
+  return templates.find(name)
 
 
 def _ids(encode, turns):
@@ -190,7 +205,7 @@ class Exam:
     for problem, answer in question.shots[:num_shots]:
       turns.append(messages.Message('user', problem))
       turns.append(messages.Message('assistant', answer))
-    template = templates.find(self._template)
+    template = _template(self._template)
     if question.system and (template.system or template.first_user):
       turns.insert(0, messages.Message('system', question.system))
       return [*turns, messages.Message('user', question.user)]
@@ -199,15 +214,18 @@ class Exam:
 
   def _write(self, model, encode, asked):
     """(texts, tokens cut from the left of each prompt)."""
-    self._room(model)
+    room = self._room(model)
+    p = PROTOCOLS[self.protocol]
+    whole = [_ids(encode, turns) for turns in asked]
     responses = model.generate(
-      [_ids(encode, turns) for turns in asked],
+      [ids[-room:] for ids in whole] if p.cuts_bos else whole,
       **self._settings,
       too_long='cut_left',
       eos_ids=encode.eos_ids,
-      stop=(*PROTOCOLS[self.protocol].stop, *encode.stop),
+      stop=(*p.stop, *encode.stop),
     )
-    return [r.text for r in responses], np.array([r.cut for r in responses])
+    cuts = [max(0, len(ids) - room) for ids in whole]
+    return [r.text for r in responses], np.array(cuts)
 
   def _result(self, model, name, step, records):
     subjects = np.array([q.subject for q in self.questions])
