@@ -40,6 +40,9 @@ def source(**changes):
       too_long='fail',
       # Share of the training tokens; the shares of all sources sum to 1.
       proportion=1.0,
+      # How often its text may be seen; a run that asks for more is refused
+      # before it starts. 0 is any number: epochs are counted in the table.
+      max_epochs=0.0,
       # Share of the documents that is held out, chosen by their hash.
       holdout=0.0,
       # Nested subsets: the first documents in the seeded order; 0 is all.

@@ -317,6 +317,7 @@ def make_sources(config):
       )
     for limit in ('max_documents', 'max_bytes', 'max_tokens'):
       fields[limit] = fields[limit] or None
+    del fields['max_epochs']  # asked once the run's length is known
     rules = cleaning.Rules(**fields.pop('cleaning'))
     result[name] = sources_lib.make(
       name,
@@ -423,6 +424,18 @@ def count_steps(config, prepared, loader):
     'bytes': sum(d.num_bytes for d in data),
   }[unit]
   return math.ceil(amount / total * room / share / tokens_per_step)
+
+
+def check_epochs(config, loader, num_steps):
+  """Raises ValueError where a source runs dry: seen more than `max_epochs`."""
+  for name, epochs in loader.epochs(num_steps).items():
+    most = config.data.sources[name].max_epochs
+    if most and epochs > most:
+      raise ValueError(
+        f'data.sources.{name} would be seen {epochs:.2f} times in '
+        f'{num_steps:,} steps, and max_epochs={most:g}: it runs dry. Lower its '
+        'proportion or the budget, give it more text, or raise max_epochs.'
+      )
 
 
 # ------------------------------------------------------------------- step

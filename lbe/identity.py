@@ -5,6 +5,7 @@ import pathlib
 
 # Fields that may change when a run is resumed: where and how, not what.
 FREE = (
+  'forgetting',
   'mesh',
   'num_microbatches',
   'evals',
@@ -44,8 +45,8 @@ def differences(old, new):
   for name in sorted(old.keys() | new.keys()):
     if old.get(name) != new.get(name):
       parts = name.split('.')
-      is_path = parts[:2] == ['data', 'sources'] and parts[-1] == 'path'
-      is_free = is_path or any(
+      of_source = parts[:2] == ['data', 'sources']
+      is_free = (of_source and parts[-1] in ('path', 'max_epochs')) or any(
         name == f or name.startswith(f + '.') for f in FREE
       )
       target = free if is_free else decisive

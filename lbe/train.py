@@ -84,6 +84,7 @@ def main(argv):
   prepared = assemble.prepare_data(config, tokenizer, workdir)
   loader = assemble.make_loader(config, prepared, tokenizer)
   num_steps = assemble.count_steps(config, prepared, loader)
+  assemble.check_epochs(config, loader, num_steps)
   evaluators = assemble.make_evaluators(config, prepared, tokenizer)
   partition = assemble.make_partition(config, model, num_steps, num_old=num_old)
   training = assemble.make_training(config, model, mesh, partition)

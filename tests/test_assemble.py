@@ -65,6 +65,21 @@ def test_budgets_in_text_count_the_source_they_name(tmp_path):
   assert assemble.count_steps(config, prepared, loader) == steps
 
 
+def test_a_source_that_runs_dry_is_refused(tmp_path):
+  """A small source with a large share would be seen over and over."""
+  config = tiny(tmp_path, a={'proportion': 0.5}, b={'proportion': 0.5})
+  config.data.sources.b.max_epochs = 2.5
+  prepared = assemble.prepare_data(config, vocab.load('bytes'), tmp_path)
+  loader = assemble.make_loader(config, prepared, vocab.load('bytes'))
+  few = next(n for n in range(1, 999) if loader.epochs(n)['b'] > 2.4)
+  assemble.check_epochs(config, loader, few)
+  many = next(n for n in range(1, 999) if loader.epochs(n)['b'] > 2.6)
+  with pytest.raises(ValueError, match='sources.b would be seen 2.6.*runs dry'):
+    assemble.check_epochs(config, loader, many)
+  config.data.sources.b.max_epochs = 0.0
+  assemble.check_epochs(config, loader, many)
+
+
 def test_a_run_from_scratch_needs_a_tokenizer_and_a_shape(tmp_path):
   """Defaults of zero must not build an empty model."""
   config = tiny(tmp_path, a={})
@@ -91,6 +106,7 @@ def test_what_decides_numbers_is_told_from_what_does_not(tmp_path):
   old = json.loads(config.to_json_best_effort())
   config.mesh.data = 8
   config.data.sources.a.path = '/moved'
+  config.data.sources.a.max_epochs = 4.0
   config.optim.peak_lr = 1.0
   config.execution.remat = 'full'
   config.execution.compute_dtype = 'float32'
@@ -100,6 +116,7 @@ def test_what_decides_numbers_is_told_from_what_does_not(tmp_path):
   assert set(free) == {
     'mesh.data',
     'data.sources.a.path',
+    'data.sources.a.max_epochs',
     'execution.remat',
   }
 

@@ -157,11 +157,21 @@ class Loader:
 
   # ---------------------------------------------------------------- report
 
-  def report(self, num_steps):
-    """The table that a run prints first, and its warnings."""
-    rows_used = mixing.rows_before(
+  def epochs(self, num_steps):
+    """How often a run of so many steps sees each source, by name."""
+    rows = self._rows_used(num_steps)
+    return {
+      name: rows[i] / self._num_rows[i] for i, name in enumerate(self._names)
+    }
+
+  def _rows_used(self, num_steps):
+    return mixing.rows_before(
       self._proportions, self._seed, num_steps * self._batch_size
     )
+
+  def report(self, num_steps):
+    """The table that a run prints first, and its warnings."""
+    rows_used = self._rows_used(num_steps)
     head = (
       'source',
       'documents',
