@@ -43,8 +43,8 @@ def main(argv):
   del argv
   data = pathlib.Path(_DATA.value)
   limit = _LIMIT.value
-  figures = {}
   for name in _MODELS.value:
+    figures = {}
     with tempfile.TemporaryDirectory() as scratch:
       scratch = pathlib.Path(scratch)
       folder, tokenizer, tokenizer_folder = _model(name, data, scratch)
@@ -78,7 +78,7 @@ def main(argv):
           found, our_seconds = harness.run(
             adapted, scratch, tasks, num_fewshot=shots
           )
-          figures[f'{name}_{"bos" if bos else "no_bos"}_{label}'] = {
+          figures[f'{"bos" if bos else "no_bos"}_{label}'] = {
             **harness.compare(found, expected),
             'seconds': [round(our_seconds, 1), round(their_seconds, 1)],
             **{
@@ -90,16 +90,17 @@ def main(argv):
             },
           }
           print(json.dumps(figures, indent=1))
-  record.write(
-    'parity_lm_eval',
-    {
-      'ceval_subjects': _CEVAL.value,
-      'mmlu_subjects': _MMLU.value,
-      'limit': limit,
-      **figures,
-    },
-    packages=('jax', 'lm_eval', 'torch', 'transformers'),
-  )
+    record.write(
+      'parity_lm_eval',
+      {
+        'model': name,
+        'ceval_subjects': _CEVAL.value,
+        'mmlu_subjects': _MMLU.value,
+        'limit': limit,
+        **figures,
+      },
+      packages=('jax', 'lm_eval', 'torch', 'transformers'),
+    )
 
 
 def _model(name, data, scratch):

@@ -640,11 +640,12 @@ class Evaluator:
   at_end: bool
 
 
-def make_evaluators(config, prepared):
+def make_evaluators(config, prepared, tokenizer):
   """The evaluators of the config, their data read and checked.
 
   One without data (an empty path) is left out. `prepared` is None where no
-  training data is there (evaluate).
+  training data is there (evaluate). Raises ValueError, before anything is
+  compiled, for what cannot be scored.
   """
   result = []
   for name, e in config.evals.items():
@@ -662,6 +663,8 @@ def make_evaluators(config, prepared):
       else:
         module = importlib.import_module(f'lbe.evals.{kind}')
         task = module.make(**fields)
+      if kind == 'multiple_choice' and task is not None:
+        task.check(tokenizer)
     except ValueError as error:
       raise ValueError(f'evals.{name}: {error}') from error
     if task is not None:

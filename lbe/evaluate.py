@@ -39,7 +39,7 @@ def main(argv):
   prepared = None
   if any(e.get('source') for e in config.evals.values()):
     prepared = assemble.prepare_data(config, tokenizer, workdir)
-  evaluators = assemble.make_evaluators(config, prepared)
+  evaluators = assemble.make_evaluators(config, prepared, tokenizer)
   if not evaluators:
     raise ValueError(
       'evals is empty: there is nothing to score; add one in the config: '

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
+from lbe import engine
 from lbe import loss
-from lbe import sharding
 from lbe.models import attention
 from lbe.models import cached
 from lbe.models import llama
@@ -241,7 +241,8 @@ def _shared(rows, padded):
     within = alike[low : high - 1]
     shared = min(within)
     rest = (length[high] - length[low]) / num - shared
-    saved = num * shared - bucket(shared) - (padded(num) - num) * rest
+    once = engine.bucket(shared) if shared else 0
+    saved = num * shared - once - (padded(num) - num) * rest
     cuts = [low + i + 1 for i, x in enumerate(within) if x == shared]
     if shared == max(within):
       # All begin alike to the same length: there is nothing to split for.
@@ -261,14 +262,6 @@ def _shared(rows, padded):
     else:
       alone += rows[low:high]
   return groups + [(0, alone)] * bool(alone)
-
-
-def bucket(length):
-  """The padded length: 32, 48, 64, 96, 128, 192, ...; 0 stays 0."""
-  if not length:
-    return 0
-  power = max(32, 1 << (length - 1).bit_length())
-  return power * 3 // 4 if length <= power * 3 // 4 and power > 32 else power
 
 
 # Batches have as many rows as asked for up to this length, and as many tokens
@@ -301,7 +294,7 @@ def _batches(rows, batch_size, mesh):
     group.sort(key=lambda r: -len(r.ids))
     prefix = group[0].ids[:shared]
     while group:
-      length = bucket(len(group[0].ids) - shared)
+      length = engine.bucket(len(group[0].ids) - shared)
       size = _num_rows(len(group), length, batch_size, mesh)
       yield prefix, group[:size], size, length
       group = group[size:]
@@ -309,7 +302,7 @@ def _batches(rows, batch_size, mesh):
 
 def _arrays(rows, size, length, shared):
   """The batch as arrays; `places` and `targets` are padded to a bucket."""
-  num_scored = bucket(max(len(r.places) for r in rows))
+  num_scored = engine.bucket(max(len(r.places) for r in rows))
   if max(len(r.places) for r in rows) <= 8:
     num_scored = 8
   batch = {
@@ -376,11 +369,11 @@ def score(
   for prefix, batch, size, length in _batches(rows, batch_size, mesh):
     if len(prefix) and held != prefix.tobytes():
       held = prefix.tobytes()
-      padded = np.zeros((1, bucket(len(prefix))), np.int32)
+      padded = np.zeros((1, engine.bucket(len(prefix))), np.int32)
       padded[0, : len(prefix)] = prefix
-      kept = prefill(params, place(mesh, padded))
+      kept = prefill(params, engine.place(mesh, padded, (None, None)))
     arrays = {
-      name: place(mesh, x)
+      name: engine.place(mesh, x, ('batch', None))
       for name, x in _arrays(batch, size, length, len(prefix)).items()
     }
     shared = (kept, np.int32(len(prefix))) if len(prefix) else None
@@ -397,16 +390,6 @@ def score(
       logprobs, greedy, normalizers, strict=True
     )
   ]
-
-
-def place(mesh, x):
-  where = sharding.fitted(
-    jax.sharding.NamedSharding(
-      mesh, sharding.spec(('batch', *[None] * (x.ndim - 1)))
-    ),
-    x.shape,
-  )
-  return jax.make_array_from_callback(x.shape, where, lambda i: x[i])
 
 
 @functools.lru_cache(maxsize=8)

@@ -84,7 +84,7 @@ def main(argv):
   prepared = assemble.prepare_data(config, tokenizer, workdir)
   loader = assemble.make_loader(config, prepared, tokenizer)
   num_steps = assemble.count_steps(config, prepared, loader)
-  evaluators = assemble.make_evaluators(config, prepared)
+  evaluators = assemble.make_evaluators(config, prepared, tokenizer)
   partition = assemble.make_partition(config, model, num_steps, num_old=num_old)
   training = assemble.make_training(config, model, mesh, partition)
   tokens_per_step = config.data.batch_size * config.data.seq_len

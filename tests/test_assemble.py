@@ -110,15 +110,15 @@ def test_an_evaluator_needs_texts(tmp_path):
   prepared = assemble.prepare_data(config, vocab.load('bytes'), tmp_path)
   config.evals.x = common.perplexity(source='b')
   with pytest.raises(ValueError, match="source='b' is no source"):
-    assemble.make_evaluators(config, prepared)
+    assemble.make_evaluators(config, prepared, None)
   config.evals.x = common.perplexity(source='a')
   with pytest.raises(ValueError, match='set data.sources.a.holdout'):
-    assemble.make_evaluators(config, prepared)
+    assemble.make_evaluators(config, prepared, None)
   config.evals.x = common.perplexity(source='a', path='b.txt')
   with pytest.raises(ValueError, match='clear one of them'):
-    assemble.make_evaluators(config, prepared)
+    assemble.make_evaluators(config, prepared, None)
   config.evals.x = common.perplexity()
-  assert assemble.make_evaluators(config, prepared) == []
+  assert assemble.make_evaluators(config, prepared, None) == []
 
 
 def test_a_sequence_longer_than_the_positions_is_refused(tmp_path):

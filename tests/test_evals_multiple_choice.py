@@ -291,3 +291,15 @@ def test_a_task_of_the_harness_is_an_evaluator(test_data, model, tmp_path):
   assert rows[f'{task}/acc']['protocol'] == f'{task}@lm_eval'
   assert result.metrics[f'{task}/acc'] == rows[f'{task}/acc']['value']
   assert len(result.predictions) == 3
+
+
+def test_letters_are_checked_before_anything_runs(test_data, tmp_path):
+  """stories260K spells A with two pieces: no token of its own to score."""
+  write_ceval(tmp_path)
+  settings = dict(path=tmp_path, subjects=('law',), num_shots=0)
+  tokenizer = vocab.load(test_data / 'ckpt_stories260K' / 'hf')
+  for protocol in ('ceval@official', 'ceval@cla'):
+    exam = multiple_choice.make(protocol=protocol, **settings)
+    with pytest.raises(ValueError, match='they are not distinct single tokens'):
+      exam.check(tokenizer)
+  multiple_choice.make(protocol='ceval@lmeval', **settings).check(tokenizer)

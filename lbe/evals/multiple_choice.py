@@ -108,6 +108,12 @@ class Exam:
       '\0'.join([item.context, *item.choices, str(item.gold)]) for item in items
     )
 
+  def check(self, tokenizer):
+    """Raises ValueError where the protocol cannot score this tokenizer."""
+    if PROTOCOLS[self.protocol].scoring != 'joint':
+      for letters in {item.answers for item in self.items}:
+        letter_tokens(tokenizer, self.protocol, letters)
+
   def evaluate(self, model, *, name, step):
     """A Result: accuracies by subject, by group, and of all."""
     scoring = PROTOCOLS[self.protocol].scoring
@@ -278,14 +284,15 @@ def letter_tokens(tokenizer, protocol, letters):
   found = []
   for text in letters:
     alone = tokenizer.encode(text)
-    if protocol == 'ceval@cla':
+    spaced = tokenizer.encode(f' {text}')
+    if protocol == 'mmlu@hendrycks' and len(spaced) == 1:
+      found.append(spaced)
+    elif len(alone) != 1:
+      found.append(())
+    elif protocol == 'ceval@cla':
       found.append((alone[0], tokenizer.encode(f'：{text}')[-1]))
     else:
-      spaced = tokenizer.encode(f' {text}')
-      single = protocol == 'mmlu@hendrycks' and len(spaced) == 1
-      found.append((spaced if single else alone)[:1])
-      if len(alone) != 1 and not single:
-        found[-1] = ()
+      found.append(alone)
   found = [tuple(x) for x in found]
   if len(set(found)) < len(letters) or () in found:
     told = ', '.join(f'{x}: {tokenizer.encode(x)}' for x in letters)
