@@ -52,6 +52,9 @@ def test_likelihoods_follow_the_zero_shot_prompt(tmp_path):
     ('sat-math', 'so the answer is (C). Not A', 'C', 'C'),
     ('sat-math', 'A guess: the answer is D', 'A', 'D'),
     ('sat-math', 'no idea', '', ''),
+    ('lsat-ar', 'it is F or E', 'F', 'F'),
+    ('lsat-ar', 'the answer is G', '', 'G'),
+    ('lsat-ar', 'A? The answer is: B', 'A', 'A'),  # no space behind `is`
     ('gaokao-history', '从A到D看，答案是 B', 'A', 'B'),
     ('jec-qa-kd', '应选 A 和 C', ('A', 'C'), ('A', 'C')),
     ('gaokao-physics', '没有', (), ()),
@@ -141,6 +144,7 @@ def test_gaokao_is_whole_and_a_perfect_file_has_all_points(test_data):
     ('multi_choice', '解【答案】A B <eoa>', 1, ['AB']),
     ('multi_choice', '【答案】AB很长很长很长很长很长的解释', 1, []),
     ('multi_choice', '很长的解释到最后选 C D', 1, ['CD']),
+    ('multi_choice', 'A一二三四五六 七八九D', 1, ['D']),
     ('five_out_of_seven', 'A B G C D E F', 5, ['A', 'B', 'G', 'C', 'D']),
   ],
 )
@@ -290,12 +294,17 @@ def test_a_template_gets_turns(stories, test_data, tmp_path):
 def test_agieval_is_scored_as_the_harness_does(stories, test_data, tmp_path):
   """Its own task files: several right options, and texts of mathematics."""
   names = ('gaokao-physics', *agieval.CLOZE)
-  # The sixth of math is longer than the window.
-  limits = (3, 6, 6)
-  tasks = [
-    harness.agieval_task(tmp_path, test_data, name, limit=limit)
-    for name, limit in zip(names, limits, strict=True)
-  ]
+  v1 = tmp_path / 'bench_agieval' / 'data' / 'v1'
+  v1.mkdir(parents=True)
+  # Longer than the window; the text differs where its BOS stays.
+  long = 'One day, Tim and Lily went to the park. ' * 37
+  for name in names:
+    file = test_data / 'bench_agieval' / 'data' / 'v1' / f'{name}.jsonl'
+    lines = file.read_text().splitlines()[:3]
+    if name == 'math':
+      lines[0] = json.dumps({**MATH, 'question': long})
+    (v1 / file.name).write_text('\n'.join(lines))
+  tasks = [harness.agieval_task(tmp_path, tmp_path, name) for name in names]
   target = tmp_path / 'tokenizer'
   target.mkdir()
   harness.vocab_export.write(stories.tokenizer, target, max_positions=512)
@@ -303,19 +312,17 @@ def test_agieval_is_scored_as_the_harness_does(stories, test_data, tmp_path):
   theirs = harness.load_theirs(folder, target, bos=True)
   expected, _ = harness.run(theirs, tmp_path, tasks, num_fewshot=0)
   found = []
-  for make, subjects, limit in (
-    (multiple_choice.make, names[:1], 3),
-    (exam.make, names[1:], 6),
+  for make, subjects in (
+    (multiple_choice.make, names[:1]),
+    (exam.make, names[1:]),
   ):
     made = make(
-      path=test_data / 'bench_agieval',
+      path=tmp_path / 'bench_agieval',
       protocol='agieval@lmeval',
       subjects=subjects,
-      limit=limit,
     )
     found += made.evaluate(stories, name='agi', step=0).predictions
-  assert len(found) == 15
-  assert {p['cut_tokens'] > 0 for p in found} == {True, False}
+  assert [p['id'] for p in found if p['cut_tokens']][-1] == 'math/0'
   for prediction in found:
     subject, number = prediction['id'].split('/')
     sample = expected['samples'][f'own_agieval_{subject}'][int(number)]

@@ -4,6 +4,7 @@ import pytest
 from lm_eval.tasks.agieval import utils
 
 from lbe.exams import agieval
+from lbe.exams import item
 from lbe.exams import mathematics
 
 
@@ -44,6 +45,21 @@ def test_behind_the_cue_of_a_solved_problem():
     assert agieval.extract(text, 'math', few_shot=True) == rest
 
 
+def test_the_harness_reads_the_gold_answer_as_a_text_too():
+  """Where it finds nothing in either, that is a point."""
+  question = item.Question('math/0', 'math', 'en', prompt='', gold='')
+  for gold, text, points in (
+    ('x = 3', 'so y = 3', 1.0),
+    ('3 cm', 'it is 3', 1.0),
+    (r'(\text{A})', 'no number', 1.0),
+    ('3', 'no number', 0.0),
+    ('3', '4', 0.0),
+  ):
+    theirs = utils.process_results({'answer': gold}, [text])['acc']
+    asked = question._replace(gold=gold)
+    assert agieval.harness_grade(asked, text)[1] == theirs == points
+
+
 def test_all_published_answers_are_read_as_the_harness_reads_them(test_data):
   questions = agieval.questions(
     test_data / 'bench_agieval', subjects=tuple(agieval.CLOZE)
@@ -63,7 +79,7 @@ def test_all_published_answers_are_read_as_the_harness_reads_them(test_data):
   [
     '0.5', '.5', '{.5}', '3/4', '-1/2', '03/4', '1/2/3', r'\frac12',
     r'\frac1{72}', r'\frac1', r'\frac', r'\frac\frac12', r'\sqrt3', r'\sqrt 3',
-    r'\sqrt', r'2\sqrt\sqrt3', 'x = 2', 'xyz = 2', r'5\%', r'\\%\%',
+    r'\sqrt', r'2\sqrt\sqrt3', 'x = 2', 'xyz = 2', r'5\%', r'5\\\%%',
     r'\dfrac{1}{2}', r'10\text{ cm}', r'1\text{ m}\text{ cm}', r'90^\circ',
     r'90^{\circ}', r'\left(1\right)', r'1,\!000', r'\$5', 'a\nb', '',
   ],
