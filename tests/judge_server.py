@@ -56,17 +56,18 @@ class _Handler(http.server.BaseHTTPRequestHandler):
       server.times.append(time.monotonic())
       server.now += 1
       server.most = max(server.most, server.now)
-    try:
-      self._answer(server.behave(number, prompt))
-    finally:
-      with server.lock:
-        server.now -= 1
+    told = server.behave(number, prompt)
+    if isinstance(told, dict):
+      time.sleep(told.get('delay_s', 0))
+    # Before the reply: whoever has it may ask anew at once.
+    with server.lock:
+      server.now -= 1
+    self._answer(told)
 
   def _answer(self, told):
     if isinstance(told, str):
       choice = {'message': {'content': told}, 'finish_reason': 'stop'}
       told = {'body': json.dumps({'choices': [choice]})}
-    time.sleep(told.get('delay_s', 0))
     if told.get('drop'):
       self.close_connection = True
       return
