@@ -86,13 +86,17 @@ def attend_parts(q_BTNH, parts):
     keys = 'BSKH' if k.ndim == 4 else 'SKH'
     found = product(f'BTKGH,{keys}->BKGTS', q_BTKGH, k) * H**-0.5
     logits.append(jnp.where(visible[:, None, None], found, _MASKED))
-  weights = jax.nn.softmax(jnp.concatenate(logits, axis=-1), axis=-1)
-  weights = weights.astype(q_BTNH.dtype)
-  out_BTKGH, at = 0.0, 0
-  for _, v, _ in parts:
-    S = v.shape[-3]
+  # One softmax without joining the parts, divided behind the products.
+  largest = functools.reduce(
+    jnp.maximum, [jnp.max(x, axis=-1, keepdims=True) for x in logits]
+  )
+  out_BKGTH, sum_BKGT = 0.0, 0.0
+  for (_, v, _), found in zip(parts, logits, strict=True):
     values = 'BSKH' if v.ndim == 4 else 'SKH'
-    part = weights[..., at : at + S]
-    out_BTKGH += product(f'BKGTS,{values}->BTKGH', part, v)
-    at += S
+    weights = jnp.exp(found - largest)
+    sum_BKGT += jnp.sum(weights, axis=-1)
+    out_BKGTH += product(
+      f'BKGTS,{values}->BKGTH', weights.astype(q_BTNH.dtype), v
+    )
+  out_BTKGH = jnp.moveaxis(out_BKGTH / sum_BKGT[..., None], 3, 1)
   return out_BTKGH.reshape(B, T, N, H).astype(q_BTNH.dtype)
