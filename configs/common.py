@@ -459,7 +459,7 @@ def base():
     compute_dtype='bfloat16',  # or 'float32'
     scan=True,  # False unrolls the layers: slower to compile
     remat='none',  # 'none', 'dots', 'full'
-    attention='xla',
+    attention='auto',  # 'xla'; 'splash' on TPUs
   )
 
   config.data = dict(

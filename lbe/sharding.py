@@ -57,9 +57,14 @@ def _size(mesh, axes):
 
 
 def constrain(mesh):
-  """A function (x, dims) that places an activation by its logical dims."""
+  """A function (x, dims) that places an activation by its logical dims.
+
+  Without a mesh it leaves x as it is.
+  """
 
   def place(x, dims):
+    if mesh is None:
+      return x
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec(dims)))
 
   return place

@@ -73,7 +73,7 @@ def make_train_step(
       positions_BT=batch['positions_BT'],
       segments_BT=batch['segments_BT'],
       execution=execution,
-      constrain=constrain,
+      mesh=mesh,
       lora_dropout=lora_dropout,
       dropout_key=key,
     )

@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lbe import sharding
 from lbe.models import attention
+from lbe.models import splash
 
 
 def naive(q_BTNH, k_BSKH, v_BSKH, q_pos, kv_pos, q_seg, kv_seg):
@@ -39,7 +41,7 @@ def arrays(*, B=2, T=11, N=6, K=2, H=8, seed=0):
   return q, k, v, positions.astype(np.int32), segments.astype(np.int32)
 
 
-def attend(q, k, v, positions, segments, implementation='xla'):
+def attend(q, k, v, positions, segments):
   return attention.attend(
     q,
     k,
@@ -48,7 +50,6 @@ def attend(q, k, v, positions, segments, implementation='xla'):
     kv_positions_BS=positions,
     q_segments_BT=segments,
     kv_segments_BS=segments,
-    implementation=implementation,
   )
 
 
@@ -76,7 +77,6 @@ def test_queries_and_keys_may_be_of_different_lengths():
     kv_positions_BS=kv_positions,
     q_segments_BT=ones[:, :1],
     kv_segments_BS=ones,
-    implementation='xla',
   )
   expected = naive(q[:, :1], k, v, q_positions, kv_positions, ones[:, :1], ones)
   np.testing.assert_allclose(out, expected, atol=2e-6)
@@ -135,7 +135,47 @@ def test_softmax_is_float32_in_bfloat16_compute():
   assert error.mean() < 1.5e-3
 
 
-def test_an_unknown_implementation_is_refused():
-  """A misspelt kernel that falls back to the slow one."""
-  with pytest.raises(ValueError, match="'splash' is unknown; take 'xla'"):
-    attend(*arrays(), implementation='splash')
+@pytest.mark.parametrize('N, K, T', [(4, 2, 256), (2, 1, 200), (4, 4, 128)])
+def test_splash_equals_the_reference_and_so_do_its_gradients(N, K, T):
+  """A kernel with a wrong scale, mask, group of heads or cut of padding."""
+  H, B = 128, 2
+  rng = np.random.default_rng(0)
+  q, k, v = (
+    rng.normal(size=(B, T, heads, H)).astype(np.float32) for heads in (N, K, K)
+  )
+  at = np.array([0.0, 0.3, 0.8])[:, None] * T
+  segments = (np.arange(T) >= at).sum(0)
+  positions = np.arange(T) - (np.array([0, *at[:, 0]])[segments]).astype(int)
+  segments[-5:] = 0
+  positions, segments = (
+    np.broadcast_to(x, (B, T)).astype(np.int32) for x in (positions, segments)
+  )
+  weight = rng.normal(size=q.shape) * (segments > 0)[:, :, None, None]
+  mesh = sharding.make_mesh({'data': 2, 'fsdp': 1}, devices=jax.devices()[:2])
+
+  def both(run):
+    def total(qkv):
+      out = run(*qkv)
+      return jnp.sum(out * weight), out
+
+    (_, out), gradients = jax.jit(jax.value_and_grad(total, has_aux=True))(
+      (q, k, v)
+    )
+    return [out * (segments > 0)[:, :, None, None], *gradients]
+
+  expected = both(lambda *qkv: attend(*qkv, positions, segments))
+  got = both(
+    lambda *qkv: splash.attend(
+      *qkv, segments_BT=segments, mesh=mesh, interpret=True
+    )
+  )
+  for a, b in zip(got, expected, strict=True):
+    np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+def test_an_implementation_that_the_platform_lacks_is_refused():
+  """A TPU's kernel that fails on a CPU somewhere inside of Mosaic."""
+  mesh = sharding.make_mesh({'fsdp': -1})
+  with pytest.raises(ValueError, match="'splash' runs on TPUs, and this is"):
+    attention.chosen('splash', mesh)
+  assert attention.chosen('auto', mesh) == 'xla'

@@ -150,7 +150,11 @@ def test_config_refuses_a_field_that_it_does_not_know():
   [
     ('compute_dtype', 'float16', "'float16' is unknown; take one of bfloat16"),
     ('remat', 'some', "remat='some' is unknown; take one of none, dots, full"),
-    ('attention', 'flash', "attention='flash' is unknown; take one of xla"),
+    (
+      'attention',
+      'flash',
+      "attention='flash' is unknown; take one of auto",
+    ),
   ],
 )
 def test_execution_refuses_what_it_cannot_run(field, value, message):

@@ -14,6 +14,48 @@ def precision(dtype):
   return 'highest' if dtype == jnp.float32 else None
 
 
+IMPLEMENTATIONS = ('auto', 'xla', 'splash')
+
+
+def chosen(implementation, mesh):
+  """What 'auto' stands for on the mesh's devices; without a mesh, 'xla'.
+
+  Raises ValueError where the mesh's platform lacks the implementation.
+  """
+  platform = mesh.devices.flat[0].platform if mesh is not None else 'cpu'
+  if implementation == 'auto':
+    fits = platform == 'tpu' and mesh.shape['context'] == 1
+    return 'splash' if fits else 'xla'
+  if implementation == 'splash' and platform != 'tpu':
+    raise ValueError(
+      f"execution.attention='splash' runs on TPUs, and this is {platform}; "
+      "take 'auto' or 'xla'."
+    )
+  return implementation
+
+
+def attend_rows(
+  q_BTNH, k_BTKH, v_BTKH, *, positions_BT, segments_BT, implementation, mesh
+):
+  """Attention of whole rows to themselves: `attend` by an implementation."""
+  if chosen(implementation, mesh) == 'splash':
+    # Importing the kernels takes half a second.
+    from lbe.models import splash
+
+    return splash.attend(
+      q_BTNH, k_BTKH, v_BTKH, segments_BT=segments_BT, mesh=mesh
+    )
+  return attend(
+    q_BTNH,
+    k_BTKH,
+    v_BTKH,
+    q_positions_BT=positions_BT,
+    kv_positions_BS=positions_BT,
+    q_segments_BT=segments_BT,
+    kv_segments_BS=segments_BT,
+  )
+
+
 def attend(
   q_BTNH,
   k_BSKH,
@@ -23,21 +65,16 @@ def attend(
   kv_positions_BS,
   q_segments_BT,
   kv_segments_BS,
-  implementation='xla',
 ):
   """Causal attention inside segments: [B, T, N, H] in q's dtype.
+
+  The reference of every other implementation.
 
   A query sees the keys of its own segment at its own or an earlier position.
   Segment 0 is padding: it sees nothing, and its output is finite and unused.
   Logits, softmax and sums are float32; N = K * G query heads share K key and
   value heads, which are not repeated in memory.
-
-  Raises ValueError where `implementation` is unknown.
   """
-  if implementation != 'xla':
-    raise ValueError(
-      f"execution.attention={implementation!r} is unknown; take 'xla'."
-    )
   B, T, N, H = q_BTNH.shape
   K = k_BSKH.shape[2]
   q_BTKGH = q_BTNH.reshape(B, T, K, N // K, H)

@@ -74,7 +74,6 @@ def prefill(params, c, ids_BT, *, execution, constrain):
       kv_positions_BS=positions_BT,
       q_segments_BT=ones_BT,
       kv_segments_BS=ones_BT,
-      implementation=execution.attention,
     )
 
   return forward(

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from lbe import sharding
 from lbe.models import attention
 from lbe.models import lora as lora_lib
 
@@ -134,13 +135,13 @@ class Execution:
   compute_dtype: str = 'bfloat16'
   scan: bool = True
   remat: str = 'none'
-  attention: str = 'xla'
+  attention: str = 'auto'
 
   def __post_init__(self):
     for name, value, known in (
       ('compute_dtype', self.compute_dtype, ('bfloat16', 'float32')),
       ('remat', self.remat, tuple(_REMAT)),
-      ('attention', self.attention, ('xla',)),
+      ('attention', self.attention, attention.IMPLEMENTATIONS),
     ):
       if value not in known:
         raise ValueError(
@@ -454,7 +455,7 @@ def hidden(
   positions_BT,
   segments_BT,
   execution,
-  constrain=lambda x, dims: x,
+  mesh=None,
   lora_dropout=0.0,
   dropout_key=None,
 ):
@@ -462,15 +463,16 @@ def hidden(
 
   Positions count from 0 inside each segment; segment 0 is padding. With a
   `dropout_key` the inputs of adapters are dropped at the rate `lora_dropout`.
+  Over a `mesh` activations lie by sharding.RULES; without one, anywhere.
   """
+  constrain = sharding.constrain(mesh)
   tables = rope_tables(c, positions_BT)
   attend = functools.partial(
-    attention.attend,
-    q_positions_BT=positions_BT,
-    kv_positions_BS=positions_BT,
-    q_segments_BT=segments_BT,
-    kv_segments_BS=segments_BT,
+    attention.attend_rows,
+    positions_BT=positions_BT,
+    segments_BT=segments_BT,
     implementation=execution.attention,
+    mesh=mesh,
   )
 
   def layer(x_BTD, w, i):
