@@ -459,7 +459,7 @@ def base():
     compute_dtype='bfloat16',  # or 'float32'
     scan=True,  # False unrolls the layers: slower to compile
     remat='none',  # 'none', 'dots', 'full'
-    attention='auto',  # 'xla'; 'splash' on TPUs
+    attention='auto',  # 'blocks', 'splash' on TPUs, or 'xla'
   )
 
   config.data = dict(
@@ -494,6 +494,7 @@ def base():
     eps=1e-8,
     weight_decay=0.1,
     clip_norm=1.0,
+    z_loss=0.0,  # times the squared normalizer of every target
     # Slots for stages: what is left unchanged learns like all the rest.
     groups=dict(
       old_rows=group(params='embed_VD|head_DV', rows='old'),

@@ -594,6 +594,7 @@ def make_training(config, model, mesh, partition):
       partition=partition,
       mesh=mesh,
       lora_dropout=config.lora.dropout,
+      z_loss=config.optim.z_loss,
       seed=config.seed,
       num_microbatches=config.num_microbatches,
     ),

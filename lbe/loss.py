@@ -1,14 +1,21 @@
 """Cross entropy over the vocabulary in chunks; sums, never means."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
-# Positions of a chunk; its logits are the largest array of the loss.
+from lbe import sharding
+
+# Positions of a chunk on each device; its logits are the largest array.
 CHUNK = 1024
 
 
-def _logits(x_CD, head_DV, vocab_size):
-  """float32 [C, V], those of padding columns at -1e30."""
+def _logits(x_CD, head_DV, vocab_size, first=0):
+  """float32 [C, V], those of padding columns at -1e30.
+
+  `first` is the number of the first column, where the vocabulary is cut.
+  """
   logits_CV = jnp.einsum(
     'CD,DV->CV',
     x_CD,
@@ -18,55 +25,202 @@ def _logits(x_CD, head_DV, vocab_size):
     preferred_element_type=jnp.float32,
   )
   column = jax.lax.broadcasted_iota(jnp.int32, logits_CV.shape, 1)
-  return jnp.where(column < vocab_size, logits_CV, -1e30)
+  return jnp.where(column + first < vocab_size, logits_CV, -1e30)
 
 
-def _nll(x_CD, head_DV, targets_C, vocab_size):
-  """float32 negative log-likelihood [C] in nats."""
-  logits_CV = _logits(x_CD, head_DV, vocab_size)
-  target_C = jnp.take_along_axis(logits_CV, targets_C[:, None], axis=1)[:, 0]
-  return jax.nn.logsumexp(logits_CV, axis=1) - target_C
+# ---------------------------------------------------------------- training
 
 
-def per_token(x_BTD, head_DV, targets_BT, *, vocab_size, chunk=CHUNK):
-  """float32 [B, T] negative log-likelihood in nats of every target.
+def sums(
+  x_BTD,
+  head_DV,
+  targets_BT,
+  weights_BT,
+  *,
+  vocab_size,
+  z_loss=0.0,
+  chunk=CHUNK,
+  mesh=None,
+):
+  """dict(objective, loss_sum in nats, weight_sum), float32 scalars.
 
-  The logits exist for about `chunk` targets (the same positions of all rows)
-  at a time, forward and backward. Columns from `vocab_size` on are padding
-  and hold no mass.
+  `objective` is what is to be minimized, and alone has a gradient: the loss,
+  and `z_loss` times the squared normalizer of every target (PaLM, 2022).
+  Columns from `vocab_size` on are padding and hold no mass. Over a `mesh`
+  every device has its own rows and its own part of the vocabulary.
+
+  Logits exist for `chunk` targets at a time and once: where a gradient is
+  asked for it is made beside the loss, from products in x's dtype that are
+  summed in float32. Divide once, over everything that was summed:
+  microbatches, hosts, sources.
   """
-  B, T, D = x_BTD.shape
-  num = -(-T // max(1, chunk // B))
-  size = -(-T // num)
-
-  @jax.checkpoint
-  def body(x_BCD, targets_BC):
-    nll_C = _nll(
-      x_BCD.reshape(B * size, D),
-      head_DV,
-      targets_BC.reshape(B * size),
-      vocab_size,
-    )
-    return nll_C.reshape(B, size)
-
-  if num == 1:
-    return body(x_BTD, targets_BT)
-  # X chunks of equal size: a length that they do not divide is padded.
-  pad = (0, num * size - T)
-  x_BXCD = jnp.pad(x_BTD, ((0, 0), pad, (0, 0))).reshape(B, num, size, D)
-  targets_BXC = jnp.pad(targets_BT, ((0, 0), pad)).reshape(B, num, size)
-  nll_XBC = jax.lax.map(
-    lambda xs: body(*xs),
-    (jnp.moveaxis(x_BXCD, 1, 0), jnp.moveaxis(targets_BXC, 1, 0)),
+  weights_BT = weights_BT.astype(jnp.float32)
+  objective, loss_sum = _sums(
+    x_BTD,
+    head_DV,
+    targets_BT,
+    weights_BT,
+    (vocab_size, float(z_loss), chunk, mesh),
   )
-  return jnp.moveaxis(nll_XBC, 0, 1).reshape(B, num * size)[:, :T]
+  return dict(
+    objective=objective,
+    loss_sum=jax.lax.stop_gradient(loss_sum),
+    weight_sum=jnp.sum(weights_BT),
+  )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _sums(x_BTD, head_DV, targets_BT, weights_BT, how):
+  total, _ = _over_mesh(x_BTD, head_DV, targets_BT, weights_BT, how, False)
+  return total
+
+
+def _sums_forward(x_BTD, head_DV, targets_BT, weights_BT, how):
+  total, (of_x_BTD, of_head_DV) = _over_mesh(
+    x_BTD, head_DV, targets_BT, weights_BT, how, True
+  )
+  return total, (of_x_BTD, of_head_DV.astype(head_DV.dtype))
+
+
+def _sums_backward(how, gradients, cotangents):
+  del how
+  scale, _ = cotangents
+  of_x_BTD, of_head_DV = ((g * scale).astype(g.dtype) for g in gradients)
+  return of_x_BTD, of_head_DV, None, None
+
+
+_sums.defvjp(_sums_forward, _sums_backward)
+
+
+def _over_mesh(x_BTD, head_DV, targets_BT, weights_BT, how, with_gradients):
+  """((objective, loss sum), gradients of x and of the head, or None)."""
+  vocab_size, z_loss, chunk, mesh = how
+  head_DV = head_DV.astype(x_BTD.dtype)  # before it is gathered
+  local = functools.partial(
+    _local,
+    vocab_size=vocab_size,
+    z_loss=z_loss,
+    chunk=chunk,
+    with_gradients=with_gradients,
+  )
+  if mesh is None:
+    return local(x_BTD, head_DV, targets_BT, weights_BT, axes=None)
+  rows = sharding.spec(('batch', 'position'))
+  x = sharding.spec(('batch', 'position', None))
+  nowhere = jax.sharding.PartitionSpec()
+  return jax.shard_map(
+    functools.partial(local, axes=sharding.AXES),
+    mesh=mesh,
+    in_specs=(x, sharding.spec((None, 'vocab')), rows, rows),
+    out_specs=(
+      (nowhere, nowhere),
+      (x, sharding.spec(('embed', 'vocab'))) if with_gradients else None,
+    ),
+    check_vma=False,
+  )(x_BTD, head_DV, targets_BT, weights_BT)
+
+
+def _local(
+  x_BTD,
+  head_DV,
+  targets_BT,
+  weights_BT,
+  *,
+  vocab_size,
+  z_loss,
+  chunk,
+  with_gradients,
+  axes,
+):
+  """As _over_mesh, of one device's rows and of its columns."""
+  B, T, D = x_BTD.shape
+  num = -(-B * T // chunk)
+  size = -(-B * T // num)  # chunks of equal size; the last one is padded
+  over_vocab = sharding.RULES['vocab'] if axes else None
+  first = jax.lax.axis_index(over_vocab) * head_DV.shape[1] if axes else 0
+  product = functools.partial(
+    jnp.einsum,
+    precision='highest' if x_BTD.dtype == jnp.float32 else None,
+    preferred_element_type=jnp.float32,
+  )
+
+  def chunks(x):
+    x = x.reshape(B * T, *x.shape[2:])
+    x = jnp.pad(x, ((0, num * size - B * T),) + ((0, 0),) * (x.ndim - 1))
+    return x.reshape(num, size, *x.shape[1:])
+
+  def of_columns(reduce, x):
+    return reduce(x, over_vocab) if axes else x
+
+  def one(total, chunk):
+    x_CD, targets_C, weights_C = chunk
+    objective, loss_sum, of_head_DV = total
+    logits_CV = _logits(x_CD, head_DV, vocab_size, first)
+    largest_C = of_columns(jax.lax.pmax, jnp.max(logits_CV, axis=1))
+    exp_CV = jnp.exp(logits_CV - largest_C[:, None])
+    sum_C = of_columns(jax.lax.psum, jnp.sum(exp_CV, axis=1))
+    norm_C = jnp.log(sum_C) + largest_C
+    own_C = targets_C - first
+    inside_C = (own_C >= 0) & (own_C < head_DV.shape[1])
+    target_C = jnp.take_along_axis(
+      logits_CV, jnp.clip(own_C, 0, head_DV.shape[1] - 1)[:, None], axis=1
+    )[:, 0]
+    target_C = of_columns(jax.lax.psum, jnp.where(inside_C, target_C, 0.0))
+    nll_C = norm_C - target_C
+    loss_sum += jnp.sum(nll_C * weights_C)
+    objective += jnp.sum((nll_C + z_loss * norm_C**2) * weights_C)
+    if not with_gradients:
+      return (objective, loss_sum, None), None
+    column = jax.lax.broadcasted_iota(jnp.int32, logits_CV.shape, 1)
+    scale_C = weights_C * (1 + 2 * z_loss * norm_C) / sum_C
+    of_logits_CV = exp_CV * scale_C[:, None] - jnp.where(
+      column == own_C[:, None], weights_C[:, None], 0.0
+    )
+    of_logits_CV = of_logits_CV.astype(x_CD.dtype)
+    of_x_CD = product('CV,DV->CD', of_logits_CV, head_DV)
+    of_x_CD = of_columns(jax.lax.psum, of_x_CD).astype(x_CD.dtype)
+    of_head_DV += product('CD,CV->DV', x_CD, of_logits_CV)
+    return (objective, loss_sum, of_head_DV), of_x_CD
+
+  zero = jnp.zeros((), jnp.float32)
+  start = (
+    zero,
+    zero,
+    jnp.zeros(head_DV.shape, jnp.float32) if with_gradients else None,
+  )
+  given = tuple(chunks(x) for x in (x_BTD, targets_BT, weights_BT))
+  if num == 1:
+    (objective, loss_sum, of_head_DV), of_x = one(
+      start, tuple(x[0] for x in given)
+    )
+  else:
+    (objective, loss_sum, of_head_DV), of_x = jax.lax.scan(one, start, given)
+  if axes:
+    over_rows = tuple(a for a in axes if a != over_vocab)
+    objective, loss_sum = jax.lax.psum((objective, loss_sum), over_rows)
+  if not with_gradients:
+    return (objective, loss_sum), None
+  if axes:
+    # Summed once, behind the loop, and straight into the parts of the weight.
+    over_embed = sharding.RULES['embed']
+    of_head_DV = jax.lax.psum_scatter(
+      of_head_DV, over_embed, scatter_dimension=0, tiled=True
+    )
+    over_rest = tuple(a for a in over_rows if a != over_embed)
+    of_head_DV = jax.lax.psum(of_head_DV, over_rest)
+  of_x_BTD = of_x.reshape(num * size, D)[: B * T].reshape(B, T, D)
+  return (objective, loss_sum), (of_x_BTD, of_head_DV)
+
+
+# ----------------------------------------------------------------- scoring
 
 
 def logprobs(x_BQD, head_DV, targets_BQ, *, vocab_size, chunk=CHUNK):
   """float32 log-probabilities and normalizers, and which are the likeliest.
 
   Three [B, Q] arrays of the targets; a logit is its log-probability and the
-  normalizer. In chunks as `per_token`, without a backward pass.
+  normalizer. In chunks of the same positions of all rows, without a backward
+  pass.
   """
   B, Q, D = x_BQD.shape
   num = -(-Q // max(1, chunk // B))
@@ -92,18 +246,4 @@ def logprobs(x_BQD, head_DV, targets_BQ, *, vocab_size, chunk=CHUNK):
   )
   return tuple(
     jnp.moveaxis(x_XBC, 0, 1).reshape(B, num * size)[:, :Q] for x_XBC in found
-  )
-
-
-def sums(x_BTD, head_DV, targets_BT, weights_BT, *, vocab_size, chunk=CHUNK):
-  """dict(loss_sum in nats, weight_sum), float32 scalars.
-
-  Divide once, over everything that was summed: microbatches, hosts, sources.
-  """
-  nll_BT = per_token(
-    x_BTD, head_DV, targets_BT, vocab_size=vocab_size, chunk=chunk
-  )
-  weights_BT = weights_BT.astype(jnp.float32)
-  return dict(
-    loss_sum=jnp.sum(nll_BT * weights_BT), weight_sum=jnp.sum(weights_BT)
   )

@@ -52,6 +52,7 @@ def make_train_step(
   mesh,
   num_microbatches,
   lora_dropout=0.0,
+  z_loss=0.0,
   seed=0,
 ):
   """A pure (state, batch) → (state, metrics); the caller jits it.
@@ -64,7 +65,7 @@ def make_train_step(
   """
   constrain = sharding.constrain(mesh)
 
-  def loss_sum(learning, frozen, batch, key):
+  def objective(learning, frozen, batch, key):
     params = partition.join(learning, frozen)
     x_BTD = llama.hidden(
       params,
@@ -77,13 +78,22 @@ def make_train_step(
       lora_dropout=lora_dropout,
       dropout_key=key,
     )
-    return loss.sums(
+    total = loss.sums(
       x_BTD,
       llama.head_DV(params, c),
       batch['targets_BT'],
       batch['weights_BT'],
       vocab_size=c.vocab_size,
-    )['loss_sum']
+      z_loss=z_loss,
+      mesh=mesh,
+    )
+    return total['objective'], total['loss_sum']
+
+  def one(learning, frozen, batch, key):
+    (_, loss_sum), grads = jax.value_and_grad(objective, has_aux=True)(
+      learning, frozen, batch, key
+    )
+    return loss_sum, grads
 
   def microbatch(x):
     """[M, B / M, ...]: each takes every M-th row, so hosts keep theirs."""
@@ -92,7 +102,7 @@ def make_train_step(
 
   def gradients(learning, frozen, batch, key):
     if num_microbatches == 1:
-      return jax.value_and_grad(loss_sum)(learning, frozen, batch, key)
+      return one(learning, frozen, batch, key)
 
     def add(total, part_and_number):
       part, i = part_and_number
@@ -101,7 +111,7 @@ def make_train_step(
         for name, x in part.items()
       }
       own = jax.random.fold_in(key, i)
-      new = jax.value_and_grad(loss_sum)(learning, frozen, part, own)
+      new = one(learning, frozen, part, own)
       return jax.tree.map(jnp.add, total, new), None
 
     zeros = jax.tree.map(jnp.zeros_like, learning)

@@ -1,5 +1,7 @@
 """Attention against a loop over heads and positions in numpy."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -135,42 +137,103 @@ def test_softmax_is_float32_in_bfloat16_compute():
   assert error.mean() < 1.5e-3
 
 
-@pytest.mark.parametrize('N, K, T', [(4, 2, 256), (2, 1, 200), (4, 4, 128)])
-def test_splash_equals_the_reference_and_so_do_its_gradients(N, K, T):
-  """A kernel with a wrong scale, mask, group of heads or cut of padding."""
-  H, B = 128, 2
+def _packed(B, T):
+  """Positions and segments of three uneven documents and padding."""
+  starts = np.array([0.0, 0.3, 0.8]) * T
+  segments = (np.arange(T) >= starts[:, None]).sum(0)
+  positions = np.arange(T) - np.ceil(starts).astype(int)[segments - 1]
+  segments[-5:] = 0
+  return (
+    np.broadcast_to(x, (B, T)).astype(np.int32) for x in (positions, segments)
+  )
+
+
+def _run(implementation, q, k, v, positions, segments):
+  """By an implementation; kernels of a TPU are interpreted."""
+  if implementation == 'splash':
+    mesh = sharding.make_mesh({'data': 2, 'fsdp': 1}, devices=jax.devices()[:2])
+    return splash.attend(
+      q, k, v, segments_BT=segments, mesh=mesh, interpret=True
+    )
+  return attention.attend_rows(
+    q,
+    k,
+    v,
+    positions_BT=positions,
+    segments_BT=segments,
+    implementation=implementation,
+    mesh=None,
+  )
+
+
+SHAPES = [
+  (4, 2, 256, 128),
+  (2, 1, 200, 128),
+  (4, 4, 128, 128),
+  (2, 2, 130, 64),
+  (2, 1, 128, 80),
+  (2, 2, 160, 96),
+]
+
+
+@pytest.mark.parametrize('implementation', ['blocks', 'splash'])
+@pytest.mark.parametrize('N, K, T, H', SHAPES)
+def test_outputs_and_gradients_equal_the_reference(implementation, N, K, T, H):
+  """A wrong scale, mask, group of heads, block border or cut of padding."""
+  B = 2
   rng = np.random.default_rng(0)
   q, k, v = (
     rng.normal(size=(B, T, heads, H)).astype(np.float32) for heads in (N, K, K)
   )
-  at = np.array([0.0, 0.3, 0.8])[:, None] * T
-  segments = (np.arange(T) >= at).sum(0)
-  positions = np.arange(T) - (np.array([0, *at[:, 0]])[segments]).astype(int)
-  segments[-5:] = 0
-  positions, segments = (
-    np.broadcast_to(x, (B, T)).astype(np.int32) for x in (positions, segments)
-  )
-  weight = rng.normal(size=q.shape) * (segments > 0)[:, :, None, None]
-  mesh = sharding.make_mesh({'data': 2, 'fsdp': 1}, devices=jax.devices()[:2])
+  positions, segments = _packed(B, T)
+  real = (segments > 0)[:, :, None, None]
+  weight = rng.normal(size=q.shape) * real
 
   def both(run):
     def total(qkv):
-      out = run(*qkv)
+      out = run(*qkv, positions, segments)
       return jnp.sum(out * weight), out
 
     (_, out), gradients = jax.jit(jax.value_and_grad(total, has_aux=True))(
       (q, k, v)
     )
-    return [out * (segments > 0)[:, :, None, None], *gradients]
+    return [out * real, *gradients]
 
-  expected = both(lambda *qkv: attend(*qkv, positions, segments))
-  got = both(
-    lambda *qkv: splash.attend(
-      *qkv, segments_BT=segments, mesh=mesh, interpret=True
-    )
-  )
+  expected = both(attend)
+  got = both(functools.partial(_run, implementation))
   for a, b in zip(got, expected, strict=True):
     np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+@pytest.mark.parametrize('implementation', ['blocks', 'splash'])
+def test_another_document_changes_no_bit_of_any_implementation(implementation):
+  """A mask whose leak is too small for a tolerance to see."""
+  rng = np.random.default_rng(0)
+  q, k, v = rng.normal(size=(3, 2, 256, 2, 128)).astype(np.float32)
+  positions, segments = _packed(2, 256)
+  run = jax.jit(functools.partial(_run, implementation))
+  one = run(q, k, v, positions, segments)
+  first = (segments == 1)[:, :, None, None]
+  q, k, v = (np.where(first, x * 3 + 1, x) for x in (q, k, v))
+  two = run(q, k, v, positions, segments)
+  for other in (2, 3):
+    np.testing.assert_array_equal(
+      one[segments == other], two[segments == other]
+    )
+  assert np.all(np.any(one[segments == 1] != two[segments == 1], axis=(1, 2)))
+
+
+def test_blocks_keep_no_scores_for_the_backward_pass():
+  """Memory that grows with the square of the length in every layer."""
+  q, k, v = np.zeros((3, 1, 512, 2, 32), np.float32)
+  positions, segments = _packed(1, 512)
+
+  def run(*qkv):
+    return _run('blocks', *qkv, positions, segments)
+
+  _, backward = jax.vjp(run, q, k, v)
+  kept = sum(np.size(x) for x in jax.tree.leaves(backward))
+  assert kept < 6 * q.size < 512**2
 
 
 def test_an_implementation_that_the_platform_lacks_is_refused():
@@ -178,4 +241,12 @@ def test_an_implementation_that_the_platform_lacks_is_refused():
   mesh = sharding.make_mesh({'fsdp': -1})
   with pytest.raises(ValueError, match="'splash' runs on TPUs, and this is"):
     attention.chosen('splash', mesh)
+  assert attention.chosen('auto', mesh) == 'blocks'
+
+
+def test_rows_that_are_cut_over_devices_need_the_reference():
+  """A block that takes another device's queries for its own first ones."""
+  mesh = sharding.make_mesh({'context': 2, 'fsdp': -1})
+  with pytest.raises(ValueError, match="'blocks' sees whole rows, but"):
+    attention.chosen('blocks', mesh)
   assert attention.chosen('auto', mesh) == 'xla'

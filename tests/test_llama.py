@@ -234,7 +234,7 @@ def _loss_and_gradients(execution):
         ids[:, 1:],
         np.ones((2, 11), np.float32),
         vocab_size=97,
-      )['loss_sum']
+      )['objective']
 
     return jax.value_and_grad(loss_sum)(params)
 
@@ -318,7 +318,10 @@ def test_norms_rope_softmax_and_loss_are_float32_in_bfloat16_runs():
       execution=llama.Execution(compute_dtype='bfloat16'),
     )
     head_DV = llama.head_DV(params, TINY)
-    return loss.per_token(x_BTD, head_DV, row[0], vocab_size=97).sum()
+    weights = jnp.ones_like(row[0])
+    return loss.sums(x_BTD, head_DV, row[0], weights, vocab_size=97)[
+      'objective'
+    ]
 
   found = {}
   for equation in _equations(jax.make_jaxpr(loss_sum)(tiny()).jaxpr):
@@ -343,8 +346,9 @@ def test_float32_products_ask_for_float32_on_every_chip():
       execution=FP32,
     )
     head_DV = llama.head_DV(params, TINY)
-    of_loss = loss.per_token(x_BTD, head_DV, row[0], vocab_size=97)
-    return of_loss.sum() + llama.logits(params, TINY, x_BTD).max()
+    weights = jnp.ones_like(row[0])
+    of_loss = loss.sums(x_BTD, head_DV, row[0], weights, vocab_size=97)
+    return of_loss['objective'] + llama.logits(params, TINY, x_BTD).max()
 
   text = str(jax.make_jaxpr(jax.grad(loss_sum))(tiny()))
   assert text.count('dot_general[') > 20

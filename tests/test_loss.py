@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lbe import loss
+from lbe import sharding
 
 VOCAB_SIZE, PADDED = 37, 64
 
@@ -52,7 +53,7 @@ def test_chunks_do_not_change_the_loss_or_its_gradients(chunk):
   def chunked(x, head):
     return loss.sums(
       x, head, targets, weights, vocab_size=VOCAB_SIZE, chunk=chunk
-    )['loss_sum']
+    )['objective']
 
   def direct(x, head):
     return jnp.sum(whole(x, head, targets) * weights)
@@ -66,11 +67,70 @@ def test_chunks_do_not_change_the_loss_or_its_gradients(chunk):
   )
 
 
-def test_per_token_losses_stand_at_their_tokens():
-  """Chunks put together in the wrong order: sums would not notice."""
+@pytest.mark.parametrize('token', [0, 5, 6, 32])
+def test_each_token_has_its_own_loss(token):
+  """Chunks put together in the wrong order: other sums would not notice."""
   x, head, targets, _ = arrays()
-  got = loss.per_token(x, head, targets, vocab_size=VOCAB_SIZE, chunk=6)
-  np.testing.assert_allclose(got, whole(x, head, targets), atol=1e-5)
+  weights = np.zeros(33, np.float32)
+  weights[token] = 1
+  weights = weights.reshape(3, 11)
+  got = loss.sums(x, head, targets, weights, vocab_size=VOCAB_SIZE, chunk=6)
+  expected = np.sum(whole(x, head, targets) * weights)
+  np.testing.assert_allclose(got['loss_sum'], expected, atol=1e-5)
+
+
+def test_z_loss_is_the_squared_normalizer_and_not_a_part_of_the_loss():
+  """A gradient without its term, or a loss that nobody can compare."""
+  x, head, targets, weights = arrays()
+
+  def direct(x, head):
+    norm = jax.nn.logsumexp((x @ head)[..., :VOCAB_SIZE], axis=-1)
+    nll = whole(x, head, targets)
+    return jnp.sum((nll + 0.1 * norm**2) * weights)
+
+  def ours(x, head):
+    how = dict(vocab_size=VOCAB_SIZE, z_loss=0.1, chunk=7)
+    return loss.sums(x, head, targets, weights, **how)['objective']
+
+  got = jax.value_and_grad(ours, argnums=(0, 1))(x, head)
+  expected = jax.value_and_grad(direct, argnums=(0, 1))(x, head)
+  for a, b in zip(*map(jax.tree.leaves, (got, expected)), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+  found = loss.sums(
+    x, head, targets, weights, vocab_size=VOCAB_SIZE, z_loss=0.1
+  )
+  expected = np.sum(whole(x, head, targets) * weights)
+  np.testing.assert_allclose(found['loss_sum'], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+  'shape', [(8, 1, 1, 1), (1, 8, 1, 1), (2, 2, 1, 2), (1, 2, 2, 2)], ids=str
+)
+def test_a_mesh_changes_neither_the_loss_nor_its_gradients(shape):
+  """Sums over an axis too many or too few; a target in another's columns."""
+  x, head, targets, weights = arrays(B=8, T=12)
+  mesh = sharding.make_mesh(dict(zip(sharding.AXES, shape, strict=True)))
+
+  def ours(mesh):
+    def total(x, head):
+      found = loss.sums(
+        x,
+        head,
+        targets,
+        weights,
+        vocab_size=VOCAB_SIZE,
+        z_loss=0.1,
+        chunk=5,
+        mesh=mesh,
+      )
+      return found['objective'], found['loss_sum']
+
+    return jax.jit(jax.value_and_grad(total, argnums=(0, 1), has_aux=True))(
+      x, head
+    )
+
+  for a, b in zip(*map(jax.tree.leaves, (ours(mesh), ours(None))), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
 def test_padding_columns_take_no_mass_and_no_gradient():
@@ -78,7 +138,7 @@ def test_padding_columns_take_no_mass_and_no_gradient():
   x, head, targets, weights = arrays()
   gradient = jax.grad(
     lambda head: loss.sums(x, head, targets, weights, vocab_size=VOCAB_SIZE)[
-      'loss_sum'
+      'objective'
     ]
   )(head)
   assert not np.any(gradient[:, VOCAB_SIZE:])
@@ -86,12 +146,12 @@ def test_padding_columns_take_no_mass_and_no_gradient():
 
 def test_bfloat16_states_give_a_float32_loss():
   """Logits rounded to bfloat16, 1 part in 256 of each."""
-  x, head, targets, _ = arrays()
+  x, head, targets, weights = arrays()
   x, head = (jnp.asarray(a, jnp.bfloat16) for a in (x, head))
-  got = loss.per_token(x, head, targets, vocab_size=VOCAB_SIZE)
-  expected = whole(*(a.astype(jnp.float32) for a in (x, head)), targets)
+  got = loss.sums(x, head, targets, weights, vocab_size=VOCAB_SIZE)['loss_sum']
+  wide = whole(*(a.astype(jnp.float32) for a in (x, head)), targets)
   assert got.dtype == jnp.float32
-  np.testing.assert_allclose(got, expected, atol=1e-5)
+  np.testing.assert_allclose(got, np.sum(wide * weights), rtol=1e-6)
 
 
 def test_whole_logits_never_exist():
@@ -99,8 +159,9 @@ def test_whole_logits_never_exist():
   B, T, D, V = 4, 512, 16, 4096
 
   def total(x, head, targets):
-    nll = loss.per_token(x, head, targets, vocab_size=V, chunk=128)
-    return nll.sum()
+    weights = jnp.ones((B, T))
+    found = loss.sums(x, head, targets, weights, vocab_size=V, chunk=128)
+    return found['objective']
 
   shapes = (
     jax.ShapeDtypeStruct((B, T, D), jnp.float32),

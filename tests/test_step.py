@@ -82,7 +82,7 @@ def mean_loss(params, of):
     of['weights_BT'],
     vocab_size=50,
   )
-  return total['loss_sum'] / total['weight_sum']
+  return total['objective'] / total['weight_sum']
 
 
 def test_one_step_is_adamw_on_the_mean_over_the_weighted_targets():

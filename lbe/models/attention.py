@@ -5,6 +5,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from lbe.models import blocks
+
 # Large and finite: a row with nothing to attend to stays finite.
 _MASKED = -1e30
 
@@ -14,22 +16,31 @@ def precision(dtype):
   return 'highest' if dtype == jnp.float32 else None
 
 
-IMPLEMENTATIONS = ('auto', 'xla', 'splash')
+IMPLEMENTATIONS = ('auto', 'xla', 'blocks', 'splash')
 
 
 def chosen(implementation, mesh):
-  """What 'auto' stands for on the mesh's devices; without a mesh, 'xla'.
+  """What 'auto' stands for: a kernel where the mesh's platform has one.
 
-  Raises ValueError where the mesh's platform lacks the implementation.
+  'xla' is the reference and the only one whose rows may be cut over devices.
+  Raises ValueError where the mesh or its platform lacks the implementation.
   """
-  platform = mesh.devices.flat[0].platform if mesh is not None else 'cpu'
+  platform = mesh.devices.flat[0].platform if mesh is not None else ''
+  cut = mesh is not None and mesh.shape['context'] > 1
   if implementation == 'auto':
-    fits = platform == 'tpu' and mesh.shape['context'] == 1
-    return 'splash' if fits else 'xla'
+    if cut:
+      return 'xla'
+    return 'splash' if platform == 'tpu' else 'blocks'
   if implementation == 'splash' and platform != 'tpu':
     raise ValueError(
-      f"execution.attention='splash' runs on TPUs, and this is {platform}; "
-      "take 'auto' or 'xla'."
+      "execution.attention='splash' runs on TPUs, and this is "
+      f"{platform or 'no mesh'}; take 'auto' or 'blocks'."
+    )
+  if cut and implementation != 'xla':
+    raise ValueError(
+      f'execution.attention={implementation!r} sees whole rows, but '
+      f'mesh.context={mesh.shape["context"]} cuts them; set mesh.context=1, '
+      "or take 'xla'."
     )
   return implementation
 
@@ -37,13 +48,25 @@ def chosen(implementation, mesh):
 def attend_rows(
   q_BTNH, k_BTKH, v_BTKH, *, positions_BT, segments_BT, implementation, mesh
 ):
-  """Attention of whole rows to themselves: `attend` by an implementation."""
-  if chosen(implementation, mesh) == 'splash':
+  """Attention of whole rows to themselves: `attend` by an implementation.
+
+  Positions count from 0 inside each segment, in the order of the row.
+  """
+  implementation = chosen(implementation, mesh)
+  if implementation == 'splash':
     # Importing the kernels takes half a second.
     from lbe.models import splash
 
     return splash.attend(
       q_BTNH, k_BTKH, v_BTKH, segments_BT=segments_BT, mesh=mesh
+    )
+  if implementation == 'blocks':
+    return blocks.attend(
+      q_BTNH,
+      k_BTKH,
+      v_BTKH,
+      segments_BT=segments_BT,
+      precision=precision(q_BTNH.dtype),
     )
   return attend(
     q_BTNH,

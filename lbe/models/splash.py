@@ -24,11 +24,6 @@ def attend(q_BTNH, k_BTKH, v_BTKH, *, segments_BT, mesh, interpret=False):
   length that is no multiple of 128 is padded. Softmax and sums are float32.
   """
   T, N, H = q_BTNH.shape[1:]
-  if mesh.shape['context'] > 1:
-    raise ValueError(
-      f"execution.attention='splash' sees whole rows, but mesh.context="
-      f'{mesh.shape["context"]} cuts them; set mesh.context=1.'
-    )
   pad = -T % _LANES
   heads = N // mesh.shape['tensor']
   block = next(
