@@ -6,14 +6,21 @@
 Same shapes, same dtype, same batch, clipping and AdamW on both sides, timed in
 turns: ours, theirs, ours, theirs. A ratio above 1 means that ours is faster.
 The peer is eager with SDPA attention and the fused AdamW, or with --compile
-under torch.compile, too.
+under torch.compile, too. Ours is --setting=fast (no remat; unrolled on a CPU)
+or lean (scanned, full remat). On a CPU the peak memory of each side is that of
+a process of its own, over what it has after its imports.
 """
 
+import os
+import resource
 import statistics
+import subprocess
+import sys
 import time
 
 import jax
 import numpy as np
+import psutil
 import torch
 import transformers
 from absl import app
@@ -26,19 +33,31 @@ from lbe import batch as batch_lib
 from lbe import sharding
 from lbe.models import llama
 
-_SHAPE = flags.DEFINE_enum('shape', 'small', ['small', '1b'], 'Of the model.')
+_SHAPE = flags.DEFINE_enum(
+  'shape', '58m', ['small', '58m', '1b'], 'Of the model.'
+)
+_SETTING = flags.DEFINE_enum('setting', 'fast', ['fast', 'lean'], 'Of ours.')
 _DTYPE = flags.DEFINE_enum(
   'dtype', 'float32', ['float32', 'bfloat16'], 'Of the computation.'
 )
 _COMPILE = flags.DEFINE_bool('compile', False, 'torch.compile for the peer.')
 _PAIRS = flags.DEFINE_integer('pairs', 9, 'Alternating measurements.')
 _STEPS = flags.DEFINE_integer('steps', 3, 'Steps of each measurement.')
+_PEAK_OF = flags.DEFINE_enum(
+  'peak_of', None, ['ours', 'theirs'], 'Only prints the peak memory of a side.'
+)
 
 SHAPES = {
   'small': dict(
     model=dict(dim=384, num_layers=6, num_heads=6, mlp_dim=1024),
     vocab_size=8192,
     seq_len=256,
+    batch_size=4,
+  ),
+  '58m': dict(
+    model=dict(dim=512, num_layers=8, num_heads=8, mlp_dim=1376),
+    vocab_size=32000,
+    seq_len=512,
     batch_size=4,
   ),
   # TinyLlama's.
@@ -58,12 +77,23 @@ class _Pieces:
     self.vocab_size = vocab_size
 
 
-def make_training(shape, vocab_size, *, seq_len, batch_size, dtype='float32'):
-  """(architecture, assemble.Training, state) of random weights, one device."""
+def _config(shape):
   config = common.base()
-  config.model.update(shape)
+  config.model.update(shape['model'])
+  return config
+
+
+def make_training(
+  shape, vocab_size, *, seq_len, batch_size, dtype='float32', lean=False
+):
+  """(architecture, assemble.Training, state) of random weights, one device."""
+  config = _config(dict(model=shape))
   on_cpu = jax.default_backend() == 'cpu'
-  config.execution.update(compute_dtype=dtype, scan=not on_cpu, remat='none')
+  config.execution.update(
+    compute_dtype=dtype,
+    scan=lean or not on_cpu,
+    remat='full' if lean else 'none',
+  )
   config.data.update(seq_len=seq_len, batch_size=batch_size)
   config.mesh.update(data=1, fsdp=1)
   model = assemble.make_model_config(config, _Pieces(vocab_size))
@@ -84,6 +114,7 @@ def make_ours(shape, ids_BT):
     seq_len=T,
     batch_size=B,
     dtype=_DTYPE.value,
+    lean=_SETTING.value == 'lean',
   )
   weights_BT = np.ones((B, T), np.float32)
   weights_BT[:, -1] = 0
@@ -154,6 +185,32 @@ def make_theirs(c, ids_BT):
   return run
 
 
+def _peak(side):
+  """Bytes, measured by this program in a process of its own."""
+  same = [f'--{f.name}={f.value}' for f in (_SHAPE, _SETTING, _DTYPE, _COMPILE)]
+  told = subprocess.run(
+    [sys.executable, *sys.argv[:1], *same, f'--peak_of={side}'],
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  return int(told.stdout.split()[-1])
+
+
+def _measure_peak(shape, ids_BT):
+  jax.devices()  # the backend's own memory is not the step's
+  before = psutil.Process(os.getpid()).memory_info().rss
+  if _PEAK_OF.value == 'ours':
+    _, run = make_ours(shape, ids_BT)
+  else:
+    c = assemble.make_model_config(_config(shape), _Pieces(shape['vocab_size']))
+    run = make_theirs(c, ids_BT)
+  run(2)
+  unit = 1 if sys.platform == 'darwin' else 1024
+  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+  print(peak - before)
+
+
 def main(argv):
   del argv
   torch.set_float32_matmul_precision('highest')
@@ -162,6 +219,10 @@ def main(argv):
   ids_BT = np.random.default_rng(0).integers(
     shape['vocab_size'], size=(B, T), dtype=np.int32
   )
+  if _PEAK_OF.value:
+    return _measure_peak(shape, ids_BT)
+  on_cpu = jax.default_backend() == 'cpu'
+  peaks = {x: _peak(x) for x in ('ours', 'theirs')} if on_cpu else {}
   model, ours = make_ours(shape, ids_BT)
   theirs = make_theirs(model, ids_BT)
   times = {'ours': [], 'theirs': []}
@@ -175,10 +236,14 @@ def main(argv):
       assert np.isfinite(loss)
   ratios = [b / a for a, b in zip(times['ours'], times['theirs'], strict=True)]
   tokens = B * T * _STEPS.value
+  memory = {f'{x}_peak_mib': round(b / 2**20) for x, b in peaks.items()}
+  if peaks:
+    memory['peak_ratio'] = round(peaks['ours'] / peaks['theirs'], 3)
   record.write(
     'train_step',
     {
       'shape': _SHAPE.value,
+      'setting': _SETTING.value,
       'parameters': llama.num_params(model),
       'batch': [B, T],
       'dtype': _DTYPE.value,
@@ -191,6 +256,12 @@ def main(argv):
         f'{name}_tokens_per_second': round(tokens / statistics.median(t))
         for name, t in times.items()
       },
+      **{f'{x}_peak_mib': round(b / 2**20) for x, b in peaks.items()},
+      **(
+        {'peak_ratio': round(peaks['ours'] / peaks['theirs'], 3)}
+        if peaks
+        else {}
+      ),
     },
     packages=('jax', 'optax', 'torch', 'transformers'),
   )
