@@ -458,7 +458,10 @@ def base():
   config.execution = dict(
     compute_dtype='bfloat16',  # or 'float32'
     scan=True,  # False unrolls the layers: slower to compile
-    remat='none',  # 'none', 'dots', 'full'
+    # What is kept for the backward pass: 'none' makes nothing again, then with
+    # less memory 'dots_attention', 'dots', 'attention', 'full', and 'offload',
+    # which is 'full' with the layers' inputs in the host's memory.
+    remat='none',
     attention='auto',  # 'blocks', 'splash' on TPUs, or 'xla'
   )
 

@@ -6,6 +6,7 @@ import optax
 
 from lbe import loss
 from lbe import sharding
+from lbe.models import attention
 from lbe.models import llama
 
 
@@ -156,7 +157,7 @@ def memory_estimate(
   c,
   *,
   partition,
-  num_devices,
+  mesh,
   batch_size,
   seq_len,
   num_microbatches,
@@ -172,20 +173,30 @@ def memory_estimate(
 
   def per_device(tree):
     sizes = (x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
-    return sum(sizes) / num_devices
+    return sum(sizes) / mesh.size
 
   width = 2 if execution.compute_dtype == 'bfloat16' else 4
-  tokens = batch_size * seq_len / num_microbatches / num_devices
+  tokens = batch_size * seq_len / num_microbatches / mesh.size
   heads = c.num_heads * c.head_dim
   kv = c.num_kv_heads * c.head_dim
   kept = c.dim  # the residual stream at the border of a layer
-  if execution.remat == 'dots':
-    kept += 2 * heads + 2 * kv + c.dim + 2 * c.mlp_dim
+  if execution.remat == 'offload':
+    kept = 0
+  if execution.remat in ('dots', 'dots_attention'):
+    kept += heads + 2 * kv + c.dim + 2 * c.mlp_dim
+  if execution.remat in ('attention', 'dots_attention'):
+    kept += heads
   within = 6 * c.dim + 3 * heads + 2 * kv + 4 * c.mlp_dim
+  implementation = attention.chosen(execution.attention, mesh)
   scores = c.num_heads * seq_len * 4 / width * 2
+  if implementation == 'splash':
+    scores = 0
   if execution.remat == 'none':
-    kept += within + scores
-    within = scores = 0
+    kept += within
+    within = 0
+    if implementation == 'xla':
+      kept += scores
+      scores = 0
   activations = tokens * width * (c.num_layers * kept + within + scores)
   logits = 2 * 4 * min(loss.CHUNK, tokens) * c.padded_vocab_size
   return {

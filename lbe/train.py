@@ -117,7 +117,7 @@ def main(argv):
         training.abstract_state['params'],
         model,
         partition=partition,
-        num_devices=mesh.size,
+        mesh=mesh,
         batch_size=config.data.batch_size,
         seq_len=config.data.seq_len,
         num_microbatches=config.num_microbatches,

@@ -149,7 +149,11 @@ def test_config_refuses_a_field_that_it_does_not_know():
   'field, value, message',
   [
     ('compute_dtype', 'float16', "'float16' is unknown; take one of bfloat16"),
-    ('remat', 'some', "remat='some' is unknown; take one of none, dots, full"),
+    (
+      'remat',
+      'some',
+      "remat='some' is unknown; take one of none, dots, dots_att",
+    ),
     (
       'attention',
       'flash',
@@ -242,7 +246,15 @@ def _loss_and_gradients(execution):
 
 
 @pytest.mark.parametrize(
-  'other', [dict(scan=False), dict(remat='full'), dict(remat='dots')], ids=str
+  'other',
+  [
+    dict(scan=False),
+    *(
+      dict(remat=policy)
+      for policy in ('full', 'dots', 'dots_attention', 'attention', 'offload')
+    ),
+  ],
+  ids=str,
 )
 def test_scan_and_remat_do_not_change_loss_or_gradients(other):
   """Layers in another order, or a weight that recomputation treats as new."""

@@ -172,7 +172,7 @@ def test_the_estimate_is_near_what_the_compiler_says():
   of |= {k: rows for k in ('positions_BT', 'segments_BT')}
   of['weights_BT'] = jax.ShapeDtypeStruct((B, T), jnp.float32)
   of['num_bytes_B'] = jax.ShapeDtypeStruct((B,), jnp.int32)
-  for remat in ('none', 'full'):
+  for remat in ('none', 'dots', 'attention', 'full'):
     execution = llama.Execution(compute_dtype='float32', remat=remat)
     run = step_lib.make_train_step(
       c,
@@ -191,7 +191,7 @@ def test_the_estimate_is_near_what_the_compiler_says():
         llama.shapes(c),
         c,
         partition=partition,
-        num_devices=1,
+        mesh=mesh,
         batch_size=B,
         seq_len=T,
         num_microbatches=1,

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from lbe import sharding
 from lbe.models import attention
@@ -150,10 +151,25 @@ class Execution:
         )
 
 
+_POLICIES = jax.checkpoint_policies
+# What the backward pass finds kept of each layer; the rest it makes again.
+# 'attention' is the attention's output and normalizer, 'residual' what goes
+# into a layer.
 _REMAT = {
   'none': None,
-  'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-  'full': jax.checkpoint_policies.nothing_saveable,
+  'dots': _POLICIES.dots_with_no_batch_dims_saveable,
+  'dots_attention': _POLICIES.save_from_both_policies(
+    _POLICIES.dots_with_no_batch_dims_saveable,
+    _POLICIES.save_only_these_names('attention'),
+  ),
+  'attention': _POLICIES.save_only_these_names('attention'),
+  'full': _POLICIES.nothing_saveable,
+  'offload': _POLICIES.save_and_offload_only_these_names(
+    names_which_can_be_saved=(),
+    names_which_can_be_offloaded=('residual',),
+    offload_src='device',
+    offload_dst='pinned_host',
+  ),
 }
 
 # ----------------------------------------------------------------- weights
@@ -413,6 +429,7 @@ def decoder_layer(c, w, x_BTD, tables, attend, constrain, drop=None):
   heads = ('batch', 'position', 'heads', None)
   kv_heads = ('batch', 'position', 'kv_heads', None)
 
+  x_BTD = checkpoint_name(x_BTD, 'residual')
   y_BTD = rms_norm(x_BTD, w['attn_norm_LD'], c.norm_eps)
   q_BTNH = project(y_BTD, 'q_LDNH', 'BTD,DNH->BTNH')
   k_BTKH = project(y_BTD, 'k_LDKH', 'BTD,DKH->BTKH')
