@@ -487,6 +487,7 @@ def base():
   )
 
   config.optim = dict(
+    kind='adamw',  # 'lion' and 'adafactor' keep less, and want other rates
     schedule='cosine',  # 'cosine', 'linear', 'constant', 'wsd'
     peak_lr=2e-4,
     warmup_fraction=0.03,
@@ -495,6 +496,7 @@ def base():
     b1=0.9,
     b2=0.95,
     eps=1e-8,
+    first_moment_dtype='float32',  # or 'bfloat16', of adamw and lion
     weight_decay=0.1,
     clip_norm=1.0,
     z_loss=0.0,  # times the squared normalizer of every target

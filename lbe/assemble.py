@@ -568,6 +568,8 @@ def make_training(config, model, mesh, partition):
   """The jitted train step with the shapes and places of its arguments."""
   tx = optim.make(
     partition,
+    kind=config.optim.kind,
+    first_moment_dtype=config.optim.first_moment_dtype,
     b1=config.optim.b1,
     b2=config.optim.b2,
     eps=config.optim.eps,

@@ -1,4 +1,4 @@
-"""The optimizer: AdamW by optax, its schedule, what decays and what not."""
+"""The optimizer by optax, its schedule, what decays and what not."""
 
 import jax
 import optax
@@ -60,22 +60,61 @@ def decays(params):
   )
 
 
-def make(partition, *, b1, b2, eps, clip_norm):
-  """AdamW for what learns, each group with its own schedule and decay.
+KINDS = ('adamw', 'lion', 'adafactor')
 
-  Clipped by the global norm of all groups (0 is none); float32 moments. A
-  group that begins later has its first moments, and counts, from there.
+
+def make(
+  partition,
+  *,
+  kind='adamw',
+  b1,
+  b2,
+  eps,
+  clip_norm,
+  first_moment_dtype='float32',
+):
+  """The optimizer of what learns, each group with its own schedule and decay.
+
+  Clipped by the global norm of all groups (0 is none). 'adamw' keeps two
+  moments, the second in float32; 'lion' keeps one; 'adafactor' keeps a row and
+  a column of the second moment and no first one, with updates clipped to an
+  RMS of 1. Weight decay is decoupled and scaled by the rate in all. A group
+  that begins later has its first moments, and counts, from there.
+
+  Raises ValueError for another kind or dtype.
   """
-
-  def adamw(group):
-    tx = optax.adamw(
-      group.schedule,
-      b1=b1,
-      b2=b2,
-      eps=eps,
-      weight_decay=group.weight_decay,
-      mask=decays,
+  if kind not in KINDS:
+    raise ValueError(
+      f'optim.kind={kind!r} is unknown; take one of {", ".join(KINDS)}.'
     )
+  if first_moment_dtype not in ('float32', 'bfloat16'):
+    raise ValueError(
+      f'optim.first_moment_dtype={first_moment_dtype!r} is unknown; take '
+      "'float32' or 'bfloat16'."
+    )
+
+  def of_group(group):
+    decay = dict(weight_decay=group.weight_decay, mask=decays)
+    if kind == 'adamw':
+      tx = optax.adamw(
+        group.schedule,
+        b1=b1,
+        b2=b2,
+        eps=eps,
+        mu_dtype=first_moment_dtype,
+        **decay,
+      )
+    elif kind == 'lion':
+      tx = optax.lion(
+        group.schedule, b1=b1, b2=b2, mu_dtype=first_moment_dtype, **decay
+      )
+    else:
+      tx = optax.chain(
+        optax.scale_by_factored_rms(),
+        optax.clip_by_block_rms(1.0),
+        optax.add_decayed_weights(**decay),
+        optax.scale_by_learning_rate(group.schedule),
+      )
     if not group.from_step:
       return tx
     return optax.transforms.conditionally_mask(
@@ -84,8 +123,10 @@ def make(partition, *, b1, b2, eps, clip_norm):
 
   groups = partition.learning
   if len(groups) == 1:
-    tx = adamw(groups[0])
+    tx = of_group(groups[0])
   else:
-    tx = optax.partition({g.name: adamw(g) for g in groups}, partition.labels)
+    tx = optax.partition(
+      {g.name: of_group(g) for g in groups}, partition.labels
+    )
   parts = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
   return optax.chain(*parts, tx)

@@ -153,7 +153,7 @@ def make_train_step(
 
 
 def memory_estimate(
-  shapes,
+  state,
   c,
   *,
   partition,
@@ -165,11 +165,11 @@ def memory_estimate(
 ):
   """Bytes on each device by part, before anything is compiled.
 
-  Parameters as in `shapes`, and two moments and gradients of those that learn;
+  Parameters and moments as in the shapes of `state`, gradients of what learns,
   activations by what each remat policy keeps. A planning figure: the compiled
   step states its own.
   """
-  learning, _ = jax.eval_shape(partition.split, shapes)
+  learning, _ = jax.eval_shape(partition.split, state['params'])
 
   def per_device(tree):
     sizes = (x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
@@ -200,8 +200,8 @@ def memory_estimate(
   activations = tokens * width * (c.num_layers * kept + within + scores)
   logits = 2 * 4 * min(loss.CHUNK, tokens) * c.padded_vocab_size
   return {
-    'parameters': per_device(shapes),
-    'optimizer': 2 * per_device(learning),
+    'parameters': per_device(state['params']),
+    'optimizer': per_device(state['opt_state']),
     'gradients': per_device(learning),
     'activations': activations,
     'logits': logits,

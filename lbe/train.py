@@ -114,7 +114,7 @@ def main(argv):
   say(
     step_lib.describe_memory(
       step_lib.memory_estimate(
-        training.abstract_state['params'],
+        training.abstract_state,
         model,
         partition=partition,
         mesh=mesh,

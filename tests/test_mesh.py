@@ -36,7 +36,13 @@ def batches(vocab_size):
 
 
 @functools.cache
-def losses(mesh=(1, 1, 1, 1), num_microbatches=1, scan=False, remat='none'):
+def losses(
+  mesh=(1, 1, 1, 1),
+  num_microbatches=1,
+  scan=False,
+  remat='none',
+  kind='adamw',
+):
   """The loss of each step: sum over the batch through its weights' sum."""
   config = common.base()
   config.model.update(dim=32, num_layers=2, num_heads=4, mlp_dim=64)
@@ -45,7 +51,7 @@ def losses(mesh=(1, 1, 1, 1), num_microbatches=1, scan=False, remat='none'):
   config.execution.update(compute_dtype='float32', scan=scan, remat=remat)
   config.data.update(seq_len=32, batch_size=8)
   config.num_microbatches = num_microbatches
-  config.optim.peak_lr = 1e-2
+  config.optim.update(kind=kind, peak_lr=1e-2)
   size = int(np.prod(mesh))
   made = sharding.make_mesh(
     dict(zip(sharding.AXES, mesh, strict=True)), devices=jax.devices()[:size]
@@ -70,6 +76,13 @@ def losses(mesh=(1, 1, 1, 1), num_microbatches=1, scan=False, remat='none'):
 def test_a_mesh_trains_as_one_device_does(mesh):
   """A loss averaged per device, or weights that differ after a gather."""
   np.testing.assert_allclose(losses(mesh), losses(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize('kind', ['lion', 'adafactor'])
+def test_other_optimizers_train_over_a_mesh_as_on_one_device(kind):
+  """Moments of another shape than their weights, laid out where they do not."""
+  over_mesh = losses((1, 4, 1, 2), kind=kind)
+  np.testing.assert_allclose(over_mesh, losses(kind=kind), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize('how', [dict(scan=True), dict(remat='full')])

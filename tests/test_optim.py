@@ -51,7 +51,8 @@ def test_what_does_not_fit_is_refused():
       schedule(kind, **changes)
 
 
-def test_norms_do_not_decay_and_gradients_are_clipped():
+@pytest.mark.parametrize('kind', optim.KINDS)
+def test_weight_decay_is_of_matrices_and_scaled_by_the_rate(kind):
   """Weight decay on norms shrinks every layer's output."""
   c = llama.Config(
     vocab_size=10,
@@ -66,7 +67,7 @@ def test_norms_do_not_decay_and_gradients_are_clipped():
   partition = groups.Partition(
     [groups.Group('rest', lambda step: 0.1, 0.5)], llama.dims(c)
   )
-  tx = optim.make(partition, b1=0.9, b2=0.95, eps=1e-8, clip_norm=0)
+  tx = optim.make(partition, kind=kind, b1=0.9, b2=0.95, eps=1e-8, clip_norm=0)
   zeros = jax.tree.map(jnp.zeros_like, params)
   updates, _ = tx.update(zeros, tx.init(params), params)
   for name, update in (
@@ -81,3 +82,50 @@ def test_norms_do_not_decay_and_gradients_are_clipped():
   np.testing.assert_allclose(
     updates['embed_VD'], -0.05 * params['embed_VD'], rtol=1e-6
   )
+
+
+def test_optimizers_keep_what_they_say():
+  """A bfloat16 moment that is float32 after the first update, or the second
+  one rounded to 8 bits, where small squares are lost."""
+  c = llama.Config(
+    vocab_size=128,
+    dim=128,
+    num_layers=1,
+    num_heads=2,
+    num_kv_heads=2,
+    head_dim=64,
+    mlp_dim=256,
+  )
+  params = llama.init(c, jax.random.key(0))
+  partition = groups.Partition(
+    [groups.Group('rest', lambda step: 0.1, 0.5)], llama.dims(c)
+  )
+
+  def kept(**how):
+    tx = optim.make(partition, b1=0.9, b2=0.95, eps=1e-8, clip_norm=1, **how)
+    state = tx.init(params)
+    _, state = tx.update(params, state, params)
+    sizes = {}
+    for x in jax.tree.leaves(state):
+      sizes[str(x.dtype)] = sizes.get(str(x.dtype), 0) + x.size
+    return sizes
+
+  num = sum(x.size for x in jax.tree.leaves(params))
+  assert kept()['float32'] == 2 * num
+  assert kept(first_moment_dtype='bfloat16') == {
+    **kept(),
+    'float32': num,
+    'bfloat16': num,
+  }
+  assert kept(kind='lion')['float32'] == num
+  assert kept(kind='adafactor')['float32'] < num / 2
+
+
+def test_an_unknown_optimizer_is_refused():
+  """A misspelt name that falls back to AdamW."""
+  for how, words in (
+    (dict(kind='adam'), "kind='adam' is unknown; take one of adamw, lion"),
+    (dict(first_moment_dtype='int8'), "first_moment_dtype='int8' is unknown"),
+  ):
+    with pytest.raises(ValueError, match=words):
+      optim.make(None, b1=0.9, b2=0.95, eps=1e-8, clip_norm=1, **how)

@@ -188,7 +188,7 @@ def test_the_estimate_is_near_what_the_compiler_says():
     said = memory.argument_size_in_bytes + memory.temp_size_in_bytes
     planned = sum(
       step_lib.memory_estimate(
-        llama.shapes(c),
+        shapes,
         c,
         partition=partition,
         mesh=mesh,
