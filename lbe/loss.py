@@ -104,14 +104,14 @@ def _over_mesh(x_BTD, head_DV, targets_BT, weights_BT, how, with_gradients):
     with_gradients=with_gradients,
   )
   if mesh is None:
-    return local(x_BTD, head_DV, targets_BT, weights_BT, axes=None)
+    return local(x_BTD, head_DV, targets_BT, weights_BT, mesh=None)
   rows = sharding.spec(('batch', 'position'))
   x = sharding.spec(('batch', 'position', None))
   nowhere = jax.sharding.PartitionSpec()
   return jax.shard_map(
-    functools.partial(local, axes=sharding.AXES),
+    functools.partial(local, mesh=mesh),
     mesh=mesh,
-    in_specs=(x, sharding.spec((None, 'vocab')), rows, rows),
+    in_specs=(x, sharding.spec(('embed', 'vocab')), rows, rows),
     out_specs=(
       (nowhere, nowhere),
       (x, sharding.spec(('embed', 'vocab'))) if with_gradients else None,
@@ -130,14 +130,16 @@ def _local(
   z_loss,
   chunk,
   with_gradients,
-  axes,
+  mesh,
 ):
   """As _over_mesh, of one device's rows and of its columns."""
   B, T, D = x_BTD.shape
   num = -(-B * T // chunk)
   size = -(-B * T // num)  # chunks of equal size; the last one is padded
-  over_vocab = sharding.RULES['vocab'] if axes else None
-  first = jax.lax.axis_index(over_vocab) * head_DV.shape[1] if axes else 0
+  over_vocab, first = sharding.RULES['vocab'], 0
+  if mesh is not None:
+    head_DV = sharding.gather(head_DV, 0, mesh)
+    first = jax.lax.axis_index(over_vocab) * head_DV.shape[1]
   product = functools.partial(
     jnp.einsum,
     precision='highest' if x_BTD.dtype == jnp.float32 else None,
@@ -150,7 +152,7 @@ def _local(
     return x.reshape(num, size, *x.shape[1:])
 
   def of_columns(reduce, x):
-    return reduce(x, over_vocab) if axes else x
+    return reduce(x, over_vocab) if mesh is not None else x
 
   def one(total, chunk):
     x_CD, targets_C, weights_C = chunk
@@ -195,18 +197,15 @@ def _local(
     )
   else:
     (objective, loss_sum, of_head_DV), of_x = jax.lax.scan(one, start, given)
-  if axes:
-    over_rows = tuple(a for a in axes if a != over_vocab)
+  if mesh is not None:
+    over_rows = tuple(a for a in sharding.AXES if a != over_vocab)
     objective, loss_sum = jax.lax.psum((objective, loss_sum), over_rows)
   if not with_gradients:
     return (objective, loss_sum), None
-  if axes:
+  if mesh is not None:
     # Summed once, behind the loop, and straight into the parts of the weight.
-    over_embed = sharding.RULES['embed']
-    of_head_DV = jax.lax.psum_scatter(
-      of_head_DV, over_embed, scatter_dimension=0, tiled=True
-    )
-    over_rest = tuple(a for a in over_rows if a != over_embed)
+    of_head_DV = sharding.sum_scatter(of_head_DV, 0, mesh)
+    over_rest = tuple(a for a in over_rows if a != sharding.RULES['embed'])
     of_head_DV = jax.lax.psum(of_head_DV, over_rest)
   of_x_BTD = of_x.reshape(num * size, D)[: B * T].reshape(B, T, D)
   return (objective, loss_sum), (of_x_BTD, of_head_DV)

@@ -18,6 +18,7 @@ from jax.ad_checkpoint import checkpoint_name
 from lbe import sharding
 from lbe.models import attention
 from lbe.models import lora as lora_lib
+from lbe.models import products
 
 # ------------------------------------------------------------ architecture
 
@@ -369,60 +370,33 @@ def rope(x_BTNH, tables):
   return turned.astype(x_BTNH.dtype)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _project(x, w, spec):
-  """An einsum of activations and a weight, its gradients written out.
-
-  The derivative that JAX makes itself gives the weight's gradient transposed;
-  undoing that costs the CPU as much as the product (LOG.md, 2026-11-23).
-  """
-  inputs, out = spec.split('->')
-  of_x, of_w = inputs.split(',')
-  shared = [dim for dim in of_x if dim in of_w]
-  assert out == ''.join(d for d in of_x + of_w if d not in shared)
-  # Not jnp.einsum, which sums over N and H in the order of the alphabet: a
-  # CPU then transposes the weight, and at every step of decoding.
-  return jax.lax.dot_general(
-    x,
-    w,
-    (
-      ([of_x.index(d) for d in shared], [of_w.index(d) for d in shared]),
-      ((), ()),
-    ),
-    precision=attention.precision(x.dtype),
-  )
-
-
-def _project_forward(x, w, spec):
-  return _project(x, w, spec), (x, w)
-
-
-def _project_backward(spec, saved, gradient):
-  x, w = saved
-  inputs, out = spec.split('->')
-  of_x, of_w = inputs.split(',')
-  return (
-    _project(gradient, w, f'{out},{of_w}->{of_x}'),
-    _project(x, gradient, f'{of_x},{out}->{of_w}'),
-  )
-
-
-_project.defvjp(_project_forward, _project_backward)
-
-
-def decoder_layer(c, w, x_BTD, tables, attend, constrain, drop=None):
+def decoder_layer(
+  c, w, x_BTD, tables, attend, constrain, drop=None, mesh=None
+):
   """One decoder layer; `attend(q, k, v)` returns [B, T, N, H].
 
-  `drop(x, name)` is the dropout before an adapter.
+  `drop(x, name)` is the dropout before an adapter. With a `mesh`, which must
+  divide rows and positions, products say what they send.
   """
   dtype = x_BTD.dtype
 
-  def project(x, name, spec):
-    y = _project(x, w[name], spec)
-    if c.lora is None or name not in c.lora.weights:
-      return y
-    dropped = x if drop is None else drop(x, name)
-    return y + lora_lib.update(dropped, w, name, spec, c.lora, project=_project)
+  def one(x, weight, spec):
+    return products.project(x, (weight,), (spec,), mesh)[0]
+
+  def project(x, **specs):
+    """The product with each named weight, and what its adapter adds."""
+    weights = tuple(w[name] for name in specs)
+    result = products.project(x, weights, tuple(specs.values()), mesh)
+    if c.lora is None:
+      return result
+    result = list(result)
+    for i, (name, spec) in enumerate(specs.items()):
+      if name in c.lora.weights:
+        dropped = x if drop is None else drop(x, name)
+        result[i] += lora_lib.update(
+          dropped, w, name, spec, c.lora, project=one
+        )
+    return result
 
   w = {name: value.astype(dtype) for name, value in w.items()}
   residual = ('batch', 'position', None)
@@ -431,23 +405,29 @@ def decoder_layer(c, w, x_BTD, tables, attend, constrain, drop=None):
 
   x_BTD = checkpoint_name(x_BTD, 'residual')
   y_BTD = rms_norm(x_BTD, w['attn_norm_LD'], c.norm_eps)
-  q_BTNH = project(y_BTD, 'q_LDNH', 'BTD,DNH->BTNH')
-  k_BTKH = project(y_BTD, 'k_LDKH', 'BTD,DKH->BTKH')
-  v_BTKH = project(y_BTD, 'v_LDKH', 'BTD,DKH->BTKH')
+  q_BTNH, k_BTKH, v_BTKH = project(
+    y_BTD,
+    q_LDNH='BTD,DNH->BTNH',
+    k_LDKH='BTD,DKH->BTKH',
+    v_LDKH='BTD,DKH->BTKH',
+  )
   q_BTNH = constrain(rope(q_BTNH, tables), heads)
   k_BTKH = constrain(rope(k_BTKH, tables), kv_heads)
   v_BTKH = constrain(v_BTKH, kv_heads)
   out_BTNH = attend(q_BTNH, k_BTKH, v_BTKH)
-  x_BTD += project(out_BTNH, 'o_LNHD', 'BTNH,NHD->BTD')
+  (o_BTD,) = project(out_BTNH, o_LNHD='BTNH,NHD->BTD')
+  x_BTD += o_BTD
   x_BTD = constrain(x_BTD, residual)
 
   y_BTD = rms_norm(x_BTD, w['mlp_norm_LD'], c.norm_eps)
-  gate_BTF = project(y_BTD, 'gate_LDF', 'BTD,DF->BTF')
-  up_BTF = project(y_BTD, 'up_LDF', 'BTD,DF->BTF')
+  gate_BTF, up_BTF = project(
+    y_BTD, gate_LDF='BTD,DF->BTF', up_LDF='BTD,DF->BTF'
+  )
   hidden_BTF = constrain(
     jax.nn.silu(gate_BTF) * up_BTF, ('batch', 'position', 'mlp')
   )
-  x_BTD += project(hidden_BTF, 'down_LFD', 'BTF,FD->BTD')
+  (down_BTD,) = project(hidden_BTF, down_LFD='BTF,FD->BTD')
+  x_BTD += down_BTD
   return constrain(x_BTD, residual)
 
 
@@ -501,7 +481,7 @@ def hidden(
         own = jax.random.fold_in(key, zlib.crc32(name.encode()))
         return lora_lib.dropout(x, lora_dropout, own)
 
-    return decoder_layer(c, w, x_BTD, tables, attend, constrain, drop)
+    return decoder_layer(c, w, x_BTD, tables, attend, constrain, drop, mesh)
 
   if execution.remat != 'none':
     layer = jax.checkpoint(

@@ -1,0 +1,159 @@
+"""Products of activations and weights, with what is sent over a mesh.
+
+The rules of lbe/sharding.py cut a weight over `fsdp` along D and over `tensor`
+along heads or F, and activations over rows and positions. Here each product
+gathers its weight, and its gradient is summed straight into the weight's own
+parts. Left to itself a TPU's compiler sums whole gradients instead and then
+cuts them, which sends twice as much (LOG.md, 2026-11-25).
+"""
+
+import functools
+
+import jax
+
+from lbe import sharding
+from lbe.models import attention
+
+# Dims of activations and of weights by their letters (GLOSSARY.md).
+_OF_X = dict(
+  B='batch', T='position', N='heads', K='kv_heads', F='mlp', D=None, H=None
+)
+_OF_W = dict(D='embed', N='heads', K='kv_heads', F='mlp', H='head', R='rank')
+_OF_X['R'] = None
+
+
+def _multiply(a, b, spec):
+  """jnp.einsum of dims that come in the order of the result.
+
+  Not jnp.einsum itself, which sums over N and H in the order of the alphabet:
+  a CPU then transposes the weight, and at every step of decoding.
+  """
+  inputs, out = spec.split('->')
+  of_a, of_b = inputs.split(',')
+  shared = [dim for dim in of_a if dim in of_b]
+  assert out == ''.join(d for d in of_a + of_b if d not in shared)
+  return jax.lax.dot_general(
+    a,
+    b,
+    (
+      ([of_a.index(d) for d in shared], [of_b.index(d) for d in shared]),
+      ((), ()),
+    ),
+    precision=attention.precision(a.dtype),
+  )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def project(x, weights, specs, mesh=None):
+  """One product of x with each weight, by specs as 'BTD,DF->BTF'; a tuple.
+
+  Weights that take the same x go together: over `tensor` the gradients of x
+  are then summed before they are sent, once. Gradients are written out: the
+  derivative that JAX makes gives the weight's transposed, and undoing that
+  costs a CPU as much as the product (LOG.md, 2026-11-23).
+  """
+  return _project(x, weights, specs, mesh)
+
+
+def _project(x, weights, specs, mesh):
+  if mesh is None or mesh.size == 1:
+    return tuple(_multiply(x, w, s) for w, s in zip(weights, specs, strict=True))
+
+  def local(x, weights):
+    products = []
+    for w, spec in zip(weights, specs, strict=True):
+      of_x, of_w, _ = _letters(spec)
+      y = _multiply(x, _gathered(w, of_w, mesh), spec)
+      cut = _is_cut(of_x, mesh) and _is_cut(of_w, mesh)
+      products.append(jax.lax.psum(y, 'tensor') if cut else y)
+    return tuple(products)
+
+  of_x, _, _ = _letters(specs[0])
+  return jax.shard_map(
+    local,
+    mesh=mesh,
+    in_specs=(_spec(of_x, _OF_X), _weight_specs(specs)),
+    out_specs=tuple(_spec(_letters(s)[2], _OF_X) for s in specs),
+    check_vma=False,
+  )(x, weights)
+
+
+def _project_forward(x, weights, specs, mesh):
+  return _project(x, weights, specs, mesh), (x, weights)
+
+
+def _project_backward(specs, mesh, saved, gradients):
+  x, weights = saved
+  over_mesh = mesh is not None and mesh.size > 1
+
+  def local(x, weights, gradients):
+    of_x_sum, of_weights, partial = None, [], False
+    for w, spec, g in zip(weights, specs, gradients, strict=True):
+      of_x, of_w, out = _letters(spec)
+      if over_mesh:
+        w = _gathered(w, of_w, mesh)
+        partial |= _is_cut(out, mesh)
+      of_this = _multiply(g, w, f'{out},{of_w}->{of_x}')
+      of_x_sum = of_this if of_x_sum is None else of_x_sum + of_this
+      of_weight = _multiply(x, g, f'{of_x},{out}->{of_w}')
+      if over_mesh:
+        of_weight = _summed(of_weight, of_w, mesh)
+      of_weights.append(of_weight)
+    if partial:
+      of_x_sum = jax.lax.psum(of_x_sum, 'tensor')
+    return of_x_sum, tuple(of_weights)
+
+  if not over_mesh:
+    return local(x, weights, gradients)
+  in_x = _spec(_letters(specs[0])[0], _OF_X)
+  return jax.shard_map(
+    local,
+    mesh=mesh,
+    in_specs=(
+      in_x,
+      _weight_specs(specs),
+      tuple(_spec(_letters(s)[2], _OF_X) for s in specs),
+    ),
+    out_specs=(in_x, _weight_specs(specs)),
+    check_vma=False,
+  )(x, weights, gradients)
+
+
+project.defvjp(_project_forward, _project_backward)
+
+
+def _letters(spec):
+  inputs, out = spec.split('->')
+  return *inputs.split(','), out
+
+
+def _spec(letters, names):
+  return sharding.spec([names[letter] for letter in letters])
+
+
+def _weight_specs(specs):
+  return tuple(_spec(_letters(s)[1], _OF_W) for s in specs)
+
+
+def _is_cut(letters, mesh):
+  """Whether one of these dims of an activation lies in parts on `tensor`."""
+  return mesh.shape['tensor'] > 1 and any(
+    _OF_X[letter] and sharding.RULES[_OF_X[letter]] == 'tensor'
+    for letter in letters
+  )
+
+
+def _gathered(w, of_w, mesh):
+  if 'D' not in of_w:
+    return w
+  return sharding.gather(w, of_w.index('D'), mesh)
+
+
+def _summed(of_weight, of_w, mesh):
+  """The sum of all rows' gradients, each device its own part of the weight."""
+  axes = [a for a in ('data', 'context') if mesh.shape[a] > 1]
+  if 'D' in of_w:
+    of_weight = sharding.sum_scatter(of_weight, of_w.index('D'), mesh)
+  elif mesh.shape['fsdp'] > 1:
+    axes.append('fsdp')
+  return jax.lax.psum(of_weight, tuple(axes)) if axes else of_weight
