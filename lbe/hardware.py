@@ -1,27 +1,108 @@
 """Facts of accelerators, and how model FLOPs are counted."""
 
-# Dense bf16 FLOP/s of one JAX device, from the vendors' data sheets (Google
-# Cloud TPU documentation, "System architecture"; NVIDIA H100, H200, A100 and
-# B200 data sheets, without sparsity).
-_PEAK_FLOPS = {
-  'TPU v4': 275e12,
-  'TPU v5 lite': 197e12,
-  'TPU v5e': 197e12,
-  'TPU v5': 459e12,
-  'TPU v5p': 459e12,
-  'TPU v6 lite': 918e12,
-  'TPU v6e': 918e12,
-  'NVIDIA A100': 312e12,
-  'NVIDIA H100': 989e12,
-  'NVIDIA H200': 989e12,
-  'NVIDIA B200': 2250e12,
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+  """One JAX device. Rates are a second's; memory and links are for plans.
+
+  `peak_flops` is dense bf16. `memory` is what programs get: for TPUs as libtpu
+  says, which keeps a little for itself. A link leads to one neighbour, and
+  `link` is its bytes in one direction; `network` are those of a device between
+  slices or hosts. `per_chip` devices share a chip and its links; `per_name` of
+  what the sold name counts (v5p-128 has 128 cores) make a chip. A side of a
+  slice closes to a ring where it is a multiple of `ring`.
+  """
+
+  kinds: tuple  # of jax.Device.device_kind, as they begin
+  peak_flops: float
+  memory: float = 0.0
+  memory_rate: float = 0.0
+  link: float = 0.0
+  network: float = 0.0
+  sides: int = 0
+  ring: int = 0
+  per_chip: int = 1
+  per_name: int = 1
+
+
+_GIB = 2**30
+# Cloud TPU documentation, pages of each generation (FLOP/s, memory bandwidth,
+# inter-chip and data center bandwidth a chip; a link is the inter-chip figure,
+# both directions, by two and by ports); v4's links: Jouppi et al.
+# 2023 (arXiv 2304.01433), its network taken for v5e's. Memory as the
+# compiler of libtpu 0.0.42 states it. Two devices share a chip of TPU7x.
+# NVIDIA: data sheets of A100, H100, H200 (SXM) and B200, without sparsity.
+CHIPS = {
+  'v4': Chip(
+    ('TPU v4',), 275e12, 30.75 * _GIB, 1.2e12, 50e9, 3.1e9, 3, 4, per_name=2
+  ),
+  'v5e': Chip(
+    ('TPU v5 lite', 'TPU v5e'),
+    197e12,
+    15.75 * _GIB,
+    819e9,
+    50e9,
+    3.1e9,
+    2,
+    16,
+  ),
+  'v5p': Chip(
+    ('TPU v5', 'TPU v5p'),
+    459e12,
+    95.74 * _GIB,
+    2.765e12,
+    100e9,
+    6.25e9,
+    3,
+    4,
+    per_name=2,
+  ),
+  'v6e': Chip(
+    ('TPU v6 lite', 'TPU v6e'),
+    918e12,
+    31.25 * _GIB,
+    1.638e12,
+    100e9,
+    12.5e9,
+    2,
+    16,
+  ),
+  'tpu7x': Chip(
+    ('TPU7x',),
+    2307e12 / 2,
+    94.75 * _GIB,
+    7.38e12 / 2,
+    100e9,
+    12.5e9 / 2,
+    3,
+    4,
+    per_chip=2,
+    per_name=2,
+  ),
+  'a100': Chip(('NVIDIA A100',), 312e12, 80e9, 2.039e12),
+  'h100': Chip(('NVIDIA H100',), 989e12, 80e9, 3.35e12),
+  'h200': Chip(('NVIDIA H200',), 989e12, 141e9, 4.8e12),
+  'b200': Chip(('NVIDIA B200',), 2250e12, 180e9, 8e12),
 }
+
+
+def chip_of(device_kind):
+  """The Chip of a device kind, None where it is not known (CPUs)."""
+  found = {
+    kind: chip
+    for chip in CHIPS.values()
+    for kind in chip.kinds
+    if device_kind.startswith(kind)
+  }
+  return found[max(found, key=len)] if found else None
 
 
 def peak_flops(device_kind):
   """Peak bf16 FLOP/s of a device kind, None where it is not known (CPUs)."""
-  matches = [k for k in _PEAK_FLOPS if device_kind.startswith(k)]
-  return _PEAK_FLOPS[max(matches, key=len)] if matches else None
+  chip = chip_of(device_kind)
+  return chip and chip.peak_flops
 
 
 def flops_per_token(c, seq_len):

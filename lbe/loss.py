@@ -9,6 +9,8 @@ from lbe import sharding
 
 # Positions of a chunk on each device; its logits are the largest array.
 CHUNK = 1024
+# The head's gradient is summed over devices in about as many pieces.
+_PIECES = 8
 
 
 def _logits(x_CD, head_DV, vocab_size, first=0):
@@ -203,8 +205,19 @@ def _local(
   if not with_gradients:
     return (objective, loss_sum), None
   if mesh is not None:
-    # Summed once, behind the loop, and straight into the parts of the weight.
-    of_head_DV = sharding.sum_scatter(of_head_DV, 0, mesh)
+    # Summed over devices once, behind the loop, in the dtype of the products
+    # as every weight's, and straight into the parts of the weight; a few
+    # columns at a time, so that it is not there twice.
+    columns = -(-of_head_DV.shape[1] // _PIECES // 128) * 128
+    of_head_DV = jnp.concatenate(
+      [
+        sharding.sum_scatter(
+          of_head_DV[:, start : start + columns].astype(x_BTD.dtype), 0, mesh
+        )
+        for start in range(0, of_head_DV.shape[1], columns)
+      ],
+      axis=1,
+    )
     over_rest = tuple(a for a in over_rows if a != sharding.RULES['embed'])
     of_head_DV = jax.lax.psum(of_head_DV, over_rest)
   of_x_BTD = of_x.reshape(num * size, D)[: B * T].reshape(B, T, D)

@@ -365,8 +365,12 @@ def rope_tables(c, positions_BT):
 def rope(x_BTNH, tables):
   """Rotates the halves of each head, as Hugging Face stores q and k."""
   cos, sin = (t[:, :, None, :] for t in tables)
-  a, b = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
-  turned = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+  # Halves change places before anything is float32: half the memory.
+  a, b = jnp.split(x_BTNH, 2, axis=-1)
+  swapped_BTNH = jnp.concatenate([b, a], axis=-1)
+  cos, sin = jnp.concatenate([cos, cos], -1), jnp.concatenate([-sin, sin], -1)
+  turned = x_BTNH.astype(jnp.float32) * cos
+  turned += swapped_BTNH.astype(jnp.float32) * sin
   return turned.astype(x_BTNH.dtype)
 
 
@@ -481,6 +485,9 @@ def hidden(
         own = jax.random.fold_in(key, zlib.crc32(name.encode()))
         return lora_lib.dropout(x, lora_dropout, own)
 
+    if execution.scan:
+      # Behind the barrier one layer's weights are cast, not the stack of all.
+      w = jax.lax.optimization_barrier(w)
     return decoder_layer(c, w, x_BTD, tables, attend, constrain, drop, mesh)
 
   if execution.remat != 'none':
