@@ -24,6 +24,7 @@ from ml_collections import config_flags
 from lbe import assemble
 from lbe import batch as batch_lib
 from lbe import checkpoint
+from lbe import compilation
 from lbe import decode
 from lbe import hardware
 from lbe import identity
@@ -57,6 +58,7 @@ def main(argv):
   config = _CONFIG.value
   workdir = pathlib.Path(_WORKDIR.value)
   workdir.mkdir(parents=True, exist_ok=True)
+  program.keep_compiled(workdir)
   say = print if jax.process_index() == 0 else lambda *a, **k: None
 
   # ------------------------------------------------ model and tokenizer
@@ -194,23 +196,25 @@ def main(argv):
   }
 
   # -------------------------------------------------------------- compile
-  start = time.perf_counter()
+  start, num_found = time.perf_counter(), compilation.num_found()
   train_step = training.step.lower(
     training.abstract_state, training.abstract_batch
   ).compile()
+  found = 'found compiled, ' if compilation.num_found() > num_found else ''
   say(
     f'compiled the step in {time.perf_counter() - start:.1f} s; '
-    f'{step_lib.describe_compiled(train_step)}'
+    f'{found}{step_lib.describe_compiled(train_step)}'
   )
 
   # ------------------------------------------------------------ evaluators
   def evaluate(step, evaluator):
     """One evaluator's scores as metrics; its rows go to results.jsonl."""
-    found = evaluator.task.evaluate(
-      assemble.as_evaluated(state['params'], model, tokenizer, mesh, config),
-      name=evaluator.name,
-      step=step,
-    )
+    with watch(evaluator.name):
+      found = evaluator.task.evaluate(
+        assemble.as_evaluated(state['params'], model, tokenizer, mesh, config),
+        name=evaluator.name,
+        step=step,
+      )
     if jax.process_index() == 0:
       core.record(workdir, found)
     return {f'eval/{evaluator.name}/{k}': v for k, v in found.metrics.items()}
@@ -231,6 +235,7 @@ def main(argv):
   # ------------------------------------------------------------------ loop
   stop = _StopFlag()
   progress = metrics.Progress(num_steps, first_step=first_step)
+  watch = compilation.Watch(progress.say)
   meter = _Meter(model, mesh, config)
   rows = batch_lib.local_rows(training.abstract_batch)
   batches = loader.iterator(first_step, num_steps - first_step, rows)
@@ -245,11 +250,13 @@ def main(argv):
     meter.start_wait()
     batch = next(batches)
     meter.stop_wait()
-    batch = batch_lib.place(training.abstract_batch, batch, rows)
+    with watch('the step'):
+      batch = batch_lib.place(training.abstract_batch, batch, rows)
+      # It takes what it was compiled for only, and names what differs.
+      state, step_metrics = train_step(state, batch)
+    meter.add(step_metrics)
     if _LOG_BATCHES.value:
       _print_digests(step, batch)
-    state, step_metrics = train_step(state, batch)
-    meter.add(step_metrics)
 
     stopping = stop.agreed(step)
     saving = stopping or checkpointer.due(step) or step == num_steps
@@ -267,9 +274,10 @@ def main(argv):
     if row:
       writer.write(step, row)
     if saving:
-      checkpointer.save(
-        step, state, data=loader.state(step), meta=meta, metrics=scores
-      )
+      with watch('saving'):
+        checkpointer.save(
+          step, state, data=loader.state(step), meta=meta, metrics=scores
+        )
       meter.restart()
     if stopping:
       break
