@@ -29,6 +29,7 @@ from lbe import decode
 from lbe import hardware
 from lbe import identity
 from lbe import metrics
+from lbe import profile
 from lbe import program
 from lbe import sharding
 from lbe import step as step_lib
@@ -50,12 +51,19 @@ _LOG_BATCHES = flags.DEFINE_bool(
   False,
   'Print a digest of every row that this host trains on, by step.',
 )
+_PROFILE = flags.DEFINE_string(
+  'profile',
+  '',
+  'FROM:TO: write a trace of these steps to WORKDIR/profile, for XProf or '
+  'TensorBoard, and print the five heaviest operations.',
+)
 
 
 def main(argv):
   del argv
   program.join_hosts()
   config = _CONFIG.value
+  profiled = profile.parse_steps(_PROFILE.value)
   workdir = pathlib.Path(_WORKDIR.value)
   workdir.mkdir(parents=True, exist_ok=True)
   program.keep_compiled(workdir)
@@ -144,6 +152,11 @@ def main(argv):
   )
   first_step = checkpointer.latest() or 0
   identity.check_same_run(workdir, facts, say)
+  trace = profile.Trace(
+    workdir / 'profile',
+    *profiled,
+    steps=range(first_step + 1, num_steps + 1),
+  )
   if first_step:
     state, data_state, _ = checkpointer.restore(first_step)
     assert data_state['step'] == first_step
@@ -247,6 +260,7 @@ def main(argv):
       meter.restart()
   step = first_step
   for step in range(first_step + 1, num_steps + 1):
+    trace.before(step, state)
     meter.start_wait()
     batch = next(batches)
     meter.stop_wait()
@@ -255,6 +269,9 @@ def main(argv):
       # It takes what it was compiled for only, and names what differs.
       state, step_metrics = train_step(state, batch)
     meter.add(step_metrics)
+    told = trace.after(step, state, train_step)
+    if told:
+      progress.say(told)
     if _LOG_BATCHES.value:
       _print_digests(step, batch)
 

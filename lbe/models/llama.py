@@ -382,15 +382,16 @@ def _project(x, w, spec):
   assert out == ''.join(d for d in of_x + of_w if d not in shared)
   # Not jnp.einsum, which sums over N and H in the order of the alphabet: a
   # CPU then transposes the weight, and at every step of decoding.
-  return jax.lax.dot_general(
-    x,
-    w,
-    (
-      ([of_x.index(d) for d in shared], [of_w.index(d) for d in shared]),
-      ((), ()),
-    ),
-    precision=attention.precision(x.dtype),
-  )
+  with jax.named_scope(spec):  # which product it is, in a profile
+    return jax.lax.dot_general(
+      x,
+      w,
+      (
+        ([of_x.index(d) for d in shared], [of_w.index(d) for d in shared]),
+        ((), ()),
+      ),
+      precision=attention.precision(x.dtype),
+    )
 
 
 def _project_forward(x, w, spec):
