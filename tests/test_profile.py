@@ -24,14 +24,14 @@ def test_the_heaviest_is_found_by_the_name_of_its_origin(tmp_path):
   trace = profile.Trace(tmp_path, 2, 3, steps=range(1, 4))
   told = []
   for step in (1, 2, 3):
-    trace.before(step)
+    trace.before(step, x_DD)
     told.append(trace.after(step, program(x_DD), program))
   assert told[:2] == ['', '']
   first = told[2].splitlines()[1]
-  assert 'BD,DE->BE/dot_general' in first and '10 times' in first
+  assert 'BD,DE->BE/dot_general' in first
   times = profile.self_times(tmp_path)
   (loop,) = (n for n in times if n.startswith('while'))
-  assert times[loop][0] < 0.5 * sum(seconds for seconds, _ in times.values())
+  assert times[loop] < 0.5 * sum(times.values())
 
 
 @pytest.mark.parametrize('text', ['3', '0:2', '4:3', 'a:b'])

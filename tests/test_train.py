@@ -54,14 +54,11 @@ def test_a_profile_names_what_is_heavy(trained):
   """A trace where the tools look for it; shares of known operations."""
   workdir, output = trained
   assert list(workdir.glob('profile/plugins/profile/*/*.xplane.pb'))
-  told = re.findall(
-    r'^ +([\d.]+)%  (\S+)  \(\S+.* (\d+) times\)$', output, re.M
-  )
+  told = re.findall(r'^ +([\d.]+)%  (\S+)  \(\S+.*\)$', output, re.M)
   assert len(told) == 5
-  shares = [float(share) for share, _, _ in told]
+  shares = [float(share) for share, _ in told]
   assert shares == sorted(shares, reverse=True) and 20 < sum(shares) < 100
-  assert all(int(times) % 2 == 0 for _, _, times in told), 'two steps'
-  assert any(re.match('(for|back)ward/', name) for _, name, _ in told)
+  assert any(re.match('(for|back)ward/', name) for _, name in told)
 
 
 def test_metrics_and_results_have_a_row_for_each_step_and_score(trained):
