@@ -102,9 +102,12 @@ def adapted_config(config, model):
 def init_adapters(model, mesh, seed):
   """New adapters in their shards: the model computes as without them."""
   places = sharding.shardings(mesh, llama.dims(model))
-  return jax.jit(
-    lambda key: llama.init(model, key)['lora'], out_shardings=places['lora']
-  )(jax.random.key(seed))
+
+  def init_adapters(key):
+    return llama.init(model, key)['lora']
+
+  init_adapters = jax.jit(init_adapters, out_shardings=places['lora'])
+  return init_adapters(jax.random.key(seed))
 
 
 def make_execution(config):
@@ -615,19 +618,24 @@ def make_training(config, model, mesh, partition):
 def new_state(training, params):
   """The state of step 0 around `params`, which it takes over."""
   shardings = jax.tree.map(lambda x: x.sharding, training.abstract_state)
-  return jax.jit(
-    lambda p: step_lib.init_state(p, training.tx, training.partition),
-    out_shardings=shardings,
-    donate_argnums=0,
-  )(params)
+
+  def init_state(params):
+    return step_lib.init_state(params, training.tx, training.partition)
+
+  init_state = jax.jit(init_state, out_shardings=shardings, donate_argnums=0)
+  return init_state(params)
 
 
 def init_params(model, mesh, seed):
   """Random parameters, each created in its shards."""
-  return jax.jit(
-    lambda key: llama.init(model, key),
-    out_shardings=sharding.shardings(mesh, llama.dims(model)),
-  )(jax.random.key(seed))
+
+  def init_params(key):
+    return llama.init(model, key)
+
+  init_params = jax.jit(
+    init_params, out_shardings=sharding.shardings(mesh, llama.dims(model))
+  )
+  return init_params(jax.random.key(seed))
 
 
 # -------------------------------------------------------------- evaluators

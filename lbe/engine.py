@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lbe import compilation
 from lbe import sampling
 from lbe import sharding
 from lbe.models import cache as cache_lib
@@ -191,9 +192,12 @@ def functions(c, execution, mesh):
 
     return jax.lax.while_loop(more, body, state) | kept
 
+  def prepare(params):
+    return cache_lib.prepare(params, execution)
+
   return Functions(
-    prepare=jax.jit(lambda params: cache_lib.prepare(params, execution)),
-    prefix=jax.jit(prefix),
-    begin=jax.jit(begin, static_argnames='num_new'),
-    go_on=jax.jit(go_on, donate_argnums=1),
+    prepare=compilation.jit(prepare),
+    prefix=compilation.jit(prefix),
+    begin=compilation.jit(begin, static_argnames=('num_new',)),
+    go_on=compilation.jit(go_on, donate_argnums=1),
   )

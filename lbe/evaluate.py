@@ -28,6 +28,7 @@ def main(argv):
   config = _CONFIG.value
   workdir = pathlib.Path(_WORKDIR.value)
   workdir.mkdir(parents=True, exist_ok=True)
+  program.keep_compiled(workdir)
   if not config.init_from:
     raise ValueError(
       "init_from='': give the model, --config.init_from=CKPT_OR_HF."

@@ -83,6 +83,7 @@ def main(argv):
     raise ValueError('--input needs --output, a JSONL file for the responses.')
   if _INPUT.value and _PROMPT.value is not None:
     raise ValueError('--input and --prompt do not go together; give one.')
+  program.keep_compiled()
   opened = stored.open_model(_MODEL.value)
   tokenizer, c = opened.tokenizer, opened.config
   if tokenizer is None:

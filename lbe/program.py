@@ -1,11 +1,14 @@
 """How every program starts: its flags, its hosts, and errors said plainly."""
 
+import pathlib
 import sys
 
 import jax
 from absl import app
 from absl import flags
 from absl import logging
+
+from lbe import compilation
 
 _DISTRIBUTED = flags.DEFINE_bool(
   'distributed',
@@ -20,6 +23,13 @@ _NUM_PROCESSES = flags.DEFINE_integer(
   'num_processes', None, 'How many processes the run has.'
 )
 _PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which one this is.')
+_COMPILATION_CACHE = flags.DEFINE_string(
+  'compilation_cache',
+  None,
+  'Folder where compiled programs are kept for the next time; empty keeps '
+  'none. Unset it is JAX_COMPILATION_CACHE_DIR, else ~/.cache/lbe/compiled, '
+  'or WORKDIR/compiled where a run has several processes.',
+)
 
 
 def join_hosts():
@@ -34,6 +44,21 @@ def join_hosts():
     jax.distributed.initialize(*given)
   elif _DISTRIBUTED.value:
     jax.distributed.initialize()
+
+
+def keep_compiled(workdir=None):
+  """Says where compiled programs are kept; call it behind join_hosts."""
+  folder = _COMPILATION_CACHE.value
+  if folder is None:
+    if jax.config.jax_compilation_cache_dir:
+      return
+    folder = compilation.home()
+    if workdir and jax.process_count() > 1:
+      folder = pathlib.Path(workdir) / 'compiled'
+  if folder:
+    compilation.keep(folder)
+  else:
+    jax.config.update('jax_enable_compilation_cache', False)
 
 
 def wait_for_others(name):

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
+from lbe import compilation
 from lbe import engine
 from lbe import loss
 from lbe.models import attention
@@ -397,7 +398,7 @@ def _program(c, execution, mesh):
   """The jitted scorer of rows."""
   everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
 
-  @functools.partial(jax.jit, out_shardings=everywhere)
+  @functools.partial(compilation.jit, out_shardings=everywhere)
   def score_rows(params, arrays, shared):
     positions_BT, branches_BT = arrays['positions_BT'], arrays['branches_BT']
     kept_L, length = shared or (None, 0)

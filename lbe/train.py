@@ -24,10 +24,12 @@ from ml_collections import config_flags
 from lbe import assemble
 from lbe import batch as batch_lib
 from lbe import checkpoint
+from lbe import compilation
 from lbe import decode
 from lbe import hardware
 from lbe import identity
 from lbe import metrics
+from lbe import profile
 from lbe import program
 from lbe import sharding
 from lbe import step as step_lib
@@ -49,14 +51,22 @@ _LOG_BATCHES = flags.DEFINE_bool(
   False,
   'Print a digest of every row that this host trains on, by step.',
 )
+_PROFILE = flags.DEFINE_string(
+  'profile',
+  '',
+  'FROM:TO: write a trace of these steps to WORKDIR/profile, for XProf or '
+  'TensorBoard, and print the five heaviest operations.',
+)
 
 
 def main(argv):
   del argv
   program.join_hosts()
   config = _CONFIG.value
+  profiled = profile.parse_steps(_PROFILE.value)
   workdir = pathlib.Path(_WORKDIR.value)
   workdir.mkdir(parents=True, exist_ok=True)
+  program.keep_compiled(workdir)
   say = print if jax.process_index() == 0 else lambda *a, **k: None
 
   # ------------------------------------------------ model and tokenizer
@@ -142,6 +152,11 @@ def main(argv):
   )
   first_step = checkpointer.latest() or 0
   identity.check_same_run(workdir, facts, say)
+  trace = profile.Trace(
+    workdir / 'profile',
+    *profiled,
+    steps=range(first_step + 1, num_steps + 1),
+  )
   if first_step:
     state, data_state, _ = checkpointer.restore(first_step)
     assert data_state['step'] == first_step
@@ -194,23 +209,25 @@ def main(argv):
   }
 
   # -------------------------------------------------------------- compile
-  start = time.perf_counter()
+  start, num_found = time.perf_counter(), compilation.num_found()
   train_step = training.step.lower(
     training.abstract_state, training.abstract_batch
   ).compile()
+  found = 'found compiled, ' if compilation.num_found() > num_found else ''
   say(
     f'compiled the step in {time.perf_counter() - start:.1f} s; '
-    f'{step_lib.describe_compiled(train_step)}'
+    f'{found}{step_lib.describe_compiled(train_step)}'
   )
 
   # ------------------------------------------------------------ evaluators
   def evaluate(step, evaluator):
     """One evaluator's scores as metrics; its rows go to results.jsonl."""
-    found = evaluator.task.evaluate(
-      assemble.as_evaluated(state['params'], model, tokenizer, mesh, config),
-      name=evaluator.name,
-      step=step,
-    )
+    with watch(evaluator.name):
+      found = evaluator.task.evaluate(
+        assemble.as_evaluated(state['params'], model, tokenizer, mesh, config),
+        name=evaluator.name,
+        step=step,
+      )
     if jax.process_index() == 0:
       core.record(workdir, found)
     return {f'eval/{evaluator.name}/{k}': v for k, v in found.metrics.items()}
@@ -231,6 +248,7 @@ def main(argv):
   # ------------------------------------------------------------------ loop
   stop = _StopFlag()
   progress = metrics.Progress(num_steps, first_step=first_step)
+  watch = compilation.Watch(progress.say)
   meter = _Meter(model, mesh, config)
   rows = batch_lib.local_rows(training.abstract_batch)
   batches = loader.iterator(first_step, num_steps - first_step, rows)
@@ -242,14 +260,20 @@ def main(argv):
       meter.restart()
   step = first_step
   for step in range(first_step + 1, num_steps + 1):
+    trace.before(step, state)
     meter.start_wait()
     batch = next(batches)
     meter.stop_wait()
-    batch = batch_lib.place(training.abstract_batch, batch, rows)
+    with watch('the step'):
+      batch = batch_lib.place(training.abstract_batch, batch, rows)
+      # It takes what it was compiled for only, and names what differs.
+      state, step_metrics = train_step(state, batch)
+    meter.add(step_metrics)
+    told = trace.after(step, state, train_step)
+    if told:
+      progress.say(told)
     if _LOG_BATCHES.value:
       _print_digests(step, batch)
-    state, step_metrics = train_step(state, batch)
-    meter.add(step_metrics)
 
     stopping = stop.agreed(step)
     saving = stopping or checkpointer.due(step) or step == num_steps
@@ -267,9 +291,10 @@ def main(argv):
     if row:
       writer.write(step, row)
     if saving:
-      checkpointer.save(
-        step, state, data=loader.state(step), meta=meta, metrics=scores
-      )
+      with watch('saving'):
+        checkpointer.save(
+          step, state, data=loader.state(step), meta=meta, metrics=scores
+        )
       meter.restart()
     if stopping:
       break

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lbe import compilation
 from lbe import decode
 from lbe import engine
 from lbe import sharding
@@ -133,9 +134,8 @@ def test_a_prefix_is_used_where_it_is_long_enough(monkeypatch):
 
 def test_numbers_compile_nothing():
   """A setting, a seed or a length as a part of the program."""
-  functions = engine.functions(TINY, FP32, None)
   generate(PROMPTS, temperature=1.0)
-  before = functions.begin._cache_size()
+  before = compilation.num_compiled()
   for settings in (
     dict(temperature=0.5),
     dict(top_k=3),
@@ -145,7 +145,7 @@ def test_numbers_compile_nothing():
   ):
     generate(PROMPTS, **settings)
   generate([[1, 2], [3] * 31, [4]])
-  assert functions.begin._cache_size() == before
+  assert compilation.num_compiled() == before
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ import pytest
 import conftest
 
 FLOORS = [
-  'hardware loss metrics program sampling sharding vocab.load data.scripts',
+  'compilation hardware loss metrics profile program sampling sharding '
+  'vocab.load data.scripts',
   'groups optim models vocab exams '
   'data.sources data.readers data.dataset_info data.mixing data.packing '
   'data.messages data.templates '

@@ -42,6 +42,7 @@ def test_killed_and_resumed_equals_never_killed_bit_for_bit(tmp_path):
   assert checkpoint.find(broken).name in ('100', '200')
   output = runs.run('train', *command)
   assert 'resuming at step' in output
+  assert '; found compiled, ' in output
 
   steps = [row['step'] for row in runs.lines(broken)]
   assert steps == sorted(set(steps)), 'a step stands twice'

@@ -23,6 +23,7 @@ def trained(tmp_path_factory):
     "--config.sample_prompts=('The ',)",
     '--config.sample_max_new_tokens=8',
     '--config.export_hf=True',
+    '--profile=2:3',
     f'--workdir={workdir}',
   )
   return workdir, output
@@ -47,6 +48,17 @@ def test_a_run_says_first_what_it_will_do(trained):
     'certificate (',
   ):
     assert words in output, words
+
+
+def test_a_profile_names_what_is_heavy(trained):
+  """A trace where the tools look for it; shares of known operations."""
+  workdir, output = trained
+  assert list(workdir.glob('profile/plugins/profile/*/*.xplane.pb'))
+  told = re.findall(r'^ +([\d.]+)%  (\S+)  \(\S+.*\)$', output, re.M)
+  assert len(told) == 5
+  shares = [float(share) for share, _ in told]
+  assert shares == sorted(shares, reverse=True) and 20 < sum(shares) < 100
+  assert any(re.match('(for|back)ward/', name) for _, name in told)
 
 
 def test_metrics_and_results_have_a_row_for_each_step_and_score(trained):
@@ -168,6 +180,10 @@ def test_a_dry_run_checks_everything_and_trains_nothing(tmp_path):
     (
       ('--config.mesh.tensor=3', '--config.mesh.fsdp=1'),
       "error: mesh={'data': 1, 'fsdp': 1, 'context': 1, 'tensor': 3} asks",
+    ),
+    (
+      ('--profile=3',),
+      "error: profile='3' is no span of steps; give FROM:TO",
     ),
     (
       ('--config.data.seq_len=512',),

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from lbe import compilation
 from lbe import sharding
 from lbe.models import attention
 from lbe.models import llama
@@ -99,11 +100,11 @@ def before(kept_PKH, length):
 def prefix_program(c, execution, mesh):
   """The jitted (params, ids [1, P]) → keys and values, each [L, P, K, H]."""
 
-  @jax.jit
-  def run(params, ids_1P):
+  @compilation.jit
+  def keep_prefix(params, ids_1P):
     _, kept = prefill(
       params, c, ids_1P, execution=execution, constrain=constrain(mesh)
     )
     return [x_L1PKH[:, 0] for x_L1PKH in kept]
 
-  return run
+  return keep_prefix

@@ -374,9 +374,7 @@ def rope(x_BTNH, tables):
   return turned.astype(x_BTNH.dtype)
 
 
-def decoder_layer(
-  c, w, x_BTD, tables, attend, constrain, drop=None, mesh=None
-):
+def decoder_layer(c, w, x_BTD, tables, attend, constrain, drop=None, mesh=None):
   """One decoder layer; `attend(q, k, v)` returns [B, T, N, H].
 
   `drop(x, name)` is the dropout before an adapter. With a `mesh`, which must

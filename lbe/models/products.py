@@ -15,11 +15,9 @@ from lbe import sharding
 from lbe.models import attention
 
 # Dims of activations and of weights by their letters (GLOSSARY.md).
-_OF_X = dict(
-  B='batch', T='position', N='heads', K='kv_heads', F='mlp', D=None, H=None
-)
-_OF_W = dict(D='embed', N='heads', K='kv_heads', F='mlp', H='head', R='rank')
-_OF_X['R'] = None
+_CUT = dict(N='heads', K='kv_heads', F='mlp')
+_OF_X = dict(B='batch', T='position', D=None, H=None, R=None, **_CUT)
+_OF_W = dict(D='embed', H='head', R='rank', **_CUT)
 
 
 def _multiply(a, b, spec):
@@ -32,15 +30,16 @@ def _multiply(a, b, spec):
   of_a, of_b = inputs.split(',')
   shared = [dim for dim in of_a if dim in of_b]
   assert out == ''.join(d for d in of_a + of_b if d not in shared)
-  return jax.lax.dot_general(
-    a,
-    b,
-    (
-      ([of_a.index(d) for d in shared], [of_b.index(d) for d in shared]),
-      ((), ()),
-    ),
-    precision=attention.precision(a.dtype),
-  )
+  with jax.named_scope(spec):  # which product it is, in a profile
+    return jax.lax.dot_general(
+      a,
+      b,
+      (
+        ([of_a.index(d) for d in shared], [of_b.index(d) for d in shared]),
+        ((), ()),
+      ),
+      precision=attention.precision(a.dtype),
+    )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -57,7 +56,9 @@ def project(x, weights, specs, mesh=None):
 
 def _project(x, weights, specs, mesh):
   if mesh is None or mesh.size == 1:
-    return tuple(_multiply(x, w, s) for w, s in zip(weights, specs, strict=True))
+    return tuple(
+      _multiply(x, w, s) for w, s in zip(weights, specs, strict=True)
+    )
 
   def local(x, weights):
     products = []
@@ -138,7 +139,7 @@ def _weight_specs(specs):
 def _is_cut(letters, mesh):
   """Whether one of these dims of an activation lies in parts on `tensor`."""
   return mesh.shape['tensor'] > 1 and any(
-    _OF_X[letter] and sharding.RULES[_OF_X[letter]] == 'tensor'
+    letter in _CUT and sharding.RULES[_CUT[letter]] == 'tensor'
     for letter in letters
   )
 

@@ -1,0 +1,498 @@
+"""What a run will take on hardware that is not there: memory, time, traffic.
+
+  python -m lbe.plan --config=configs/zh_pretrain.py:1m \\
+    --config.model.preset=llama2_7b --topology=v5p:4x4x4
+
+Compiles the run's own train step for a TPU slice, on any machine that has
+libtpu (pip install 'lbe[tpu]'); with --topology=here for the devices at hand.
+Of a model in init_from only the shape is read, and no data.
+"""
+
+import dataclasses
+import itertools
+import json
+import math
+import pathlib
+import pickle
+import re
+import time
+
+import jax
+from absl import flags
+from ml_collections import config_flags
+
+from lbe import assemble
+from lbe import hardware
+from lbe import hlo
+from lbe import program
+from lbe import sharding
+from lbe import step as step_lib
+from lbe import stored
+from lbe import topology
+from lbe.models import llama
+from lbe.vocab import load as vocab
+
+_CONFIG = config_flags.DEFINE_config_file('config', None, lock_config=True)
+_TOPOLOGY = flags.DEFINE_string(
+  'topology',
+  None,
+  "A slice, as 'v5p:4x4x4', its sold name, as 'v5p-128', two slices, as "
+  "'2*v5p:4x4x4', or 'here'.",
+)
+_VOCAB_SIZE = flags.DEFINE_integer(
+  'vocab_size', None, 'Pieces, where neither tokenizer nor preset says it.'
+)
+_TOKENS = flags.DEFINE_float(
+  'tokens', 0.0, 'Of the whole run, for its time and price.'
+)
+_PRICE = flags.DEFINE_float(
+  'price', 0.0, 'Of one chip for an hour, in any currency.'
+)
+_SEARCH = flags.DEFINE_bool(
+  'search', False, 'Try meshes, microbatches and remat; the fastest that fits.'
+)
+_COMPILES = flags.DEFINE_integer(
+  'compiles', 4, 'How many of the search are compiled at most.'
+)
+_JSON = flags.DEFINE_string('json', None, 'A file for all figures.')
+_EXECUTABLE = flags.DEFINE_string(
+  'executable', None, 'A file for the compiled step, pickled by jax.'
+)
+
+_GIB = 2**30
+# Less to spare than this is told as borderline: close to the limit XLA makes
+# things again by itself, and memory is in pieces.
+_MARGIN = 0.05
+
+
+def main(argv):
+  del argv
+  config = _CONFIG.value
+  if _TOPOLOGY.value == 'here':
+    devices = jax.devices()
+  else:
+    jax.config.update('jax_platforms', 'cpu')  # for shapes alone
+    with topology.captured():
+      devices = topology.devices(_TOPOLOGY.value)
+  chip = hardware.chip_of(devices[0].device_kind)
+  model = _model(config)
+  if _SEARCH.value:
+    _search(config, model, devices, chip)
+    return
+  plan, compiled = make(config, model, devices, chip)
+  print(describe(plan, chip, price=_PRICE.value, tokens=_tokens(config)))
+  if _JSON.value:
+    pathlib.Path(_JSON.value).write_text(json.dumps(plan, indent=1))
+  if _EXECUTABLE.value and compiled is not None:
+    from jax.experimental import serialize_executable
+
+    with open(_EXECUTABLE.value, 'wb') as file:
+      pickle.dump(serialize_executable.serialize(compiled), file)
+
+
+def _tokens(config):
+  return _TOKENS.value or config.budget.tokens
+
+
+def _model(config):
+  """The architecture alone: of a preset, a config's numbers, or init_from."""
+  if config.init_from:
+    opened = stored.open_model(
+      config.init_from, vocab_multiple=config.vocab_multiple
+    )
+    model = opened.config
+    if _VOCAB_SIZE.value:
+      model = dataclasses.replace(model, vocab_size=_VOCAB_SIZE.value)
+    return assemble.adapted_config(config, model)
+  size = _VOCAB_SIZE.value
+  if not size and config.tokenizer not in ('', 'train'):
+    size = vocab.load(config.tokenizer).vocab_size
+  if not size and config.model.preset in llama.PRESETS:
+    size = llama.PRESETS[config.model.preset].vocab_size
+  size = size or config.tokenizer_vocab_size
+  if not size:
+    raise ValueError(
+      'the plan knows no vocabulary: give --vocab_size=N, --config.tokenizer, '
+      '--config.model.preset or --config.init_from.'
+    )
+  return assemble.make_model_config(config, _Pieces(size))
+
+
+@dataclasses.dataclass
+class _Pieces:
+  vocab_size: int
+
+
+# ------------------------------------------------------------------- one plan
+
+
+def make(config, model, devices, chip):
+  """(the plan's figures as a dict, the compiled step or None).
+
+  Bytes and FLOPs are those of one device and one step. 'fits' is False where
+  the compiler runs out of memory; then there are no figures of the program.
+  """
+  mesh = sharding.make_mesh(config.mesh.to_dict(), devices=devices)
+  assemble.check_fit(config, model, mesh)
+  partition = assemble.make_partition(config, model, 10**6)
+  training = assemble.make_training(config, model, mesh, partition)
+  tokens = config.data.batch_size * config.data.seq_len
+  plan = dict(
+    topology=_TOPOLOGY.value if _TOPOLOGY.present else '',
+    device=devices[0].device_kind,
+    devices=mesh.size,
+    mesh={axis: size for axis, size in mesh.shape.items() if size > 1},
+    parameters=llama.num_params(model),
+    pieces=model.vocab_size,
+    seq_len=config.data.seq_len,
+    batch_size=config.data.batch_size,
+    num_microbatches=config.num_microbatches,
+    execution=config.execution.to_dict(),
+    estimate=step_lib.memory_estimate(
+      training.abstract_state,
+      model,
+      partition=partition,
+      mesh=mesh,
+      batch_size=config.data.batch_size,
+      seq_len=config.data.seq_len,
+      num_microbatches=config.num_microbatches,
+      execution=assemble.make_execution(config),
+    ),
+    memory=_memory(devices[0], chip),
+    model_flops=hardware.flops_per_token(model, config.data.seq_len)
+    * tokens
+    / mesh.size,
+  )
+  for name in ('params', 'opt_state'):
+    plan[f'{name}_bytes'] = sum(
+      math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+      for x in jax.tree.leaves(training.abstract_state[name])
+    )
+  start = time.perf_counter()
+  traced = training.step.trace(training.abstract_state, training.abstract_batch)
+  try:
+    with topology.captured() as said:
+      compiled = traced.lower().compile(
+        compiler_options=config.compiler_options.to_dict() or None
+      )
+  except jax.errors.JaxRuntimeError as error:
+    if 'RESOURCE_EXHAUSTED' not in str(error):
+      raise
+    needed = re.search(r'\(([\d.]+)G\) exceeds|Used ([\d.]+)G of', str(error))
+    plan |= dict(fits=False, compile_seconds=time.perf_counter() - start)
+    if needed:
+      plan['peak_bytes'] = float(needed[1] or needed[2]) * _GIB
+    return plan, None
+  plan['compile_seconds'] = time.perf_counter() - start
+  memory = compiled.memory_analysis()
+  peak = getattr(memory, 'peak_memory_in_bytes', 0) or (
+    memory.argument_size_in_bytes + memory.temp_size_in_bytes
+  )
+  text = compiled.as_text()
+  found = hlo.sections(text, dict(mesh.shape))
+  loops = _loops(
+    traced.jaxpr.jaxpr,
+    attention=_attention_flops(config, model),
+    num_devices=mesh.size,
+  )
+  plan |= dict(
+    fits=peak <= plan['memory'] if plan['memory'] else None,
+    peak_bytes=peak,
+    host_bytes=memory.host_temp_size_in_bytes,
+    flops=sum(flops for _, flops in loops),
+    memory_moved=sum(s.memory_bytes for s in found),
+    collectives=[
+      dict(kind=c.kind, axes=c.axes, count=c.count, sent=c.sent)
+      for c in hlo.totals(found)
+    ],
+    largest_gather=hlo.largest_gather(text),
+    resharded=sum('Involuntary full remat' in line for line in said),
+    loops=[(trips, flops) for trips, flops in loops],
+  )
+  if chip and chip.link:
+    plan |= _roofline(plan, found, loops, mesh, chip)
+  return plan, compiled
+
+
+def _memory(device, chip):
+  """Bytes that programs get of a device, 0 where that is not known."""
+  if _TOPOLOGY.value == 'here':
+    stats = device.memory_stats() or {}
+    return stats.get('bytes_limit', 0)
+  return chip.memory
+
+
+def _attention_flops(config, c):
+  """Of one causal product of queries and keys over a microbatch's rows."""
+  rows = config.data.batch_size / config.num_microbatches
+  return rows * c.num_heads * config.data.seq_len**2 * c.head_dim
+
+
+def _loops(jaxpr, *, attention, num_devices):
+  """[(trips, FLOPs of a device in all of them)]: outside of loops, then loops.
+
+  Of a traced function, where products are as they were written. A kernel of
+  attention has two products forward and five backward.
+  """
+  found = [[1, 0.0]]
+
+  def walk(jaxpr, times, share, section):
+    for e in jaxpr.eqns:
+      name = e.primitive.name
+      if name == 'dot_general':
+        (contracted, _), _ = e.params['dimension_numbers']
+        shape = e.invars[0].aval.shape
+        depth = math.prod(shape[d] for d in contracted)
+        section[1] += 2 * times * share * depth * e.outvars[0].aval.size
+      elif name == 'pallas_call':
+        products = 5 if 'dkv' in str(e.params.get('name', e.params)) else 2
+        section[1] += products * times * attention / num_devices
+      elif name == 'scan':
+        trips = times * e.params['length']
+        inner = [trips, 0.0]
+        found.append(inner)
+        walk(e.params['jaxpr'].jaxpr, trips, share, inner)
+      elif name == 'shard_map':
+        walk(e.params['jaxpr'], times, 1.0, section)
+      elif name == 'cond':
+        walk(e.params['branches'][0].jaxpr, times, share, section)
+      else:
+        for inner in jax.tree.leaves(
+          list(e.params.values()), is_leaf=_is_jaxpr
+        ):
+          if _is_jaxpr(inner):
+            walk(getattr(inner, 'jaxpr', inner), times, share, section)
+
+  walk(jaxpr, 1, 1 / num_devices, found[0])
+  return [tuple(x) for x in found if x[1] or x[0] == 1]
+
+
+def _is_jaxpr(x):
+  return hasattr(x, 'eqns') or hasattr(getattr(x, 'jaxpr', None), 'eqns')
+
+
+def _roofline(plan, found, loops, mesh, chip):
+  """The least time of a step: each loop's longest of three, all else hidden."""
+  devices = mesh.devices.reshape(-1)
+
+  def seconds(flops, sections):
+    network = sum(
+      c.sent / topology.send_rate(chip, [devices[i] for i in c.group])
+      for s in sections
+      for c in s.collectives
+    )
+    moved = sum(s.memory_bytes for s in sections)
+    return flops / chip.peak_flops, moved / chip.memory_rate, network
+
+  inner = [s for s in found[1:] if s.trips > 1]
+  if [s.trips for s in inner] == [trips for trips, _ in loops[1:]]:
+    rest = [s for s in found if s not in inner]
+    parts = [seconds(loops[0][1], rest)]
+    parts += [
+      seconds(flops, [s])
+      for s, (_, flops) in zip(inner, loops[1:], strict=True)
+    ]
+  else:
+    parts = [seconds(plan['flops'], found)]
+  step = sum(max(p) for p in parts)
+  tokens = plan['batch_size'] * plan['seq_len']
+  return dict(
+    seconds=step,
+    seconds_of=[list(p) for p in parts],
+    seconds_compute=sum(p[0] for p in parts),
+    seconds_memory=sum(p[1] for p in parts),
+    seconds_network=sum(p[2] for p in parts),
+    mfu=plan['model_flops'] / chip.peak_flops / step,
+    tokens_per_second_per_device=tokens / step / plan['devices'],
+  )
+
+
+# ---------------------------------------------------------------- what is told
+
+
+def describe(plan, chip, *, price=0.0, tokens=0.0):
+  """The plan in some thirty lines."""
+  g = _GIB
+  batch = plan['batch_size'] // plan['num_microbatches']
+  mesh = ' x '.join(f'{a}={n}' for a, n in plan['mesh'].items()) or 'one device'
+  lines = [
+    f'{plan["topology"]}: {plan["devices"]} x {plan["device"]}, mesh {mesh}',
+    f'model: {plan["parameters"]:,} parameters, {plan["pieces"]:,} pieces',
+    f'step: {plan["num_microbatches"]} x {batch} rows of {plan["seq_len"]:,} '
+    f'tokens; remat {plan["execution"]["remat"]}, layers '
+    f'{"scanned" if plan["execution"]["scan"] else "unrolled"}; compiled in '
+    f'{plan["compile_seconds"]:.0f} s',
+    '',
+    'memory of a device, GiB',
+    f'  parameters {plan["params_bytes"] / g:8.2f}',
+    f'  optimizer  {plan["opt_state_bytes"] / g:8.2f}',
+  ]
+  state = plan['params_bytes'] + plan['opt_state_bytes']
+  peak, limit = plan.get('peak_bytes', 0), plan['memory']
+  if 'flops' in plan:
+    lines.append(f'  the rest   {(peak - state) / g:8.2f}  at the peak')
+  told = f'  peak       {peak / g:8.2f}' if peak else '  peak unknown'
+  if limit:
+    left = limit - peak
+    verdict = f'FITS, {left / g:.2f} to spare ({left / limit:.0%})'
+    if plan['fits'] is False:
+      verdict = f'DOES NOT FIT, by {-left / g:.2f}'
+    elif left < _MARGIN * limit:
+      verdict = f'BORDERLINE, {left / g:.2f} to spare ({left / limit:.1%})'
+    told += f'  of {limit / g:.2f}: {verdict}'
+  lines.append(told)
+  estimate = sum(plan['estimate'].values())
+  lines.append(f'  (our estimate before compiling {estimate / g:.2f})')
+  if plan.get('host_bytes'):
+    lines.append(f'  on the host {plan["host_bytes"] / g:.2f}')
+  if 'flops' not in plan:
+    lines.append('take more remat, microbatches, or chips; --search tries.')
+    return '\n'.join(lines)
+  lines += [
+    '',
+    f'TFLOP of a device: {plan["model_flops"] / 1e12:.1f} by formula, '
+    f'{plan["flops"] / 1e12:.1f} computed '
+    f'({plan["flops"] / plan["model_flops"] - 1:+.0%}: what is made again, '
+    'less what masks leave out)',
+  ]
+  for trips, flops in plan['loops'][1:]:
+    lines.append(f'  a loop of {trips:3}: {flops / 1e12:.1f}')
+  lines.append(f'memory traffic: {plan["memory_moved"] / 1e9:.0f} GB')
+  lines.append('sent by a device in a step:')
+  shown = plan['collectives'][:9]
+  for c in shown:
+    lines.append(
+      f'  {c["kind"]:18} {"+".join(c["axes"]):12} x {c["count"]:<5} '
+      f'{c["sent"] / 1e9:8.3f} GB'
+    )
+  if not shown:
+    lines.append('  nothing')
+  lines.append(
+    f'  largest array gathered at once: {plan["largest_gather"] / g:.2f} GiB'
+  )
+  if plan['resharded']:
+    lines.append(
+      f'  {plan["resharded"]} arrays are gathered whole to be cut otherwise'
+    )
+  if 'seconds' in plan:
+    lines += _describe_time(plan, chip, price, tokens)
+  return '\n'.join(lines)
+
+
+def _describe_time(plan, chip, price, tokens):
+  step = plan['seconds']
+  lines = [
+    '',
+    f'a step takes {step:.3f} s at least: MFU {plan["mfu"]:.1%}, '
+    f'{plan["tokens_per_second_per_device"]:,.0f} tokens/s a device, at most',
+    f'  compute {plan["seconds_compute"]:.3f} s at {chip.peak_flops / 1e12:.0f}'
+    f' TFLOP/s, memory {plan["seconds_memory"]:.3f} s at '
+    f'{chip.memory_rate / 1e12:.2f} TB/s, network '
+    f'{plan["seconds_network"]:.3f} s at {chip.link / 1e9:.0f} GB/s a link',
+    '  (each loop as long as the longest of the three, the others hidden: a '
+    'bound, not a forecast)',
+  ]
+  if tokens:
+    seconds = tokens / plan['tokens_per_second_per_device'] / plan['devices']
+    chips = plan['devices'] / chip.per_chip
+    told = f'{tokens:,.0f} tokens: {seconds / 3600:,.1f} hours at least'
+    if price:
+      told += (
+        f', {seconds / 3600 * chips * price:,.0f} at {price:g} a chip-hour'
+      )
+    lines.append(told)
+  return lines
+
+
+# ---------------------------------------------------------------------- search
+
+
+def _search(config, model, devices, chip):
+  """Prints the plans that were compiled, the fastest that fits first."""
+  candidates = []
+  slices = len({getattr(d, 'slice_index', 0) or 0 for d in devices})
+  for tensor, microbatches, remat in itertools.product(
+    (1, 2, 4, 8), (1, 2, 4, 8), ('none', 'dots_attention', 'attention', 'full')
+  ):
+    tried = config.copy_and_resolve_references()
+    tried.mesh.update(data=slices, fsdp=-1, tensor=tensor)
+    tried.num_microbatches = microbatches
+    tried.execution.remat = remat
+    try:
+      mesh = sharding.make_mesh(tried.mesh.to_dict(), devices=devices)
+      assemble.check_fit(tried, model, mesh)
+    except ValueError:
+      continue
+    seconds, memory = _guess(tried, model, mesh, chip)
+    if memory <= chip.memory:
+      candidates.append((seconds, memory, tried))
+  if not candidates:
+    raise ValueError(
+      f'none of the meshes, microbatches and remat policies fits into '
+      f'{chip.memory / _GIB:.1f} GiB by the estimate; take more chips, a '
+      'smaller batch, or optim.kind and moments that keep less.'
+    )
+  candidates.sort(key=lambda x: x[:2])
+  rows = []
+  print(f'{len(candidates)} fit by the estimate; compiling the fastest')
+  for _, _, tried in candidates[: _COMPILES.value]:
+    plan, _ = make(tried, model, devices, chip)
+    rows.append(plan)
+    print(_row(plan), flush=True)
+  fitting = [p for p in rows if p['fits']]
+  if fitting:
+    best = min(fitting, key=lambda p: p['seconds'])
+    print('\nthe fastest that fits:\n' + _flags(best))
+    print(describe(best, chip, price=_PRICE.value, tokens=_tokens(config)))
+  if _JSON.value:
+    pathlib.Path(_JSON.value).write_text(json.dumps(rows, indent=1))
+
+
+def _guess(config, model, mesh, chip):
+  """(seconds, bytes) of a step before compiling, to order the candidates."""
+  partition = assemble.make_partition(config, model, 10**6)
+  training = assemble.make_training(config, model, mesh, partition)
+  memory = step_lib.memory_estimate(
+    training.abstract_state,
+    model,
+    partition=partition,
+    mesh=mesh,
+    batch_size=config.data.batch_size,
+    seq_len=config.data.seq_len,
+    num_microbatches=config.num_microbatches,
+    execution=assemble.make_execution(config),
+  )
+  tokens = config.data.batch_size * config.data.seq_len / mesh.size
+  flops = hardware.flops_per_token(model, config.data.seq_len) * tokens
+  again = {'none': 0, 'dots_attention': 0.02, 'attention': 0.3, 'full': 1 / 3}
+  remat = config.execution.remat
+  compute = flops * (1 + again.get(remat, 1 / 3)) / chip.peak_flops
+  tensor = mesh.shape['tensor']
+  passes = 2 if remat == 'none' else 3  # gathers, and the gradients' sum
+  weights = 2 * llama.num_params(model) / tensor * config.num_microbatches
+  links = 2 * chip.sides * chip.link / chip.per_chip
+  network = weights * (passes + 1) / links * (mesh.shape['fsdp'] > 1)
+  activations = 2 * tokens * tensor * model.dim * model.num_layers
+  network += 8 * activations * (tensor - 1) / tensor / (2 * chip.link)
+  return max(compute, network), sum(memory.values())
+
+
+def _flags(plan):
+  mesh = {axis: plan['mesh'].get(axis, 1) for axis in sharding.AXES}
+  told = [f'--config.mesh.{axis}={size}' for axis, size in mesh.items()]
+  told.append(f'--config.num_microbatches={plan["num_microbatches"]}')
+  told.append(f'--config.execution.remat={plan["execution"]["remat"]}')
+  return '  ' + ' '.join(told)
+
+
+def _row(plan):
+  fits = {True: 'fits', False: 'does not fit', None: ''}[plan['fits']]
+  told = f'{plan.get("peak_bytes", 0) / _GIB:.2f} GiB'
+  if 'seconds' in plan:
+    told += f', {plan["seconds"]:.3f} s, MFU {plan["mfu"]:.1%}'
+  return f'{_flags(plan)}: {told}, {fits}'
+
+
+if __name__ == '__main__':
+  flags.mark_flags_as_required(['config', 'topology'])
+  program.run(main)

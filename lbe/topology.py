@@ -1,0 +1,151 @@
+"""TPU slices by name, as devices to compile for where there are none."""
+
+import contextlib
+import math
+import os
+import re
+import tempfile
+
+import jax
+
+from lbe import hardware
+
+_NAMES = ', '.join(k for k, c in hardware.CHIPS.items() if c.sides)
+
+
+def parse(name):
+  """(chip, sides, number of slices) of 'v5p:4x4x4', 'v5p-128' or '2*v5p:4x4x4'.
+
+  The second spelling is the one under which slices are sold, and counts cores
+  for some chips. Raises ValueError for a name that is none.
+  """
+  found = re.fullmatch(r'(?:(\d+)\*)?([a-z0-9]+)(?::([\dx]+)|-(\d+))', name)
+  if not found:
+    raise ValueError(
+      f'topology={name!r} is no name of a slice; write CHIP:SIDES, as '
+      "'v5p:4x4x4', or the sold name, as 'v5p-128', and '2*' before it for "
+      f'two slices. Chips are {_NAMES}.'
+    )
+  slices, chip_name, sides, count = found.groups()
+  chip = hardware.CHIPS.get(chip_name)
+  if chip is None or not chip.sides:
+    raise ValueError(
+      f'topology={name!r}: {chip_name} is no TPU that is known; take one of '
+      f'{_NAMES}.'
+    )
+  if sides:
+    sides = tuple(int(s) for s in sides.split('x') if s)
+  else:
+    sides = _sold(chip, int(count), name)
+  if len(sides) != chip.sides or min(sides) < 1:
+    example = 'x'.join(['4'] * chip.sides)
+    raise ValueError(
+      f'topology={name!r}: slices of {chip_name} have {chip.sides} sides, as '
+      f'{chip_name}:{example}.'
+    )
+  return chip_name, sides, int(slices or 1)
+
+
+def _sold(chip, count, name):
+  """Sides of a slice of so many cores or chips, as equal as they come."""
+  chips, rest = divmod(count, chip.per_name)
+  # Sides are 1, 2, or multiples of 4 (of 8 chips on a flat slice: 2x4).
+  known = [1, 2, *range(4, 257, 4)]
+  found = [
+    sides
+    for sides in _products(chips, chip.sides, known)
+    if chip.sides == 3 or sides[1] <= 16
+  ]
+  if rest or not found:
+    raise ValueError(
+      f'topology={name!r}: no slice has {count} '
+      f'{"cores" if chip.per_name > 1 else "chips"}; give its sides, as '
+      f'{name.split("-")[0]}:{"x".join(["4"] * chip.sides)}.'
+    )
+  sides = min(found, key=sum)  # smaller ones first, but 1 last: 2x2x1
+  return tuple(sorted(sides, key=lambda side: (side == 1, side)))
+
+
+def _products(number, sides, known):
+  if sides == 1:
+    return [(number,)] if number in known else []
+  return [
+    (first, *rest)
+    for first in known
+    if number % first == 0
+    for rest in _products(number // first, sides - 1, known)
+    if first <= rest[0]
+  ]
+
+
+def devices(name):
+  """The devices of a slice that is not there: jit compiles for their mesh.
+
+  Raises ValueError for a slice that libtpu does not know, ImportError where
+  libtpu is missing.
+  """
+  chip, sides, num_slices = parse(name)
+  try:
+    import libtpu  # noqa: F401
+  except ImportError:
+    raise ImportError(
+      "compiling for TPUs takes libtpu: pip install 'lbe[tpu]'."
+    ) from None
+  # Nothing is asked of a cloud, and two compilations may run at a time.
+  os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
+  os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')
+  os.environ.setdefault('TPU_ACCELERATOR_TYPE', f'{chip}-8')
+  os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
+  from jax.experimental import topologies
+
+  size = 'x'.join(str(s) for s in sides)
+  more = {'num_slices': num_slices} if num_slices > 1 else {}
+  if chip == 'v4':  # both cores of a chip are one device
+    bounds = tuple(min(s, b) for s, b in zip(sides, (2, 2, 1), strict=True))
+    more |= dict(
+      chip_config_name='megacore',
+      chips_per_host_bounds=bounds,
+      num_slices=num_slices,
+      wrap=tuple(s % 4 == 0 for s in sides),
+    )
+  elif math.prod(sides) < 4:
+    more['chips_per_host_bounds'] = (*sides, 1)[:3]
+  try:
+    return topologies.get_topology_desc(
+      platform='tpu', topology_name=f'{chip}:{size}', **more
+    ).devices
+  except jax.errors.JaxRuntimeError as error:
+    raise ValueError(
+      f'topology={name!r}: libtpu knows no such slice ({error}).'
+    ) from None
+
+
+def send_rate(chip, devices):
+  """Bytes a second that each of these devices sends while all exchange.
+
+  Along a side of the slice on which they lie in a closed ring both directions
+  count, on an open line one. Between slices it is the network's.
+  """
+  if len({getattr(d, 'slice_index', 0) or 0 for d in devices}) > 1:
+    return chip.network
+  links = 0
+  for coordinates in zip(*(d.coords for d in devices), strict=True):
+    length = len(set(coordinates))
+    if length > 1:
+      links += 2 if length % chip.ring == 0 else 1
+  return chip.link * max(links, 1) / chip.per_chip
+
+
+@contextlib.contextmanager
+def captured():
+  """A list that gets what libraries write to standard error meanwhile."""
+  kept, lines = os.dup(2), []
+  with tempfile.TemporaryFile() as file:
+    os.dup2(file.fileno(), 2)
+    try:
+      yield lines
+    finally:
+      os.dup2(kept, 2)
+      os.close(kept)
+      file.seek(0)
+      lines += file.read().decode(errors='replace').splitlines()

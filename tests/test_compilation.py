@@ -1,0 +1,130 @@
+"""Compilation: what is kept, and what is told when it happens again."""
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from configs import common
+from lbe import assemble
+from lbe import compilation
+from lbe import program
+from lbe import sharding
+from lbe.vocab import load as vocab
+
+
+@pytest.fixture
+def told():
+  return []
+
+
+def test_a_shape_that_changes_is_named_with_its_function(told):
+  """Catches silence, a line in the first round, and the wrong argument."""
+
+  @compilation.jit
+  def score(params, arrays):
+    return params['w_DV'].sum() + sum(x.sum() for x in arrays.values())
+
+  params = {'w_DV': np.ones((4, 3))}
+  watch = compilation.Watch(told.append)
+  with watch('round 0'):
+    for length in (8, 24):
+      ids_BT = np.ones((2, length), np.float32)
+      score(params, {'ids_BT': ids_BT, 'count': np.int32(1)})
+  assert told == []
+  with watch('round 0'):
+    score(params, {'ids_BT': np.ones((2, 12), np.int32), 'count': np.int32(1)})
+  (line,) = told
+  assert line.startswith('warning: round 0 compiled jit(score) again, ')
+  assert line.endswith("s: arrays['ids_BT'] was float32[2,24], is int32[2,12]")
+  with watch('round 0'):
+    score(params, {'ids_BT': np.ones((2, 12), np.int32), 'count': np.int32(2)})
+  assert len(told) == 1
+
+
+def test_a_place_that_changes_is_named(told):
+  """Other shardings compile again without any new shape."""
+
+  @compilation.jit
+  def double(x_VD):
+    return 2 * x_VD
+
+  mesh = sharding.make_mesh({'fsdp': 2}, devices=jax.devices()[:2])
+  watch = compilation.Watch(told.append)
+  for dims in ((None, None), (None, 'embed')):
+    where = jax.sharding.NamedSharding(mesh, sharding.spec(dims))
+    with watch('scoring'):
+      double(jax.device_put(np.ones((4, 4), np.float32), where))
+  (line,) = told
+  assert 'x_VD was NamedSharding' in line and "'fsdp'" in line.split(', is ')[1]
+
+
+def test_what_is_no_function_of_ours_is_told_by_its_name(told):
+  watch = compilation.Watch(told.append)
+  for n in (5, 7):
+    with watch('saving'):
+      jax.jit(lambda x: x + 1)(np.ones(n))
+  (line,) = told
+  assert line.startswith('warning: saving compiled jit(<lambda>) again, ')
+
+
+def test_the_train_step_takes_what_it_was_compiled_for_only():
+  """A batch of another length is an error with its name, not a compilation."""
+  config = common.base()
+  config.model.update(dim=16, num_layers=1, num_heads=2, mlp_dim=16)
+  config.data.update(seq_len=16, batch_size=2)
+  model = assemble.make_model_config(config, vocab.load('bytes'))
+  mesh = sharding.make_mesh({'fsdp': 1}, devices=jax.devices()[:1])
+  training = assemble.make_training(
+    config, model, mesh, assemble.make_partition(config, model, 10)
+  )
+  step = training.step.lower(
+    training.abstract_state, training.abstract_batch
+  ).compile()
+  state = jax.tree.map(
+    lambda x: jax.device_put(np.zeros(x.shape, x.dtype), x.sharding),
+    training.abstract_state,
+  )
+  batch = {
+    name: np.zeros((2, 8)[: len(x.shape)], x.dtype)
+    for name, x in training.abstract_batch.items()
+  }
+  before = compilation.num_compiled()
+  with pytest.raises(TypeError, match=r"batch\['ids_BT'\].*int32\[2,16\]"):
+    step(state, batch)
+  assert compilation.num_compiled() == before
+
+
+@pytest.mark.parametrize(
+  ('flag', 'given', 'expected'),
+  [
+    (None, None, 'HOME/lbe/compiled'),
+    (None, 'mine', 'mine'),
+    ('flag', 'mine', 'flag'),
+    ('', 'mine', None),
+  ],
+)
+def test_where_compiled_programs_are_kept(
+  tmp_path, monkeypatch, flag, given, expected
+):
+  """A flag comes before the user's variable, that before the home folder."""
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+  flags.FLAGS(['test'])
+  names = (
+    'jax_compilation_cache_dir',
+    'jax_enable_compilation_cache',
+    'jax_persistent_cache_min_compile_time_secs',
+  )
+  before = {name: getattr(jax.config, name) for name in names}
+  try:
+    jax.config.update('jax_compilation_cache_dir', given)
+    with flagsaver.flagsaver(compilation_cache=flag):
+      program.keep_compiled(tmp_path / 'workdir')
+    found = jax.config.jax_compilation_cache_dir
+    if not jax.config.jax_enable_compilation_cache:
+      found = None
+  finally:
+    for name, value in before.items():
+      jax.config.update(name, value)
+  assert found == (expected and expected.replace('HOME', str(tmp_path)))
