@@ -89,6 +89,8 @@ setuptools.setup(
       *FASTTEXT,
       *PLOT,
       'accelerate>=1.10',  # lm-eval's Hugging Face models need it
+      # Compiles for TPUs where there are none.
+      'jax[tpu]; platform_system == "Linux"',
       *LM_EVAL,
       'peft>=0.18',
       'pytest>=8.4',

@@ -27,7 +27,7 @@ optimizer state.
 from configs import zh_pretrain
 
 
-def get_config(scale='1m'):
-  config = zh_pretrain.get_config(scale)
+def get_config(choice='1m'):
+  config = zh_pretrain.get_config(choice)
   config.new_rows.method = 'pieces_mean'
   return config

@@ -5,12 +5,16 @@ documents of one seeded order, so that each lies inside the next; `:all` takes
 everything. Chinese documents are counted; English replay comes on top as 20%
 of the tokens (`--config.data.sources.en.proportion`, with zh's beside it).
 
-One GPU with 140 GB:
-  python -m lbe.train --config=configs/zh_pretrain.py:100k --workdir=DIR \
+A chip's name behind the scale (`:1m,v5p`) brings the settings that suit it,
+of configs/hardware.py. One GPU with 140 GB:
+  python -m lbe.train --config=configs/zh_pretrain.py:100k,h200 --workdir=DIR \
     --config.init_from=llama-7b-hf --config.data.sources.zh.path=zh/ \
-    --config.data.sources.en.path=en/ --config.num_microbatches=16
+    --config.data.sources.en.path=en/ --config.num_microbatches=64
 A TPU host with eight chips (fsdp over all of them is the default):
-  python -m lbe.train --config=configs/zh_pretrain.py:1m --workdir=DIR ...
+  python -m lbe.train --config=configs/zh_pretrain.py:1m,v6e --workdir=DIR ...
+What it will take on a slice, without one (pip install 'lbe[tpu]'):
+  python -m lbe.plan --config=configs/zh_pretrain.py:1m,v5p \
+    --config.model.preset=llama_7b --topology=v5p:4x4x4
 A TPU pod, the same command on every worker:
   gcloud compute tpus tpu-vm ssh NAME --worker=all --command='python -m \
     lbe.train --distributed --config=configs/zh_pretrain.py:1m --workdir=DIR'
@@ -20,11 +24,13 @@ a cautious rate for full training; its sources are noted beside the numbers.
 """
 
 from configs import common
+from configs import hardware
 
 SCALES = {'10k': 10_000, '100k': 100_000, '1m': 1_000_000, 'all': 0}
 
 
-def get_config(scale='1m'):
+def get_config(choice='1m'):
+  scale, _, chip = choice.partition(',')
   if scale not in SCALES:
     raise ValueError(
       f'zh_pretrain.py:{scale} is unknown; take one of '
@@ -62,4 +68,4 @@ def get_config(scale='1m'):
   config.optim.clip_norm = 1.0
   config.checkpoint.every = 200
   config.export_hf = True
-  return config
+  return hardware.on(config, chip)

@@ -493,6 +493,30 @@ def check_fit(config, model, mesh, *, num_old=None):
   )
 
 
+def memory_estimate(config, training):
+  """Bytes on each device by part, before anything is compiled."""
+  return step_lib.memory_estimate(
+    training.abstract_state,
+    training.model,
+    partition=training.partition,
+    mesh=training.mesh,
+    batch_size=config.data.batch_size,
+    seq_len=config.data.seq_len,
+    num_microbatches=config.num_microbatches,
+    execution=make_execution(config),
+  )
+
+
+def check_memory(config, model, mesh, *, num_old=None):
+  """Raises ValueError where the state alone is more than a device holds."""
+  stats = mesh.devices.flat[0].memory_stats() or {}
+  partition = make_partition(config, model, 10**9, num_old=num_old)
+  training = make_training(config, model, mesh, partition)
+  step_lib.check_memory(
+    memory_estimate(config, training), stats.get('bytes_limit')
+  )
+
+
 # A group with these values learns as it would without one.
 _UNCHANGED = {
   'frozen': False,

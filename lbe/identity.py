@@ -18,6 +18,7 @@ FREE = (
   'execution.scan',
   'execution.remat',
   'execution.attention',
+  'compiler_options',
   'data.cache_dir',
   'data.num_workers',
 )

@@ -26,7 +26,6 @@ from lbe import hardware
 from lbe import hlo
 from lbe import program
 from lbe import sharding
-from lbe import step as step_lib
 from lbe import stored
 from lbe import topology
 from lbe.models import llama
@@ -148,16 +147,7 @@ def make(config, model, devices, chip):
     batch_size=config.data.batch_size,
     num_microbatches=config.num_microbatches,
     execution=config.execution.to_dict(),
-    estimate=step_lib.memory_estimate(
-      training.abstract_state,
-      model,
-      partition=partition,
-      mesh=mesh,
-      batch_size=config.data.batch_size,
-      seq_len=config.data.seq_len,
-      num_microbatches=config.num_microbatches,
-      execution=assemble.make_execution(config),
-    ),
+    estimate=assemble.memory_estimate(config, training),
     memory=_memory(devices[0], chip),
     model_flops=hardware.flops_per_token(model, config.data.seq_len)
     * tokens
@@ -452,16 +442,7 @@ def _guess(config, model, mesh, chip):
   """(seconds, bytes) of a step before compiling, to order the candidates."""
   partition = assemble.make_partition(config, model, 10**6)
   training = assemble.make_training(config, model, mesh, partition)
-  memory = step_lib.memory_estimate(
-    training.abstract_state,
-    model,
-    partition=partition,
-    mesh=mesh,
-    batch_size=config.data.batch_size,
-    seq_len=config.data.seq_len,
-    num_microbatches=config.num_microbatches,
-    execution=assemble.make_execution(config),
-  )
+  memory = assemble.memory_estimate(config, training)
   tokens = config.data.batch_size * config.data.seq_len / mesh.size
   flops = hardware.flops_per_token(model, config.data.seq_len) * tokens
   again = {'none': 0, 'dots_attention': 0.02, 'attention': 0.3, 'full': 1 / 3}

@@ -208,6 +208,24 @@ def memory_estimate(
   }
 
 
+def check_memory(estimate, limit):
+  """Raises ValueError where what is there in any case exceeds `limit` bytes.
+
+  Parameters, moments and gradients are known to the byte; a device that does
+  not say how much it holds (None) is not judged.
+  """
+  known = ('parameters', 'optimizer', 'gradients')
+  needed = sum(estimate[name] for name in known)
+  if limit and needed > limit:
+    raise ValueError(
+      f'parameters, moments and gradients take {needed / 2**30:.1f} GiB on '
+      f'each device, which has {limit / 2**30:.1f}: they cannot fit. Take more '
+      'devices along mesh.fsdp or mesh.tensor, freeze groups or adapt (lora), '
+      "or keep less (optim.first_moment_dtype='bfloat16', optim.kind="
+      "'adafactor'); `python -m lbe.plan` says what fits."
+    )
+
+
 def describe_memory(estimate):
   """One line of what `memory_estimate` gives."""
   parts = ', '.join(f'{k} {v / 2**30:.2f}' for k, v in estimate.items())

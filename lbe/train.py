@@ -89,6 +89,7 @@ def main(argv):
   mesh = sharding.make_mesh(config.mesh.to_dict())
   num_old = opened.num_old_rows(tokenizer) if opened else None
   assemble.check_fit(config, model, mesh, num_old=num_old)
+  assemble.check_memory(config, model, mesh, num_old=num_old)
 
   # --------------------------------------------------------------- data
   prepared = assemble.prepare_data(config, tokenizer, workdir)
@@ -121,20 +122,7 @@ def main(argv):
   )
   exact = dataclasses.replace(model, vocab_multiple=1)  # without padding
   say(partition.describe(llama.shapes(exact)))
-  say(
-    step_lib.describe_memory(
-      step_lib.memory_estimate(
-        training.abstract_state,
-        model,
-        partition=partition,
-        mesh=mesh,
-        batch_size=config.data.batch_size,
-        seq_len=config.data.seq_len,
-        num_microbatches=config.num_microbatches,
-        execution=assemble.make_execution(config),
-      )
-    )
-  )
+  say(step_lib.describe_memory(assemble.memory_estimate(config, training)))
   device_kind = jax.devices()[0].device_kind
   say(hardware.describe_mfu(model, config.data.seq_len, device_kind))
   if _DRY_RUN.value:
@@ -212,7 +200,7 @@ def main(argv):
   start, num_found = time.perf_counter(), compilation.num_found()
   train_step = training.step.lower(
     training.abstract_state, training.abstract_batch
-  ).compile()
+  ).compile(compiler_options=config.compiler_options.to_dict() or None)
   found = 'found compiled, ' if compilation.num_found() > num_found else ''
   say(
     f'compiled the step in {time.perf_counter() - start:.1f} s; '

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from lbe import groups
 from lbe import loss
@@ -199,3 +200,14 @@ def test_the_estimate_is_near_what_the_compiler_says():
       ).values()
     )
     assert 0.6 < planned / said < 1.67, (remat, planned, said)
+
+
+def test_a_state_that_cannot_fit_is_refused_with_the_ways_out():
+  """Catches a run out of memory an hour after its data was tokenized."""
+  estimate = dict(
+    parameters=3 * 2**30, optimizer=6 * 2**30, gradients=2**30, activations=0
+  )
+  with pytest.raises(ValueError, match='take 10.0 GiB on each device, which'):
+    step_lib.check_memory(estimate, 9 * 2**30)
+  step_lib.check_memory(estimate, 11 * 2**30)
+  step_lib.check_memory(estimate, None)
