@@ -157,8 +157,16 @@ def _config(model):
   return config
 
 
-def _abstract(
-  model, vocab_size, *, seq_len, batch_size, dtype, lean, remat, rung
+def make_abstract(
+  model,
+  vocab_size,
+  *,
+  seq_len,
+  batch_size,
+  dtype='float32',
+  lean=False,
+  remat='none',
+  rung='base',
 ):
   """(architecture, mesh, assemble.Training) on the first device."""
   config = _config(model)
@@ -180,28 +188,12 @@ def _abstract(
   return c, mesh, assemble.make_training(config, c, mesh, partition)
 
 
-def make_training(
-  model,
-  vocab_size,
-  *,
-  seq_len,
-  batch_size,
-  dtype='float32',
-  lean=False,
-  remat='none',
-  rung='base',
-):
-  """(architecture, assemble.Training, state) of random weights, one device."""
-  c, mesh, training = _abstract(
-    model,
-    vocab_size,
-    seq_len=seq_len,
-    batch_size=batch_size,
-    dtype=dtype,
-    lean=lean,
-    remat=remat,
-    rung=rung,
-  )
+def make_training(model, vocab_size, **how):
+  """(architecture, assemble.Training, state) of random weights, one device.
+
+  `how` are the keywords of make_abstract.
+  """
+  c, mesh, training = make_abstract(model, vocab_size, **how)
   params = assemble.init_params(c, mesh, seed=0)
   return c, training, assemble.new_state(training, params)
 
@@ -418,7 +410,7 @@ def _rehearse():
   for rung in RUNGS:
     how = {**_how(shape), 'rung': rung}
     how['seq_len'] = _SEQ_LEN.value or how['seq_len']
-    c, _, training = _abstract(shape['model'], shape['vocab_size'], **how)
+    c, _, training = make_abstract(shape['model'], shape['vocab_size'], **how)
     training.step.lower(training.abstract_state, training.abstract_batch)
     print(f'{rung}: {llama.num_params(c):,} parameters, traced', flush=True)
 
