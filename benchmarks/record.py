@@ -1,4 +1,7 @@
-"""A row of benchmarks/results.jsonl: figures with what they were made on."""
+"""A row of benchmarks/results.jsonl: figures with what they were made on.
+
+The README's table of them is made anew.
+"""
 
 import importlib.metadata
 import json
@@ -9,6 +12,8 @@ import time
 
 import jax
 import psutil
+
+from benchmarks import tables
 
 _HERE = pathlib.Path(__file__).resolve().parent
 
@@ -21,7 +26,8 @@ def _commit():
       ['git', *arguments], cwd=_HERE, capture_output=True, text=True, check=True
     ).stdout.strip()
 
-  changed = git('status', '--porcelain', '--', ':!results.jsonl')
+  ours = (':!results.jsonl', ':!../README.md')
+  changed = git('status', '--porcelain', '--', *ours)
   return git('rev-parse', '--short', 'HEAD') + '+' * bool(changed)
 
 
@@ -52,4 +58,5 @@ def write(name, figures, *, packages=('jax', 'flax', 'orbax-checkpoint')):
   }
   with open(_HERE / 'results.jsonl', 'a', encoding='utf-8') as f:
     f.write(json.dumps(row) + '\n')
+  tables.write()
   print(json.dumps(row, indent=2))

@@ -2,15 +2,30 @@
 
   PYTHONPATH=. python benchmarks/train_step.py            # CPU or one GPU
   PYTHONPATH=. python benchmarks/train_step.py --shape=1b --dtype=bfloat16
+  PYTHONPATH=. python benchmarks/train_step.py --shape=7b --seq_len=2048  # H200
+  PYTHONPATH=. python benchmarks/train_step.py --shape=7b --seq_len=4096
+  PYTHONPATH=. python benchmarks/train_step.py --shape=7b --ladder
+  PYTHONPATH=. python benchmarks/train_step.py --shape=7b --rehearse  # on a CPU
 
 Same shapes, same dtype, same batch, clipping and AdamW on both sides, timed in
 turns: ours, theirs, ours, theirs. A ratio above 1 means that ours is faster.
-The peer is eager with SDPA attention and the fused AdamW, or with --compile
-under torch.compile, too. Ours is --setting=fast (no remat; unrolled on a CPU)
-or lean (scanned, full remat). On a CPU the peak memory of each side is that of
-a process of its own, over what it has after its imports.
+The peer is SDPA attention and the fused AdamW, eager or with --compile under
+torch.compile. Ours is --setting=fast (no remat; unrolled on a CPU) or lean
+(scanned, full remat). On a CPU the peak memory of each side is that of a
+process of its own, over what it has after its imports.
+
+7b is LLaMA-7B, all of it learning: float32 parameters and moments, products in
+bfloat16, four documents packed into each row, both sides with recomputation
+and the peer under torch.compile. Only one side fits, so that each measurement
+has a process of its own. MFU is hardware.flops_per_token (6 a weight of a
+product, and 6 * L * N * H * T: causal attention, halved; recomputation does
+not count) times tokens/s over the chip's peak in bfloat16.
+
+--ladder measures ours with one choice changed at a time. --rehearse does all
+of it with two narrow layers, and traces the full step of every rung.
 """
 
+import json
 import os
 import resource
 import statistics
@@ -30,22 +45,32 @@ from benchmarks import record
 from configs import common
 from lbe import assemble
 from lbe import batch as batch_lib
+from lbe import hardware
+from lbe import loss
 from lbe import sharding
 from lbe.models import llama
 
 _SHAPE = flags.DEFINE_enum(
-  'shape', '58m', ['small', '58m', '1b'], 'Of the model.'
+  'shape', '58m', ['small', '58m', '1b', '7b'], 'Of the model.'
 )
 _SETTING = flags.DEFINE_enum('setting', 'fast', ['fast', 'lean'], 'Of ours.')
 _DTYPE = flags.DEFINE_enum(
-  'dtype', 'float32', ['float32', 'bfloat16'], 'Of the computation.'
+  'dtype', None, ['float32', 'bfloat16'], 'Of products; bfloat16 for 7b only.'
 )
-_COMPILE = flags.DEFINE_bool('compile', False, 'torch.compile for the peer.')
-_PAIRS = flags.DEFINE_integer('pairs', 9, 'Alternating measurements.')
+_SEQ_LEN = flags.DEFINE_integer('seq_len', 0, 'Tokens of a row.')
+_BATCH_SIZE = flags.DEFINE_integer('batch_size', 0, 'Rows.')
+_COMPILE = flags.DEFINE_bool('compile', None, 'torch.compile for the peer.')
+_PEER_ATTENTION = flags.DEFINE_string(
+  'peer_attention', 'sdpa', "transformers' name, as flash_attention_2."
+)
+_PAIRS = flags.DEFINE_integer('pairs', 0, 'Measurements of each; 9, 3 for 7b.')
 _STEPS = flags.DEFINE_integer('steps', 3, 'Steps of each measurement.')
-_PEAK_OF = flags.DEFINE_enum(
-  'peak_of', None, ['ours', 'theirs'], 'Only prints the peak memory of a side.'
+_LADDER = flags.DEFINE_bool('ladder', False, 'Ours alone, choice by choice.')
+_REHEARSE = flags.DEFINE_bool('rehearse', False, 'With two narrow layers.')
+_ONLY = flags.DEFINE_enum(
+  'only', None, ['ours', 'theirs'], 'Prints seconds and peak of one side.'
 )
+_RUNG = flags.DEFINE_string('rung', 'base', 'Of the ladder, for --only=ours.')
 
 SHAPES = {
   'small': dict(
@@ -69,6 +94,32 @@ SHAPES = {
     seq_len=2048,
     batch_size=8,
   ),
+  # All of LLaMA-7B in the memory of one H200: 16 bytes a parameter.
+  '7b': dict(
+    model=dict(
+      dim=4096, num_layers=32, num_heads=32, mlp_dim=11008, max_positions=4096
+    ),
+    vocab_size=32000,
+    seq_len=2048,
+    batch_size=8,
+    packed=True,
+    apart=True,
+    remat='attention',
+  ),
+}
+_NARROW = dict(dim=64, num_layers=2, num_heads=4, mlp_dim=160)
+
+# One choice after the other, against the base: fields of the config.
+RUNGS = {
+  'base': {},
+  'attention: reference': {'execution.attention': 'xla'},
+  'attention: blocks in plain XLA': {'execution.attention': 'blocks'},
+  'all logits at once': {},
+  'remat: full': {'execution.remat': 'full'},
+  'remat: dots and attention': {'execution.remat': 'dots_attention'},
+  'remat: none': {'execution.remat': 'none'},
+  'layers unrolled': {'execution.scan': False},
+  'first moment in bfloat16': {'optim.first_moment_dtype': 'bfloat16'},
 }
 
 
@@ -77,58 +128,118 @@ class _Pieces:
     self.vocab_size = vocab_size
 
 
-def _config(shape):
+def _shape():
+  """The chosen shape with what the flags change."""
+  shape = dict(SHAPES[_SHAPE.value])
+  if _REHEARSE.value:
+    shape.update(model=_NARROW, vocab_size=512, seq_len=128, batch_size=2)
+  shape['seq_len'] = _SEQ_LEN.value or shape['seq_len']
+  shape['batch_size'] = _BATCH_SIZE.value or shape['batch_size']
+  return shape
+
+
+def _apart():
+  return SHAPES[_SHAPE.value].get('apart', False)
+
+
+def _dtype():
+  return _DTYPE.value or ('bfloat16' if _apart() else 'float32')
+
+
+def _compiled():
+  on_gpu = torch.cuda.is_available()
+  return _apart() and on_gpu if _COMPILE.value is None else _COMPILE.value
+
+
+def _config(model):
   config = common.base()
-  config.model.update(shape['model'])
+  config.model.update(model)
   return config
 
 
-def make_training(
-  shape, vocab_size, *, seq_len, batch_size, dtype='float32', lean=False
+def make_abstract(
+  model,
+  vocab_size,
+  *,
+  seq_len,
+  batch_size,
+  dtype='float32',
+  lean=False,
+  remat='none',
+  rung='base',
 ):
-  """(architecture, assemble.Training, state) of random weights, one device."""
-  config = _config(dict(model=shape))
+  """(architecture, mesh, assemble.Training) on the first device."""
+  config = _config(model)
   on_cpu = jax.default_backend() == 'cpu'
   config.execution.update(
     compute_dtype=dtype,
     scan=lean or not on_cpu,
-    remat='full' if lean else 'none',
+    remat='full' if lean else remat,
   )
+  config.update_from_flattened_dict(RUNGS[rung])
+  if rung == 'all logits at once':
+    # No field of a config, since nobody would want it.
+    loss.sums.__kwdefaults__['chunk'] = seq_len * batch_size
   config.data.update(seq_len=seq_len, batch_size=batch_size)
   config.mesh.update(data=1, fsdp=1)
-  model = assemble.make_model_config(config, _Pieces(vocab_size))
+  c = assemble.make_model_config(config, _Pieces(vocab_size))
   mesh = sharding.make_mesh(config.mesh.to_dict(), devices=jax.devices()[:1])
-  training = assemble.make_training(
-    config, model, mesh, assemble.make_partition(config, model, 1000)
-  )
-  params = assemble.init_params(model, mesh, seed=0)
-  return model, training, assemble.new_state(training, params)
+  partition = assemble.make_partition(config, c, 1000)
+  return c, mesh, assemble.make_training(config, c, mesh, partition)
 
 
-def make_ours(shape, ids_BT):
-  """A function that runs n steps and returns when they are done."""
-  B, T = ids_BT.shape
-  model, training, state = make_training(
-    shape['model'],
-    shape['vocab_size'],
-    seq_len=T,
-    batch_size=B,
-    dtype=_DTYPE.value,
+def make_training(model, vocab_size, **how):
+  """(architecture, assemble.Training, state) of random weights, one device.
+
+  `how` are the keywords of make_abstract.
+  """
+  c, mesh, training = make_abstract(model, vocab_size, **how)
+  params = assemble.init_params(c, mesh, seed=0)
+  return c, training, assemble.new_state(training, params)
+
+
+def make_batch(shape):
+  """Random ids; of packed rows four documents each, of random lengths."""
+  B, T = shape['batch_size'], shape['seq_len']
+  rng = np.random.default_rng(0)
+  starts_BT = np.zeros((B, T), bool)
+  starts_BT[:, 0] = True
+  if shape.get('packed'):
+    for row_T in starts_BT:
+      row_T[rng.choice(np.arange(1, T), 3, replace=False)] = True
+  ids_BT = rng.integers(shape['vocab_size'], size=(B, T), dtype=np.int32)
+  at_T = np.arange(T, dtype=np.int32)
+  start_BT = np.maximum.accumulate(np.where(starts_BT, at_T, 0), axis=1)
+  return {
+    'ids_BT': ids_BT,
+    'targets_BT': np.roll(ids_BT, -1, axis=1),
+    # Nothing is asked behind a document's last token.
+    'weights_BT': 1 - np.roll(starts_BT, -1, axis=1).astype(np.float32),
+    'positions_BT': at_T - start_BT,
+    'segments_BT': np.cumsum(starts_BT, axis=1, dtype=np.int32),
+    'num_bytes_B': np.ones(B, np.int32),
+  }
+
+
+def _how(shape):
+  """The keywords of make_training that flags and shape decide."""
+  return dict(
+    seq_len=shape['seq_len'],
+    batch_size=shape['batch_size'],
+    dtype=_dtype(),
     lean=_SETTING.value == 'lean',
+    remat=shape.get('remat', 'none'),
+    rung=_RUNG.value,
   )
-  weights_BT = np.ones((B, T), np.float32)
-  weights_BT[:, -1] = 0
+
+
+def make_ours(shape, batch):
+  """A function that runs n steps and returns when they are done."""
+  c, training, state = make_training(
+    shape['model'], shape['vocab_size'], **_how(shape)
+  )
   batch = batch_lib.place(
-    training.abstract_batch,
-    {
-      'ids_BT': ids_BT,
-      'targets_BT': np.roll(ids_BT, -1, axis=1),
-      'weights_BT': weights_BT,
-      'positions_BT': np.tile(np.arange(T, dtype=np.int32), (B, 1)),
-      'segments_BT': np.ones((B, T), np.int32),
-      'num_bytes_B': np.ones(B, np.int32),
-    },
-    slice(0, B),
+    training.abstract_batch, batch, slice(0, shape['batch_size'])
   )
 
   def run(num_steps):
@@ -137,45 +248,57 @@ def make_ours(shape, ids_BT):
       state, metrics = training.step(state, batch)
     return float(metrics['loss_sum'] / metrics['weight_sum'])
 
-  return model, run
+  return c, run
 
 
-def make_peer(c):
+def make_peer(c, attention='sdpa'):
   """A LlamaForCausalLM of the same shape."""
   device = 'cuda' if torch.cuda.is_available() else 'cpu'
-  return transformers.LlamaForCausalLM(
-    transformers.LlamaConfig(
-      vocab_size=c.vocab_size,
-      hidden_size=c.dim,
-      intermediate_size=c.mlp_dim,
-      num_hidden_layers=c.num_layers,
-      num_attention_heads=c.num_heads,
-      num_key_value_heads=c.num_kv_heads,
-      head_dim=c.head_dim,
-      max_position_embeddings=c.max_positions,
-      use_cache=False,
-      attn_implementation='sdpa',
+  with torch.device(device):
+    return transformers.LlamaForCausalLM(
+      transformers.LlamaConfig(
+        vocab_size=c.vocab_size,
+        hidden_size=c.dim,
+        intermediate_size=c.mlp_dim,
+        num_hidden_layers=c.num_layers,
+        num_attention_heads=c.num_heads,
+        num_key_value_heads=c.num_kv_heads,
+        head_dim=c.head_dim,
+        max_position_embeddings=c.max_positions,
+        use_cache=False,
+        attn_implementation=attention,
+      )
     )
-  ).to(device)
 
 
-def make_theirs(c, ids_BT):
+def make_theirs(c, shape, batch):
   """The same with transformers and torch."""
-  model = make_peer(c)
+  model = make_peer(c, _PEER_ATTENTION.value)
   device = model.device.type
-  forward = torch.compile(model) if _COMPILE.value else model
+  if shape.get('remat', 'none') != 'none':
+    model.gradient_checkpointing_enable({'use_reentrant': False})
+    model.train()
+  forward = torch.compile(model) if _compiled() else model
   optimizer = torch.optim.AdamW(
     model.parameters(), lr=2e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True
   )
-  ids = torch.tensor(ids_BT, dtype=torch.long, device=device)
+  ids = torch.tensor(batch['ids_BT'], dtype=torch.long, device=device)
+  given = {'input_ids': ids, 'labels': ids}
+  if shape.get('packed'):
+    # Documents are told apart by positions that begin anew.
+    positions = torch.tensor(
+      batch['positions_BT'], dtype=torch.long, device=device
+    )
+    given['position_ids'] = positions
+    given['labels'] = ids.masked_fill(positions == 0, -100)
 
   def run(num_steps):
     for _ in range(num_steps):
       # float32 parameters, products in the compute dtype: as ours.
       with torch.autocast(
-        device, torch.bfloat16, enabled=_DTYPE.value == 'bfloat16'
+        device, torch.bfloat16, enabled=_dtype() == 'bfloat16'
       ):
-        loss = forward(input_ids=ids, labels=ids).loss
+        loss = forward(**given).loss
       loss.backward()
       torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
       optimizer.step()
@@ -185,85 +308,179 @@ def make_theirs(c, ids_BT):
   return run
 
 
-def _peak(side):
-  """Bytes, measured by this program in a process of its own."""
-  same = [f'--{f.name}={f.value}' for f in (_SHAPE, _SETTING, _DTYPE, _COMPILE)]
-  told = subprocess.run(
-    [sys.executable, *sys.argv[:1], *same, f'--peak_of={side}'],
-    capture_output=True,
-    text=True,
-    check=True,
-  )
-  return int(told.stdout.split()[-1])
+# ------------------------------------------------------------------ measuring
 
 
-def _measure_peak(shape, ids_BT):
+def _timed(run):
+  start = time.perf_counter()
+  assert np.isfinite(run(_STEPS.value))
+  return time.perf_counter() - start
+
+
+def _measure_alone(shape, batch):
+  """Prints one side's seconds and the peak memory of this process."""
   jax.devices()  # the backend's own memory is not the step's
   before = psutil.Process(os.getpid()).memory_info().rss
-  if _PEAK_OF.value == 'ours':
-    _, run = make_ours(shape, ids_BT)
+  if _ONLY.value == 'ours':
+    _, run = make_ours(shape, batch)
   else:
-    c = assemble.make_model_config(_config(shape), _Pieces(shape['vocab_size']))
-    run = make_theirs(c, ids_BT)
-  run(2)
-  unit = 1 if sys.platform == 'darwin' else 1024
-  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-  print(peak - before)
+    c = assemble.make_model_config(
+      _config(shape['model']), _Pieces(shape['vocab_size'])
+    )
+    run = make_theirs(c, shape, batch)
+  run(2)  # compiles, and warms up
+  seconds = [_timed(run) for _ in range(_PAIRS.value)]
+  if jax.default_backend() == 'cpu':
+    unit = 1 if sys.platform == 'darwin' else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit - before
+  elif _ONLY.value == 'ours':
+    peak = jax.devices()[0].memory_stats()['peak_bytes_in_use']
+  else:
+    peak = torch.cuda.max_memory_allocated()
+  print(json.dumps({'seconds': seconds, 'peak': peak}))
+
+
+def _alone(side, *, rung='base', measurements):
+  """What `_measure_alone` prints, of a process of its own."""
+  given = [
+    f'--{f.name}={f.value}'
+    for f in (
+      _SHAPE,
+      _SETTING,
+      _SEQ_LEN,
+      _BATCH_SIZE,
+      _PEER_ATTENTION,
+      _STEPS,
+      _REHEARSE,
+    )
+  ]
+  command = [
+    sys.executable,
+    *sys.argv[:1],
+    *given,
+    f'--dtype={_dtype()}',
+    f'--compile={_compiled()}',
+    f'--pairs={measurements}',
+    f'--only={side}',
+    f'--rung={rung}',
+  ]
+  # Parameters and moments of 7b alone are more than the 75% that JAX takes.
+  told = subprocess.run(
+    command,
+    capture_output=True,
+    text=True,
+    env={'XLA_PYTHON_CLIENT_MEM_FRACTION': '0.95', **os.environ},
+  )
+  if told.returncode:
+    lines = told.stderr.strip().splitlines() or ['no word']
+    errors = [x for x in lines if 'Error' in x or 'RESOURCE' in x] or lines
+    return {'error': errors[-1][:200]}
+  return json.loads(told.stdout.splitlines()[-1])
+
+
+def _mfu(c, seq_len, tokens_per_second):
+  """{'mfu': ...} where the chip's peak is known."""
+  peak = hardware.peak_flops(jax.devices()[0].device_kind)
+  flops = hardware.flops_per_token(c, seq_len) * tokens_per_second
+  return {'mfu': round(flops / peak, 3)} if peak else {}
+
+
+def _climb(c, shape):
+  """{rung: figures} of ours, and the table."""
+  tokens = shape['batch_size'] * shape['seq_len'] * _STEPS.value
+  result = {}
+  for rung in RUNGS:
+    found = _alone('ours', rung=rung, measurements=_PAIRS.value)
+    if 'error' not in found:
+      speed = tokens / statistics.median(found['seconds'])
+      found = {
+        'tokens_per_second': round(speed),
+        'peak_mib': round(found['peak'] / 2**20),
+        **_mfu(c, shape['seq_len'], speed),
+      }
+    result[rung] = found
+    told = '  '.join(f'{k} {v}' for k, v in found.items())
+    print(f'{rung:32}{told}', flush=True)
+  return result
+
+
+def _rehearse():
+  """Traces the full step of every rung, which needs no memory."""
+  shape = SHAPES[_SHAPE.value]
+  for rung in RUNGS:
+    how = {**_how(shape), 'rung': rung}
+    how['seq_len'] = _SEQ_LEN.value or how['seq_len']
+    c, _, training = make_abstract(shape['model'], shape['vocab_size'], **how)
+    training.step.lower(training.abstract_state, training.abstract_batch)
+    print(f'{rung}: {llama.num_params(c):,} parameters, traced', flush=True)
 
 
 def main(argv):
   del argv
   torch.set_float32_matmul_precision('highest')
-  shape = SHAPES[_SHAPE.value]
+  if not _PAIRS.present:
+    _PAIRS.value = 3 if _apart() else 9
+  shape = _shape()
   B, T = shape['batch_size'], shape['seq_len']
-  ids_BT = np.random.default_rng(0).integers(
-    shape['vocab_size'], size=(B, T), dtype=np.int32
+  batch = make_batch(shape)
+  if _ONLY.value:
+    return _measure_alone(shape, batch)
+  c = assemble.make_model_config(
+    _config(shape['model']), _Pieces(shape['vocab_size'])
   )
-  if _PEAK_OF.value:
-    return _measure_peak(shape, ids_BT)
-  on_cpu = jax.default_backend() == 'cpu'
-  peaks = {x: _peak(x) for x in ('ours', 'theirs')} if on_cpu else {}
-  model, ours = make_ours(shape, ids_BT)
-  theirs = make_theirs(model, ids_BT)
+  row = {
+    'shape': _SHAPE.value,
+    'setting': _SETTING.value,
+    'parameters': llama.num_params(c),
+    'batch': [B, T],
+    'dtype': _dtype(),
+  }
+  if _REHEARSE.value:
+    _rehearse()
+  if _LADDER.value or _REHEARSE.value:
+    row['ladder'] = _climb(c, shape)
+    if not _REHEARSE.value:
+      return record.write('train_step', row, packages=('jax', 'optax'))
   times = {'ours': [], 'theirs': []}
-  for run in (ours, theirs):
-    run(2)  # compiles, and warms up
-  for _ in range(_PAIRS.value):
-    for name, run in (('ours', ours), ('theirs', theirs)):
-      start = time.perf_counter()
-      loss = run(_STEPS.value)
-      times[name].append(time.perf_counter() - start)
-      assert np.isfinite(loss)
+  peaks = {}
+  if _apart():
+    for _ in range(_PAIRS.value):
+      for name in times:
+        found = _alone(name, measurements=1)
+        if 'error' in found:
+          raise RuntimeError(f'{name}: {found["error"]}')
+        times[name] += found['seconds']
+        peaks[name] = found['peak']
+  else:
+    if jax.default_backend() == 'cpu':
+      peaks = {x: _alone(x, measurements=0)['peak'] for x in times}
+    _, ours = make_ours(shape, batch)
+    theirs = make_theirs(c, shape, batch)
+    for run in (ours, theirs):
+      run(2)  # compiles, and warms up
+    for _ in range(_PAIRS.value):
+      for name, run in (('ours', ours), ('theirs', theirs)):
+        times[name].append(_timed(run))
   ratios = [b / a for a, b in zip(times['ours'], times['theirs'], strict=True)]
-  tokens = B * T * _STEPS.value
-  memory = {f'{x}_peak_mib': round(b / 2**20) for x, b in peaks.items()}
+  row |= {
+    'peer': f'transformers, {_PEER_ATTENTION.value}, fused AdamW'
+    + ', torch.compile' * _compiled(),
+    'pairs': _PAIRS.value,
+    'ratio_median': round(statistics.median(ratios), 3),
+    'ratio_range': [round(min(ratios), 3), round(max(ratios), 3)],
+  }
+  for name, t in times.items():
+    speed = B * T * _STEPS.value / statistics.median(t)
+    row[f'{name}_tokens_per_second'] = round(speed)
+    for key, value in _mfu(c, T, speed).items():
+      row[f'{name}_{key}'] = value
   if peaks:
-    memory['peak_ratio'] = round(peaks['ours'] / peaks['theirs'], 3)
+    row |= {f'{x}_peak_mib': round(b / 2**20) for x, b in peaks.items()}
+    row['peak_ratio'] = round(peaks['ours'] / peaks['theirs'], 3)
+  if _REHEARSE.value:
+    return print(json.dumps(row, indent=2))
   record.write(
-    'train_step',
-    {
-      'shape': _SHAPE.value,
-      'setting': _SETTING.value,
-      'parameters': llama.num_params(model),
-      'batch': [B, T],
-      'dtype': _DTYPE.value,
-      'peer': 'transformers, sdpa, fused AdamW'
-      + ', torch.compile' * _COMPILE.value,
-      'pairs': _PAIRS.value,
-      'ratio_median': round(statistics.median(ratios), 3),
-      'ratio_range': [round(min(ratios), 3), round(max(ratios), 3)],
-      **{
-        f'{name}_tokens_per_second': round(tokens / statistics.median(t))
-        for name, t in times.items()
-      },
-      **{f'{x}_peak_mib': round(b / 2**20) for x, b in peaks.items()},
-      **(
-        {'peak_ratio': round(peaks['ours'] / peaks['theirs'], 3)}
-        if peaks
-        else {}
-      ),
-    },
-    packages=('jax', 'optax', 'torch', 'transformers'),
+    'train_step', row, packages=('jax', 'optax', 'torch', 'transformers')
   )
 
 

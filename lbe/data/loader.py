@@ -51,6 +51,7 @@ class Loader:
     # Packed rows have padding: so many more of them make the same tokens.
     shares = np.array(self._asked) / [self.fill(name) for name in self._names]
     self._proportions = (shares / shares.sum()).tolist()
+    self._per_block = mixing.counts(self._proportions)
     self._tokenizer = tokenizer
     self._byte_lengths = np.asarray(tokenizer.byte_lengths, np.int64)
     self._block = functools.lru_cache(maxsize=8)(
@@ -82,8 +83,7 @@ class Loader:
     number, within = divmod(place, mixing.BLOCK)
     sources, rank = self._block(number)
     source = int(sources[within])
-    per_block = mixing.counts(self._proportions)[source]
-    index = int(number * per_block + rank[within])
+    index = int(number * self._per_block[source] + rank[within])
     epoch, k = divmod(index, self._num_rows[source])
     row = mixing.shuffled(
       k,

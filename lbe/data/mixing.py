@@ -28,8 +28,9 @@ def block(proportions, seed, number):
   sources = np.repeat(np.arange(len(per_source)), per_source)
   np.random.default_rng([seed, number]).shuffle(sources)
   rank = np.empty(BLOCK, np.int64)
-  for i, n in enumerate(per_source):
-    rank[sources == i] = np.arange(n)
+  first = np.cumsum(per_source) - per_source
+  by_source = np.argsort(sources, kind='stable')
+  rank[by_source] = np.arange(BLOCK) - np.repeat(first, per_source)
   return sources, rank
 
 

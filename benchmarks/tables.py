@@ -1,0 +1,99 @@
+"""The table of the README from results.jsonl: newest rows, ours beside a peer.
+
+  PYTHONPATH=. python benchmarks/tables.py            # prints it
+  PYTHONPATH=. python benchmarks/tables.py --write    # into README.md
+
+Of each benchmark and setting the newest row stands there. A row has a line for
+each ratio in it: `ratio_median` with `ratio_range`, or any dictionary with
+`median` and `range`. Rows without a ratio stay in results.jsonl.
+"""
+
+import json
+import pathlib
+
+from absl import app
+from absl import flags
+
+_WRITE = flags.DEFINE_bool('write', False, 'Put it into README.md.')
+
+_HERE = pathlib.Path(__file__).resolve().parent
+README = _HERE.parent / 'README.md'
+_BEGIN, _END = '<!-- benchmarks -->\n', '<!-- benchmarks end -->\n'
+# What tells the settings of a benchmark apart, where a row has it.
+_SETTING = (
+  'shape',
+  'setting',
+  'implementation',
+  'prompts',
+  'dtype',
+  'peer',
+)
+
+
+def _ratios(row, where=''):
+  """(what is compared, median, range) of everything in a row."""
+  if 'ratio_median' in row:
+    yield where, row['ratio_median'], row['ratio_range']
+  if 'median' in row and 'range' in row:
+    yield where, row['median'], row['range']
+  for name, value in row.items():
+    if isinstance(value, dict):
+      yield from _ratios(value, f'{where} {name}'.strip())
+
+
+def table(rows):
+  """The rows as Markdown, in the order of their benchmarks' names."""
+  newest = {}
+  for row in rows:
+    setting = tuple(str(row[name]) for name in _SETTING if name in row)
+    newest[row['benchmark'], setting] = row
+  lines = [
+    '| benchmark | setting | ratio | range | peer | peak | machine | commit |',
+    '| --- | --- | ---: | --- | --- | ---: | --- | --- |',
+  ]
+  for (name, _), row in sorted(newest.items()):
+    setting = ', '.join(str(row[x]) for x in _SETTING[:-1] if x in row)
+    machine = row['machine']
+    device = machine['device']
+    if device == 'cpu':
+      device = machine['cpu']
+    peak = f'{row["peak_ratio"]:.2f}' if 'peak_ratio' in row else ''
+    for what, median, (low, high) in _ratios(row):
+      cells = (
+        f'`{name}.py`',
+        ', '.join(x.replace('_', ' ') for x in (setting, what) if x),
+        f'{median:.2f}',
+        f'{low:.2f} to {high:.2f}',
+        row.get('peer', ''),
+        peak,
+        device,
+        row['commit'],
+      )
+      lines.append(f'| {" | ".join(cells)} |')
+  return '\n'.join(lines) + '\n'
+
+
+def read():
+  lines = (_HERE / 'results.jsonl').read_text(encoding='utf-8').splitlines()
+  return [json.loads(line) for line in lines]
+
+
+def write():
+  """Puts the table between the marks in README.md."""
+  text = README.read_text(encoding='utf-8')
+  before, rest = text.split(_BEGIN)
+  _, after = rest.split(_END)
+  text = before + _BEGIN + table(read()) + _END + after
+  README.write_text(text, encoding='utf-8')
+
+
+def main(argv):
+  del argv
+  if _WRITE.value:
+    write()
+  else:
+    print(table(read()))
+
+
+if __name__ == '__main__':
+  app.run(main)
