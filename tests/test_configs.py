@@ -12,7 +12,7 @@ import runs
 CONFIGS = sorted(
   path.stem
   for path in (runs.ROOT / 'configs').glob('*.py')
-  if path.stem not in ('__init__', 'common', 'instruct')
+  if path.stem not in ('__init__', 'common', 'hardware', 'instruct')
 )
 
 
@@ -67,6 +67,10 @@ def test_the_scales_of_the_paper_are_nested():
     everything = zh_pretrain.get_config('all')
     assert config.to_dict() == everything.to_dict()
   assert taken == [10_000, 100_000, 1_000_000]
+  on_chip = zh_pretrain.get_config('1m,v6e')
+  assert on_chip.compiler_options.xla_tpu_scoped_vmem_limit_kib == '98304'
+  with pytest.raises(ValueError, match="'v9' is no chip with settings"):
+    zh_pretrain.get_config('1m,v9')
   with pytest.raises(ValueError, match='zh_pretrain.py:2m is unknown'):
     zh_pretrain.get_config('2m')
 
