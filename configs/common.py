@@ -518,9 +518,10 @@ def base():
     rslora=False,
   )
 
-  # Options of XLA's compiler for the train step by their names, as
-  # 'xla_tpu_scoped_vmem_limit_kib'; configs/hardware.py has those of chips.
-  config.compiler_options = ml_collections.ConfigDict()
+  # Options of XLA's compiler for the train step, as
+  # ('xla_tpu_scoped_vmem_limit_kib=98304',); configs/hardware.py has those of
+  # chips.
+  config.compiler_options = ()
 
   # Devices along each axis; one of them may be -1: what is left.
   config.mesh = dict(data=1, fsdp=-1, context=1, tensor=1)
@@ -551,6 +552,5 @@ def base():
   config.lock()
   config.data.sources.unlock()
   config.evals.unlock()
-  config.compiler_options.unlock()
   config.optim.groups.unlock()
   return config

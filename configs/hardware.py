@@ -16,23 +16,23 @@ CHIPS = {
   # Little memory beside much speed: everything is made again.
   'v4': dict(remat='full'),
   'v5e': dict(remat='full'),
-  'v6e': dict(remat='full', options={'xla_tpu_scoped_vmem_limit_kib': '98304'}),
+  'v6e': dict(remat='full', options=('xla_tpu_scoped_vmem_limit_kib=98304',)),
   # Room for products of the layers: only norms and SiLU are made again.
   'v5p': dict(remat='dots_attention'),
   'tpu7x': dict(
-    remat='dots_attention', options={'xla_tpu_scoped_vmem_limit_kib': '65536'}
+    remat='dots_attention', options=('xla_tpu_scoped_vmem_limit_kib=65536',)
   ),
   'h100': dict(
     remat='attention',
     scan=False,
-    options={'xla_gpu_enable_latency_hiding_scheduler': 'true'},
+    options=('xla_gpu_enable_latency_hiding_scheduler=true',),
   ),
   # One of them holds a 7B in training if the first moment is bfloat16.
   'h200': dict(
     remat='attention',
     scan=False,
     first_moment_dtype='bfloat16',
-    options={'xla_gpu_enable_latency_hiding_scheduler': 'true'},
+    options=('xla_gpu_enable_latency_hiding_scheduler=true',),
   ),
   # float32 is as fast as bfloat16 or faster, and unrolled layers are.
   'cpu': dict(compute_dtype='float32', scan=False),
@@ -48,7 +48,7 @@ def on(config, chip):
       f'{chip!r} is no chip with settings; take one of {", ".join(CHIPS)}.'
     )
   suits = dict(CHIPS[chip])
-  config.compiler_options.update(suits.pop('options', {}))
+  config.compiler_options = suits.pop('options', ())
   if 'first_moment_dtype' in suits:
     config.optim.first_moment_dtype = suits.pop('first_moment_dtype')
   config.execution.update(suits)

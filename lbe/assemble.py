@@ -493,6 +493,23 @@ def check_fit(config, model, mesh, *, num_old=None):
   )
 
 
+def compile_step(config, lowered):
+  """The compiled train step, by the compiler options of the config.
+
+  Raises ValueError for an option that is not NAME=VALUE.
+  """
+  options = {}
+  for option in config.compiler_options:
+    name, given, value = option.partition('=')
+    if not given:
+      raise ValueError(
+        f'compiler_options has {option!r}; write NAME=VALUE, as '
+        "'xla_tpu_scoped_vmem_limit_kib=98304'."
+      )
+    options[name] = value
+  return lowered.compile(compiler_options=options or None)
+
+
 def memory_estimate(config, training):
   """Bytes on each device by part, before anything is compiled."""
   return step_lib.memory_estimate(

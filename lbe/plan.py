@@ -162,9 +162,7 @@ def make(config, model, devices, chip):
   traced = training.step.trace(training.abstract_state, training.abstract_batch)
   try:
     with topology.captured() as said:
-      compiled = traced.lower().compile(
-        compiler_options=config.compiler_options.to_dict() or None
-      )
+      compiled = assemble.compile_step(config, traced.lower())
   except jax.errors.JaxRuntimeError as error:
     if 'RESOURCE_EXHAUSTED' not in str(error):
       raise

@@ -198,9 +198,10 @@ def main(argv):
 
   # -------------------------------------------------------------- compile
   start, num_found = time.perf_counter(), compilation.num_found()
-  train_step = training.step.lower(
-    training.abstract_state, training.abstract_batch
-  ).compile(compiler_options=config.compiler_options.to_dict() or None)
+  train_step = assemble.compile_step(
+    config,
+    training.step.lower(training.abstract_state, training.abstract_batch),
+  )
   found = 'found compiled, ' if compilation.num_found() > num_found else ''
   say(
     f'compiled the step in {time.perf_counter() - start:.1f} s; '

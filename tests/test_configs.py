@@ -68,7 +68,7 @@ def test_the_scales_of_the_paper_are_nested():
     assert config.to_dict() == everything.to_dict()
   assert taken == [10_000, 100_000, 1_000_000]
   on_chip = zh_pretrain.get_config('1m,v6e')
-  assert on_chip.compiler_options.xla_tpu_scoped_vmem_limit_kib == '98304'
+  assert on_chip.compiler_options == ('xla_tpu_scoped_vmem_limit_kib=98304',)
   with pytest.raises(ValueError, match="'v9' is no chip with settings"):
     zh_pretrain.get_config('1m,v9')
   with pytest.raises(ValueError, match='zh_pretrain.py:2m is unknown'):

@@ -125,16 +125,8 @@ def test_a_step_sends_what_its_mesh_asks_for():
     for s in (forward, backward)
   ]
   assert over_tensor[0] == 2 and over_tensor[1] <= 4
-  # Embeddings, looked up where their parts lie, go to the rows' devices and
-  # their gradients back: less than the embedding itself.
-  moved = [
-    (s.trips, c.sent)
-    for s in found
-    for c in s.collectives
-    if c.kind == 'all-to-all'
-  ]
-  assert [trips for trips, _ in moved] == [1, 1]
-  assert all(sent <= 4 * 8 * 64 * 64 / 4 for _, sent in moved)
+  # Nothing changes places between devices.
+  assert not any(c.kind == 'all-to-all' for s in found for c in s.collectives)
   assert hlo.largest_gather(text) <= 4 * max(
     x.size // (3 if x.ndim > 2 else 1)
     for x in jax.tree.leaves(training.abstract_state['params'])

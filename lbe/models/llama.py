@@ -433,8 +433,12 @@ def decoder_layer(c, w, x_BTD, tables, attend, constrain, drop=None, mesh=None):
   return constrain(x_BTD, residual)
 
 
-def embed(params, ids_BT, execution):
-  return params['embed_VD'].astype(execution.compute_dtype)[ids_BT]
+def embed(params, ids_BT, execution, mesh=None):
+  """[B, T, D] in the compute dtype; a `mesh` must divide rows and positions."""
+  embed_VD = params['embed_VD'].astype(execution.compute_dtype)
+  if mesh is None or mesh.size == 1:
+    return embed_VD[ids_BT]
+  return products.look_up(embed_VD, ids_BT, mesh)
 
 
 def stacked(params):
@@ -483,9 +487,6 @@ def hidden(
         own = jax.random.fold_in(key, zlib.crc32(name.encode()))
         return lora_lib.dropout(x, lora_dropout, own)
 
-    if execution.scan:
-      # Behind the barrier one layer's weights are cast, not the stack of all.
-      w = jax.lax.optimization_barrier(w)
     return decoder_layer(c, w, x_BTD, tables, attend, constrain, drop, mesh)
 
   if execution.remat != 'none':
@@ -496,7 +497,7 @@ def hidden(
       prevent_cse=not execution.scan,
     )
   x_BTD = constrain(
-    embed(params, ids_BT, execution), ('batch', 'position', None)
+    embed(params, ids_BT, execution, mesh), ('batch', 'position', None)
   )
   layers = stacked(params)
   if execution.scan:

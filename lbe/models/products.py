@@ -10,6 +10,7 @@ cuts them, which sends twice as much (LOG.md, 2026-11-25).
 import functools
 
 import jax
+import jax.numpy as jnp
 
 from lbe import sharding
 from lbe.models import attention
@@ -121,6 +122,73 @@ def _project_backward(specs, mesh, saved, gradients):
 
 
 project.defvjp(_project_forward, _project_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def look_up(embed_VD, ids_BT, mesh):
+  """[B, T, D] rows of the embedding, which is gathered over `fsdp` for it.
+
+  Left to itself the compiler looks up all rows of the batch on every device,
+  each its few columns of them, and sends them round: work that grows with the
+  number of devices.
+  """
+  return _look_up(embed_VD, ids_BT, mesh)
+
+
+_EMBED, _IDS = ('vocab', 'embed'), ('batch', 'position')
+
+
+def _own(ids_BT, num_rows):
+  """Ids as rows of this device's part over `tensor`, and which are there."""
+  own_BT = ids_BT - jax.lax.axis_index('tensor') * num_rows
+  return own_BT, (own_BT >= 0) & (own_BT < num_rows)
+
+
+def _look_up(embed_VD, ids_BT, mesh):
+  def local(embed_VD, ids_BT):
+    embed_VD = sharding.gather(embed_VD, 1, mesh)
+    if mesh.shape['tensor'] == 1:
+      return embed_VD[ids_BT]
+    own_BT, inside_BT = _own(ids_BT, embed_VD.shape[0])
+    x_BTD = jnp.where(inside_BT[..., None], embed_VD[own_BT], 0)
+    return jax.lax.psum(x_BTD, 'tensor')
+
+  return jax.shard_map(
+    local,
+    mesh=mesh,
+    in_specs=(sharding.spec(_EMBED), sharding.spec(_IDS)),
+    out_specs=sharding.spec((*_IDS, None)),
+    check_vma=False,
+  )(embed_VD, ids_BT)
+
+
+def _look_up_forward(embed_VD, ids_BT, mesh):
+  # The embedding itself is not needed again, its shape is.
+  return _look_up(embed_VD, ids_BT, mesh), (ids_BT, embed_VD.shape[0])
+
+
+def _look_up_backward(mesh, saved, gradient):
+  ids_BT, num_rows = saved
+
+  def local(ids_BT, gradient):
+    num_own = num_rows // mesh.shape['tensor']
+    own_BT, inside_BT = _own(ids_BT, num_own)
+    own_BT = jnp.where(inside_BT, own_BT, num_own)  # left out
+    of_embed_VD = jnp.zeros((num_own, gradient.shape[-1]), jnp.float32)
+    of_embed_VD = of_embed_VD.at[own_BT].add(gradient, mode='drop')
+    return _summed(of_embed_VD.astype(gradient.dtype), 'VD', mesh)
+
+  of_embed_VD = jax.shard_map(
+    local,
+    mesh=mesh,
+    in_specs=(sharding.spec(_IDS), sharding.spec((*_IDS, None))),
+    out_specs=sharding.spec(_EMBED),
+    check_vma=False,
+  )(ids_BT, gradient)
+  return of_embed_VD, None
+
+
+look_up.defvjp(_look_up_forward, _look_up_backward)
 
 
 def _letters(spec):
