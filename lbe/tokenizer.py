@@ -143,11 +143,7 @@ def _compare(tokenizer):
   """What tokenizer.json loses, said and returned; None where nothing."""
   found = vocab_export.compare(tokenizer, _all_documents(_TEXTS.value))
   if found:
-    print(
-      f'warning: pieces of equal score cannot be written as ranked merges: '
-      f'{found["differing"]:,} of {found["lines"]:,} lines ({found["sample"]}) '
-      'differ between tokenizer.model, which is the truth, and tokenizer.json.'
-    )
+    print(vocab_export.warning(found))
   return found
 
 
