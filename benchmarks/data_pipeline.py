@@ -166,9 +166,9 @@ def waiting(folder):
       steps=_TRAIN_STEPS.value,
     )
   )
-  flags = [f'--config={config}', f'--workdir={folder / "run"}']
+  arguments = [f'--config={config}', f'--workdir={folder / "run"}']
   subprocess.run(
-    [sys.executable, '-m', 'lbe.train', *flags],
+    [sys.executable, '-m', 'lbe.train', *arguments],
     check=True,
     stdout=subprocess.DEVNULL,
   )
