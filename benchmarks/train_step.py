@@ -21,8 +21,8 @@ has a process of its own. MFU is hardware.flops_per_token (6 a weight of a
 product, and 6 * L * N * H * T: causal attention, halved; recomputation does
 not count) times tokens/s over the chip's peak in bfloat16.
 
---ladder measures ours with one choice changed at a time. --rehearse does all
-of it with two narrow layers, and traces the full step of every rung.
+--ladder measures ours with one choice changed at a time. --rehearse does
+either with two narrow layers, behind a trace of the full step of every rung.
 """
 
 import json
@@ -437,10 +437,11 @@ def main(argv):
   }
   if _REHEARSE.value:
     _rehearse()
-  if _LADDER.value or _REHEARSE.value:
+  if _LADDER.value:
     row['ladder'] = _climb(c, shape)
-    if not _REHEARSE.value:
-      return record.write('train_step', row, packages=('jax', 'optax'))
+    if _REHEARSE.value:
+      return
+    return record.write('train_step', row, packages=('jax', 'optax'))
   times = {'ours': [], 'theirs': []}
   peaks = {}
   if _apart():
