@@ -19,6 +19,7 @@ import jax
 import numpy as np
 from absl import app
 from absl import flags
+from absl import logging
 
 from benchmarks import record
 from configs import common
@@ -151,6 +152,7 @@ def _plot(found, exponents, path):
 
 def main(argv):
   del argv
+  logging.set_verbosity(logging.WARNING)
   found = {}
   for name, sizes in SIZES.items():
     rows = []
