@@ -10,6 +10,7 @@ last three sizes; 1 is linear. For sources, a step is a batch made by the
 loader, and the start is opening the tokenized data and building the loader.
 """
 
+import functools
 import pathlib
 import tempfile
 import time
@@ -18,6 +19,7 @@ import jax
 import numpy as np
 from absl import app
 from absl import flags
+from absl import logging
 
 from benchmarks import record
 from configs import common
@@ -30,11 +32,11 @@ _PLOT = flags.DEFINE_string('plot', 'runs/growth.png', 'Where the plot goes.')
 
 _BASE = dict(seq_len=128, layers=2, width=128, vocabulary=2048)
 SIZES = {
-  'seq_len': (128, 256, 512, 1024, 2048),
-  'layers': (1, 2, 4, 8, 16),
-  'width': (64, 128, 256, 512),
-  'vocabulary': (2048, 4096, 8192, 16384, 32768),
   'sources': (1, 4, 16, 64, 256),
+  'seq_len': (128, 256, 512, 1024),
+  'layers': (2, 4, 8, 16),
+  'width': (128, 256, 512),
+  'vocabulary': (2048, 8192, 32768),
 }
 
 
@@ -48,6 +50,7 @@ def _clock():
   return time.process_time() if on_cpu else time.perf_counter()
 
 
+@functools.cache
 def _step(seq_len, layers, width, vocabulary):
   """Cost of a train step: seconds and MiB, and seconds of its compilation."""
   config = common.base()
@@ -149,6 +152,7 @@ def _plot(found, exponents, path):
 
 def main(argv):
   del argv
+  logging.set_verbosity(logging.WARNING)
   found = {}
   for name, sizes in SIZES.items():
     rows = []

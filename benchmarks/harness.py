@@ -94,11 +94,11 @@ def load_theirs(folder, tokenizer_folder, *, bos, ids_of=None, batch_size=8):
   return Model(
     pretrained=transformers.AutoModelForCausalLM.from_pretrained(
       folder, dtype=torch.float32
-    ),
+    ).to('cuda' if torch.cuda.is_available() else 'cpu'),
     tokenizer=transformers.AutoTokenizer.from_pretrained(tokenizer_folder),
     add_bos_token=bos,
     batch_size=batch_size,
-    device='cpu',
+    device='cuda' if torch.cuda.is_available() else 'cpu',
   )
 
 

@@ -109,7 +109,12 @@ def make_theirs(c, collate, groups):
     for _ in range(num_steps):
       examples = next(groups)
       useful += sum(len(ids) for ids, _ in examples)
-      loss = model(**collate(examples)).loss
+      batch = collate(examples)
+      given = {
+        name: x.to(model.device) if torch.is_tensor(x) else x
+        for name, x in batch.items()
+      }
+      loss = model(**given).loss
       loss.backward()
       torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
       optimizer.step()

@@ -14,15 +14,16 @@ torch.compile. Ours is --setting=fast (no remat; unrolled on a CPU) or lean
 (scanned, full remat). On a CPU the peak memory of each side is that of a
 process of its own, over what it has after its imports.
 
-7b is LLaMA-7B, all of it learning: float32 parameters and moments, products in
-bfloat16, four documents packed into each row, both sides with recomputation
-and the peer under torch.compile. Only one side fits, so that each measurement
+7b is LLaMA-7B, all of it learning: float32 parameters, products in bfloat16,
+four documents packed into each row, ours with the settings of an H200 in
+configs/hardware.py (the first moment is bfloat16), the peer with gradient
+checkpointing under torch.compile. Only one side fits, so that each measurement
 has a process of its own. MFU is hardware.flops_per_token (6 a weight of a
 product, and 6 * L * N * H * T: causal attention, halved; recomputation does
 not count) times tokens/s over the chip's peak in bfloat16.
 
---ladder measures ours with one choice changed at a time. --rehearse does all
-of it with two narrow layers, and traces the full step of every rung.
+--ladder measures ours with one choice changed at a time. --rehearse does
+either with two narrow layers, behind a trace of the full step of every rung.
 """
 
 import json
@@ -43,6 +44,7 @@ from absl import flags
 
 from benchmarks import record
 from configs import common
+from configs import hardware as hardware_configs
 from lbe import assemble
 from lbe import batch as batch_lib
 from lbe import hardware
@@ -104,21 +106,24 @@ SHAPES = {
     batch_size=8,
     packed=True,
     apart=True,
-    remat='attention',
+    chip='h200',
   ),
 }
 _NARROW = dict(dim=64, num_layers=2, num_heads=4, mlp_dim=160)
 
+_WHOLE = 'all logits at once'
 # One choice after the other, against the base: fields of the config.
 RUNGS = {
   'base': {},
   'attention: reference': {'execution.attention': 'xla'},
   'attention: blocks in plain XLA': {'execution.attention': 'blocks'},
-  'all logits at once': {},
+  _WHOLE: {},
   'remat: full': {'execution.remat': 'full'},
   'remat: dots and attention': {'execution.remat': 'dots_attention'},
   'remat: none': {'execution.remat': 'none'},
+  'layers scanned': {'execution.scan': True},
   'layers unrolled': {'execution.scan': False},
+  'first moment in float32': {'optim.first_moment_dtype': 'float32'},
   'first moment in bfloat16': {'optim.first_moment_dtype': 'bfloat16'},
 }
 
@@ -157,27 +162,13 @@ def _config(model):
   return config
 
 
-def make_abstract(
-  model,
-  vocab_size,
-  *,
-  seq_len,
-  batch_size,
-  dtype='float32',
-  lean=False,
-  remat='none',
-  rung='base',
-):
-  """(architecture, mesh, assemble.Training) on the first device."""
-  config = _config(model)
-  on_cpu = jax.default_backend() == 'cpu'
-  config.execution.update(
-    compute_dtype=dtype,
-    scan=lean or not on_cpu,
-    remat='full' if lean else remat,
-  )
-  config.update_from_flattened_dict(RUNGS[rung])
-  if rung == 'all logits at once':
+def make_abstract(model, vocab_size, *, seq_len, batch_size, **how):
+  """(architecture, mesh, assemble.Training) on the first device.
+
+  `how` are the keywords of _settings, and the `rung` of the ladder.
+  """
+  config = _settings(model, **how)
+  if how.get('rung') == _WHOLE:
     # No field of a config, since nobody would want it.
     loss.sums.__kwdefaults__['chunk'] = seq_len * batch_size
   config.data.update(seq_len=seq_len, batch_size=batch_size)
@@ -186,6 +177,28 @@ def make_abstract(
   mesh = sharding.make_mesh(config.mesh.to_dict(), devices=jax.devices()[:1])
   partition = assemble.make_partition(config, c, 1000)
   return c, mesh, assemble.make_training(config, c, mesh, partition)
+
+
+def _settings(model, *, dtype='float32', lean=False, chip='', rung='base'):
+  """The config of one side of ours; on a CPU layers are unrolled."""
+  config = hardware_configs.on(_config(model), chip)
+  if lean:
+    config.execution.remat = 'full'
+  elif not chip:
+    config.execution.scan = jax.default_backend() != 'cpu'
+  config.execution.compute_dtype = dtype
+  config.update_from_flattened_dict(RUNGS[rung])
+  return config
+
+
+def _rungs(shape):
+  """Those that differ from the base."""
+  how = _how(shape)
+  base, *others = (
+    (rung, _settings(shape['model'], **{**how, 'rung': rung})) for rung in RUNGS
+  )
+  chosen = [r for r, config in others if r == _WHOLE or config != base[1]]
+  return [base[0], *chosen]
 
 
 def make_training(model, vocab_size, **how):
@@ -222,13 +235,11 @@ def make_batch(shape):
 
 
 def _how(shape):
-  """The keywords of make_training that flags and shape decide."""
+  """The keywords of _settings that flags and shape decide."""
   return dict(
-    seq_len=shape['seq_len'],
-    batch_size=shape['batch_size'],
     dtype=_dtype(),
     lean=_SETTING.value == 'lean',
-    remat=shape.get('remat', 'none'),
+    chip=shape.get('chip', ''),
     rung=_RUNG.value,
   )
 
@@ -236,8 +247,18 @@ def _how(shape):
 def make_ours(shape, batch):
   """A function that runs n steps and returns when they are done."""
   c, training, state = make_training(
-    shape['model'], shape['vocab_size'], **_how(shape)
+    shape['model'],
+    shape['vocab_size'],
+    seq_len=shape['seq_len'],
+    batch_size=shape['batch_size'],
+    **_how(shape),
   )
+  options = None
+  if jax.default_backend() == 'gpu':
+    options = hardware_configs.CHIPS.get(shape.get('chip'), {}).get('options')
+  step = training.step.lower(
+    training.abstract_state, training.abstract_batch
+  ).compile(compiler_options=options)
   batch = batch_lib.place(
     training.abstract_batch, batch, slice(0, shape['batch_size'])
   )
@@ -245,7 +266,7 @@ def make_ours(shape, batch):
   def run(num_steps):
     nonlocal state
     for _ in range(num_steps):
-      state, metrics = training.step(state, batch)
+      state, metrics = step(state, batch)
     return float(metrics['loss_sum'] / metrics['weight_sum'])
 
   return c, run
@@ -275,7 +296,7 @@ def make_theirs(c, shape, batch):
   """The same with transformers and torch."""
   model = make_peer(c, _PEER_ATTENTION.value)
   device = model.device.type
-  if shape.get('remat', 'none') != 'none':
+  if shape.get('chip'):  # as ours, not everything is kept
     model.gradient_checkpointing_enable({'use_reentrant': False})
     model.train()
   forward = torch.compile(model) if _compiled() else model
@@ -389,7 +410,7 @@ def _climb(c, shape):
   """{rung: figures} of ours, and the table."""
   tokens = shape['batch_size'] * shape['seq_len'] * _STEPS.value
   result = {}
-  for rung in RUNGS:
+  for rung in _rungs(shape):
     found = _alone('ours', rung=rung, measurements=_PAIRS.value)
     if 'error' not in found:
       speed = tokens / statistics.median(found['seconds'])
@@ -407,12 +428,17 @@ def _climb(c, shape):
 def _rehearse():
   """Traces the full step of every rung, which needs no memory."""
   shape = SHAPES[_SHAPE.value]
-  for rung in RUNGS:
-    how = {**_how(shape), 'rung': rung}
-    how['seq_len'] = _SEQ_LEN.value or how['seq_len']
-    c, _, training = make_abstract(shape['model'], shape['vocab_size'], **how)
+  for rung in _rungs(shape):
+    c, _, training = make_abstract(
+      shape['model'],
+      shape['vocab_size'],
+      seq_len=_SEQ_LEN.value or shape['seq_len'],
+      batch_size=_BATCH_SIZE.value or shape['batch_size'],
+      **{**_how(shape), 'rung': rung},
+    )
     training.step.lower(training.abstract_state, training.abstract_batch)
     print(f'{rung}: {llama.num_params(c):,} parameters, traced', flush=True)
+    loss.sums.__kwdefaults__['chunk'] = loss.CHUNK
 
 
 def main(argv):
@@ -437,10 +463,11 @@ def main(argv):
   }
   if _REHEARSE.value:
     _rehearse()
-  if _LADDER.value or _REHEARSE.value:
+  if _LADDER.value:
     row['ladder'] = _climb(c, shape)
-    if not _REHEARSE.value:
-      return record.write('train_step', row, packages=('jax', 'optax'))
+    if _REHEARSE.value:
+      return
+    return record.write('train_step', row, packages=('jax', 'optax'))
   times = {'ours': [], 'theirs': []}
   peaks = {}
   if _apart():

@@ -82,10 +82,11 @@ def main(argv):
     else info.get(f'{role}_id')
     for role in ('bos', 'eos', 'pad')
   }
+  lost = {}
   if tokenizer is None:
     print(f'notice: {source} has no tokenizer; none was written.')
   else:
-    vocab_export.write(tokenizer, target, max_positions=c.max_positions)
+    lost = _write_tokenizer(tokenizer, target, c)
   generation = {
     f'{role}_token_id': ids[f'{role}_id']
     for role in ('bos', 'eos', 'pad')
@@ -111,12 +112,23 @@ def main(argv):
     source=str(source),
     target=str(target),
     dtype=dtype,
+    **lost,
   )
   if not exact and _VERIFY.value != 'digests':
     record['logits'] = {
       'skipped': f'the checkpoint was rounded to {dtype}; its logits differ'
     }
   certificate.finish(target, record)
+
+
+def _write_tokenizer(tokenizer, target, c):
+  """Its files; what tokenizer.json loses is said, and returned if anything."""
+  vocab_export.write(tokenizer, target, max_positions=c.max_positions)
+  found = vocab_export.compare(tokenizer)
+  if not found:
+    return {}
+  print(vocab_export.warning(found))
+  return {'tokenizer_json': found}
 
 
 def _merged(source, c, name):
@@ -159,13 +171,15 @@ def _export_adapter(source, target, opened):
     base=base,
     saved=learned,
   )
+  lost = {}
   if opened.tokenizer is not None:
-    vocab_export.write(opened.tokenizer, target, max_positions=c.max_positions)
+    lost = _write_tokenizer(opened.tokenizer, target, c)
   record = {
     'program': 'export_hf',
     'source': str(source),
     'target': str(target),
     'base': base,
+    **lost,
   }
   why = certificate.logits_skipped_because(c, adapter=True)
   if not hf.is_hf_dir(base):

@@ -143,11 +143,7 @@ def _compare(tokenizer):
   """What tokenizer.json loses, said and returned; None where nothing."""
   found = vocab_export.compare(tokenizer, _all_documents(_TEXTS.value))
   if found:
-    print(
-      f'warning: pieces of equal score cannot be written as ranked merges: '
-      f'{found["differing"]:,} of {found["lines"]:,} lines ({found["sample"]}) '
-      'differ between tokenizer.model, which is the truth, and tokenizer.json.'
-    )
+    print(vocab_export.warning(found))
   return found
 
 
@@ -194,6 +190,7 @@ def extend():
       'extend needs --corpus (text to learn pieces from) or --add (a model '
       'that has them), and not both.'
     )
+  _check_first_time()
   found = _added() if _ADD.value else _learnt()
   for notice in found.notices:
     print(f'notice: {notice}')
@@ -225,6 +222,25 @@ def extend():
     'tokenizer_json': _compare(found.tokenizer),
   }
   _save(record, folder / 'extension.json')
+
+
+def _check_first_time():
+  """Raises ValueError where the base was extended with this corpus before.
+
+  (That of --add is told by its pieces.) More pieces of one text would be
+  learnt after the rare ones of the first time.
+  """
+  path = pathlib.Path(_BASE.value)
+  record = (path if path.is_dir() else path.parent) / 'extension.json'
+  if not _CORPUS.value or not record.is_file():
+    return
+  known = json.loads(record.read_text(encoding='utf-8'))
+  if known['corpus'] == _CORPUS.value:
+    raise ValueError(
+      f'--base={_BASE.value} was extended with {", ".join(_CORPUS.value)} '
+      f'before, by {len(known["added"]):,} pieces ({record}); extend '
+      f'{known["base"]} by more pieces at once, or give another corpus.'
+    )
 
 
 def _added():

@@ -92,6 +92,19 @@ def backwards(work, numbers):
     build.write_stored(str(work), number)
 
 
+def test_records_are_those_that_tfds_writes():
+  """A length of two bytes read as one would cut every longer document."""
+  from tensorflow_datasets.proto import tf_example_pb2
+
+  for size in (0, 1, 127, 128, 16_383, 16_384, 70_000):
+    example = {'text': b'abc', 'ids': b'\x80' * size, 'weights': b''}
+    record = tf_example_pb2.Example()
+    for name, value in example.items():
+      record.features.feature[name].bytes_list.value.append(value)
+    expected = record.SerializeToString(deterministic=True)
+    assert build.serialized(example) == expected
+
+
 def test_any_number_of_workers_writes_the_same_bytes(tmp_path):
   """Shards cut by worker would change with the machine."""
   path = write(tmp_path)

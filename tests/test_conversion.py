@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -11,6 +12,10 @@ import torch
 import transformers
 
 from lbe import certificate
+from lbe import checkpoint
+from lbe import stored as stored_lib
+from lbe.models import llama
+from lbe.vocab import load as vocab
 
 import runs
 
@@ -172,3 +177,34 @@ def test_a_folder_that_is_no_model_is_said(tmp_path):
     'import_hf', f'--source={tmp_path}', f'--target={tmp_path}/x', status=1
   )
   assert 'is no Hugging Face folder' in output
+
+
+def test_an_export_says_what_tokenizer_json_loses(test_data, tmp_path):
+  """Pieces of one score, as the published recipe adds them, have no ranks."""
+  proto = vocab.load(test_data / 'ckpt_stories260K' / 'hf').proto
+  for piece in proto.pieces:
+    piece.score = 0.0
+  tokenizer = vocab.SentencePiece(proto.SerializeToString())
+  c = llama.Config(
+    vocab_size=tokenizer.vocab_size,
+    dim=16,
+    num_layers=1,
+    num_heads=2,
+    num_kv_heads=2,
+    head_dim=8,
+    mlp_dim=16,
+  )
+  meta = {
+    'model': c.to_json(),
+    'tokenizer': stored_lib.tokenizer_meta(tokenizer),
+    'config': None,
+    'source': {'dtype': 'float32'},
+  }
+  ours, target = tmp_path / 'ours', tmp_path / 'hf'
+  checkpoint.save_model(ours, llama.init(c, jax.random.key(0)), meta=meta)
+  output = runs.run(
+    'export_hf', f'--source={ours}', f'--target={target}', '--verify=digests'
+  )
+  lost = certificate_of(target)['tokenizer_json']
+  assert lost['truth'] == 'tokenizer.model' and lost['lines'] > 0
+  assert f'{lost["differing"]} of {lost["lines"]} lines' in output

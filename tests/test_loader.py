@@ -96,6 +96,7 @@ def test_the_table_says_what_is_there_and_what_will_be_made(prepared):
   assert zh[1] == '300'
   assert zh[2] == f'{data.num_bytes:,}'
   assert zh[3] == f'{data.num_tokens:,}'
+  assert zh[-4] == f'{data.document_lengths.max():,}'
   assert zh[-3:-1] == ['80.0%', '80.0%']
   num_rows = -(-(data.num_tokens - 1) // 32)
   assert zh[-1] == f'{1600 / num_rows:.2f}'
@@ -107,3 +108,14 @@ def test_a_decoded_row_shows_where_documents_end(prepared):
   segments = loader.rows(0)['segments_BT'][0].max()
   assert segments > 1
   assert text.count('⟦') == text.count('⟧') == segments
+
+
+def test_an_example_of_a_text_shows_what_is_learnt(prepared):
+  """All but its first token, which nothing predicts; a long one is cut."""
+  shown = make(prepared).decoded_examples()
+  zh, en = shown.split('\n\nan example of en:\n')
+  text = zh.removeprefix('an example of zh:\n')
+  assert text.startswith('<s>⟦中文 ') and en.startswith('<s>⟦English ')
+  for part, name in ((text, 'zh'), (en, 'en')):
+    length = prepared[name].train.document_lengths[0]
+    assert part.endswith('⟧…' if length > 200 else '</s>⟧')

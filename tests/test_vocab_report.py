@@ -71,11 +71,13 @@ def test_scripts_are_counted_by_the_letters_of_each_token(test_data):
   assert found['CJK'] == {
     'tokens': 7,
     'bytes_per_token': 9 / 7,
+    'characters_per_token': 3 / 7,
     'byte_fallback': 6 / 7,
   }
   assert found['LATIN'] == {
     'tokens': 1,
     'bytes_per_token': 5.0,
+    'characters_per_token': 4.0,
     'byte_fallback': 0.0,
   }
   assert report.by_script(new, ['Here 晋国'])['CJK']['tokens'] == 1
@@ -130,7 +132,7 @@ def test_the_commands_extend_measure_and_export(test_data, tmp_path):
   assert '| 122,541 → 57,617 |' in output
   assert '| 1,996 of 1,997 |' in output and '| 0 of 1,997 |' in output
   assert (tmp_path / 'report' / 'report.png').stat().st_size > 10_000
-  assert '| CJK |' in output and '| LATIN | 52,173 | 4.60 |' in output
+  assert '| CJK |' in output and '| LATIN | 52,173 | 4.60 | 4.56 |' in output
   found = json.loads((tmp_path / 'report' / 'report.json').read_text())
   assert found['sets']['newstest2019-src.eng.txt']['tokens_changed'] == 0
   assert (tmp_path / 'report' / 'report.md').read_text().strip() in output
@@ -140,6 +142,8 @@ def test_the_commands_extend_measure_and_export(test_data, tmp_path):
 
 
 def test_commands_say_what_they_need(tmp_path):
+  record = {'base': 'llama', 'corpus': ['x'], 'added': ['a', 'b']}
+  (tmp_path / 'extension.json').write_text(json.dumps(record))
   for arguments, words in (
     (('extnd',), "'extnd' is no command; take one of train, extend"),
     (('extend', '--base=x'), 'extend needs --output'),
@@ -157,6 +161,16 @@ def test_commands_say_what_they_need(tmp_path):
         f'--output={tmp_path}',
       ),
       '--score_mode=zero goes with --add',
+    ),
+    (
+      (
+        'extend',
+        f'--base={tmp_path}',
+        '--corpus=x',
+        '--num_pieces=9',
+        f'--output={tmp_path}/again',
+      ),
+      'was extended with x before, by 2 pieces',
     ),
     (
       ('extend', '--base=bytes', '--add=bytes', f'--output={tmp_path}'),

@@ -10,6 +10,9 @@ from lbe.data import build
 from lbe.data import mixing
 from lbe.data import packing
 
+# Of a text, in the examples that a run shows.
+_SHOWN_TOKENS = 200
+
 
 class Loader:
   """Rows of the mixture by step, random access, on any host.
@@ -183,6 +186,7 @@ class Loader:
       'padding',
       'mean',
       'median',
+      'longest',
       'asked',
       'achieved',
       'epochs',
@@ -204,6 +208,7 @@ class Loader:
           f'{1 - fills[i]:.1%}',
           f'{d.document_lengths.mean():.0f}',
           f'{np.median(d.document_lengths):.0f}',
+          f'{d.document_lengths.max():,}',
           f'{self._asked[i]:.1%}',
           f'{achieved[i]:.1%}',
           f'{rows_used[i] / self._num_rows[i]:.2f}',
@@ -221,12 +226,23 @@ class Loader:
     return '\n'.join(lines + [note for note in notes if note])
 
   def decoded_examples(self, mark=('⟦', '⟧')):
-    """One conversation of each packed source, what is learnt between marks."""
+    """One example of each source, what is learnt of it between marks.
+
+    A whole conversation, or the first tokens of a text.
+    """
     parts = []
     for i, name in enumerate(self._names):
+      data = self._data[i]
       if self._packed[i]:
-        text = self._marked(*self._data[i].example(0), mark)
-        parts.append(f'an example of {name}:\n{text}')
+        text = self._marked(*data.example(0), mark)
+      else:
+        ids, documents = data.tokens(0, _SHOWN_TOKENS)
+        ids = ids[documents == documents[0]]
+        # The first token of a document is nobody's target.
+        text = self._marked(ids, np.arange(len(ids)) > 0, mark)
+        if len(ids) < data.document_lengths[0]:
+          text += '…'
+      parts.append(f'an example of {name}:\n{text}')
     return '\n\n'.join(parts)
 
   def _marked(self, ids, weights, mark):

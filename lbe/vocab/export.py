@@ -127,6 +127,15 @@ def compare(tokenizer, texts=()):
   }
 
 
+def warning(found):
+  """A line that says what `compare` found."""
+  return (
+    f'warning: pieces of equal score cannot be written as ranked merges: '
+    f'{found["differing"]:,} of {found["lines"]:,} lines ({found["sample"]}) '
+    'differ between tokenizer.model, which is the truth, and tokenizer.json.'
+  )
+
+
 def from_sentencepiece(tokenizer):
   """The `tokenizers` twin of a SentencePiece model, BPE or Unigram."""
   proto = tokenizer.proto

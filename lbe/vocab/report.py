@@ -96,14 +96,15 @@ def _placed(tokenizer, ids):
 
 
 def by_script(tokenizer, texts):
-  """{script: tokens, bytes per token, byte fallback}, most tokens first.
+  """{script: tokens, bytes and characters per token, byte fallback}.
 
   A token counts for the script of the letters that it holds a part of, as
   extend.script names it; without letters it counts for 'other', and so does
-  a text with unknown pieces, whose places are not known.
+  a text with unknown pieces, whose places are not known. A character counts
+  for the token of its first byte. Most tokens first.
   """
   scripts = {'': 0}  # script: number
-  numbers, lengths, fallback = [], [], []
+  numbers, lengths, begun, fallback = [], [], [], []
   for ids in tokenizer.encode_batch(texts):
     if not ids:
       continue
@@ -113,11 +114,15 @@ def by_script(tokenizer, texts):
       [scripts.setdefault(extend.script(c), len(scripts)) for c in text],
       [len(c.encode()) for c in text],
     )
+    first = np.frombuffer(text.encode(), np.uint8) & 0xC0 != 0x80
     before = sizes.sum() - len(of_byte)  # the dummy prefix is one byte
     if before not in (0, 1):
       of_byte, before = np.zeros(sizes.sum(), int), 0
-    of_byte = np.pad(of_byte, (before, 1))
-    numbers.append(np.maximum.reduceat(of_byte, np.cumsum(sizes) - sizes))
+      first = np.zeros(sizes.sum(), bool)
+    of_byte, first = (np.pad(x, (before, 1)) for x in (of_byte, first))
+    starts = np.cumsum(sizes) - sizes
+    numbers.append(np.maximum.reduceat(of_byte, starts))
+    begun.append(np.add.reduceat(first, starts, dtype=int))
     lengths.append(sizes)
     fallback.append(tokenizer.is_byte[ids])
   if not numbers:
@@ -125,11 +130,13 @@ def by_script(tokenizer, texts):
   numbers = np.concatenate(numbers)
   tokens = np.bincount(numbers, minlength=len(scripts))
   size = np.bincount(numbers, np.concatenate(lengths), len(scripts))
+  characters = np.bincount(numbers, np.concatenate(begun), len(scripts))
   fell = np.bincount(numbers, np.concatenate(fallback), len(scripts))
   return {
     script or 'other': {
       'tokens': int(tokens[i]),
       'bytes_per_token': size[i] / tokens[i],
+      'characters_per_token': characters[i] / tokens[i],
       'byte_fallback': fell[i] / tokens[i],
     }
     for script, i in sorted(scripts.items(), key=lambda x: -tokens[x[1]])
@@ -252,7 +259,7 @@ def _table(sets, context):
 
 
 def _script_table(sets):
-  forms = _COLUMNS[0], _COLUMNS[1], _COLUMNS[4]
+  forms = *_COLUMNS[:3], _COLUMNS[4]
   heads = ['texts', 'script', *(name.replace('_', ' ') for name, _ in forms)]
   rows = []
   for name, row in sets.items():
