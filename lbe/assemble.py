@@ -496,7 +496,7 @@ def check_fit(config, model, mesh, *, num_old=None):
 def compile_step(config, lowered):
   """The compiled train step, by the compiler options of the config.
 
-  Raises ValueError for an option that is not NAME=VALUE.
+  Raises ValueError for an option that is not NAME=VALUE, or that XLA lacks.
   """
   options = {}
   for option in config.compiler_options:
@@ -507,7 +507,15 @@ def compile_step(config, lowered):
         "'xla_tpu_scoped_vmem_limit_kib=98304'."
       )
     options[name] = value
-  return lowered.compile(compiler_options=options or None)
+  try:
+    return lowered.compile(compiler_options=options or None)
+  except jax.errors.JaxRuntimeError as error:
+    if 'compile option' not in str(error):
+      raise
+    raise ValueError(
+      f'compiler_options={tuple(config.compiler_options)}: {error}; XLA takes '
+      'other options for other devices.'
+    ) from None
 
 
 def memory_estimate(config, training):

@@ -51,7 +51,7 @@ def test_a_slice_is_planned_on_a_machine_without_one(tmp_path):
     sent[c['kind']] = sent.get(c['kind'], 0) + c['sent']
   weights = 2 * plan['parameters'] * 7 / 8
   assert sent['reduce-scatter'] < 1.2 * weights
-  assert sent['all-reduce'] < 0.1 * weights
+  assert sent['all-reduce'] < 0.25 * weights  # whole it would be 2
   assert plan['seconds'] >= max(
     plan[f'seconds_{part}'] for part in ('compute', 'memory', 'network')
   )
@@ -63,6 +63,10 @@ def test_a_slice_is_planned_on_a_machine_without_one(tmp_path):
   'change, error',
   [
     (('--topology=v9:4x4',), 'take one of v4, v5e, v5p, v6e, tpu7x'),
+    (
+      ('--topology=v5p:2x2x1', "--config.compiler_options=('xla_foo=1',)"),
+      "No such compile option: 'xla_foo'; XLA takes other",
+    ),
     (('--topology=v5p:2x2x1', '--vocab_size=0'), 'knows no vocabulary'),
   ],
 )
