@@ -27,12 +27,9 @@ _ONLY = flags.DEFINE_string('only', '', 'Cases whose names begin so.')
 # peak of MaxText in GiB.
 CASES = {
   '7b_v5p': ('llama2_7b', 'v5p:4x4x4', 2048, 4, (), 5.525),
-  '7b_v5p_4096': ('llama2_7b', 'v5p:4x4x4', 4096, 2, (), 5.526),
   '13b_v5p': ('llama2_13b', 'v5p:4x4x4', 2048, 4, (), 9.143),
   '70b_v5p_512': ('llama2_70b', 'v5p:8x8x8', 4096, 2, (), 17.017),
   '8b_v6e': ('llama31_8b', 'v6e:16x16', 8192, 1, (), 7.493),
-  '8b_v6e_x2': ('llama31_8b', 'v6e:16x16', 8192, 2, (), 10.667),
-  '8b_v6e_x3': ('llama31_8b', 'v6e:16x16', 8192, 3, (), 14.052),
   '70b_v5p_256': ('llama2_70b', 'v5p:8x8x4', 4096, 2, (), None),
   '70b_two_slices': (
     'llama2_70b',
@@ -56,6 +53,9 @@ CASES = {
     ('--vocab_size=49953',),
     None,
   ),
+  '7b_v5p_4096': ('llama2_7b', 'v5p:4x4x4', 4096, 2, (), 5.526),
+  '8b_v6e_x2': ('llama31_8b', 'v6e:16x16', 8192, 2, (), 10.667),
+  '8b_v6e_x3': ('llama31_8b', 'v6e:16x16', 8192, 3, (), 14.052),
 }
 
 
