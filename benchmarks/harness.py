@@ -218,7 +218,8 @@ def run(model, folder, tasks, *, num_fewshot):
 
 def compare(ours, theirs):
   """The largest differences over all requests and metrics."""
-  worst, rolling, greedy, requests, metrics = 0.0, 0.0, 0, 0, {}
+  worst, relative_worst, rolling = 0.0, 0.0, 0.0
+  greedy, requests, metrics = 0, 0, {}
   for task, samples in theirs['samples'].items():
     mine = {s['doc_id']: s for s in ours['samples'][task]}
     for sample in samples:
@@ -229,6 +230,7 @@ def compare(ours, theirs):
           greedy += bool(x[1]) != bool(y[1])
           x, y = x[0], y[0]
           worst = max(worst, abs(x - y))
+          relative_worst = max(relative_worst, abs(x - y) / max(1, abs(x)))
         else:
           rolling = max(rolling, abs(x - y) / abs(x))
     for key, value in theirs['results'][task].items():
@@ -240,6 +242,8 @@ def compare(ours, theirs):
   return {
     'requests': requests,
     'largest_logprob_difference': worst,
+    # A long answer's sum has hundreds of nats, of which float32 tells 1e-7.
+    'largest_logprob_difference_relative': relative_worst,
     'largest_rolling_difference_relative': rolling,
     'greedy_differ': greedy,
     'metric_differences': metrics,
