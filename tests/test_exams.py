@@ -72,65 +72,7 @@ def test_mmlu_prompts_of_hendrycks(tmp_path):
   assert items[0].choices == (' A', ' B', ' C', ' D')
 
 
-def test_mmlu_prompts_of_the_harness(tmp_path):
-  """One space, the question stripped, five shots in the file's order."""
-  write_mmlu(tmp_path)
-  settings = dict(split='test', subjects=('college_physics',), limit=1)
-  (item,) = mmlu.items(tmp_path, 'lmeval', num_shots=5, **settings)
-  shots = ''.join(
-    f'Shot {i}?\nA. a{i}\nB. b{i}\nC. c{i}\nD. d{i}\nAnswer: {x}\n\n'
-    for i, x in enumerate('ABCDA')
-  )
-  assert item.context == (
-    'The following are multiple choice questions (with answers) about college '
-    f'physics.\n\n{shots}How far is it?\nA. 1 m\nB. 2 m\nC. 0.50\nD. 4 m\n'
-    'Answer:'
-  )
-  (item,) = mmlu.items(tmp_path, 'lmeval', num_shots=0, **settings)
-  assert item.context.startswith('The following') and item.shots == ()
-
-
-@pytest.mark.parametrize('protocol', ['official', 'lmeval', 'cla'])
-def test_ceval_prompts(tmp_path, protocol):
-  """Headers differ by 考试; the harness writes a space before the letter."""
-  write_ceval(tmp_path)
-  settings = dict(split='val', subjects=('law',))
-  items = ceval.items(tmp_path, protocol, num_shots=2, **settings)
-  exam = '' if protocol == 'lmeval' else '考试'
-  header = f'以下是中国关于法学{exam}的单项选择题，请选出其中的正确答案。\n\n'
-  space = ' ' if protocol == 'lmeval' else ''
-  shots = (
-    f'例题0\nA. 甲\nB. 乙\nC. 丙\nD. 丁\n答案：{space}A\n\n'
-    f'例题1\nA. 甲\nB. 乙\nC. 丙\nD. 丁\n答案：{space}B\n\n'
-  )
-  blank = '' if protocol == 'lmeval' else ' '
-  questions = [
-    f'天空是什么颜色？{blank}\nA. 蓝\nB. 红\nC. 黑\nD. 绿\n答案：',
-    '一加一，等于几？\nA. 1\nB. 2\nC. 3\nD. 4\n答案：',
-    '哪个最大？\nA. 小\nB. 中\nC. 大\nD. 巨\n答案：',
-  ]
-  assert [i.context for i in items] == [header + shots + q for q in questions]
-  assert [i.gold for i in items] == [(0,), (1,), (3,)]
-  zero = ceval.items(tmp_path, protocol, num_shots=0, **settings)
-  if protocol == 'cla':
-    header = ''
-  assert [i.context for i in zero] == [header + q for q in questions]
-
-
-def test_cmmlu_and_xcopa_prompts(tmp_path):
-  for split in ('dev', 'test'):
-    (tmp_path / split).mkdir()
-    (tmp_path / split / 'agronomy.csv').write_text(
-      ',Question,A,B,C,D,Answer\n0,什么是土？,一,二,三,四,C\n'
-    )
-  (item,) = ceval.cmmlu_items(
-    tmp_path, 'lmeval', split='test', num_shots=1, subjects=('agronomy',)
-  )
-  question = '什么是土？\nA. 一\nB. 二\nC. 三\nD. 四\n答案：'
-  assert item.context == (
-    '以下是关于农学的单项选择题，请直接给出正确答案的选项。\n\n'
-    f'{question} C\n\n{question}'
-  )
+def test_xcopa_prompts(tmp_path):
   (tmp_path / 'id').mkdir()
   record = {
     'premise': 'Ia jatuh.',

@@ -1,8 +1,11 @@
-"""The exact prompts of AGIEval and GAOKAO-Bench, as their scripts make them.
+"""The exact prompts of every protocol, as the official scripts make them.
 
 tests/golden/exams.json came out of ruixiangcui/AGIEval (5c77d07) and
 OpenLMLab/GAOKAO-Bench (6dbb24f) for the questions below, which were written
-for it; so did the hashes, for the published files.
+for it; so did the hashes, for the published files. tests/golden/choices.json came
+out of hendrycks/test (4450500), hkust-nlp/ceval (cba65ae), ymcui's
+Chinese-LLaMA-Alpaca-2 (2a334d1) and the task files of lm-evaluation-harness
+0.4.13, for the files that write_choices writes.
 """
 
 import csv
@@ -10,7 +13,10 @@ import hashlib
 import json
 
 import pytest
+from test_exams import write_ceval
+from test_exams import write_mmlu
 
+from lbe.evals import multiple_choice
 from lbe.exams import agieval
 from lbe.exams import gaokao
 from lbe.exams import item
@@ -168,6 +174,63 @@ def test_demonstrations_are_as_many_as_the_file_has(tmp_path, shots):
   name = 'gaokao-history' if shots == 5 else 'sat-math'
   found = agieval.questions(tmp_path, subjects=(name,), shots=True)
   assert {len(q.shots) for q in found} == {shots}
+
+
+def write_choices(folder):
+  """MMLU, C-Eval, CMMLU and XCOPA with three questions each."""
+  write_mmlu(folder / 'mmlu')
+  write_ceval(folder / 'ceval')
+  for split, rows in (
+    ('dev', [f'例{i}？,甲,乙,丙,丁,{x}' for i, x in enumerate('ABCDA')]),
+    ('test', [' 什么是土？,一,二,三,四,C', '哪个？,a,b,c,d,A', '问,0,1,2,3,D']),
+  ):
+    path = folder / 'cmmlu' / split / 'agronomy.csv'
+    path.parent.mkdir(parents=True)
+    rows = [f'{i},{row}' for i, row in enumerate(rows)]
+    path.write_text('\n'.join([',Question,A,B,C,D,Answer', *rows]))
+  path = folder / 'xcopa' / 'id' / 'test.id.jsonl'
+  path.parent.mkdir(parents=True)
+  path.write_text(
+    '\n'.join(
+      json.dumps(
+        dict(zip(XCOPA, record, strict=True), label=0, idx=i, changed=False)
+      )
+      for i, record in enumerate(
+        [
+          ('Ia jatuh.', 'Lantai licin.', 'Ia duduk.', 'cause'),
+          (' Hujan turun. ', 'Jalan basah.', 'Ani lapar.', 'effect'),
+          ('Lampu mati!', 'Ibu masak.', 'Ayah tidur.', 'effect'),
+        ]
+      )
+    )
+  )
+
+
+XCOPA = ('premise', 'choice1', 'choice2', 'question')
+
+
+def test_choices_are_asked_as_the_official_scripts_ask(tmp_path):
+  """Three questions of each, without and with five demonstrations."""
+  write_choices(tmp_path)
+  golden = conftest.ROOT / 'tests' / 'golden' / 'choices.json'
+  expected = json.loads(golden.read_text(encoding='utf-8'))
+  official = {p for p in multiple_choice.PROTOCOLS if p[:3] in ('mml', 'cev')}
+  assert set(expected) == official | {'cmmlu@lmeval', 'xcopa@lmeval'}
+  for protocol, by_shots in expected.items():
+    exam, _ = protocol.split('@')
+    subject = {'mmlu': 'college_physics', 'ceval': 'law'}.get(exam)
+    for num_shots, prompts in by_shots.items():
+      made = multiple_choice.make(
+        path=tmp_path / exam,
+        protocol=protocol,
+        num_shots=int(num_shots),
+        subjects=(subject or {'cmmlu': 'agronomy', 'xcopa': 'id'}[exam],),
+      )
+      found = [
+        [i.context, *i.choices] if exam == 'xcopa' else i.context
+        for i in made.items
+      ]
+      assert found == prompts, (protocol, num_shots)
 
 
 def digest(prompts):
