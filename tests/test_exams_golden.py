@@ -2,7 +2,7 @@
 
 tests/golden/exams.json came out of ruixiangcui/AGIEval (5c77d07) and
 OpenLMLab/GAOKAO-Bench (6dbb24f) for the questions below, which were written
-for it; so did the hashes, for the published files. tests/golden/choices.json came
+for it; so did the hashes, for the published files. tests/golden/choices.json is
 out of hendrycks/test (4450500), hkust-nlp/ceval (cba65ae), ymcui's
 Chinese-LLaMA-Alpaca-2 (2a334d1) and the task files of lm-evaluation-harness
 0.4.13, for the files that write_choices writes.
