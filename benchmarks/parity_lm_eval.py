@@ -37,9 +37,8 @@ _MMLU = flags.DEFINE_integer('mmlu_subjects', 10, 'Of 57.')
 _BOS = flags.DEFINE_multi_enum(
   'bos', ['yes', 'no'], ['yes', 'no'], 'Whether contexts begin with BOS.'
 )
-_LIMIT = flags.DEFINE_integer(
-  'limit', 0, 'Questions a subject, and pages; 0 is all.'
-)
+_LIMIT = flags.DEFINE_integer('limit', 0, 'Questions a subject; 0 is all.')
+_PAGES = flags.DEFINE_integer('pages', 0, 'Of WikiText-2; 0 is all.')
 
 AGIEVAL = ('gaokao-history', 'sat-math')
 
@@ -67,7 +66,7 @@ def main(argv):
       zero = [
         harness.agieval_task(scratch, data, x, limit=limit) for x in AGIEVAL
       ]
-      zero.append(harness.wikitext_task(scratch, data, limit=limit))
+      zero.append(harness.wikitext_task(scratch, data, limit=_PAGES.value))
       for bos in (x == 'yes' for x in _BOS.value):
         theirs = harness.load_theirs(
           folder,
@@ -105,6 +104,7 @@ def main(argv):
             'ceval_subjects': len(exams['ceval']),
             'mmlu_subjects': len(exams['mmlu']),
             'limit': limit,
+            'pages': _PAGES.value,
             **figures,
           },
           packages=('jax', 'lm_eval', 'torch', 'transformers'),

@@ -222,16 +222,27 @@ def main(argv):
     return {f'eval/{evaluator.name}/{k}': v for k, v in found.metrics.items()}
 
   def evaluate_due(step):
-    row = {}
-    for e in evaluators:
+    """The scores that are due after `step`, and how long they took."""
+    due = [
+      e
+      for e in evaluators
       if core.due(
         step,
         every=e.every,
         at_start=e.at_start,
         at_end=e.at_end,
         last=num_steps,
-      ):
-        row.update(evaluate(step, e))
+      )
+    ]
+    if not due:
+      return {}
+    # Steps that the device still works on are not the evaluators' time.
+    jax.block_until_ready(state)
+    start = time.perf_counter()
+    row = {}
+    for e in due:
+      row.update(evaluate(step, e))
+    row['speed/evaluation_seconds'] = time.perf_counter() - start
     return row
 
   # ------------------------------------------------------------------ loop
@@ -276,7 +287,7 @@ def main(argv):
     if scores:
       progress.say(_scores_line(step, scores))
       row.update(scores)
-      meter.restart()
+      meter.skip(scores['speed/evaluation_seconds'])
     if row:
       writer.write(step, row)
     if saving:
@@ -334,11 +345,15 @@ def _export(workdir):
   )
 
 
+# Scores that a line in the terminal has room for.
+_HEADLINES = ('bits_per_byte', '/acc', '/score_rate', '/overall', '/switched')
+
+
 def _scores_line(step, row):
   scores = '  '.join(
     f'{name.removeprefix("eval/")} {value:.4f}'
     for name, value in row.items()
-    if name.endswith(('bits_per_byte', 'perplexity'))
+    if name.endswith(_HEADLINES)
   )
   return f'step {step:,}: {scores}'
 
@@ -393,6 +408,10 @@ class _Meter:
     self._steps = []
     self._waited = 0.0
     self._start = time.perf_counter()
+
+  def skip(self, seconds):
+    """So long nothing was trained."""
+    self._start += seconds
 
   def start_wait(self):
     self._wait_start = time.perf_counter()

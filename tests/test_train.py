@@ -213,7 +213,10 @@ from configs import quickstart
 def get_config():
   config = quickstart.get_config()
   config.evals.exam = common.multiple_choice(
-    protocol='choices@letters', path={path!r}, every=2, at_start=True
+    protocol='choices@letters', path={exam!r}, every=2, at_start=True
+  )
+  config.evals.samples = common.generation(
+    path={prompts!r}, max_new_tokens=8, every=2
   )
   config.evals.en.update(at_start=True, every=2)
   config.forgetting.source = ('en/bits_per_byte',)
@@ -223,14 +226,19 @@ def get_config():
 
 
 def test_an_exam_runs_inside_training(tmp_path, monkeypatch):
-  """On schedule, with rows, predictions and tables; compiled once."""
+  """On schedule, with rows, predictions and tables; compiled once.
+
+  Its time is not that of steps, and none of them is left out of a row.
+  """
   exam, config = tmp_path / 'exam.jsonl', tmp_path / 'config.py'
+  prompts = tmp_path / 'prompts.jsonl'
+  prompts.write_text('{"prompt": "One"}\n{"prompt": "and two"}')
   lines = (
     json.dumps({'question': f'{i}?', 'choices': ['a', 'b'], 'answer': i % 2})
     for i in range(6)
   )
   exam.write_text('\n'.join(lines))
-  config.write_text(EXAM.format(path=str(exam)))
+  config.write_text(EXAM.format(exam=str(exam), prompts=str(prompts)))
   monkeypatch.setenv('JAX_LOG_COMPILES', '1')
   changes = [
     x for x in runs.TINY if not x.startswith(('--config=', '--config.evals.en'))
@@ -241,12 +249,19 @@ def test_an_exam_runs_inside_training(tmp_path, monkeypatch):
     *changes,
     '--config.evals.en.limit=4',
     '--config.budget.steps=4',
+    '--config.log_every=4',
     f'--workdir={tmp_path / "run"}',
   )
   scorings = [
     m.start() for m in re.finditer(r'Compiling jit\(score_rows', output)
   ]
   assert scorings and max(scorings) < output.index('step 0: ')
+  first_samples = output.index('step 2: ')
+  assert 'Compiling jit(begin)' in output[:first_samples]
+  assert 'Compiling' not in output[first_samples:]
+  last = runs.lines(tmp_path / 'run')[-1]
+  assert last['speed/evaluation_seconds'] > 0
+  assert last['train/tokens'] > 3.5 * 512  # of all four steps
   run = tmp_path / 'run'
   rows = [
     json.loads(x) for x in (run / 'results.jsonl').read_text().split('\n')[:-1]
