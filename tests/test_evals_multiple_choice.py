@@ -1,5 +1,8 @@
 """Accuracies: the scored tokens, the averages, and the harness beside us."""
 
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -11,6 +14,8 @@ from lbe import score
 from lbe.evals import lm_eval as adapter
 from lbe.evals import multiple_choice
 from lbe.vocab import load as vocab
+
+import runs
 
 
 @pytest.fixture(scope='module')
@@ -291,6 +296,60 @@ def test_a_task_of_the_harness_is_an_evaluator(test_data, model, tmp_path):
   assert rows[f'{task}/acc']['protocol'] == f'{task}@lm_eval'
   assert result.metrics[f'{task}/acc'] == rows[f'{task}/acc']['value']
   assert len(result.predictions) == 3
+
+
+TASK = """
+from configs import common
+
+
+def get_config():
+  config = common.base()
+  config.execution.compute_dtype = 'float32'
+  config.evals.extra = common.lm_eval(
+    tasks=({task!r},), include_path={folder!r}, num_fewshot=0, limit=2
+  )
+  return config
+"""
+# As if they were not installed.
+WITHOUT_TORCH = """
+import importlib.machinery
+import runpy
+import sys
+
+
+class Finder(importlib.machinery.PathFinder):
+  @classmethod
+  def find_spec(cls, name, path=None, target=None):
+    if name.partition('.')[0] not in ('torch', 'transformers'):
+      return super().find_spec(name, path, target)
+
+
+at = sys.meta_path.index(importlib.machinery.PathFinder)
+sys.meta_path[at] = Finder
+runpy.run_module('lbe.evaluate', run_name='__main__', alter_sys=True)
+"""
+
+
+def test_the_harness_needs_no_torch(test_data, tmp_path):
+  """The program, as a person starts it, where torch cannot be imported."""
+  task = harness.ceval_task(tmp_path, test_data, 'physician')
+  config = tmp_path / 'config.py'
+  config.write_text(TASK.format(task=task, folder=str(tmp_path)))
+  found = subprocess.run(
+    [
+      sys.executable,
+      *('-c', WITHOUT_TORCH),
+      f'--config={config}',
+      f'--config.init_from={test_data / "ckpt_stories260K" / "hf"}',
+      f'--workdir={tmp_path / "scores"}',
+    ],
+    cwd=runs.ROOT,
+    env=runs.environment(),
+    capture_output=True,
+    text=True,
+  )
+  assert found.returncode == 0, found.stderr
+  assert f'| extra | {task}@lm_eval | {task}/acc |' in found.stdout
 
 
 def test_letters_are_checked_before_anything_runs(test_data, tmp_path):
