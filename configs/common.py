@@ -498,6 +498,8 @@ def base():
     b2=0.95,
     eps=1e-8,
     first_moment_dtype='float32',  # or 'bfloat16', of adamw and lion
+    # Or 'bfloat16': half the memory; microbatches are summed in it, too.
+    gradient_dtype='float32',
     weight_decay=0.1,
     clip_norm=1.0,
     z_loss=0.0,  # times the squared normalizer of every target

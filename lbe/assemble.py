@@ -529,6 +529,7 @@ def memory_estimate(config, training):
     seq_len=config.data.seq_len,
     num_microbatches=config.num_microbatches,
     execution=make_execution(config),
+    gradient_dtype=config.optim.gradient_dtype,
   )
 
 
@@ -618,6 +619,11 @@ def param_dtypes(config, partition):
 
 def make_training(config, model, mesh, partition):
   """The jitted train step with the shapes and places of its arguments."""
+  if config.optim.gradient_dtype not in ('float32', 'bfloat16'):
+    raise ValueError(
+      f'optim.gradient_dtype={config.optim.gradient_dtype!r} is unknown; take '
+      "'float32' or 'bfloat16'."
+    )
   tx = optim.make(
     partition,
     kind=config.optim.kind,
@@ -649,6 +655,7 @@ def make_training(config, model, mesh, partition):
       mesh=mesh,
       lora_dropout=config.lora.dropout,
       z_loss=config.optim.z_loss,
+      gradient_dtype=config.optim.gradient_dtype,
       seed=config.seed,
       num_microbatches=config.num_microbatches,
     ),

@@ -54,12 +54,14 @@ def make_train_step(
   num_microbatches,
   lora_dropout=0.0,
   z_loss=0.0,
+  gradient_dtype='float32',
   seed=0,
 ):
   """A pure (state, batch) → (state, metrics); the caller jits it.
 
   The loss is the mean over the weighted targets of the whole global batch,
-  however it is cut into microbatches: gradients are summed and divided once.
+  however it is cut into microbatches: gradients are summed, in
+  `gradient_dtype`, and divided once in float32.
   Metrics are float32 scalars: `loss_sum` (nats), `weight_sum`, `num_bytes`,
   `grad_norm` (before clipping), `param_norm` (before the update), and
   `learning_rates` by group.
@@ -102,6 +104,9 @@ def make_train_step(
     return jnp.moveaxis(x, 1, 0)
 
   def gradients(learning, frozen, batch, key):
+    # Gradients have the dtype of what they are taken for; products are in the
+    # compute dtype anyway.
+    learning = jax.tree.map(lambda x: x.astype(gradient_dtype), learning)
     if num_microbatches == 1:
       return one(learning, frozen, batch, key)
 
@@ -130,7 +135,7 @@ def make_train_step(
     weight_sum = jnp.sum(batch['weights_BT'])
     # A batch without a target changes nothing but the moments.
     scale = 1.0 / jnp.maximum(weight_sum, 1.0)
-    grads = jax.tree.map(lambda g: g * scale, grads)
+    grads = jax.tree.map(lambda g: g.astype(jnp.float32) * scale, grads)
     grads = partition.begun(grads, state['step'])
     updates, opt_state = tx.update(grads, state['opt_state'], learning)
     metrics = {
@@ -162,6 +167,7 @@ def memory_estimate(
   seq_len,
   num_microbatches,
   execution,
+  gradient_dtype='float32',
 ):
   """Bytes on each device by part, before anything is compiled.
 
@@ -202,7 +208,9 @@ def memory_estimate(
   return {
     'parameters': per_device(state['params']),
     'optimizer': per_device(state['opt_state']),
-    'gradients': per_device(learning),
+    'gradients': per_device(
+      jax.tree.map(lambda x: x.update(dtype=gradient_dtype), learning)
+    ),
     'activations': activations,
     'logits': logits,
   }

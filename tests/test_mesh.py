@@ -42,6 +42,7 @@ def losses(
   scan=False,
   remat='none',
   kind='adamw',
+  gradient_dtype='float32',
 ):
   """The loss of each step: sum over the batch through its weights' sum."""
   config = common.base()
@@ -51,7 +52,7 @@ def losses(
   config.execution.update(compute_dtype='float32', scan=scan, remat=remat)
   config.data.update(seq_len=32, batch_size=8)
   config.num_microbatches = num_microbatches
-  config.optim.update(kind=kind, peak_lr=1e-2)
+  config.optim.update(kind=kind, peak_lr=1e-2, gradient_dtype=gradient_dtype)
   size = int(np.prod(mesh))
   made = sharding.make_mesh(
     dict(zip(sharding.AXES, mesh, strict=True)), devices=jax.devices()[:size]
@@ -116,3 +117,11 @@ def test_the_state_lies_in_shards():
   assert len(big) == 3 * 9, 'parameters and two moments of 9 matrices'
   for x in big:
     assert x.addressable_shards[0].data.size * 8 == x.size
+
+
+def test_bfloat16_gradients_learn_as_much_and_take_half():
+  """Catches sums that are lost in the short dtype."""
+  whole, half = losses(), losses(gradient_dtype='bfloat16')
+  assert whole[0] - whole[-1] > 0.5
+  np.testing.assert_allclose(half, whole, rtol=0.01)
+  assert not np.array_equal(half, whole)
