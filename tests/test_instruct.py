@@ -106,6 +106,9 @@ def test_the_table_and_an_example_show_what_is_learnt(tmp_path):
     )
   )
   assert cells['documents'] == '49'
+  # Of the text, not of the JSON; BOS and EOS stand for no byte.
+  data = loader._data[0]
+  assert cells['bytes'] == f'{data.num_tokens - 2 * 49:,}'
   assert 0 < float(cells['learnt'].rstrip('%')) < 100
   assert float(cells['padding'].rstrip('%')) == pytest.approx(
     100 * (1 - loader.fill('a')), abs=0.06

@@ -41,11 +41,13 @@ MAX_RECORD_TOKENS = 65_536
 # A held-out document that shares so many characters in a row with a training
 # document counts as overlapping.
 OVERLAP = 50
-_FORMAT = 4
+_FORMAT = 5
 _INDEX = {
   'lengths': np.int32,  # tokens of each record
   'learnt': np.int32,  # of these, with loss weight
-  'num_bytes': np.int64,  # UTF-8 bytes of its text; a document's first record
+  # UTF-8 bytes of its text (of a conversation, as its template writes it); at
+  # a document's first record.
+  'num_bytes': np.int64,
   'fallback': np.int32,  # byte-fallback tokens
   'hashes': np.uint64,  # of the document's text
   'documents': np.int64,  # number of the document, in the files' order
@@ -413,7 +415,7 @@ def _write_shard(shard, tokenizer):
   Held-out texts go to a file of their own, tokenized, with their index.
   """
   work, number, texts = shard.work, shard.number, shard.texts
-  is_byte = tokenizer.is_byte
+  is_byte, byte_lengths = tokenizer.is_byte, tokenizer.byte_lengths
   hashes = np.array([text_hash(text) for text in texts], np.uint64)
   heldout = _is_heldout(hashes, shard.source.holdout)
   records = {'train': [], 'heldout': []}
@@ -428,6 +430,10 @@ def _write_shard(shard, tokenizer):
     split = 'heldout' if heldout[i] else 'train'
     ids, weights = example
     ids = np.asarray(ids, dtype)
+    if weights is None:
+      num_bytes = len(texts[i].encode())
+    else:  # what it was read from has the names of fields as well
+      num_bytes = int(byte_lengths[ids].sum())
     for start in range(0, len(ids), MAX_RECORD_TOKENS):
       piece = ids[start : start + MAX_RECORD_TOKENS]
       first = start == 0
@@ -439,7 +445,7 @@ def _write_shard(shard, tokenizer):
       for name, value in (
         ('lengths', len(piece)),
         ('learnt', len(piece) if weights is None else int(kept.sum())),
-        ('num_bytes', len(texts[i].encode()) if first else 0),
+        ('num_bytes', num_bytes if first else 0),
         ('fallback', int(is_byte[piece].sum())),
         ('hashes', hashes[i]),
         ('documents', shard.first_document + i),
