@@ -205,7 +205,7 @@ def check(
     ),
     (
       # Each device holds an early and a late chunk of a row (models/context).
-      f'data.seq_len={seq_len} in two chunks a device',
+      f'data.seq_len={seq_len}',
       seq_len,
       '2 * context',
       2 * size['context'] if size['context'] > 1 else 1,

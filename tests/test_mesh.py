@@ -73,7 +73,9 @@ def losses(
   return np.array(result)
 
 
-@pytest.mark.parametrize('mesh', [(8, 1, 1, 1), (1, 8, 1, 1), (2, 2, 1, 2)])
+@pytest.mark.parametrize(
+  'mesh', [(8, 1, 1, 1), (1, 8, 1, 1), (2, 2, 1, 2), (1, 2, 2, 2)]
+)
 def test_a_mesh_trains_as_one_device_does(mesh):
   """A loss averaged per device, or weights that differ after a gather."""
   np.testing.assert_allclose(losses(mesh), losses(), rtol=0, atol=1e-5)

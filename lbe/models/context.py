@@ -42,10 +42,9 @@ def gather(x_BT, num):
   """Inside shard_map: a device's part [B, T / num, ...], as the whole row."""
   if num == 1:
     return x_BT
-  x_CBT = jax.lax.all_gather(x_BT, AXIS)
-  early, late = jnp.split(x_CBT, 2, axis=2)
-  x_CBT = jnp.concatenate([early, late[::-1]])
-  return jnp.concatenate(list(x_CBT), axis=1)
+  x_BT = jax.lax.all_gather(x_BT, AXIS, axis=1, tiled=True)
+  chunks = jnp.split(x_BT, 2 * num, axis=1)
+  return jnp.concatenate([*chunks[::2], *chunks[::-2]], axis=1)
 
 
 def _exchange(x_BT, mesh, local):

@@ -151,6 +151,11 @@ class Execution:
           f'execution.{name}={value!r} is unknown; take one of '
           f'{", ".join(known)}.'
         )
+    if self.attention == 'triton' and self.compute_dtype == 'float32':
+      raise ValueError(
+        "execution.attention='triton' rounds the products of float32; take "
+        "execution.compute_dtype='bfloat16', or execution.attention='blocks'."
+      )
 
 
 _POLICIES = jax.checkpoint_policies

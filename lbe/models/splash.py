@@ -20,6 +20,8 @@ _LANES = 128
 # Queries and keys of a tile by chip; the largest that divide the length are
 # taken, and longer ones where a chip has room for them.
 TILES = {'TPU v6': 2048, 'TPU7x': 2048, '': 1024}
+# Keys of a tile whose scores exist at a time.
+_COMPUTED = 512
 # The fused backward pass writes the queries' gradient once for every tile of
 # keys, so that more tiles than this take a pass of their own.
 _MOST_PARTS = 4
@@ -52,9 +54,7 @@ def attend(q_BTNH, k_BTKH, v_BTKH, *, segments_BT, mesh, interpret=False):
       padded(context.gather(x, num)) for x in (k_BTKH, v_BTKH, segments_BT)
     )
     segments = kernel.SegmentIds(padded(segments_BT), segments_BS)
-    q, k, v = (
-      jnp.swapaxes(x, 1, 2) for x in (padded(q_BTNH), k_BSKH, v_BSKH)
-    )
+    q, k, v = (jnp.swapaxes(x, 1, 2) for x in (padded(q_BTNH), k_BSKH, v_BSKH))
     out = jax.vmap(run)(q, k, v, segments)
     return jnp.swapaxes(out, 1, 2)[:, :own]
 
@@ -108,8 +108,10 @@ def _kernel(T, num, num_heads, tile, interpret):
       block_sizes=kernel.BlockSizes(
         block_q=block_q,
         block_kv=block_kv,
+        block_kv_compute=_divisor(block_kv, _COMPUTED),
         block_q_dkv=block_q,
         block_kv_dkv=block_kv,
+        block_kv_dkv_compute=_divisor(block_kv, _COMPUTED),
         block_q_dq=None if fused else block_q,
         block_kv_dq=None if fused else block_kv,
         use_fused_bwd_kernel=fused,
