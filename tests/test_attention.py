@@ -291,6 +291,9 @@ def test_an_implementation_that_the_platform_lacks_is_refused():
   ):
     attention.chosen('triton', mesh)
   assert attention.chosen('auto', mesh) == 'blocks'
+  cut = sharding.make_mesh({'context': 8})
+  with pytest.raises(ValueError, match='sees whole rows, but mesh.context=8'):
+    attention.chosen('triton', cut)
   with pytest.raises(ValueError, match='rounds the products of float32'):
     llama.Execution(attention='triton', compute_dtype='float32')
 

@@ -31,16 +31,16 @@ def chosen(implementation, mesh):
   platform = mesh.devices.flat[0].platform if mesh is not None else 'no mesh'
   if implementation == 'auto':
     return 'splash' if platform == 'tpu' else 'blocks'
+  if implementation == 'triton' and context.size(mesh) > 1:
+    raise ValueError(
+      f"execution.attention='triton' sees whole rows, but mesh.context="
+      f"{context.size(mesh)} cuts them; set mesh.context=1, or take 'blocks'."
+    )
   needed = _PLATFORMS.get(implementation, platform)
   if platform != needed:
     raise ValueError(
       f'execution.attention={implementation!r} runs on {needed.upper()}s, and '
       f"this is {platform}; take 'auto' or 'blocks'."
-    )
-  if implementation == 'triton' and context.size(mesh) > 1:
-    raise ValueError(
-      f"execution.attention='triton' sees whole rows, but mesh.context="
-      f"{context.size(mesh)} cuts them; set mesh.context=1, or take 'blocks'."
     )
   return implementation
 
