@@ -7,7 +7,7 @@ in plain XLA. Longer rows have longer blocks, so that few are unrolled.
 Where rows are cut over devices, each device's blocks have their places among
 the keys from the device's number; how many keys a block meets must be known
 before, so that it is as many as the last device needs: of C devices 3 C - 1
-chunks instead of 2 C + 1.
+chunks instead of 2 C.
 """
 
 import functools
