@@ -140,6 +140,14 @@ def _difference(found, expected):
   return worst
 
 
+def _faster(ours, theirs):
+  ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
+  return {
+    'median': round(statistics.median(ratios), 3),
+    'range': [round(min(ratios), 3), round(max(ratios), 3)],
+  }
+
+
 def main(argv):
   del argv
   arrays, positions, segments = _inputs()
@@ -178,16 +186,20 @@ def main(argv):
   record.write(
     'attention',
     {
-      'shape': {
-        'rows': _ROWS.value,
-        'seq_len': _SEQ_LEN.value,
-        'documents': _DOCUMENTS.value,
-        'heads': [_HEADS.value, _KV_HEADS.value],
-        'head_dim': _HEAD_DIM.value,
-      },
+      'shape': (
+        f'{_ROWS.value} rows of {_SEQ_LEN.value} in {_DOCUMENTS.value} '
+        f'documents, {_HEADS.value}/{_KV_HEADS.value} heads of '
+        f'{_HEAD_DIM.value}'
+      ),
       'dtype': _DTYPE.value,
+      'peer': 'torch, scaled_dot_product_attention',
       'turns': _TURNS.value,
       'forward_and_backward': figures,
+      'faster': {
+        name: _faster(times[name], times['torch'])
+        for name in times
+        if 'torch' not in name
+      },
     },
     packages=('jax', 'torch'),
   )

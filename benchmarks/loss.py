@@ -154,13 +154,21 @@ def main(argv):
       start = time.perf_counter()
       run()
       times[name].append(1e3 * (time.perf_counter() - start))
+  ratios = [
+    b / a for a, b in zip(times['chunked'], times['torch'], strict=True)
+  ]
   record.write(
     'loss',
     {
-      'tokens': _TOKENS.value,
-      'dim': _DIM.value,
-      'vocab_size': _VOCAB_SIZE.value,
+      'shape': (
+        f'{_TOKENS.value} targets, {_DIM.value} wide, {_VOCAB_SIZE.value} '
+        'pieces'
+      ),
       'dtype': _DTYPE.value,
+      'peer': 'torch, cross_entropy of whole logits',
+      'ratio_median': round(statistics.median(ratios), 3),
+      'ratio_range': [round(min(ratios), 3), round(max(ratios), 3)],
+      'peak_ratio': round(peaks['chunked'] / peaks['torch'], 3),
       'turns': _TURNS.value,
       'forward_and_backward': {
         name: {
