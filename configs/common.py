@@ -463,7 +463,9 @@ def base():
     # less memory 'dots_attention', 'dots', 'attention', 'full', and 'offload',
     # which is 'full' with the layers' inputs in the host's memory.
     remat='none',
-    attention='auto',  # 'blocks', 'splash' on TPUs, or 'xla'
+    # 'auto' is 'splash' on TPUs and 'blocks' elsewhere; 'triton' is a kernel
+    # for NVIDIA (bfloat16, mesh.context=1), 'xla' the reference for tests.
+    attention='auto',
   )
 
   config.data = dict(
@@ -526,7 +528,9 @@ def base():
   # chips.
   config.compiler_options = ()
 
-  # Devices along each axis; one of them may be -1: what is left.
+  # Devices along each axis; one of them may be -1: what is left. `context`
+  # cuts rows, into an early and a late chunk for each device, so it is for
+  # rows that are too long for one; twice it divides data.seq_len.
   config.mesh = dict(data=1, fsdp=-1, context=1, tensor=1)
   config.num_microbatches = 1
 

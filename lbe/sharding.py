@@ -204,10 +204,11 @@ def check(
       'take a larger batch, fewer microbatches, or more context or tensor',
     ),
     (
+      # Each device holds an early and a late chunk of a row (models/context).
       f'data.seq_len={seq_len}',
       seq_len,
-      'context',
-      size['context'],
+      '2 * context',
+      2 * size['context'] if size['context'] > 1 else 1,
       'change the length or mesh.context',
     ),
     (f'the model width {dim}', dim, 'fsdp', size['fsdp'], 'lower mesh.fsdp'),

@@ -196,7 +196,11 @@ def memory_estimate(
   implementation = attention.chosen(execution.attention, mesh)
   scores = c.num_heads * seq_len * 4 / width * 2
   if implementation == 'splash':
+    scores = 4 * heads  # none, but the queries' gradient in 4 parts at most
+  if implementation == 'triton':
     scores = 0
+    within += 2 * heads  # keys and values of each query head
+  within += 2 * kv * (mesh.shape['context'] - 1)  # those of whole rows
   if execution.remat == 'none':
     kept += within
     within = 0

@@ -1,15 +1,21 @@
 """Attention against a loop over heads and positions in numpy."""
 
 import functools
+import os
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import topologies
 
 from lbe import sharding
 from lbe.models import attention
+from lbe.models import context
+from lbe.models import llama
 from lbe.models import splash
+from lbe.models import triton
 
 
 def naive(q_BTNH, k_BSKH, v_BSKH, q_pos, kv_pos, q_seg, kv_seg):
@@ -148,37 +154,59 @@ def _packed(B, T):
   )
 
 
-def _run(implementation, q, k, v, positions, segments):
-  """By an implementation; kernels of a TPU are interpreted."""
-  if implementation == 'splash':
-    mesh = sharding.make_mesh({'data': 2, 'fsdp': 1}, devices=jax.devices()[:2])
-    return splash.attend(
-      q, k, v, segments_BT=segments, mesh=mesh, interpret=True
-    )
-  return attention.attend_rows(
-    q,
-    k,
-    v,
-    positions_BT=positions,
-    segments_BT=segments,
-    implementation=implementation,
-    mesh=None,
+def _run(implementation, q, k, v, positions, segments, context_axis=1):
+  """By an implementation; kernels are interpreted, rows maybe cut."""
+  mesh = sharding.make_mesh(
+    {'data': 2, 'fsdp': 1, 'context': context_axis},
+    devices=jax.devices()[: 2 * context_axis],
   )
+  if implementation in ('splash', 'triton'):
+    module = {'splash': splash, 'triton': triton}[implementation]
+    run = functools.partial(module.attend, mesh=mesh, interpret=True)
+  else:
+    run = functools.partial(
+      attention.attend_rows, implementation=implementation, mesh=mesh
+    )
+  q, k, v, positions, segments = (
+    context.balance(jnp.asarray(x), mesh)
+    for x in (q, k, v, positions, segments)
+  )
+  if implementation not in ('splash', 'triton'):
+    run = functools.partial(run, positions_BT=positions)
+  return context.unbalance(run(q, k, v, segments_BT=segments), mesh)
+
+
+def _both(run, qkv, positions, segments, weight):
+  """The output and three gradients; those of padding at zero."""
+
+  def total(qkv):
+    out = run(*qkv, positions, segments)
+    return jnp.sum(out * weight), out
+
+  (_, out), gradients = jax.jit(jax.value_and_grad(total, has_aux=True))(qkv)
+  return [out * (segments > 0)[:, :, None, None], *gradients]
 
 
 SHAPES = [
   (4, 2, 256, 128),
   (2, 1, 200, 128),
-  (4, 4, 128, 128),
   (2, 2, 130, 64),
   (2, 1, 128, 80),
   (2, 2, 160, 96),
 ]
+# Chunks with and without padding to a kernel's tiles, over 2 and 4 devices.
+CUT_SHAPES = [(2, 4, 2, 512, 64), (4, 2, 1, 200, 80)]
+KERNELS = ['blocks', 'splash', 'triton']
 
 
-@pytest.mark.parametrize('implementation', ['blocks', 'splash'])
-@pytest.mark.parametrize('N, K, T, H', SHAPES)
-def test_outputs_and_gradients_equal_the_reference(implementation, N, K, T, H):
+@pytest.mark.parametrize(
+  'implementation, C, N, K, T, H',
+  [(kernel, 1, *shape) for kernel in KERNELS for shape in SHAPES]
+  + [(kernel, *shape) for kernel in KERNELS[:2] for shape in CUT_SHAPES],
+)
+def test_outputs_and_gradients_equal_the_reference(
+  implementation, C, N, K, T, H
+):
   """A wrong scale, mask, group of heads, block border or cut of padding."""
   B = 2
   rng = np.random.default_rng(0)
@@ -186,32 +214,26 @@ def test_outputs_and_gradients_equal_the_reference(implementation, N, K, T, H):
     rng.normal(size=(B, T, heads, H)).astype(np.float32) for heads in (N, K, K)
   )
   positions, segments = _packed(B, T)
-  real = (segments > 0)[:, :, None, None]
-  weight = rng.normal(size=q.shape) * real
-
-  def both(run):
-    def total(qkv):
-      out = run(*qkv, positions, segments)
-      return jnp.sum(out * weight), out
-
-    (_, out), gradients = jax.jit(jax.value_and_grad(total, has_aux=True))(
-      (q, k, v)
-    )
-    return [out * real, *gradients]
-
-  expected = both(attend)
-  got = both(functools.partial(_run, implementation))
+  weight = rng.normal(size=q.shape) * (segments > 0)[:, :, None, None]
+  expected = _both(attend, (q, k, v), positions, segments, weight)
+  run = functools.partial(_run, implementation, context_axis=C)
+  got = _both(run, (q, k, v), positions, segments, weight)
   for a, b in zip(got, expected, strict=True):
     np.testing.assert_allclose(a, b, atol=2e-5)
 
 
-@pytest.mark.parametrize('implementation', ['blocks', 'splash'])
-def test_another_document_changes_no_bit_of_any_implementation(implementation):
+@pytest.mark.parametrize(
+  'implementation, C',
+  [*((k, 1) for k in KERNELS), ('blocks', 2), ('splash', 2)],
+)
+def test_another_document_changes_no_bit_of_any_implementation(
+  implementation, C
+):
   """A mask whose leak is too small for a tolerance to see."""
   rng = np.random.default_rng(0)
   q, k, v = rng.normal(size=(3, 2, 256, 2, 128)).astype(np.float32)
   positions, segments = _packed(2, 256)
-  run = jax.jit(functools.partial(_run, implementation))
+  run = jax.jit(functools.partial(_run, implementation, context_axis=C))
   one = run(q, k, v, positions, segments)
   first = (segments == 1)[:, :, None, None]
   q, k, v = (np.where(first, x * 3 + 1, x) for x in (q, k, v))
@@ -225,28 +247,115 @@ def test_another_document_changes_no_bit_of_any_implementation(implementation):
 
 def test_blocks_keep_no_scores_for_the_backward_pass():
   """Memory that grows with the square of the length in every layer."""
-  q, k, v = np.zeros((3, 1, 512, 2, 32), np.float32)
-  positions, segments = _packed(1, 512)
+  q, k, v = np.zeros((3, 2, 512, 2, 32), np.float32)
+  positions, segments = _packed(2, 512)
 
   def run(*qkv):
     return _run('blocks', *qkv, positions, segments)
 
   _, backward = jax.vjp(run, q, k, v)
   kept = sum(np.size(x) for x in jax.tree.leaves(backward))
-  assert kept < 6 * q.size < 512**2
+  assert kept < 6 * q.size < 2 * 512**2
+
+
+def test_devices_have_as_much_to_attend_to_in_the_balanced_order():
+  """Equal parts of a row: the last of 4 devices would work 7 times the first's.
+
+  What context's docstring shows, and every pair of a query and a key.
+  """
+  np.testing.assert_array_equal(
+    context.indices(8, 2), [[0, 1, 6, 7], [2, 3, 4, 5]]
+  )
+  pairs = (context.indices(64, 4) + 1).sum(axis=1)
+  np.testing.assert_array_equal(pairs, [64 * 65 / 2 / 4] * 4)
+
+
+def test_a_row_in_the_balanced_order_comes_back():
+  """A chunk that two devices hold, or none."""
+  mesh = sharding.make_mesh({'context': 8})
+  row = np.arange(32)[None]
+  there = context.balance(row, mesh)
+  np.testing.assert_array_equal(there[0], context.indices(32, 8).reshape(-1))
+  np.testing.assert_array_equal(context.unbalance(there, mesh), row)
 
 
 def test_an_implementation_that_the_platform_lacks_is_refused():
-  """A TPU's kernel that fails on a CPU somewhere inside of Mosaic."""
+  """A kernel that fails elsewhere, somewhere inside of its compiler."""
   mesh = sharding.make_mesh({'fsdp': -1})
-  with pytest.raises(ValueError, match="'splash' runs on TPUs, and this is"):
+  with pytest.raises(
+    ValueError, match="'splash' runs on TPUs, and this is cpu"
+  ):
     attention.chosen('splash', mesh)
+  with pytest.raises(
+    ValueError, match="'triton' runs on GPUs, and this is cpu"
+  ):
+    attention.chosen('triton', mesh)
   assert attention.chosen('auto', mesh) == 'blocks'
+  cut = sharding.make_mesh({'context': 8})
+  with pytest.raises(ValueError, match='sees whole rows, but mesh.context=8'):
+    attention.chosen('triton', cut)
+  with pytest.raises(ValueError, match='rounds the products of float32'):
+    llama.Execution(attention='triton', compute_dtype='float32')
 
 
-def test_rows_that_are_cut_over_devices_need_the_reference():
-  """A block that takes another device's queries for its own first ones."""
-  mesh = sharding.make_mesh({'context': 2, 'fsdp': -1})
-  with pytest.raises(ValueError, match="'blocks' sees whole rows, but"):
-    attention.chosen('blocks', mesh)
-  assert attention.chosen('auto', mesh) == 'xla'
+# ---------------------------------------------- compiled for what is not here
+
+
+def test_the_triton_kernel_is_lowered_for_nvidia():
+  """A call that a GPU would be the first to refuse; nothing runs here."""
+  mesh = jax.sharding.AbstractMesh((1, 1, 1, 1), sharding.AXES)
+  q, k = (jax.ShapeDtypeStruct((1, 200, N, 80), jnp.bfloat16) for N in (4, 2))
+  segments = jax.ShapeDtypeStruct((1, 200), jnp.int32)
+
+  def total(q, k, v, segments):
+    out = triton.attend(q, k, v, segments_BT=segments, mesh=mesh)
+    return out.astype(jnp.float32).sum()
+
+  traced = jax.jit(jax.grad(total, argnums=(0, 1, 2))).trace(q, k, k, segments)
+  text = traced.lower(lowering_platforms=('cuda',)).as_text()
+  assert text.count('custom_call @__gpu$xla.gpu.triton') == 3
+
+
+@pytest.fixture(scope='module')
+def tpus():
+  """Eight chips that only the compiler knows, of a v5p slice."""
+  pytest.importorskip(
+    'libtpu', reason="TPU compiler missing: pip install 'lbe[tpu]'"
+  )
+  os.environ.update(TPU_SKIP_MDS_QUERY='1', ALLOW_MULTIPLE_LIBTPU_LOAD='1')
+  return topologies.get_topology_desc('v5p:2x2x2', 'tpu').devices
+
+
+_ROWS = {'data': 2, 'fsdp': 2, 'tensor': 2}
+_CUT = {'fsdp': 2, 'context': 4}
+
+
+@pytest.mark.parametrize(
+  'axes, H', [(_ROWS, 64), (_ROWS, 96), (_CUT, 80), (_CUT, 128)]
+)
+def test_splash_is_compiled_for_a_tpu(tpus, axes, H):
+  """A head size, a length or a cut that the chip's compiler does not take."""
+  mesh = sharding.make_mesh(axes, devices=tpus)
+  B, T = 4, 200
+
+  def struct(dims, *shape, dtype=jnp.bfloat16):
+    where = jax.sharding.NamedSharding(mesh, sharding.spec(dims))
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=where)
+
+  q = struct(('batch', 'position', 'heads', None), B, T, 4, H)
+  k = struct(('batch', 'position', 'kv_heads', None), B, T, 2, H)
+  segments = struct(('batch', 'position'), B, T, dtype=jnp.int32)
+
+  def total(q, k, v, segments):
+    out = splash.attend(q, k, v, segments_BT=segments, mesh=mesh)
+    return out.astype(jnp.float32).sum()
+
+  compiled = jax.jit(jax.grad(total, argnums=(0, 1, 2))).lower(
+    q, k, k, segments
+  )
+  text = compiled.compile().as_text()
+  assert text.count('tpu_custom_call') == 2
+  # Of keys, values and segments, once for both passes.
+  gathers = re.findall(r' all-gather(?:-start)?\(', text)
+  assert len(gathers) == 3 * (axes == _CUT)
+  assert ' all-to-all(' not in text

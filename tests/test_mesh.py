@@ -9,7 +9,10 @@ import pytest
 from configs import common
 from lbe import assemble
 from lbe import batch as batch_lib
+from lbe import loss
 from lbe import sharding
+from lbe.models import llama
+from lbe.models import lora
 from lbe.vocab import load as vocab
 
 STEPS = 20
@@ -77,6 +80,60 @@ def losses(
 def test_a_mesh_trains_as_one_device_does(mesh):
   """A loss averaged per device, or weights that differ after a gather."""
   np.testing.assert_allclose(losses(mesh), losses(), rtol=0, atol=1e-5)
+
+
+def test_rows_cut_over_devices_have_the_same_loss_and_gradients():
+  """Positions, segments or dropout of another token than the one at hand."""
+  c = llama.Config(
+    vocab_size=64,
+    dim=16,
+    num_layers=2,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=8,
+    mlp_dim=24,
+    vocab_multiple=64,
+    init_std=0.3,
+    lora=lora.make('layers/q_LDNH', rank=2, alpha=4.0),
+  )
+  params = llama.init(c, jax.random.key(0))
+  params['lora'] = jax.tree.map(lambda x: x + 0.1, params['lora'])
+  batch = next(batches(c.vocab_size))
+
+  @functools.partial(jax.jit, static_argnums=1)
+  def loss_and_gradients(params, mesh):
+    def total(params):
+      x_BTD = llama.hidden(
+        params,
+        c,
+        batch['ids_BT'],
+        positions_BT=batch['positions_BT'],
+        segments_BT=batch['segments_BT'],
+        execution=llama.Execution(compute_dtype='float32'),
+        mesh=mesh,
+        lora_dropout=0.5,
+        dropout_key=jax.random.key(1),
+      )
+      return loss.sums(
+        x_BTD,
+        params['head_DV'],
+        batch['targets_BT'],
+        batch['weights_BT'],
+        vocab_size=c.vocab_size,
+        mesh=mesh,
+      )['objective']
+
+    return jax.value_and_grad(total)(params)
+
+  over = {'context': 2, 'fsdp': 1, 'tensor': 2}
+  mesh = sharding.make_mesh(over, devices=jax.devices()[:4])
+  expected = loss_and_gradients(params, None)
+  got = loss_and_gradients(params, mesh)
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-4),
+    got,
+    expected,
+  )
 
 
 @pytest.mark.parametrize('kind', ['lion', 'adafactor'])

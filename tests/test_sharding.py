@@ -90,7 +90,7 @@ def test_a_mesh_that_does_not_fill_the_devices_is_refused(shape, message):
     ({'data': 8}, {'num_microbatches': 3}, 'num_microbatches=3 does not'),
     ({'data': 8}, {'num_microbatches': 0}, 'num_microbatches=0 does not'),
     ({'data': 8}, {'batch_size': 8}, '= 4 rows cannot .* data . fsdp = 8'),
-    ({'context': 8}, {'seq_len': 60}, 'data.seq_len=60 cannot .* context = 8'),
+    ({'context': 8}, {'seq_len': 72}, 'seq_len=72 cannot .* 2 . context = 16'),
     ({'fsdp': 8}, {'dim': 36}, 'width 36 cannot .* fsdp = 8; lower mesh.fsdp'),
     ({'tensor': 8}, {}, '4 query heads cannot .* tensor = 8'),
     ({'tensor': 4, 'data': 2}, {}, '2 key/value heads cannot .* tensor = 4'),

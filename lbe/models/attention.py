@@ -1,11 +1,13 @@
 """Attention as one function; packed documents do not see each other."""
 
 import functools
+import importlib
 
 import jax
 import jax.numpy as jnp
 
 from lbe.models import blocks
+from lbe.models import context
 
 # Large and finite: a row with nothing to attend to stays finite.
 _MASKED = -1e30
@@ -16,31 +18,29 @@ def precision(dtype):
   return 'highest' if dtype == jnp.float32 else None
 
 
-IMPLEMENTATIONS = ('auto', 'xla', 'blocks', 'splash')
+IMPLEMENTATIONS = ('auto', 'xla', 'blocks', 'splash', 'triton')
+# Kernels, and the platform that each is written for.
+_PLATFORMS = {'splash': 'tpu', 'triton': 'gpu'}
 
 
 def chosen(implementation, mesh):
-  """What 'auto' stands for: a kernel where the mesh's platform has one.
+  """What 'auto' stands for: 'splash' on TPUs, 'blocks' elsewhere.
 
-  'xla' is the reference and the only one whose rows may be cut over devices.
   Raises ValueError where the mesh or its platform lacks the implementation.
   """
-  platform = mesh.devices.flat[0].platform if mesh is not None else ''
-  cut = mesh is not None and mesh.shape['context'] > 1
+  platform = mesh.devices.flat[0].platform if mesh is not None else 'no mesh'
   if implementation == 'auto':
-    if cut:
-      return 'xla'
     return 'splash' if platform == 'tpu' else 'blocks'
-  if implementation == 'splash' and platform != 'tpu':
+  if implementation == 'triton' and context.size(mesh) > 1:
     raise ValueError(
-      "execution.attention='splash' runs on TPUs, and this is "
-      f"{platform or 'no mesh'}; take 'auto' or 'blocks'."
+      f"execution.attention='triton' sees whole rows, but mesh.context="
+      f"{context.size(mesh)} cuts them; set mesh.context=1, or take 'blocks'."
     )
-  if cut and implementation != 'xla':
+  needed = _PLATFORMS.get(implementation, platform)
+  if platform != needed:
     raise ValueError(
-      f'execution.attention={implementation!r} sees whole rows, but '
-      f'mesh.context={mesh.shape["context"]} cuts them; set mesh.context=1, '
-      "or take 'xla'."
+      f'execution.attention={implementation!r} runs on {needed.upper()}s, and '
+      f"this is {platform}; take 'auto' or 'blocks'."
     )
   return implementation
 
@@ -50,33 +50,26 @@ def attend_rows(
 ):
   """Attention of whole rows to themselves: `attend` by an implementation.
 
-  Positions count from 0 inside each segment, in the order of the row.
+  Positions count from 0 inside each segment, in the order of the row; over a
+  mesh that cuts rows, tokens come in context's order.
   """
   implementation = chosen(implementation, mesh)
-  if implementation == 'splash':
-    # Importing the kernels takes half a second.
-    from lbe.models import splash
-
-    return splash.attend(
-      q_BTNH, k_BTKH, v_BTKH, segments_BT=segments_BT, mesh=mesh
-    )
-  if implementation == 'blocks':
-    return blocks.attend(
+  if implementation == 'xla':
+    return attend(
       q_BTNH,
       k_BTKH,
       v_BTKH,
-      segments_BT=segments_BT,
-      precision=precision(q_BTNH.dtype),
+      q_positions_BT=positions_BT,
+      kv_positions_BS=positions_BT,
+      q_segments_BT=segments_BT,
+      kv_segments_BS=segments_BT,
     )
-  return attend(
-    q_BTNH,
-    k_BTKH,
-    v_BTKH,
-    q_positions_BT=positions_BT,
-    kv_positions_BS=positions_BT,
-    q_segments_BT=segments_BT,
-    kv_segments_BS=segments_BT,
-  )
+  if implementation == 'blocks':
+    run = functools.partial(blocks.attend, precision=precision(q_BTNH.dtype))
+  else:
+    # Importing a kernel takes half a second.
+    run = importlib.import_module(f'lbe.models.{implementation}').attend
+  return run(q_BTNH, k_BTKH, v_BTKH, segments_BT=segments_BT, mesh=mesh)
 
 
 def attend(

@@ -3,6 +3,11 @@
 A block meets the keys that are not later than its last query. Scores are not
 kept but made again in the backward pass: as FlashAttention (Dao et al., 2022),
 in plain XLA. Longer rows have longer blocks, so that few are unrolled.
+
+Where rows are cut over devices, each device's blocks have their places among
+the keys from the device's number; how many keys a block meets must be known
+before, so that it is as many as the last device needs: of C devices 3 C - 1
+chunks instead of 2 C.
 """
 
 import functools
@@ -11,27 +16,75 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from lbe import sharding
+from lbe.models import context
+
 _MASKED = -1e30
 # A block is as short as this, and a row has this many at most.
 _SHORTEST = 128
 _MOST = 8
 
 
-def attend(q_BTNH, k_BTKH, v_BTKH, *, segments_BT, precision):
+def attend(q_BTNH, k_BTKH, v_BTKH, *, segments_BT, precision, mesh=None):
   """Causal attention inside segments, as attention.attend, in q's dtype.
 
-  Keys are at the places of the queries, so that "not later" is by index.
+  Keys are at the places of the queries, so that "not later" is by index; over
+  a mesh that cuts rows, these come in context's order.
   """
+  T, num = q_BTNH.shape[1], context.size(mesh)
+  if num == 1:
+    blocks = tuple((start, stop, stop) for start, stop in _bounds(T))
+    return _local(
+      q_BTNH,
+      k_BTKH,
+      v_BTKH,
+      segments_BT,
+      segments_BT,
+      jnp.arange(T),
+      how=(precision, blocks),
+    )
+  chunk = T // num // 2
+  blocks = tuple(
+    (first + start, first + stop, other + stop)
+    for first, other in ((0, T // 2 - chunk), (chunk, T - chunk))
+    for start, stop in _bounds(chunk, _MOST // 2)
+  )
+  places = context.indices(T, num)
+
+  def local(q_BTNH, k_BTKH, v_BTKH, segments_BT):
+    k_BSKH, v_BSKH, segments_BS = (
+      context.gather(x, num) for x in (k_BTKH, v_BTKH, segments_BT)
+    )
+    places_T = jnp.asarray(places)[jax.lax.axis_index(context.AXIS)]
+    how = (precision, blocks)
+    return _local(
+      q_BTNH, k_BSKH, v_BSKH, segments_BT, segments_BS, places_T, how=how
+    )
+
+  heads = sharding.spec(('batch', 'position', 'heads', None))
+  kv_heads = sharding.spec(('batch', 'position', 'kv_heads', None))
+  return jax.shard_map(
+    local,
+    mesh=mesh,
+    in_specs=(heads, kv_heads, kv_heads, sharding.spec(('batch', 'position'))),
+    out_specs=heads,
+    check_vma=False,
+  )(q_BTNH, k_BTKH, v_BTKH, segments_BT)
+
+
+def _local(q_BTNH, k_BSKH, v_BSKH, segments_BT, segments_BS, places_T, *, how):
   B, T, N, H = q_BTNH.shape
-  K = k_BTKH.shape[2]
+  K = k_BSKH.shape[2]
   q_BKGTH = jnp.moveaxis(q_BTNH.reshape(B, T, K, N // K, H), 1, 3)
-  k_BKTH, v_BKTH = (jnp.swapaxes(x, 1, 2) for x in (k_BTKH, v_BTKH))
-  out_BKGTH = _attend(precision, q_BKGTH, k_BKTH, v_BKTH, segments_BT)
+  k_BKSH, v_BKSH = (jnp.swapaxes(x, 1, 2) for x in (k_BSKH, v_BSKH))
+  out_BKGTH = _attend(
+    how, q_BKGTH, k_BKSH, v_BKSH, segments_BT, segments_BS, places_T
+  )
   return jnp.moveaxis(out_BKGTH, 3, 1).reshape(B, T, N, H)
 
 
-def _bounds(T):
-  size = max(_SHORTEST, -(-T // _MOST))
+def _bounds(T, most=_MOST):
+  size = max(_SHORTEST, -(-T // most))
   return [(start, min(start + size, T)) for start in range(0, T, size)]
 
 
@@ -41,57 +94,56 @@ def _product(spec, a, b, precision):
   )
 
 
-def _scores(q_BKGTH, k_BKTH, segments_BT, start, stop, precision):
-  """float32 [B, K, G, Q, S] of queries start to stop, and what they see."""
-  q_BKGQH = q_BKGTH[:, :, :, start:stop]
+def _scores(precision, block, q_BKGTH, k_BKSH, seen):
+  """float32 [B, K, G, Q, S] of a block's queries, and -1e30 where unseen."""
+  segments_BT, segments_BS, places_T = seen
+  start, stop, end = block
   scores = _product(
-    'BKGQH,BKSH->BKGQS', q_BKGQH, k_BKTH[:, :, :stop], precision
+    'BKGQH,BKSH->BKGQS',
+    q_BKGTH[:, :, :, start:stop],
+    k_BKSH[:, :, :end],
+    precision,
   )
-  own_BQ, segments_BS = segments_BT[:, start:stop], segments_BT[:, :stop]
+  own_BQ, segments_BS = segments_BT[:, start:stop], segments_BS[:, :end]
   visible_BQS = (
     (own_BQ[:, :, None] == segments_BS[:, None, :])
     & (own_BQ[:, :, None] > 0)
-    & (jnp.arange(start, stop)[:, None] >= jnp.arange(stop)[None, :])
+    & (places_T[start:stop, None] >= jnp.arange(end)[None, :])
   )
   visible = visible_BQS[:, None, None]
   return jnp.where(visible, scores * q_BKGTH.shape[-1] ** -0.5, _MASKED)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(precision, q_BKGTH, k_BKTH, v_BKTH, segments_BT):
-  return _forward(precision, q_BKGTH, k_BKTH, v_BKTH, segments_BT)[0]
+def _attend(how, q_BKGTH, k_BKSH, v_BKSH, *seen):
+  return _forward(how, q_BKGTH, k_BKSH, v_BKSH, *seen)[0]
 
 
-def _forward(precision, q_BKGTH, k_BKTH, v_BKTH, segments_BT):
+def _forward(how, q_BKGTH, k_BKSH, v_BKSH, *seen):
+  precision, blocks = how
   outs, norms = [], []
-  for start, stop in _bounds(q_BKGTH.shape[3]):
-    scores = _scores(q_BKGTH, k_BKTH, segments_BT, start, stop, precision)
+  for block in blocks:
+    scores = _scores(precision, block, q_BKGTH, k_BKSH, seen)
     largest = jnp.max(scores, axis=-1, keepdims=True)
     weights = jnp.exp(scores - largest)
     total = jnp.sum(weights, axis=-1, keepdims=True)
     out = _product(
       'BKGQS,BKSH->BKGQH',
-      weights.astype(v_BKTH.dtype),
-      v_BKTH[:, :, :stop],
+      weights.astype(v_BKSH.dtype),
+      v_BKSH[:, :, : block[2]],
       precision,
     )
     outs.append((out / total).astype(q_BKGTH.dtype))
     norms.append(largest + jnp.log(total))
   out_BKGTH = checkpoint_name(jnp.concatenate(outs, axis=3), 'attention')
   norm_BKGT1 = checkpoint_name(jnp.concatenate(norms, axis=3), 'attention')
-  return out_BKGTH, (
-    q_BKGTH,
-    k_BKTH,
-    v_BKTH,
-    segments_BT,
-    out_BKGTH,
-    norm_BKGT1,
-  )
+  return out_BKGTH, (q_BKGTH, k_BKSH, v_BKSH, seen, out_BKGTH, norm_BKGT1)
 
 
-def _backward(precision, saved, of_out_BKGTH):
-  q_BKGTH, k_BKTH, v_BKTH, segments_BT, out_BKGTH, norm_BKGT1 = saved
-  T, H = q_BKGTH.shape[3:]
+def _backward(how, saved, of_out_BKGTH):
+  precision, blocks = how
+  q_BKGTH, k_BKSH, v_BKSH, seen, out_BKGTH, norm_BKGT1 = saved
+  S, H = k_BKSH.shape[2:]
   product = functools.partial(_product, precision=precision)
   dot_BKGT1 = jnp.sum(
     of_out_BKGTH.astype(jnp.float32) * out_BKGTH.astype(jnp.float32),
@@ -99,28 +151,31 @@ def _backward(precision, saved, of_out_BKGTH):
     keepdims=True,
   )
   of_q, of_k, of_v = [], 0.0, 0.0
-  for start, stop in _bounds(T):
+  for block in blocks:
+    start, stop, end = block
     at = (slice(None),) * 3 + (slice(start, stop),)
-    scores = _scores(q_BKGTH, k_BKTH, segments_BT, start, stop, precision)
+    scores = _scores(precision, block, q_BKGTH, k_BKSH, seen)
     weights = jnp.where(
       scores > _MASKED / 2, jnp.exp(scores - norm_BKGT1[at]), 0.0
     )
     of_weights = product(
-      'BKGQH,BKSH->BKGQS', of_out_BKGTH[at], v_BKTH[:, :, :stop]
+      'BKGQH,BKSH->BKGQS', of_out_BKGTH[at], v_BKSH[:, :, :end]
     )
     of_scores = weights * (of_weights - dot_BKGT1[at]) * H**-0.5
     of_scores = of_scores.astype(q_BKGTH.dtype)
     weights = weights.astype(q_BKGTH.dtype)
-    of_q.append(product('BKGQS,BKSH->BKGQH', of_scores, k_BKTH[:, :, :stop]))
-    later = ((0, 0), (0, 0), (0, T - stop), (0, 0))
+    of_q.append(product('BKGQS,BKSH->BKGQH', of_scores, k_BKSH[:, :, :end]))
+    later = ((0, 0), (0, 0), (0, S - end), (0, 0))
     of_k += jnp.pad(product('BKGQS,BKGQH->BKSH', of_scores, q_BKGTH[at]), later)
     of_v += jnp.pad(
       product('BKGQS,BKGQH->BKSH', weights, of_out_BKGTH[at]), later
     )
   return (
     jnp.concatenate(of_q, axis=3).astype(q_BKGTH.dtype),
-    of_k.astype(k_BKTH.dtype),
-    of_v.astype(v_BKTH.dtype),
+    of_k.astype(k_BKSH.dtype),
+    of_v.astype(v_BKSH.dtype),
+    None,
+    None,
     None,
   )
 

@@ -17,6 +17,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from lbe import sharding
 from lbe.models import attention
+from lbe.models import context
 from lbe.models import lora as lora_lib
 from lbe.models import products
 
@@ -150,6 +151,11 @@ class Execution:
           f'execution.{name}={value!r} is unknown; take one of '
           f'{", ".join(known)}.'
         )
+    if self.attention == 'triton' and self.compute_dtype == 'float32':
+      raise ValueError(
+        "execution.attention='triton' rounds the products of float32; take "
+        "execution.compute_dtype='bfloat16', or execution.attention='blocks'."
+      )
 
 
 _POLICIES = jax.checkpoint_policies
@@ -469,6 +475,9 @@ def hidden(
   Over a `mesh` activations lie by sharding.RULES; without one, anywhere.
   """
   constrain = sharding.constrain(mesh)
+  ids_BT, positions_BT, segments_BT = (
+    context.balance(x_BT, mesh) for x_BT in (ids_BT, positions_BT, segments_BT)
+  )
   tables = rope_tables(c, positions_BT)
   attend = functools.partial(
     attention.attend_rows,
@@ -485,7 +494,9 @@ def hidden(
 
       def drop(x, name):
         own = jax.random.fold_in(key, zlib.crc32(name.encode()))
-        return lora_lib.dropout(x, lora_dropout, own)
+        # What is dropped goes by the place in the batch, on any mesh.
+        x = lora_lib.dropout(context.unbalance(x, mesh), lora_dropout, own)
+        return context.balance(x, mesh)
 
     return decoder_layer(c, w, x_BTD, tables, attend, constrain, drop, mesh)
 
@@ -509,7 +520,8 @@ def hidden(
   else:
     for i in range(c.num_layers):
       x_BTD = layer(x_BTD, at_layer(layers, i), i)
-  return rms_norm(x_BTD, params['final_norm_D'], c.norm_eps)
+  x_BTD = rms_norm(x_BTD, params['final_norm_D'], c.norm_eps)
+  return context.unbalance(x_BTD, mesh)
 
 
 def head_DV(params, c):

@@ -1,7 +1,10 @@
 """Splash attention: the TPU kernel, on each device's own rows and heads."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental.pallas.ops.tpu.splash_attention import (
   splash_attention_kernel as kernel,
 )
@@ -10,56 +13,132 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
 )
 
 from lbe import sharding
+from lbe.models import context
 
 # The kernel's tiles are multiples of this.
 _LANES = 128
-# Tiles of queries and keys; the largest that divide the length are taken.
-_BLOCK = 1024
+# Queries and keys of a tile by chip; the largest that divide the length are
+# taken, and longer ones where a chip has room for them.
+TILES = {'TPU v6': 2048, 'TPU7x': 2048, '': 1024}
+# Keys of a tile whose scores exist at a time.
+_COMPUTED = 512
+# The fused backward pass writes the queries' gradient once for every tile of
+# keys, so that more tiles than this take a pass of their own.
+_MOST_PARTS = 4
 
 
 def attend(q_BTNH, k_BTKH, v_BTKH, *, segments_BT, mesh, interpret=False):
   """Causal attention inside segments, as attention.attend, in q's dtype.
 
-  Keys are at the places of the queries, so that "not later" is by index. A
-  length that is no multiple of 128 is padded. Softmax and sums are float32.
+  Keys are at the places of the queries, so that "not later" is by index; over
+  a mesh that cuts rows, these come in context's order. A length that is no
+  multiple of 128 is padded. Softmax and sums are float32.
   """
   T, N, H = q_BTNH.shape[1:]
-  pad = -T % _LANES
-  heads = N // mesh.shape['tensor']
-  block = next(
-    b for b in range(min(_BLOCK, T + pad), 0, -_LANES) if (T + pad) % b == 0
-  )
-  run = kernel.make_splash_mha(
-    masks.MultiHeadMask([masks.CausalMask((T + pad, T + pad))] * heads),
-    block_sizes=kernel.BlockSizes(
-      block_q=block,
-      block_kv=block,
-      block_q_dkv=block,
-      block_kv_dkv=block,
-      use_fused_bwd_kernel=True,
-    ),
-    head_shards=1,
-    q_seq_shards=1,
-    residual_checkpoint_name='attention',
-    interpret=interpret,
+  num = context.size(mesh)
+  run = _kernel(
+    T,
+    num,
+    N // mesh.shape['tensor'],
+    _tile(mesh.devices.flat[0].device_kind),
+    interpret,
   )
 
   def padded(x):
-    return jnp.pad(x, ((0, 0), (0, pad)) + ((0, 0),) * (x.ndim - 2))
+    pad = ((0, 0), (0, -x.shape[1] % _LANES)) + ((0, 0),) * (x.ndim - 2)
+    return jnp.pad(x, pad)
 
-  def local(q_BTNH, k_BTKH, v_BTKH, segments_BT):
-    segments_BT = padded(segments_BT)
-    q, k, v = (jnp.swapaxes(padded(x), 1, 2) for x in (q_BTNH, k_BTKH, v_BTKH))
-    out = jax.vmap(run)(q, k, v, kernel.SegmentIds(segments_BT, segments_BT))
-    return jnp.swapaxes(out, 1, 2)[:, :T]
+  def local(run, q_BTNH, k_BTKH, v_BTKH, segments_BT):
+    own = q_BTNH.shape[1]
+    k_BSKH, v_BSKH, segments_BS = (
+      padded(context.gather(x, num)) for x in (k_BTKH, v_BTKH, segments_BT)
+    )
+    segments = kernel.SegmentIds(padded(segments_BT), segments_BS)
+    q, k, v = (jnp.swapaxes(x, 1, 2) for x in (padded(q_BTNH), k_BSKH, v_BSKH))
+    out = jax.vmap(run)(q, k, v, segments)
+    return jnp.swapaxes(out, 1, 2)[:, :own]
 
   heads = sharding.spec(('batch', 'position', 'heads', None))
   kv_heads = sharding.spec(('batch', 'position', 'kv_heads', None))
+  by_query = jax.sharding.NamedSharding(mesh, sharding.spec((None, 'position')))
   q_BTNH = (q_BTNH.astype(jnp.float32) * H**-0.5).astype(q_BTNH.dtype)
   return jax.shard_map(
     local,
     mesh=mesh,
-    in_specs=(heads, kv_heads, kv_heads, sharding.spec(('batch', 'position'))),
+    in_specs=(
+      run.manual_sharding_spec(by_query),
+      heads,
+      kv_heads,
+      kv_heads,
+      sharding.spec(('batch', 'position')),
+    ),
     out_specs=heads,
     check_vma=False,
-  )(q_BTNH, k_BTKH, v_BTKH, segments_BT)
+  )(run, q_BTNH, k_BTKH, v_BTKH, segments_BT)
+
+
+def _tile(device_kind):
+  known = [kind for kind in TILES if device_kind.startswith(kind)]
+  return TILES[max(known, key=len)]
+
+
+def _divisor(length, most):
+  """The largest multiple of _LANES up to `most` that divides `length`."""
+  return next(b for b in range(most, 0, -_LANES) if length % b == 0)
+
+
+@functools.cache
+def _kernel(T, num, num_heads, tile, interpret):
+  """The kernel for rows of T tokens cut over `num` devices."""
+  places = context.indices(T, num) if num > 1 else np.arange(T)[None]
+  own, chunk = places.shape[1], places.shape[1] // 2
+  pad = -own % _LANES
+  # Padding queries see the first key, so that they stay finite.
+  places = np.pad(places, ((0, 0), (0, pad))).astype(np.int32)
+  # A tile holds queries of one chunk where it can: others see more than half.
+  whole_chunks = num > 1 and chunk % _LANES == 0
+  num_keys = T + -T % _LANES
+  block_q = _divisor(chunk if whole_chunks else own + pad, tile)
+  block_kv = _divisor(num_keys, tile)
+  fused = num_keys // block_kv <= _MOST_PARTS
+  mask = _Causal(places.reshape(-1), num_keys)
+  with jax.ensure_compile_time_eval():
+    return kernel.make_splash_mha(
+      masks.MultiHeadMask([mask] * num_heads),
+      block_sizes=kernel.BlockSizes(
+        block_q=block_q,
+        block_kv=block_kv,
+        block_kv_compute=_divisor(block_kv, _COMPUTED),
+        block_q_dkv=block_q,
+        block_kv_dkv=block_kv,
+        block_kv_dkv_compute=_divisor(block_kv, _COMPUTED),
+        block_q_dq=None if fused else block_q,
+        block_kv_dq=None if fused else block_kv,
+        use_fused_bwd_kernel=fused,
+      ),
+      head_shards=1,
+      q_seq_shards=num,
+      residual_checkpoint_name='attention',
+      interpret=interpret,
+    )
+
+
+class _Causal(masks.CausalMask):
+  """Of queries at these places. Tiles that are all or nothing are one value.
+
+  The kernel asks for every tile, twice and on the host: at 32,768 tokens that
+  took 15 seconds.
+  """
+
+  def __init__(self, places, num_keys):
+    super().__init__((len(places), num_keys))
+    self.q_sequence = places
+
+  def __getitem__(self, tile):
+    queries, keys = tile
+    places = self.q_sequence[queries]
+    if places.max() < keys.start:
+      return np.zeros((1, 1), bool)
+    if places.min() >= keys.stop - 1:
+      return np.ones((1, 1), bool)
+    return super().__getitem__(tile)
