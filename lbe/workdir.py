@@ -18,7 +18,7 @@ import jax
 
 SECONDS = 60
 _LOCAL = ('data', 'checkpoints', 'compiled')  # what is never copied
-_HEAVY = ('tensorboard', 'hf')  # what a run does not read again
+_HEAVY = ('tensorboard', 'hf', 'profile')  # what a run does not read again
 
 
 def open_workdir(path):
