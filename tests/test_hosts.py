@@ -116,7 +116,7 @@ def test_hosts_with_another_config_or_code_are_refused(tmp_path):
     for i in range(2)
   ]
   for process in both:
-    told = process.communicate(timeout=120)[0]
+    told = process.communicate(timeout=300)[0]
     assert process.returncode == 1, told
     assert f'config.seed: 1 on process 1 ({socket.gethostname()}), 0 on' in told
     assert 'lbe/loss.py: ' in told and 'lbe/step.py' not in told
@@ -140,7 +140,7 @@ def test_data_that_a_host_does_not_see_is_refused_with_the_line(tmp_path):
     )
     both.append(runs.start('train', *command, cwd=cwd))
   for process in both:
-    told = process.communicate(timeout=120)[0]
+    told = process.communicate(timeout=300)[0]
     assert process.returncode == 1, told
     assert 'no tokenized data of this run on process 0 (' in told
     line = ['python -m lbe.prepare', config, f'--workdir={tmp_path}/run']
@@ -173,7 +173,7 @@ def talk(num_processes, script, *, cwd=None, silent=None):
   ]
   try:
     waited = [p for i, p in enumerate(processes) if i != silent]
-    return [p.communicate(timeout=60)[0] for p in waited]
+    return [p.communicate(timeout=120)[0] for p in waited]
   finally:
     for p in processes:
       p.kill()
