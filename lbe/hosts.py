@@ -233,17 +233,16 @@ def check_same(name, found):
   """
   if alone():
     return
-  found = json.loads(json.dumps(found, default=str))
+  found = {k: json.dumps(v, default=str) for k, v in found.items()}
   first = _state().process_id == 0
   wanted = json.loads(share(name, json.dumps(found) if first else None))
   differs = {
-    key: [found.get(key), wanted.get(key)]
+    key: [found.get(key, 'absent'), wanted.get(key, 'absent')]
     for key in sorted(found.keys() | wanted.keys())
     if found.get(key) != wanted.get(key)
   }
   lines = [
-    f'  {key}: {a!r} on process {named([process])}, {b!r} on process '
-    f'{named([0])}'
+    f'  {key}: {a} on process {named([process])}, {b} on process {named([0])}'
     for process, found in gather(f'differences of {name}', differs).items()
     for key, (a, b) in found.items()
   ]
@@ -252,8 +251,7 @@ def check_same(name, found):
     told = '\n'.join([*lines[:20], *rest])
     raise ValueError(
       f'the hosts of this run differ in the {name}:\n{told}\n'
-      'Give all of them the same '
-      'command, code and versions.'
+      'Give all of them the same command, code and versions.'
     )
 
 

@@ -349,12 +349,15 @@ def main(argv):
 
 def _export(workdir):
   """What a person would type: it reads the checkpoint, in its own process."""
+  target = workdir.here / 'hf'
+  if (target / 'config.json').exists():
+    return  # it is written last: an earlier process was done
   command = [
     sys.executable,
     '-m',
     'lbe.export_hf',
     f'--source={workdir.path}',
-    f'--target={workdir.here / "hf"}',
+    f'--target={target}',
   ]
   subprocess.run(
     command, check=True, env={**os.environ, 'JAX_PLATFORMS': 'cpu'}

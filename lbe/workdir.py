@@ -16,6 +16,8 @@ import uuid
 
 import jax
 
+from lbe import hosts
+
 SECONDS = 60
 _LOCAL = ('data', 'checkpoints', 'compiled')  # what is never copied
 _HEAVY = ('tensorboard', 'hf', 'profile')  # what a run does not read again
@@ -70,10 +72,15 @@ class Workdir:
     """
     if self._bucket is None:
       return
+    self._fetch()
+    # Hosts may share the folder, and from here on the first one writes there.
+    hosts.wait_for_others('what the bucket holds')
+
+  def _fetch(self):
     try:
       if not (self._bucket / 'config.json').exists():
         for file in _files(self.here, leave=_LOCAL):
-          file.unlink()
+          file.unlink(missing_ok=True)
       for file in _files(self._bucket, leave=_LOCAL + _HEAVY):
         target = self.here / file.relative_to(self._bucket)
         data = file.read_bytes()
