@@ -552,7 +552,7 @@ def memory_estimate(config, training):
 
 def check_memory(config, model, mesh, *, num_old=None):
   """Raises ValueError where the state alone is more than a device holds."""
-  stats = mesh.devices.flat[0].memory_stats() or {}
+  stats = mesh.local_devices[0].memory_stats() or {}
   partition = make_partition(config, model, 10**9, num_old=num_old)
   training = make_training(config, model, mesh, partition)
   step_lib.check_memory(
