@@ -75,6 +75,7 @@ enter() { # extras
       fail "$venv holds $("$venv/bin/python" --version), LBE_PYTHON is" \
         "$("$python" --version); remove $venv or set LBE_VENV to another place."
   fi
+  # shellcheck source=/dev/null
   source "$venv/bin/activate"
 
   # One stamp for each set of extras: what was installed, from which setup.py.

@@ -20,5 +20,6 @@ program=${1#lbe.}; shift
   "one of: $(grep -l '^if __name__' lbe/*.py | xargs -n 1 basename -s .py |
     xargs)."
 
+# shellcheck disable=SC2119 # no extras
 enter
 exec python -m "lbe.$program" "$@"

@@ -7,17 +7,20 @@
 # Each process gets LBE_DEVICES_PER_PROCESS CPU devices (1 where unset); they
 # meet through jax.distributed and talk through gloo. Process 0 writes to the
 # terminal, the others into LBE_LOG_DIR (a new folder where unset). When one
-# fails, all are ended; SIGTERM is passed on to all.
+# fails, it is named with its status, host and last step, and all are ended;
+# the same command again resumes. SIGTERM is passed on to all.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/env.sh
 
-[[ "${1:-}" =~ ^[1-9][0-9]*$ ]] && [ $# -ge 2 ] ||
+if ! [[ "${1:-}" =~ ^[1-9][0-9]*$ ]] || [ $# -lt 2 ]; then
   fail "usage: bash launch/multihost_local.sh NUM_PROCESSES PROGRAM [FLAGS]"
+fi
 num_processes=$1 program=${2#lbe.}; shift 2
 [ -f "lbe/$program.py" ] || fail "there is no program lbe/$program.py."
 
 export LBE_ACCELERATOR=cpu JAX_PLATFORMS=cpu
+# shellcheck disable=SC2119 # no extras
 enter
 export JAX_CPU_COLLECTIVES_IMPLEMENTATION=gloo
 export XLA_FLAGS="${XLA_FLAGS:-} \
@@ -29,28 +32,50 @@ with socket.socket() as s:
 logs=${LBE_LOG_DIR:-$(mktemp -d)}
 mkdir -p "$logs"
 
-pids=()
+declare -A process_of # pid → number of the process
 # On the way out nothing stays behind; asked to stop, train saves first.
-trap 'kill "${pids[@]}" 2>/dev/null || true; wait' EXIT
+trap 'kill "${!process_of[@]}" 2>/dev/null || true; wait' EXIT
 trap 'exit 130' INT TERM
 for ((i = num_processes - 1; i >= 0; i--)); do
   command=(python -m "lbe.$program" "$@"
     --coordinator_address="127.0.0.1:$port"
     --num_processes="$num_processes" --process_id="$i")
+  export LBE_HEARTBEAT="$logs/process_$i.heartbeat"
+  rm -f "$LBE_HEARTBEAT"
   if [ "$i" -gt 0 ]; then
     "${command[@]}" >"$logs/process_$i.log" 2>&1 &
   else
     "${command[@]}" &
   fi
-  pids+=($!)
+  process_of[$!]=$i
 done
-for ((i = 0; i < num_processes; i++)); do
-  wait -n || {
+
+describe() { # status of a process: what a person would call it
+  if [ "$1" -gt 128 ]; then
+    echo "$1 (SIG$(kill -l "$1"))"
+  else
+    echo "$1"
+  fi
+}
+
+last_step() { # number of a process: where it runs and how far it came
+  local host step
+  if read -r _ host step 2>/dev/null <"$logs/process_$1.heartbeat"; then
+    echo "on $host after step $step"
+  else
+    echo "on $(uname -n) before its first step"
+  fi
+}
+
+for ((n = 0; n < num_processes; n++)); do
+  wait -n -p pid || {
     status=$?
-    echo "lbe: a process failed with status $status; the logs of the others" \
-      "than process 0 lie in $logs" >&2
-    # The rest would wait for it, and jax.distributed keeps SIGTERM to itself.
-    kill -KILL "${pids[@]}" 2>/dev/null || true
+    i=${process_of[$pid]}
+    echo "lbe: process $i ended first, with status $(describe "$status")," \
+      "$(last_step "$i"); the logs of the others than process 0 lie in" \
+      "$logs. The same command again resumes." >&2
+    # The rest would wait for it until their heartbeat's limit.
+    kill -KILL "${!process_of[@]}" 2>/dev/null || true
     exit "$status"
   }
 done

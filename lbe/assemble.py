@@ -4,6 +4,7 @@ Only this module and the programs see a config. What it makes (tokenizer,
 mesh, data, model shapes, optimizer, step) is handed on as plain values.
 """
 
+import base64
 import dataclasses
 import functools
 import importlib
@@ -14,6 +15,7 @@ import jax
 
 from lbe import batch
 from lbe import groups
+from lbe import hosts
 from lbe import optim
 from lbe import program
 from lbe import sharding
@@ -280,7 +282,8 @@ def _train_tokenizer(config, workdir):
   from lbe.vocab import train as vocab_train  # only here: from scratch
 
   target = workdir / 'tokenizer' / 'tokenizer.model'
-  if not target.exists() and jax.process_index() == 0:
+  first = jax.process_index() == 0
+  if first and not target.exists():
     target.parent.mkdir(parents=True, exist_ok=True)
     texts = (
       text
@@ -292,8 +295,10 @@ def _train_tokenizer(config, workdir):
       target,
       vocab_size=config.tokenizer_vocab_size,
     )
-  program.wait_for_others('tokenizer')
-  return vocab.load(target)
+  # The others need not see that folder.
+  text = base64.b64encode(target.read_bytes()).decode() if first else None
+  text = hosts.share('tokenizer', text, limit_seconds=hosts.DAY)
+  return vocab.from_bytes('sentencepiece', base64.b64decode(text))
 
 
 # -------------------------------------------------------------------- data
@@ -345,35 +350,47 @@ def make_sources(config):
 def prepare_data(config, tokenizer, workdir, *, elsewhere=None):
   """Every source tokenized, by name; made once, by process 0.
 
-  `elsewhere` is that of build.prepare.
+  `elsewhere` is that of build.prepare. Hosts that do not see the folder of
+  process 0 must have prepared their own: ValueError otherwise.
   """
   named = make_sources(config)
   for source in named.values():
     sources_lib.files(source)  # a wrong path is said before any work
+  cache_dir = config.data.cache_dir or str(pathlib.Path(workdir) / 'data')
 
-  def prepare_all(progress):
+  def prepare_all(**how):
     return {
       name: build.prepare(
         source,
         tokenizer,
-        cache_dir=config.data.cache_dir or str(pathlib.Path(workdir) / 'data'),
+        cache_dir=cache_dir,
         num_workers=config.data.num_workers,
         bos=config.data.bos,
         eos=config.data.eos,
         seed=config.seed,
         seq_len=config.data.seq_len,
-        progress=progress,
         elsewhere=elsewhere,
+        **how,
       )
       for name, source in named.items()
     }
 
-  if jax.process_index() == 0:
-    prepared = prepare_all(True)
-  program.wait_for_others('data')
-  if jax.process_index() != 0:
-    prepared = prepare_all(False)
-  return prepared
+  first = jax.process_index() == 0
+  blind = hosts.blind_to(cache_dir, 'data')
+  if blind:
+    lacks = None in prepare_all(may_make=False).values()
+    lacking = [i for i, x in hosts.gather('data lacking', lacks).items() if x]
+    if lacking:
+      raise ValueError(
+        f'{cache_dir} is not one folder that all hosts share, and there is no '
+        f'tokenized data of this run on process {hosts.named(lacking)}. Let '
+        'data.cache_dir be a folder that all mount, or run on each of these '
+        f'hosts first:\n  {program.command("prepare")}'
+      )
+  elif first:
+    prepare_all()
+  hosts.wait_for_others('data', limit_seconds=hosts.DAY)
+  return prepare_all(may_make=False)
 
 
 def make_loader(config, prepared, tokenizer):
@@ -535,7 +552,7 @@ def memory_estimate(config, training):
 
 def check_memory(config, model, mesh, *, num_old=None):
   """Raises ValueError where the state alone is more than a device holds."""
-  stats = mesh.devices.flat[0].memory_stats() or {}
+  stats = mesh.local_devices[0].memory_stats() or {}
   partition = make_partition(config, model, 10**9, num_old=num_old)
   training = make_training(config, model, mesh, partition)
   step_lib.check_memory(

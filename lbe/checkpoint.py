@@ -13,6 +13,7 @@ import pathlib
 
 import jax
 import numpy as np
+from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 VERSION = 1
@@ -53,6 +54,20 @@ def _bytes_on_a_device(x):
 # ------------------------------------------------------------------ looking
 
 
+def _place(path):
+  """A path as Orbax takes it: absolute, or in a bucket."""
+  if '://' in str(path):
+    return epath.Path(path)
+  return pathlib.Path(path).absolute()
+
+
+def _is_finished(path):
+  """Whether all of a checkpoint is there; buckets cannot rename, but mark."""
+  if isinstance(path, pathlib.Path):
+    return (path / 'meta').is_dir()
+  return (path / 'commit_success.txt').exists()
+
+
 def _steps(folder):
   """Finished steps of a folder of checkpoints, rising."""
   if not folder.is_dir():
@@ -60,13 +75,13 @@ def _steps(folder):
   return sorted(
     int(path.name)
     for path in folder.iterdir()
-    if path.name.isdigit() and (path / 'meta').is_dir()
+    if path.name.isdigit() and _is_finished(path)
   )
 
 
 def _find(path):
-  path = pathlib.Path(path).absolute()  # Orbax takes no other
-  if (path / 'meta').is_dir() and (path / 'params').is_dir():
+  path = _place(path)
+  if _is_finished(path) and (path / 'params').is_dir():
     return path
   for folder in (path / 'checkpoints', path):
     steps = _steps(folder)
@@ -161,7 +176,7 @@ def save_model(root, params, *, meta):
   context.memory.deepcopy_host_arrays = False
   with context, _clear_errors(root):
     ocp.save_checkpointables(
-      pathlib.Path(root).absolute() / 'checkpoints' / '0',
+      _place(root) / 'checkpoints' / '0',
       {'params': params, 'data': {}, 'meta': _meta(0, meta)},
       overwrite=True,
     )
@@ -181,7 +196,7 @@ class Checkpointer:
         f'checkpoint.every={every} and checkpoint.keep={keep}: both are at '
         'least 1.'
       )
-    self._root = pathlib.Path(root).absolute()
+    self._root = _place(root)
     self._abstract_state = abstract_state
     self._every = every
     policies = [ocp.training.preservation_policies.LatestN(keep)]

@@ -5,7 +5,6 @@
 """
 
 import json
-import pathlib
 import time
 
 import jax
@@ -16,6 +15,7 @@ from lbe import assemble
 from lbe import program
 from lbe import sharding
 from lbe import stored
+from lbe import workdir as workdir_lib
 from lbe.evals import core
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, lock_config=True)
@@ -26,9 +26,9 @@ def main(argv):
   del argv
   program.join_hosts()
   config = _CONFIG.value
-  workdir = pathlib.Path(_WORKDIR.value)
-  workdir.mkdir(parents=True, exist_ok=True)
-  program.keep_compiled(workdir)
+  files = workdir_lib.open_workdir(_WORKDIR.value)
+  workdir = files.here
+  program.keep_compiled(files.path)
   if not config.init_from:
     raise ValueError(
       "init_from='': give the model, --config.init_from=CKPT_OR_HF."
@@ -66,6 +66,7 @@ def main(argv):
       print(f'{evaluator.name}: {time.perf_counter() - start:.1f} s')
   if jax.process_index() == 0:
     print(core.write_summary(workdir))
+  files.send(now=True)
 
 
 if __name__ == '__main__':

@@ -8,8 +8,6 @@ Killed, the same command goes on behind its finished shards. `train` with the
 same sources and workdir, or data.cache_dir, finds everything there.
 """
 
-import pathlib
-
 import jax
 from absl import flags
 from ml_collections import config_flags
@@ -17,6 +15,7 @@ from ml_collections import config_flags
 from lbe import assemble
 from lbe import program
 from lbe import stored
+from lbe import workdir as workdir_lib
 from lbe.data import beam
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, lock_config=True)
@@ -38,8 +37,8 @@ def main(argv):
   del argv
   program.join_hosts()
   config = _CONFIG.value
-  workdir = pathlib.Path(_WORKDIR.value)
-  workdir.mkdir(parents=True, exist_ok=True)
+  workdir = workdir_lib.open_workdir(_WORKDIR.value)
+  workdir.fetch()
   elsewhere = None
   if _BEAM_RUNNER.value:
     elsewhere = beam.runner(_BEAM_RUNNER.value, _BEAM_OPTIONS.value)
@@ -52,14 +51,17 @@ def main(argv):
     opened = stored.open_model(
       config.init_from, vocab_multiple=config.vocab_multiple
     )
-  tokenizer = assemble.make_tokenizer(config, opened, workdir, may_extend=True)
+  tokenizer = assemble.make_tokenizer(
+    config, opened, workdir.here, may_extend=True
+  )
   prepared = assemble.prepare_data(
-    config, tokenizer, workdir, elsewhere=elsewhere
+    config, tokenizer, workdir.here, elsewhere=elsewhere
   )
   loader = assemble.make_loader(config, prepared, tokenizer)
   num_steps = assemble.count_steps(config, prepared, loader)
   if jax.process_index() == 0:
     print(loader.report(num_steps))
+  workdir.send(now=True)
 
 
 if __name__ == '__main__':

@@ -1,7 +1,9 @@
 """How every program starts: its flags, its hosts, and errors said plainly."""
 
-import pathlib
+import os
+import shlex
 import sys
+import traceback
 
 import jax
 from absl import app
@@ -9,12 +11,13 @@ from absl import flags
 from absl import logging
 
 from lbe import compilation
+from lbe import hosts
 
 _DISTRIBUTED = flags.DEFINE_bool(
   'distributed',
   False,
-  'Join the other processes of this run through jax.distributed, found from '
-  'the environment (Cloud TPU, SLURM) or from the three flags below.',
+  'Join the other processes of this run, found from the environment (Cloud '
+  'TPU, GKE, SLURM, Open MPI); elsewhere give the three flags below.',
 )
 _COORDINATOR = flags.DEFINE_string(
   'coordinator_address', None, 'HOST:PORT of process 0.'
@@ -30,10 +33,20 @@ _COMPILATION_CACHE = flags.DEFINE_string(
   'none. Unset it is JAX_COMPILATION_CACHE_DIR, else ~/.cache/lbe/compiled, '
   'or WORKDIR/compiled where a run has several processes.',
 )
+_HEARTBEAT = flags.DEFINE_integer(
+  'heartbeat_seconds',
+  hosts.HEARTBEAT_SECONDS,
+  'A process that is not heard from for so long counts as dead, and all '
+  'others end.',
+  lower_bound=1,
+)
 
 
 def join_hosts():
-  """Starts jax.distributed where the flags ask for it; call it first."""
+  """Meets the other processes where the flags ask for it; call it first.
+
+  Raises ValueError where their flags, config, code or versions differ.
+  """
   given = [_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value]
   if any(x is not None for x in given):
     if any(x is None for x in given):
@@ -41,9 +54,27 @@ def join_hosts():
         'coordinator_address, num_processes and process_id go together; '
         f'given were {given}.'
       )
-    jax.distributed.initialize(*given)
-  elif _DISTRIBUTED.value:
-    jax.distributed.initialize()
+  elif not _DISTRIBUTED.value:
+    return
+  hosts.join(*given, heartbeat_seconds=_HEARTBEAT.value)
+  found = {}
+  for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0]):
+    value = flag.value
+    found |= _flat(flag.name, value) if hasattr(value, 'items') else {}
+    if isinstance(value, str | bool | int | float | None):
+      found[f'--{flag.name}'] = value
+  hosts.check_same('command and code', found | hosts.facts())
+
+
+def _flat(name, fields):
+  """{'config.seed': 0, ...} of a config."""
+  found = {}
+  for key, value in fields.items():
+    inner = hasattr(value, 'items')
+    found |= (
+      _flat(f'{name}.{key}', value) if inner else {f'{name}.{key}': value}
+    )
+  return found
 
 
 def keep_compiled(workdir=None):
@@ -54,19 +85,36 @@ def keep_compiled(workdir=None):
       return
     folder = compilation.home()
     if workdir and jax.process_count() > 1:
-      folder = pathlib.Path(workdir) / 'compiled'
+      folder = f'{workdir}/compiled'
   if folder:
     compilation.keep(folder)
   else:
     jax.config.update('jax_enable_compilation_cache', False)
 
 
-def wait_for_others(name):
-  """A barrier with a name; returns at once where there is one process."""
-  if jax.process_count() > 1:
-    from jax.experimental import multihost_utils
+def command(name):
+  """The line that runs another program with this one's config and workdir."""
+  kept, arguments = [], iter(sys.argv[1:])
+  for argument in arguments:
+    flag = argument.lstrip('-').split('=')[0]
+    if flag.split('.')[0] in ('config', 'workdir'):
+      kept.append(argument)
+      if '=' not in argument:
+        kept.append(next(arguments, ''))
+  return shlex.join(['python', '-m', f'lbe.{name}', *kept])
 
-    multihost_utils.sync_global_devices(name)
+
+def _leave():
+  """Ends with status 1, also while others wait for this process.
+
+  jax would wait for them, and they for it: without a word they know within
+  their heartbeat's limit that it is gone.
+  """
+  if not hosts.fail_together():
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
+  sys.exit(1)
 
 
 def run(main):
@@ -81,11 +129,24 @@ def run(main):
       logging.set_verbosity(logging.WARNING)
     try:
       main(argv)
+      # Process 0 may still export, and jax's own wait at the end is short.
+      hosts.wait_for_others('the end', limit_seconds=hosts.DAY)
     except (ValueError, OSError, ImportError) as error:
       if _TRACEBACK.value:
+        traceback.print_exc()
+      else:
+        print(f'error: {error}', file=sys.stderr, flush=True)
+      _leave()
+    except Exception:
+      if hosts.alone():
         raise
-      print(f'error: {error}', file=sys.stderr, flush=True)
-      sys.exit(1)
+      traceback.print_exc()
+      print(
+        'If another process of this run ended first, its output says why; the '
+        'same command on all hosts goes on from the last checkpoint.',
+        file=sys.stderr,
+      )
+      _leave()
 
   def parse(argv):
     try:

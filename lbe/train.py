@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from lbe import checkpoint
 from lbe import compilation
 from lbe import decode
 from lbe import hardware
+from lbe import hosts
 from lbe import identity
 from lbe import metrics
 from lbe import profile
@@ -34,6 +34,7 @@ from lbe import program
 from lbe import sharding
 from lbe import step as step_lib
 from lbe import stored
+from lbe import workdir as workdir_lib
 from lbe.evals import core
 from lbe.evals import forgetting
 from lbe.models import llama
@@ -41,7 +42,10 @@ from lbe.vocab import load as vocab
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, lock_config=True)
 _WORKDIR = flags.DEFINE_string(
-  'workdir', None, 'Where the run keeps its files.'
+  'workdir',
+  None,
+  'Where the run keeps its files: a folder that all hosts see, or '
+  'gs://BUCKET/FOLDER.',
 )
 _DRY_RUN = flags.DEFINE_bool(
   'dry_run', False, 'Check everything, show the data, and stop.'
@@ -64,9 +68,11 @@ def main(argv):
   program.join_hosts()
   config = _CONFIG.value
   profiled = profile.parse_steps(_PROFILE.value)
-  workdir = pathlib.Path(_WORKDIR.value)
-  workdir.mkdir(parents=True, exist_ok=True)
-  program.keep_compiled(workdir)
+  workdir = workdir_lib.open_workdir(_WORKDIR.value)
+  if workdir.is_local():
+    hosts.check_shared(workdir.here)
+  workdir.fetch()
+  program.keep_compiled(workdir.path)
   say = print if jax.process_index() == 0 else lambda *a, **k: None
 
   # ------------------------------------------------ model and tokenizer
@@ -76,7 +82,9 @@ def main(argv):
       config.init_from, vocab_multiple=config.vocab_multiple
     )
     opened.check()
-  tokenizer = assemble.make_tokenizer(config, opened, workdir, may_extend=True)
+  tokenizer = assemble.make_tokenizer(
+    config, opened, workdir.here, may_extend=True
+  )
   extended = assemble.is_extended(opened, tokenizer)
   if opened is not None:
     model = opened.config
@@ -92,7 +100,7 @@ def main(argv):
   assemble.check_memory(config, model, mesh, num_old=num_old)
 
   # --------------------------------------------------------------- data
-  prepared = assemble.prepare_data(config, tokenizer, workdir)
+  prepared = assemble.prepare_data(config, tokenizer, workdir.here)
   loader = assemble.make_loader(config, prepared, tokenizer)
   num_steps = assemble.count_steps(config, prepared, loader)
   assemble.check_epochs(config, loader, num_steps)
@@ -111,7 +119,7 @@ def main(argv):
       loader.decoded_row(0, 0),
       loader.decoded_examples(),
     )
-    (workdir / 'data.txt').write_text('\n\n'.join(shown), encoding='utf-8')
+    (workdir.here / 'data.txt').write_text('\n\n'.join(shown), encoding='utf-8')
   say(
     f'model: {llama.num_params(model):,} parameters, '
     f'{model.vocab_size:,} pieces in {model.padded_vocab_size:,} rows\n'
@@ -132,16 +140,17 @@ def main(argv):
   # ---------------------------------------------- resume, start or scratch
   facts = identity.describe(config, model, tokenizer, prepared, num_steps)
   checkpointer = checkpoint.Checkpointer(
-    workdir,
+    workdir.path,
     training.abstract_state,
     every=config.checkpoint.every,
     keep=config.checkpoint.keep,
     keep_best=config.checkpoint.keep_best or None,
   )
   first_step = checkpointer.latest() or 0
-  identity.check_same_run(workdir, facts, say)
+  identity.check_same_run(workdir.here, facts, say)
+  hosts.check_same('run', facts)
   trace = profile.Trace(
-    workdir / 'profile',
+    workdir.here / 'profile',
     *profiled,
     steps=range(first_step + 1, num_steps + 1),
   )
@@ -179,11 +188,11 @@ def main(argv):
     state = assemble.new_state(training, params)
   # What an earlier process wrote behind the restored step is cut.
   resume_step = first_step if first_step else -1
-  writer = metrics.Writer(workdir, resume_step=resume_step)
+  writer = metrics.Writer(workdir.here, resume_step=resume_step)
   if jax.process_index() == 0:
     for file in ('results.jsonl', 'predictions.jsonl'):
-      metrics.truncate_lines(workdir / file, resume_step)
-    (workdir / 'config.json').write_text(json.dumps(facts, indent=2))
+      metrics.truncate_lines(workdir.here / file, resume_step)
+    (workdir.here / 'config.json').write_text(json.dumps(facts, indent=2))
   meta = {
     'model': model.to_json(),
     'tokenizer': stored.tokenizer_meta(tokenizer),
@@ -207,6 +216,8 @@ def main(argv):
     f'compiled the step in {time.perf_counter() - start:.1f} s; '
     f'{found}{step_lib.describe_compiled(train_step)}'
   )
+  # Collectives give up on a host that compiles half a minute longer.
+  hosts.wait_for_others('compiled', limit_seconds=hosts.DAY)
 
   # ------------------------------------------------------------ evaluators
   def evaluate(step, evaluator):
@@ -218,7 +229,7 @@ def main(argv):
         step=step,
       )
     if jax.process_index() == 0:
-      core.record(workdir, found)
+      core.record(workdir.here, found)
     return {f'eval/{evaluator.name}/{k}': v for k, v in found.metrics.items()}
 
   def evaluate_due(step):
@@ -250,6 +261,7 @@ def main(argv):
   progress = metrics.Progress(num_steps, first_step=first_step)
   watch = compilation.Watch(progress.say)
   meter = _Meter(model, mesh, config)
+  heartbeat = hosts.Heartbeat()
   rows = batch_lib.local_rows(training.abstract_batch)
   batches = loader.iterator(first_step, num_steps - first_step, rows)
   if first_step == 0:
@@ -262,13 +274,13 @@ def main(argv):
   for step in range(first_step + 1, num_steps + 1):
     trace.before(step, state)
     meter.start_wait()
-    batch = next(batches)
+    batch = batch_lib.place(training.abstract_batch, next(batches), rows)
     meter.stop_wait()
     with watch('the step'):
-      batch = batch_lib.place(training.abstract_batch, batch, rows)
       # It takes what it was compiled for only, and names what differs.
       state, step_metrics = train_step(state, batch)
     meter.add(step_metrics)
+    heartbeat.beat(step)
     told = trace.after(step, state, train_step)
     if told:
       progress.say(told)
@@ -280,6 +292,9 @@ def main(argv):
     row = {}
     if saving or step % config.log_every == 0:
       row = meter.row()
+      seconds = row['speed/seconds_per_step']
+      own_seconds = row['speed/data_wait_share'] * seconds
+      row |= hosts.pace(own_seconds, seconds, progress.say)
       progress.update(step, row)
     else:
       progress.update(step, None)
@@ -290,6 +305,7 @@ def main(argv):
       meter.skip(scores['speed/evaluation_seconds'])
     if row:
       writer.write(step, row)
+      workdir.send(now=saving)
     if saving:
       with watch('saving'):
         checkpointer.save(
@@ -302,15 +318,16 @@ def main(argv):
   checkpointer.wait()
   checkpointer.close()
   writer.close()
+  workdir.send(now=True)
   if step < num_steps:
     say(f'stopped at step {step:,}; the same command goes on from there.')
     return
 
   # ------------------------------------------------- scores, and samples
   if evaluators and jax.process_index() == 0:
-    say(core.write_summary(workdir))
+    say(core.write_summary(workdir.here))
     if config.forgetting.source:
-      say(forgetting.write(workdir, **config.forgetting.to_dict()))
+      say(forgetting.write(workdir.here, **config.forgetting.to_dict()))
   for i, prompt in enumerate(config.sample_prompts):
     ids = decode.generate(
       state['params'],
@@ -325,20 +342,22 @@ def main(argv):
       execution=assemble.make_execution(config),
     )
     say(f'{prompt!r} → {tokenizer.decode(ids[0])!r}')
-  if config.export_hf:
-    program.wait_for_others('export')
-    if jax.process_index() == 0:
-      _export(workdir)
+  if config.export_hf and jax.process_index() == 0:
+    _export(workdir)
+  workdir.send(now=True)
 
 
 def _export(workdir):
   """What a person would type: it reads the checkpoint, in its own process."""
+  target = workdir.here / 'hf'
+  if (target / 'config.json').exists():
+    return  # it is written last: an earlier process was done
   command = [
     sys.executable,
     '-m',
     'lbe.export_hf',
-    f'--source={workdir}',
-    f'--target={workdir / "hf"}',
+    f'--source={workdir.path}',
+    f'--target={target}',
   ]
   subprocess.run(
     command, check=True, env={**os.environ, 'JAX_PLATFORMS': 'cpu'}

@@ -47,11 +47,11 @@ def environment(num_devices=1):
   }
 
 
-def start(program, *arguments, num_devices=1):
+def start(program, *arguments, num_devices=1, cwd=ROOT, **variables):
   return subprocess.Popen(
     [sys.executable, '-m', f'lbe.{program}', *arguments],
-    cwd=ROOT,
-    env=environment(num_devices),
+    cwd=cwd,
+    env=environment(num_devices) | variables,
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
     text=True,

@@ -1,12 +1,20 @@
-"""Several processes on one machine: same batches, same losses."""
+"""Several processes on one machine: one run, and a clear end."""
 
+import shutil
+import signal
 import socket
+import subprocess
+import sys
+import time
 
 import numpy as np
+import pytest
+
+from lbe import hosts
 
 import runs
 
-STEPS = ('--config.budget.steps=20', '--config.checkpoint.every=20')
+STEPS = ('--config.budget.steps=20', '--config.checkpoint.every=10')
 
 
 def free_port():
@@ -24,29 +32,61 @@ def digests(output):
   }
 
 
-def test_two_processes_of_four_devices_equal_one_of_eight(tmp_path):
-  """Hosts that load other rows, or a loss divided per host, differ here."""
+def by_flags(i, port):
+  return (
+    f'--coordinator_address=localhost:{port}',
+    '--num_processes=2',
+    f'--process_id={i}',
+  ), {}
+
+
+def by_slurm(i, port):
+  """As srun starts two tasks on this machine."""
+  return ('--distributed',), {
+    'SLURM_JOB_ID': '7',
+    'SLURM_STEP_NODELIST': 'localhost',
+    'SLURM_NTASKS': '2',
+    'SLURM_PROCID': str(i),
+    'SLURM_LOCALID': str(i),
+    'JAX_COORDINATOR_PORT': str(port),
+  }
+
+
+def start_two(*command, join=by_flags, **how):
+  port = free_port()
+  both = []
+  for i in range(2):
+    flags, variables = join(i, port)
+    both.append(
+      runs.start('train', *command, *flags, num_devices=4, **how, **variables)
+    )
+  return both
+
+
+def test_two_processes_of_which_one_was_killed_equal_one(tmp_path):
+  """Hosts that load other rows, a loss divided per host, a survivor that hangs
+  and a run that begins anew differ here."""
   cache = f'--config.data.cache_dir={tmp_path}/data'
   one, two = tmp_path / 'one', tmp_path / 'two'
   command = (*runs.TINY, *STEPS, cache, '--log_batches')
   output = runs.run('train', *command, f'--workdir={one}', num_devices=8)
-  address = f'--coordinator_address=localhost:{free_port()}'
-  both = [
-    runs.start(
-      'train',
-      *command,
-      f'--workdir={two}',
-      address,
-      '--num_processes=2',
-      f'--process_id={i}',
-      num_devices=4,
-    )
-    for i in range(2)
-  ]
-  outputs = [process.communicate(timeout=300)[0] for process in both]
-  assert [process.returncode for process in both] == [0, 0], outputs
+  both = start_two(*command, f'--workdir={two}', join=by_slurm)
+  runs.wait_for_step(both[0], two, 11)
+  both[1].kill()
+  start = time.monotonic()
+  killed = [p.communicate(timeout=240)[0] for p in both]
+  assert time.monotonic() - start < 60
+  assert both[1].returncode == -signal.SIGKILL
+  assert both[0].returncode not in (0, None), killed
+  both = start_two(*command, f'--workdir={two}')
+  outputs = [p.communicate(timeout=240)[0] for p in both]
+  assert [p.returncode for p in both] == [0, 0], outputs
+  assert 'resuming at step 10' in outputs[0]
   alone = digests(output)
-  parts = [digests(o) for o in outputs]
+  parts = [
+    digests(before) | digests(after)
+    for before, after in zip(killed, outputs, strict=True)
+  ]
   assert len(alone) == 20 * 8
   assert all(len(part) == 20 * 4 for part in parts)
   assert {**parts[0], **parts[1]} == alone
@@ -55,3 +95,159 @@ def test_two_processes_of_four_devices_equal_one_of_eight(tmp_path):
   np.testing.assert_allclose(
     list(a.values()), list(b.values()), rtol=0, atol=1e-5
   )
+
+
+def test_hosts_with_another_config_or_code_are_refused(tmp_path):
+  """Catches hosts that compile different programs and wait for ever."""
+  shutil.copytree(runs.ROOT / 'lbe', tmp_path / 'lbe')
+  with open(tmp_path / 'lbe' / 'loss.py', 'a') as f:
+    f.write('# another version\n')
+  config = f'--config={runs.ROOT}/configs/quickstart.py'
+  port = free_port()
+  both = [
+    runs.start(
+      'train',
+      config,
+      f'--workdir={tmp_path}/run',
+      f'--config.seed={i}',
+      *by_flags(i, port)[0],
+      cwd=[runs.ROOT, tmp_path][i],
+    )
+    for i in range(2)
+  ]
+  for process in both:
+    told = process.communicate(timeout=300)[0]
+    assert process.returncode == 1, told
+    assert f'config.seed: 1 on process 1 ({socket.gethostname()}), 0 on' in told
+    assert 'lbe/loss.py: ' in told and 'lbe/step.py' not in told
+  assert not (tmp_path / 'run').exists()
+
+
+def test_data_that_a_host_does_not_see_is_refused_with_the_line(tmp_path):
+  """Catches a host that tokenizes for itself, at the same time or never."""
+  config = f'--config={runs.ROOT}/configs/quickstart.py'
+  fields = ('--config.tokenizer=bytes', '--config.data.cache_dir=data')
+  port = free_port()
+  both = []
+  for i in range(2):
+    cwd = tmp_path / f'host{i}'
+    cwd.mkdir()
+    command = (
+      config,
+      f'--workdir={tmp_path}/run',
+      *fields,
+      *by_flags(i, port)[0],
+    )
+    both.append(runs.start('train', *command, cwd=cwd))
+  for process in both:
+    told = process.communicate(timeout=300)[0]
+    assert process.returncode == 1, told
+    assert 'no tokenized data of this run on process 0 (' in told
+    line = ['python -m lbe.prepare', config, f'--workdir={tmp_path}/run']
+    assert ' '.join([*line, *fields]) + '\n' in told
+
+
+# -------------------------------------------------- the service, by itself
+
+
+def talk(num_processes, script, *, cwd=None, silent=None):
+  """What processes that have joined print, each the script's `i`.
+
+  The `silent` one is not waited for.
+  """
+  head = (
+    'import os, signal, sys, time; from lbe import hosts\n'
+    'i, n, port = map(int, sys.argv[1:])\n'
+    "hosts.join(f'localhost:{port}', n, i, heartbeat_seconds=3)\n"
+  )
+  port = str(free_port())
+  processes = [
+    subprocess.Popen(
+      [sys.executable, '-c', head + script, str(i), str(num_processes), port],
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      cwd=cwd and cwd(i),
+      text=True,
+    )
+    for i in range(num_processes)
+  ]
+  try:
+    waited = [p for i, p in enumerate(processes) if i != silent]
+    return [p.communicate(timeout=120)[0] for p in waited]
+  finally:
+    for p in processes:
+      p.kill()
+      p.communicate()
+
+
+def test_a_barrier_names_itself_and_who_did_not_come():
+  """Catches a wait that never ends or leaves open for whom."""
+  told = talk(
+    3,
+    'if i != 1:\n'
+    '  hosts.TELL_SECONDS = 0.5\n'
+    '  try:\n'
+    "    hosts.wait_for_others('lunch', limit_seconds=2)\n"
+    '  except TimeoutError as error:\n'
+    '    print(error)\n'
+    'else:\n'
+    '  time.sleep(3)\n'
+    "hosts.wait_for_others('the bill')\n",
+  )
+  for i in (0, 2):
+    assert "waited 2 s at 'lunch', and process 1 (" in told[i]
+    assert "waiting for the others at 'lunch': " in told[i]
+  assert 'lunch' not in told[1]
+
+
+@pytest.mark.parametrize(
+  'victim, how', [(1, signal.SIGSTOP), (1, signal.SIGKILL), (0, signal.SIGKILL)]
+)
+def test_a_host_that_dies_or_falls_silent_ends_the_others(victim, how):
+  """Catches survivors that wait, also where no connection breaks."""
+  start = time.monotonic()
+  (told,) = talk(
+    2,
+    "hosts.wait_for_others('start')\n"
+    f'if i == {victim}: os.kill(os.getpid(), {int(how)})\n'
+    "hosts.wait_for_others('never', limit_seconds=600)\n",
+    silent=victim,
+  )
+  assert time.monotonic() - start < 60
+  assert 'detected fatal errors' in told
+
+
+def test_the_slowest_host_is_named_where_it_holds_up_the_others():
+  """Catches a host that is blamed for a little, or for what all wait for."""
+  metrics, slow = hosts.compare({0: 0.1, 1: 0.9, 2: 0.2}, 1.0)
+  assert slow == 1
+  assert metrics['hosts/slowest_own_seconds'] == 0.9
+  assert metrics['hosts/median_own_seconds'] == 0.2
+  assert hosts.compare({0: 0.85, 1: 0.9, 2: 0.82}, 1.0)[1] is None
+  told = talk(
+    2,
+    "if i == 0: hosts.wait_for_others('told')\n"
+    'hosts.pace(0.5 * i, 1.0, print)\n'
+    "if i == 1: hosts.wait_for_others('told')\n",
+  )
+  name = socket.gethostname()
+  assert f'process 1 ({name}) takes 0.500 s of 1.000 s a step' in told[0]
+
+
+def test_a_workdir_that_is_another_folder_elsewhere_is_refused(tmp_path):
+  """Catches checkpoints of which every host keeps its part to itself."""
+  (tmp_path / '0').mkdir()
+  (tmp_path / '1').mkdir()
+  script = (
+    'try:\n'
+    "  hosts.check_shared('run')\n"
+    "  print('shared')\n"
+    'except ValueError as error:\n'
+    '  print(error)\n'
+  )
+  for one in talk(2, script, cwd=lambda i: tmp_path / str(i)):
+    assert '--workdir=run of process 0 (' in one
+    assert 'is not seen by process 1 (' in one
+  for one in talk(2, script, cwd=lambda i: tmp_path):
+    assert one.endswith('shared\n')
+  assert not list((tmp_path / 'run').iterdir())

@@ -5,8 +5,8 @@ import pytest
 import conftest
 
 FLOORS = [
-  'compilation hardware hlo loss metrics profile program sampling sharding '
-  'topology vocab.load data.scripts',
+  'compilation hardware hlo hosts loss metrics profile program sampling '
+  'sharding topology workdir vocab.load data.scripts',
   'groups optim models vocab exams '
   'data.sources data.readers data.dataset_info data.mixing data.packing '
   'data.messages data.templates '

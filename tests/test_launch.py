@@ -1,11 +1,13 @@
 """launch/: the environment is made once, right, or refused with reasons."""
 
+import math
 import os
 import shutil
 import subprocess
 import venv
 
 import pytest
+import yaml
 
 import conftest
 
@@ -111,14 +113,159 @@ def test_an_unknown_program_is_refused_with_the_known_ones(project):
 
 
 def test_processes_share_a_run_and_end_together(project):
-  """Catches a process without its number, and an error that is swallowed."""
+  """Catches a process without its number, an error that is swallowed, and one
+  that leaves open who failed, where and when."""
   done = launch(project, 'launch/multihost_local.sh', '2', 'hello', '--x=1')
   assert done.returncode == 0, done.stderr
   assert '--num_processes=2' in done.stdout and '--process_id=0' in done.stdout
   (project / 'lbe' / 'hello.py').write_text(
-    "import sys\nif '--process_id=1' in sys.argv: sys.exit(7)\n"
-    'import time; time.sleep(600)\n'
+    'import os, signal, sys, time\n'
+    "if '--process_id=1' not in sys.argv: time.sleep(600)\n"
+    "with open(os.environ['LBE_HEARTBEAT'], 'w') as f:\n"
+    "  print('1 host-b 57', file=f)\n"
+    'os.kill(os.getpid(), signal.SIGKILL)\n'
   )
   done = launch(project, 'launch/multihost_local.sh', '2', 'hello')
-  assert done.returncode == 7
-  assert 'failed with status 7' in done.stderr
+  assert done.returncode == 137
+  assert (
+    'process 1 ended first, with status 137 (SIGKILL), on host-b after step 57'
+    in done.stderr
+  )
+
+
+# ---------------------------------------------------------------- clusters
+
+
+FLAGS = ('--config=configs/c.py', '--workdir=gs://b/f')
+
+
+def fake(project, name, script):
+  path = project / 'bin' / name
+  path.write_text(f'#!/bin/bash\n{script}')
+  path.chmod(0o755)
+
+
+@pytest.fixture
+def pod(project):
+  """A gcloud that answers from files, a line a call, and takes notes."""
+  fake(
+    project,
+    'gcloud',
+    'next() { head -n 1 "$1"; sed -i 1d "$1"; }\n'
+    'echo "$4 $*" | head -n 1 >>gcloud.log\n'
+    'case "$*" in *value*) next states;;\n'
+    '*cat\\ lbe.status*) next statuses;; esac',
+  )
+  subprocess.run(['git', 'init', '-q'], cwd=project, check=True)
+  subprocess.run(['git', 'add', 'setup.py'], cwd=project, check=True)
+  return project
+
+
+def test_a_pod_is_used_as_printed(pod):
+  """Catches a step that is left out, and a command that --print runs."""
+  done = launch(
+    pod,
+    'launch/tpu_pod.sh',
+    '--print',
+    'run',
+    *FLAGS,
+    "--config.x=it's",
+    LBE_TPU_SLICES='2',
+    LBE_TPU_SPOT='1',
+    LBE_TPU_TYPE='v6e-64',
+  )
+  assert done.returncode == 0, done.stderr
+  assert not (pod / 'gcloud.log').exists()
+  lines = done.stdout.splitlines()
+  assert [line.split()[4] for line in lines] == [
+    *('create', 'describe', 'scp', 'ssh', 'ssh', 'describe', 'ssh')
+  ]
+  create, _, _, install, start, *_ = lines
+  for flag in ('--node-count=2', '--spot', '--accelerator-type=v6e-64'):
+    assert flag in create
+  assert '--worker=all --node=all' in install and 'enter remote' in install
+  assert '-m lbe.train --distributed --config=configs/c.py' in start
+
+
+def test_a_pod_that_is_preempted_is_made_anew_and_goes_on(pod):
+  """Catches a lost TPU that ends the run, a failure that is tried for ever,
+  and a start on a TPU that is not there yet."""
+  (pod / 'states').write_text(
+    'ACTIVE\nACTIVE\nSUSPENDED\nWAITING_FOR_RESOURCES\nACTIVE\nACTIVE\n'
+  )
+  (pod / 'statuses').write_text('running\n1\n0\n')
+  done = launch(pod, 'launch/tpu_pod.sh', 'run', *FLAGS, LBE_TPU_POLL='0')
+  assert done.returncode == 0, done.stderr
+  assert 'train has ended' in done.stdout
+  verbs = [x.split()[0] for x in (pod / 'gcloud.log').read_text().splitlines()]
+  assert [v for v in verbs if v != 'describe'] == [
+    'ssh',  # running
+    *('delete', 'create', 'scp', 'ssh', 'ssh'),
+    'ssh',  # failed
+    *('ssh', 'ssh'),  # stopped, started again
+    'ssh',  # ended
+  ]
+  (pod / 'states').write_text('ACTIVE\n' * 9)
+  (pod / 'statuses').write_text('1\n' * 9)
+  done = launch(
+    pod,
+    'launch/tpu_pod.sh',
+    'run',
+    *FLAGS,
+    LBE_TPU_POLL='0',
+    LBE_TPU_RETRIES='1',
+  )
+  assert done.returncode == 1
+  assert 'train ended with status 1 2 times' in done.stderr
+
+
+def test_a_pod_needs_a_bucket(pod):
+  """Catches a run whose hosts write a checkpoint into folders of their own."""
+  done = launch(
+    pod, 'launch/tpu_pod.sh', 'run', '--config=c.py', '--workdir=runs/x'
+  )
+  assert done.returncode == 1 and 'give --workdir=gs://' in done.stderr
+
+
+def test_slurm_queues_again_when_its_time_is_over(project):
+  """Catches a job that ends with its first time limit, and a failure that is
+  hidden."""
+  job = {'SLURM_JOB_ID': '7', 'SLURM_SUBMIT_DIR': str(project)}
+  job['LBE_ACCELERATOR'] = 'cpu'
+  fake(project, 'scontrol', 'echo "$*" >>scontrol.log')
+  fake(project, 'srun', 'echo "$*" >srun.log; exit 3')
+  done = launch(project, 'launch/slurm.sh', *FLAGS, **job)
+  assert done.returncode == 3 and not (project / 'scontrol.log').exists()
+  assert (
+    'python -m lbe.train --distributed' in (project / 'srun.log').read_text()
+  )
+  fake(
+    project,
+    'srun',
+    'trap "echo saved >saved; exit 0" TERM\nkill -TERM $PPID\n'
+    'for i in {1..100}; do sleep 0.1; done',
+  )
+  done = launch(project, 'launch/slurm.sh', *FLAGS, **job)
+  assert done.returncode == 0, done.stderr
+  assert (project / 'saved').exists()
+  assert (project / 'scontrol.log').read_text() == 'requeue 7\n'
+
+
+def test_the_jobset_starts_all_pods_of_a_slice_again():
+  """Catches YAML that does not load, hosts that do not make up the slice, and
+  a pod that comes back alone into a run that has ended."""
+  path = conftest.ROOT / 'launch' / 'gke_jobset.yaml'
+  spec = yaml.safe_load(path.read_text())['spec']
+  assert spec['failurePolicy']['maxRestarts'] > 0
+  (slices,) = spec['replicatedJobs']
+  job = slices['template']['spec']
+  pod = job['template']['spec']
+  assert (job['backoffLimit'], pod['restartPolicy']) == (0, 'Never')
+  (container,) = pod['containers']
+  topology = pod['nodeSelector']['cloud.google.com/gke-tpu-topology']
+  chips = math.prod(map(int, topology.split('x')))
+  hosts = chips // container['resources']['limits']['google.com/tpu']
+  assert job['parallelism'] == job['completions'] == hosts
+  assert container['command'] == ['python', '-m', 'lbe.train']
+  assert '--distributed' in container['args']
+  assert any(a.startswith('--workdir=gs://') for a in container['args'])

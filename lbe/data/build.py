@@ -151,9 +151,12 @@ def prepare(
   seed=0,
   seq_len=None,
   progress=True,
+  may_make=True,
   elsewhere=None,
 ):
   """Opens the tokenized source, making it where it is not there yet.
+
+  Where it may not be made the answer is None then.
 
   `seq_len` is the longest example of a source with a template. `elsewhere`
   takes the shards to other machines: elsewhere(folder, numbers) calls
@@ -221,6 +224,8 @@ def prepare(
   ).hexdigest()[:16]
   folder = cache_dir / f'{source.name}-{fingerprint}' / '1.0.0'
   if not (folder / 'report.json').exists():
+    if not may_make:
+      return None
     _make(
       folder,
       source,
