@@ -1,6 +1,7 @@
 """How every program starts: its flags, its hosts, and errors said plainly."""
 
 import os
+import pathlib
 import shlex
 import sys
 import traceback
@@ -12,6 +13,7 @@ from absl import logging
 
 from lbe import compilation
 from lbe import hosts
+from lbe import identity
 
 _DISTRIBUTED = flags.DEFINE_bool(
   'distributed',
@@ -60,21 +62,11 @@ def join_hosts():
   found = {}
   for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0]):
     value = flag.value
-    found |= _flat(flag.name, value) if hasattr(value, 'items') else {}
-    if isinstance(value, str | bool | int | float | None):
+    if hasattr(value, 'to_dict'):
+      found |= identity.flatten({flag.name: value.to_dict()})
+    elif isinstance(value, str | bool | int | float | None):
       found[f'--{flag.name}'] = value
   hosts.check_same('command and code', found | hosts.facts())
-
-
-def _flat(name, fields):
-  """{'config.seed': 0, ...} of a config."""
-  found = {}
-  for key, value in fields.items():
-    inner = hasattr(value, 'items')
-    found |= (
-      _flat(f'{name}.{key}', value) if inner else {f'{name}.{key}': value}
-    )
-  return found
 
 
 def keep_compiled(workdir=None):
@@ -90,6 +82,16 @@ def keep_compiled(workdir=None):
     compilation.keep(folder)
   else:
     jax.config.update('jax_enable_compilation_cache', False)
+
+
+def find_neighbours(argv):
+  """Lets a config import its neighbours as `configs.NAME` from any folder."""
+  for argument, following in zip(argv[1:], [*argv[2:], ''], strict=True):
+    flag, given, path = argument.lstrip('-').partition('=')
+    if argument.startswith('-') and flag == 'config':
+      # What stands behind a colon is handed to the config.
+      path = pathlib.Path((path if given else following).split(':')[0])
+      sys.path.append(str(path.absolute().parent.parent))
 
 
 def command(name):
@@ -149,9 +151,13 @@ def run(main):
       _leave()
 
   def parse(argv):
+    find_neighbours(argv)
     try:
       return app.parse_flags_with_usage(argv)
-    except (AttributeError, KeyError, ValueError, FileNotFoundError) as error:
+    except (
+      *(AttributeError, KeyError, ValueError),
+      *(FileNotFoundError, ImportError),
+    ) as error:
       # ml_collections wraps a KeyError that names the nearest known field.
       while error.args and isinstance(error.args[0], Exception):
         error = error.args[0]

@@ -54,6 +54,15 @@ def test_a_misspelt_field_is_refused_with_the_nearest_known_one(tmp_path):
   assert 'Traceback' not in output
 
 
+def test_a_config_finds_its_neighbours_from_any_folder(tmp_path):
+  """A run that is started elsewhere, or by an installed lbe, has them too."""
+  config = f'--config={runs.ROOT}/configs/zh_pretrain.py:1m'
+  process = runs.start('train', config, '--config.nope=1', cwd=tmp_path)
+  output, _ = process.communicate(timeout=300)
+  assert process.returncode == 1
+  assert "error: in the config or its overrides: 'nope'" in output
+
+
 def test_the_scales_of_the_paper_are_nested():
   """`:10k`, `:100k` and `:1m` differ in nothing but the documents taken."""
   from configs import zh_pretrain

@@ -5,8 +5,8 @@ import pytest
 import conftest
 
 FLOORS = [
-  'compilation hardware hlo hosts loss metrics profile program sampling '
-  'sharding topology workdir vocab.load data.scripts',
+  'compilation hardware hlo hosts identity loss metrics profile program '
+  'sampling sharding topology workdir vocab.load data.scripts',
   'groups optim models vocab exams '
   'data.sources data.readers data.dataset_info data.mixing data.packing '
   'data.messages data.templates '
@@ -14,7 +14,7 @@ FLOORS = [
   'batch step checkpoint decode engine prompting score models.hf models.peft '
   'data.build data.loader data.beam',
   # And above them the programs.
-  'assemble certificate evals identity judging prompts stored',
+  'assemble certificate evals judging prompts stored',
 ]
 FILES = sorted(conftest.ROOT.glob('lbe/**/[!_]*.py'))
 FLOOR = {name: i for i, line in enumerate(FLOORS) for name in line.split()}
