@@ -134,7 +134,8 @@ def _forward(how, q_BKGTH, k_BKSH, v_BKSH, *seen):
       precision,
     )
     outs.append((out / total).astype(q_BKGTH.dtype))
-    norms.append(largest + jnp.log(total))
+    # A query that sees nothing has weights of 0 in the backward pass.
+    norms.append(jnp.where(largest > _MASKED / 2, largest + jnp.log(total), 0))
   out_BKGTH = checkpoint_name(jnp.concatenate(outs, axis=3), 'attention')
   norm_BKGT1 = checkpoint_name(jnp.concatenate(norms, axis=3), 'attention')
   return out_BKGTH, (q_BKGTH, k_BKSH, v_BKSH, seen, out_BKGTH, norm_BKGT1)
@@ -155,9 +156,7 @@ def _backward(how, saved, of_out_BKGTH):
     start, stop, end = block
     at = (slice(None),) * 3 + (slice(start, stop),)
     scores = _scores(precision, block, q_BKGTH, k_BKSH, seen)
-    weights = jnp.where(
-      scores > _MASKED / 2, jnp.exp(scores - norm_BKGT1[at]), 0.0
-    )
+    weights = jnp.exp(scores - norm_BKGT1[at])
     of_weights = product(
       'BKGQH,BKSH->BKGQS', of_out_BKGTH[at], v_BKSH[:, :, :end]
     )
@@ -165,15 +164,16 @@ def _backward(how, saved, of_out_BKGTH):
     of_scores = of_scores.astype(q_BKGTH.dtype)
     weights = weights.astype(q_BKGTH.dtype)
     of_q.append(product('BKGQS,BKSH->BKGQH', of_scores, k_BKSH[:, :, :end]))
-    later = ((0, 0), (0, 0), (0, S - end), (0, 0))
-    of_k += jnp.pad(product('BKGQS,BKGQH->BKSH', of_scores, q_BKGTH[at]), later)
+    # With keys last, no product needs a copy of all weights turned round.
+    later = ((0, 0), (0, 0), (0, 0), (0, S - end))
+    of_k += jnp.pad(product('BKGQH,BKGQS->BKHS', q_BKGTH[at], of_scores), later)
     of_v += jnp.pad(
-      product('BKGQS,BKGQH->BKSH', weights, of_out_BKGTH[at]), later
+      product('BKGQH,BKGQS->BKHS', of_out_BKGTH[at], weights), later
     )
   return (
     jnp.concatenate(of_q, axis=3).astype(q_BKGTH.dtype),
-    of_k.astype(k_BKSH.dtype),
-    of_v.astype(v_BKSH.dtype),
+    jnp.swapaxes(of_k, 2, 3).astype(k_BKSH.dtype),
+    jnp.swapaxes(of_v, 2, 3).astype(v_BKSH.dtype),
     None,
     None,
     None,

@@ -456,6 +456,19 @@ def at_layer(layers, i):
   return {name: w_L[i] for name, w_L in layers.items()}
 
 
+def unstacked(layers, num_layers):
+  """The weights of each layer.
+
+  Not by `at_layer`, whose gradients would be as many stacks, nearly all zeros.
+  """
+  parts = {
+    name: jax.lax.split(w_L, (1,) * num_layers) for name, w_L in layers.items()
+  }
+  return [
+    {name: x[i][0] for name, x in parts.items()} for i in range(num_layers)
+  ]
+
+
 def hidden(
   params,
   c,
@@ -518,8 +531,8 @@ def hidden(
       (layers, jnp.arange(c.num_layers)),
     )
   else:
-    for i in range(c.num_layers):
-      x_BTD = layer(x_BTD, at_layer(layers, i), i)
+    for i, w in enumerate(unstacked(layers, c.num_layers)):
+      x_BTD = layer(x_BTD, w, i)
   x_BTD = rms_norm(x_BTD, params['final_norm_D'], c.norm_eps)
   return context.unbalance(x_BTD, mesh)
 

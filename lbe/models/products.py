@@ -25,14 +25,19 @@ def _multiply(a, b, spec):
   """jnp.einsum of dims that come in the order of the result.
 
   Not jnp.einsum itself, which sums over N and H in the order of the alphabet:
-  a CPU then transposes the weight, and at every step of decoding.
+  a CPU then transposes the weight, and at every step of decoding. B and T are
+  one dim here, since a CPU transposes what is summed over two.
   """
-  inputs, out = spec.split('->')
-  of_a, of_b = inputs.split(',')
-  shared = [dim for dim in of_a if dim in of_b]
-  assert out == ''.join(d for d in of_a + of_b if d not in shared)
+  rows = a.shape[:2]
   with jax.named_scope(spec):  # which product it is, in a profile
-    return jax.lax.dot_general(
+    of_a, of_b, out = _letters(spec.replace('BT', 'C'))
+    a, b = (
+      x.reshape(-1, *x.shape[2:]) if letters[0] == 'C' else x
+      for x, letters in ((a, of_a), (b, of_b))
+    )
+    shared = [dim for dim in of_a if dim in of_b]
+    assert out == ''.join(d for d in of_a + of_b if d not in shared)
+    result = jax.lax.dot_general(
       a,
       b,
       (
@@ -41,6 +46,7 @@ def _multiply(a, b, spec):
       ),
       precision=attention.precision(a.dtype),
     )
+    return result.reshape(*rows, *result.shape[1:]) if out[0] == 'C' else result
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
