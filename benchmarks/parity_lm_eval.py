@@ -123,7 +123,7 @@ def _model(name, data, scratch):
     return folder, tokenizer, target
   tokenizer = vocab.load(data / 'tok_llama_32000')
   if name == 'extended':
-    added = vocab.load(data / 'tok_chinese_sp_20000')
+    added = vocab.load(data / 'tok_chinese_sp_20000' / 'chinese_sp.model')
     tokenizer = extend.extend(tokenizer, added, score_mode='zero').tokenizer
   folder = harness.write_model(scratch / 'model', tokenizer)
   return folder, tokenizer, folder
