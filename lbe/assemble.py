@@ -706,7 +706,10 @@ def init_params(model, mesh, seed):
     return llama.init(model, key)
 
   init_params = jax.jit(
-    init_params, out_shardings=sharding.shardings(mesh, llama.dims(model))
+    init_params,
+    out_shardings=sharding.shardings(mesh, llama.dims(model)),
+    # It runs once: compiling it well would take longer than it runs.
+    compiler_options={'xla_backend_optimization_level': 1},
   )
   return init_params(jax.random.key(seed))
 

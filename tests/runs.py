@@ -5,8 +5,9 @@ import os
 import pathlib
 import subprocess
 import sys
-import tempfile
 import time
+
+import conftest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -32,18 +33,12 @@ TINY = (
 )
 
 
-# What one run has compiled the next one need not.
-CACHE = tempfile.TemporaryDirectory(prefix='lbe-compiled-')
-
-
 def environment(num_devices=1):
   return {
     **os.environ,
     'JAX_PLATFORMS': 'cpu',
-    'XLA_FLAGS': f'--xla_force_host_platform_device_count={num_devices}',
+    'XLA_FLAGS': conftest.XLA_FLAGS.format(num_devices),
     'PYTHONUNBUFFERED': '1',
-    'JAX_COMPILATION_CACHE_DIR': CACHE.name,
-    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
   }
 
 

@@ -1,5 +1,6 @@
 """Several processes on one machine: one run, and a clear end."""
 
+import json
 import re
 import shutil
 import signal
@@ -8,11 +9,15 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 
 from lbe import checkpoint
 from lbe import hosts
+from lbe import stored
+from lbe.models import llama
+from lbe.vocab import load as vocab
 
 import runs
 
@@ -100,6 +105,94 @@ def test_two_processes_of_which_one_was_killed_equal_one(tmp_path):
   np.testing.assert_allclose(
     list(a.values()), list(b.values()), rtol=0, atol=1e-5
   )
+
+
+SCORED = """
+from configs import common
+
+
+def get_config():
+  config = common.base()
+  config.init_from = {model!r}
+  config.execution.compute_dtype = 'float32'
+  config.eval_batch_size = 4
+  config.evals.text = common.perplexity(path={text!r})
+  config.evals.exam = common.multiple_choice(
+    protocol='choices@letters', path={exam!r}
+  )
+  config.evals.samples = common.generation(
+    path={prompts!r}, max_new_tokens=8
+  )
+  return config
+"""
+
+
+def test_scores_over_two_processes_are_those_of_one(tmp_path):
+  """Items that a host loses, scores twice or hands over in another order."""
+  c = llama.Config(
+    vocab_size=259,
+    dim=32,
+    num_layers=1,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=8,
+    mlp_dim=32,
+    init_std=0.5,
+  )
+  meta = {
+    'model': c.to_json(),
+    'tokenizer': stored.tokenizer_meta(vocab.load('bytes')),
+    'config': None,
+    'source': {'dtype': 'float32'},
+  }
+  checkpoint.save_model(
+    tmp_path / 'model', llama.init(c, jax.random.key(0)), meta=meta
+  )
+  paths = {
+    'model': str(tmp_path / 'model'),
+    **{x: str(tmp_path / f'{x}.jsonl') for x in ('text', 'exam', 'prompts')},
+  }
+  words = ['one', 'three', 'a longer one', 'and the longest of them all']
+  written = {
+    'text': [json.dumps({'text': f'{w} {w}'}) for w in words * 3],
+    'exam': [
+      json.dumps({'question': f'{i}?', 'choices': words, 'answer': i % 4})
+      for i in range(11)
+    ],
+    'prompts': [json.dumps({'prompt': f'{w} {w}'}) for w in words[:3]],
+  }
+  for name, lines in written.items():
+    (tmp_path / f'{name}.jsonl').write_text('\n'.join(lines), encoding='utf-8')
+  config = tmp_path / 'config.py'
+  config.write_text(SCORED.format(**paths))
+
+  def command(name):
+    return f'--config={config}', f'--workdir={tmp_path / name}'
+
+  runs.run('evaluate', *command('one'), num_devices=4)
+  port = free_port()
+  both = [
+    runs.start(
+      'evaluate', *command('two'), *by_flags(i, port)[0], num_devices=2
+    )
+    for i in range(2)
+  ]
+  outputs = [p.communicate(timeout=240)[0] for p in both]
+  assert [p.returncode for p in both] == [0, 0], outputs
+  for file in ('results.jsonl', 'predictions.jsonl'):
+    one, two = (
+      (tmp_path / name / file).read_text(encoding='utf-8').splitlines()
+      for name in ('one', 'two')
+    )
+    assert len(one) == len(two) >= 3
+    for a, b in zip(one, two, strict=True):
+      a, b = (
+        dict(jax.tree_util.tree_leaves_with_path(json.loads(x))) for x in (a, b)
+      )
+      assert a == {
+        path: pytest.approx(x, rel=1e-5) if isinstance(x, float) else x
+        for path, x in b.items()
+      }
 
 
 def test_hosts_with_another_config_or_code_are_refused(tmp_path):

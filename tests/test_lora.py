@@ -1,6 +1,7 @@
 """LoRA: nothing at its start, the published counts, and PEFT's own numbers."""
 
 import dataclasses
+import functools
 import json
 
 import jax
@@ -40,6 +41,7 @@ def random_adapters(params, seed=0):
   }
 
 
+@functools.partial(jax.jit, static_argnames=('c', 'execution', 'lora_dropout'))
 def logits(params, c, execution=FP32, **more):
   rows = test_groups.batch()
   x_BTD = llama.hidden(

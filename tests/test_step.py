@@ -67,6 +67,7 @@ def make(**changes):
   return jax.jit(run), state
 
 
+@jax.jit
 def mean_loss(params, of):
   x_BTD = llama.hidden(
     params,
