@@ -245,6 +245,21 @@ def test_another_document_changes_no_bit_of_any_implementation(
   assert np.all(np.any(one[segments == 1] != two[segments == 1], axis=(1, 2)))
 
 
+def test_what_is_asked_of_padding_reaches_no_key_in_blocks():
+  """Weights made again as if a query that sees nothing saw everything."""
+  q, k, v = np.random.default_rng(0).normal(size=(3, 2, 200, 2, 32))
+  positions, segments = _packed(2, 200)
+  segments = np.where(segments == segments.max(), 0, segments)
+  _, backward = jax.vjp(
+    lambda *qkv: _run('blocks', *qkv, positions, segments),
+    *(x.astype(np.float32) for x in (q, k, v)),
+  )
+  asked = np.ones(q.shape, np.float32) * (segments == 0)[:, :, None, None]
+  assert asked.any()
+  for gradient in backward(asked):
+    assert not np.any(gradient)
+
+
 def test_blocks_keep_no_scores_for_the_backward_pass():
   """Memory that grows with the square of the length in every layer."""
   q, k, v = np.zeros((3, 2, 512, 2, 32), np.float32)
