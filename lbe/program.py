@@ -155,8 +155,11 @@ def run(main):
     try:
       return app.parse_flags_with_usage(argv)
     except (
-      *(AttributeError, KeyError, ValueError),
-      *(FileNotFoundError, ImportError),
+      AttributeError,
+      KeyError,
+      ValueError,
+      FileNotFoundError,
+      ImportError,
     ) as error:
       # ml_collections wraps a KeyError that names the nearest known field.
       while error.args and isinstance(error.args[0], Exception):

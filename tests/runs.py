@@ -7,6 +7,12 @@ import subprocess
 import sys
 import time
 
+import jax
+
+from lbe import checkpoint
+from lbe import stored
+from lbe.models import llama
+
 import conftest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -31,6 +37,17 @@ TINY = (
   '--config.export_hf=False',
   '--config.sample_prompts=()',
 )
+
+
+def save_random(root, c, tokenizer):
+  """A checkpoint of random weights alone, as import_hf makes them."""
+  meta = {
+    'model': c.to_json(),
+    'tokenizer': stored.tokenizer_meta(tokenizer),
+    'config': None,
+    'source': {'dtype': 'float32'},
+  }
+  checkpoint.save_model(root, llama.init(c, jax.random.key(0)), meta=meta)
 
 
 def environment(num_devices=1):

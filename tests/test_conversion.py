@@ -3,7 +3,6 @@
 import json
 import shutil
 
-import jax
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -12,8 +11,6 @@ import torch
 import transformers
 
 from lbe import certificate
-from lbe import checkpoint
-from lbe import stored as stored_lib
 from lbe.models import llama
 from lbe.vocab import load as vocab
 
@@ -194,14 +191,8 @@ def test_an_export_says_what_tokenizer_json_loses(test_data, tmp_path):
     head_dim=8,
     mlp_dim=16,
   )
-  meta = {
-    'model': c.to_json(),
-    'tokenizer': stored_lib.tokenizer_meta(tokenizer),
-    'config': None,
-    'source': {'dtype': 'float32'},
-  }
   ours, target = tmp_path / 'ours', tmp_path / 'hf'
-  checkpoint.save_model(ours, llama.init(c, jax.random.key(0)), meta=meta)
+  runs.save_random(ours, c, tokenizer)
   output = runs.run(
     'export_hf', f'--source={ours}', f'--target={target}', '--verify=digests'
   )

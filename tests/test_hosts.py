@@ -15,7 +15,6 @@ import pytest
 
 from lbe import checkpoint
 from lbe import hosts
-from lbe import stored
 from lbe.models import llama
 from lbe.vocab import load as vocab
 
@@ -139,15 +138,7 @@ def test_scores_over_two_processes_are_those_of_one(tmp_path):
     mlp_dim=32,
     init_std=0.5,
   )
-  meta = {
-    'model': c.to_json(),
-    'tokenizer': stored.tokenizer_meta(vocab.load('bytes')),
-    'config': None,
-    'source': {'dtype': 'float32'},
-  }
-  checkpoint.save_model(
-    tmp_path / 'model', llama.init(c, jax.random.key(0)), meta=meta
-  )
+  runs.save_random(tmp_path / 'model', c, vocab.load('bytes'))
   paths = {
     'model': str(tmp_path / 'model'),
     **{x: str(tmp_path / f'{x}.jsonl') for x in ('text', 'exam', 'prompts')},

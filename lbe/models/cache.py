@@ -31,7 +31,7 @@ def prepare(params, execution):
   layers = llama.stacked(params)
   if not execution.scan:
     num_layers = layers['attn_norm_LD'].shape[0]
-    layers = tuple(llama.at_layer(layers, i) for i in range(num_layers))
+    layers = tuple(llama.unstacked(layers, num_layers))
   return {**params, 'layers': layers}
 
 

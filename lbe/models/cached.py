@@ -46,9 +46,9 @@ def forward(
     x_BTD, new_L = jax.lax.scan(body, x_BTD, (layers, kept_L))
   else:
     found = []
-    for i in range(c.num_layers):
+    for i, w in enumerate(llama.unstacked(layers, c.num_layers)):
       own = jax.tree.map(lambda x_L, i=i: x_L[i], kept_L)
-      x_BTD, new = body(x_BTD, (llama.at_layer(layers, i), own))
+      x_BTD, new = body(x_BTD, (w, own))
       found.append(new)
     new_L = jax.tree.map(lambda *xs: jnp.stack(xs), *found)
   return llama.rms_norm(x_BTD, params['final_norm_D'], c.norm_eps), new_L

@@ -452,14 +452,10 @@ def stacked(params):
   return {**params['layers'], **params.get('lora', {})}
 
 
-def at_layer(layers, i):
-  return {name: w_L[i] for name, w_L in layers.items()}
-
-
 def unstacked(layers, num_layers):
   """The weights of each layer.
 
-  Not by `at_layer`, whose gradients would be as many stacks, nearly all zeros.
+  By one split: the gradient of `w_L[i]` is a whole stack, nearly all zeros.
   """
   parts = {
     name: jax.lax.split(w_L, (1,) * num_layers) for name, w_L in layers.items()
