@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lbe.models import blocks
 from lbe.models import cache as cache_lib
 from lbe.models import llama
 from lbe.models import lora as lora_lib
@@ -151,6 +152,21 @@ def test_a_shared_prefix_equals_the_same_ids_in_each_row(execution):
   """Two softmaxes instead of one, positions that begin again, its padding."""
   shared = 6
   found = cached(TINY, execution, shared=shared)
+  for b, n in enumerate(LENGTHS):
+    whole = np.concatenate([rows()[0][:shared], rows()[b]])
+    logits_TV = full(TINY, whole)
+    for i, logits_BV in enumerate(found):
+      np.testing.assert_allclose(
+        logits_BV[b], logits_TV[shared + n - 1 + i], atol=2e-5
+      )
+
+
+@pytest.mark.parametrize('shared', [0, 6])
+def test_a_prompt_in_blocks_equals_the_full_forward(shared, monkeypatch):
+  """A block that misses its last keys, or the prefix."""
+  monkeypatch.setattr(blocks, '_SHORTEST', 3)
+  assert len(blocks.bounds(8)) == 3
+  found = cached(TINY, UNROLLED, shared=shared)
   for b, n in enumerate(LENGTHS):
     whole = np.concatenate([rows()[0][:shared], rows()[b]])
     logits_TV = full(TINY, whole)

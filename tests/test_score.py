@@ -44,7 +44,6 @@ def run(requests, *, mesh=(1, 1, 1), batch_size=4, execution=FP32):
     placed,
     TINY,
     requests,
-    max_len=128,
     execution=execution,
     mesh=made,
     batch_size=batch_size,
@@ -82,19 +81,20 @@ def one_by_one(request):
 
 @functools.cache
 def requests():
-  """Exams with shared beginnings, choices of 1 to 5 tokens, and documents."""
+  """Exams with shared beginnings and short or long choices, and documents."""
   rng = np.random.default_rng(0)
 
   def ids(n):
     return rng.integers(3, 300, n).tolist()
 
   found = []
-  for _ in range(2):
+  # Behind what is shared, four long choices are more than a block of queries.
+  for shortest, longest in ((1, 6), (36, 40)):
     beginning = [1, *ids(70)]
     for _ in range(5):
-      context = beginning + ids(rng.integers(4, 30))
+      context = beginning + ids(rng.integers(4, 18))
       for _ in range(4):
-        choice = ids(rng.integers(1, 6))
+        choice = ids(rng.integers(shortest, longest))
         found.append(score.continuation(context, choice, max_len=128)[0])
   for n in (1, 40, 300):
     found += score.windows(ids(n), prefix_id=1, max_len=128)
@@ -123,13 +123,28 @@ def test_scores_are_those_of_the_plain_forward_pass():
 
 def test_beginnings_are_shared_once():
   """The two exams' contexts are two groups; what is shared is not repeated."""
-  rows = score._make_rows(requests(), 128)
+  rows = score._make_rows(requests(), TINY.dim)
   shared = [
     (n, len(group)) for n, group in score._shared(rows, lambda n: n) if n
   ]
   assert shared == [(64, 5), (64, 5)]
   with_choices = [r for r in rows if len(set(r.owners)) == 4]
   assert len(with_choices) == 10  # four choices are one row
+  assert max(len(r.ids) for r in with_choices) > 64 + 128
+
+
+def test_documents_stay_apart():
+  """All begin with BOS; as one row they would cost the square of the sum."""
+  rng = np.random.default_rng(0)
+  documents = [
+    request
+    for _ in range(4)
+    for request in score.windows(
+      rng.integers(3, 300, 100).tolist(), prefix_id=1, max_len=128
+    )
+  ]
+  rows = score._make_rows(documents, TINY.dim)
+  assert [len(r.ids) for r in rows] == [100] * 4
 
 
 @pytest.mark.parametrize('batch_size', [1, 16])

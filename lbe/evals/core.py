@@ -41,7 +41,6 @@ class Model:
       self.params,
       self.config,
       requests,
-      max_len=self.max_len,
       execution=self.execution,
       mesh=self.mesh,
       batch_size=self.batch_size,

@@ -119,37 +119,59 @@ def attend(
   return out_BTKGH.reshape(B, T, N, H).astype(q_BTNH.dtype)
 
 
-def attend_parts(q_BTNH, parts):
-  """Attention to several sets of keys with one softmax, [B, T, N, H].
+def attend_behind(q_BTNH, k_BTKH, v_BTKH, *, visible, before=None):
+  """Attention of rows to themselves and to what they all begin with.
 
-  Each part is (keys, values, visible): [B, S, K, H] of the rows' own, or
-  [S, K, H] that all rows share and that are not repeated in memory; `visible`
-  broadcasts to [B, T, S]. Every query sees a key at least.
+  `visible(start, stop)`, which broadcasts to [B, stop - start, stop], says
+  what queries `start` to `stop` see of the tokens before `stop`; none sees a
+  later one, and each sees one at least. `before` is (keys [P, K, H], values
+  [P, K, H], visible [P]), not repeated in memory for each row. One softmax,
+  in blocks of queries: the scores of a long row never lie in memory at once.
   """
   B, T, N, H = q_BTNH.shape
-  K = parts[0][0].shape[-2]
-  q_BTKGH = q_BTNH.reshape(B, T, K, N // K, H)
+  K = k_BTKH.shape[2]
+  q_BKGTH = jnp.moveaxis(q_BTNH.reshape(B, T, K, N // K, H), 1, 3)
+  k_BKTH, v_BKTH = (jnp.swapaxes(x, 1, 2) for x in (k_BTKH, v_BTKH))
+  shared = []
+  if before is not None:
+    k_KPH, v_KPH = (jnp.swapaxes(x, 0, 1) for x in before[:2])
+    shared = [(k_KPH, v_KPH, before[2])]
+  outs = []
+  for start, stop in blocks.bounds(T):
+    visible_BQS = visible(start, stop)[:, None, None]
+    own = (k_BKTH[:, :, :stop], v_BKTH[:, :, :stop], visible_BQS)
+    q_BKGQH = q_BKGTH[:, :, :, start:stop]
+    outs.append(_attend_parts(q_BKGQH, [*shared, own]))
+  out_BTKGH = jnp.moveaxis(jnp.concatenate(outs, axis=3), 3, 1)
+  return out_BTKGH.reshape(B, T, N, H).astype(q_BTNH.dtype)
+
+
+def _attend_parts(q_BKGQH, parts):
+  """float32 [B, K, G, Q, H] of (keys, values, visible), [B, K, S, H] or less.
+
+  One softmax without joining the parts, divided behind the products.
+  """
   product = functools.partial(
     jnp.einsum,
-    precision=precision(q_BTNH.dtype),
+    precision=precision(q_BKGQH.dtype),
     preferred_element_type=jnp.float32,
   )
-  logits = []
+
+  def keys(x):
+    return 'BKSH' if x.ndim == 4 else 'KSH'
+
+  scores = []
   for k, _, visible in parts:
-    keys = 'BSKH' if k.ndim == 4 else 'SKH'
-    found = product(f'BTKGH,{keys}->BKGTS', q_BTKGH, k) * H**-0.5
-    logits.append(jnp.where(visible[:, None, None], found, _MASKED))
-  # One softmax without joining the parts, divided behind the products.
+    found = product(f'BKGQH,{keys(k)}->BKGQS', q_BKGQH, k) * k.shape[-1] ** -0.5
+    scores.append(jnp.where(visible, found, _MASKED))
   largest = functools.reduce(
-    jnp.maximum, [jnp.max(x, axis=-1, keepdims=True) for x in logits]
+    jnp.maximum, [jnp.max(x, axis=-1, keepdims=True) for x in scores]
   )
-  out_BKGTH, sum_BKGT = 0.0, 0.0
-  for (_, v, _), found in zip(parts, logits, strict=True):
-    values = 'BSKH' if v.ndim == 4 else 'SKH'
+  out_BKGQH, sum_BKGQ1 = 0.0, 0.0
+  for (_, v, _), found in zip(parts, scores, strict=True):
     weights = jnp.exp(found - largest)
-    sum_BKGT += jnp.sum(weights, axis=-1)
-    out_BKGTH += product(
-      f'BKGTS,{values}->BKGTH', weights.astype(q_BTNH.dtype), v
+    sum_BKGQ1 += jnp.sum(weights, axis=-1, keepdims=True)
+    out_BKGQH += product(
+      f'BKGQS,{keys(v)}->BKGQH', weights.astype(q_BKGQH.dtype), v
     )
-  out_BTKGH = jnp.moveaxis(out_BKGTH / sum_BKGT[..., None], 3, 1)
-  return out_BTKGH.reshape(B, T, N, H).astype(q_BTNH.dtype)
+  return out_BKGQH / sum_BKGQ1

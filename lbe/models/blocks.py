@@ -33,7 +33,7 @@ def attend(q_BTNH, k_BTKH, v_BTKH, *, segments_BT, precision, mesh=None):
   """
   T, num = q_BTNH.shape[1], context.size(mesh)
   if num == 1:
-    blocks = tuple((start, stop, stop) for start, stop in _bounds(T))
+    blocks = tuple((start, stop, stop) for start, stop in bounds(T))
     return _local(
       q_BTNH,
       k_BTKH,
@@ -47,7 +47,7 @@ def attend(q_BTNH, k_BTKH, v_BTKH, *, segments_BT, precision, mesh=None):
   blocks = tuple(
     (first + start, first + stop, other + stop)
     for first, other in ((0, T // 2 - chunk), (chunk, T - chunk))
-    for start, stop in _bounds(chunk, _MOST // 2)
+    for start, stop in bounds(chunk, _MOST // 2)
   )
   places = context.indices(T, num)
 
@@ -83,7 +83,8 @@ def _local(q_BTNH, k_BSKH, v_BSKH, segments_BT, segments_BS, places_T, *, how):
   return jnp.moveaxis(out_BKGTH, 3, 1).reshape(B, T, N, H)
 
 
-def _bounds(T, most=_MOST):
+def bounds(T, most=_MOST):
+  """[(start, stop)] of the blocks that T queries are cut into."""
   size = max(_SHORTEST, -(-T // most))
   return [(start, min(start + size, T)) for start in range(0, T, size)]
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from lbe.models import attention
+from lbe.models import blocks
 from lbe.models import llama
 
 # The position of padding and of an unused slot: behind every query.
@@ -49,7 +50,19 @@ def prefill(
     def attend(q_BTNH, k_BTKH, v_BTKH):
       k, v = (constrain(_rows(x), _CACHE_DIMS) for x in (k_BTKH, v_BTKH))
       kept.extend((k, v))
-      return _attend(q_BTNH, k, v, positions_BT, positions_BT, past)
+      # In blocks: all scores of long prompts would not fit into memory.
+      outs = [
+        _attend(
+          q_BTNH[:, start:stop],
+          k[:, :, :stop],
+          v[:, :, :stop],
+          positions_BT[:, start:stop],
+          positions_BT[:, :stop],
+          past,
+        )
+        for start, stop in blocks.bounds(q_BTNH.shape[1])
+      ]
+      return jnp.concatenate(outs, axis=1)
 
     x_BTD = llama.decoder_layer(c, w, x_BTD, tables, attend, constrain)
     return x_BTD, tuple(kept)

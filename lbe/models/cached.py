@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from lbe import compilation
 from lbe import sharding
 from lbe.models import attention
+from lbe.models import blocks
 from lbe.models import llama
 
 
@@ -67,14 +68,12 @@ def prefill(params, c, ids_BT, *, execution, constrain):
   def attend(kept, new, q_BTNH, k_BTKH, v_BTKH):
     del kept
     new += [k_BTKH, v_BTKH]
-    return attention.attend(
+    return blocks.attend(
       q_BTNH,
       k_BTKH,
       v_BTKH,
-      q_positions_BT=positions_BT,
-      kv_positions_BS=positions_BT,
-      q_segments_BT=ones_BT,
-      kv_segments_BS=ones_BT,
+      segments_BT=ones_BT,
+      precision=attention.precision(q_BTNH.dtype),
     )
 
   return forward(
@@ -90,10 +89,9 @@ def prefill(params, c, ids_BT, *, execution, constrain):
 
 
 def before(kept_PKH, length):
-  """What all rows begin with, as a part of attention.attend_parts."""
+  """What all rows begin with, as attention.attend_behind takes it."""
   k_PKH, v_PKH = kept_PKH
-  visible_11P = (jnp.arange(k_PKH.shape[0]) < length)[None, None]
-  return k_PKH, v_PKH, visible_11P
+  return k_PKH, v_PKH, jnp.arange(k_PKH.shape[0]) < length
 
 
 @functools.lru_cache(maxsize=8)
