@@ -23,6 +23,7 @@ from lbe import step as step_lib
 from lbe.data import build
 from lbe.data import cleaning
 from lbe.data import loader as loader_lib
+from lbe.data import order as order_lib
 from lbe.data import sources as sources_lib
 from lbe.evals import core
 from lbe.evals import perplexity
@@ -804,7 +805,7 @@ def _make_documents(
   elif path:
     found = sources_lib.make(name, path=path, **fields)
     texts = [text for text, _ in sources_lib.documents(found)]
-    order = build.document_order(texts, seed=config.seed)
+    order = order_lib.document_order(texts, seed=config.seed)
     texts = [texts[i] for i in order]
   else:
     return None  # an empty slot, to be filled on the command line

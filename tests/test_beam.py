@@ -29,7 +29,7 @@ def prepare(path, cache, elsewhere=None):
 def test_beam_writes_the_same_bytes(tmp_path, monkeypatch):
   """A corpus tokenized on a cluster is found by a run anywhere."""
   pytest.importorskip('apache_beam')
-  monkeypatch.setattr(build, 'SHARD_BYTES', 2000)
+  monkeypatch.setattr(shards, 'SHARD_BYTES', 2000)
   path = tmp_path / 'zh.txt'
   path.write_text('\n\n'.join(f'第{i}个文件 ' + 'ab ' * i for i in range(60)))
   here = prepare(path, tmp_path / 'here')

@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 
 from lbe.data import build
+from lbe.data import order
+from lbe.data import shards
 from lbe.data import sources
+from lbe.data import tokenized
 from lbe.vocab import load as vocab
 
 import runs
@@ -19,7 +22,7 @@ import runs
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-  monkeypatch.setattr(build, 'SHARD_BYTES', 2000)
+  monkeypatch.setattr(shards, 'SHARD_BYTES', 2000)
 
 
 def write(tmp_path, num_documents=60):
@@ -89,7 +92,7 @@ def backwards(work, numbers):
   """Shards made from what is stored, the last first, some of them twice."""
   assert len(numbers) > 2
   for number in [*reversed(numbers), numbers[0]]:
-    build.write_stored(str(work), number)
+    shards.write_stored(str(work), number)
 
 
 def test_records_are_those_that_tfds_writes():
@@ -102,7 +105,7 @@ def test_records_are_those_that_tfds_writes():
     for name, value in example.items():
       record.features.feature[name].bytes_list.value.append(value)
     expected = record.SerializeToString(deterministic=True)
-    assert build.serialized(example) == expected
+    assert shards.serialized(example) == expected
 
 
 def test_any_number_of_workers_writes_the_same_bytes(tmp_path):
@@ -193,8 +196,8 @@ def test_heldout_text_that_training_text_repeats_is_counted(tmp_path):
     for k in itertools.count():
       # Until one of the two is held out and the other is not.
       pair = [f'{k}a{shared[:length]}b', f'{k}c{shared[:length]}d']
-      held = build._is_heldout(
-        np.array([build.text_hash(t) for t in pair], np.uint64), 0.3
+      held = order.is_heldout(
+        np.array([order.text_hash(t) for t in pair], np.uint64), 0.3
       )
       if held[0] != held[1]:
         break
@@ -219,7 +222,7 @@ def test_skipped_records_are_reported(tmp_path):
   path = tmp_path / 'a.jsonl'
   path.write_text('{"text": "' + 'good ' * 200 + '"}\n{"text"\n')
   found = prepare(path, tmp_path, on_bad_record='skip')
-  told = build.describe(found, 'zh')
+  told = tokenized.describe(found, 'zh')
   assert '1 records of zh were skipped, the first: ' in told
   assert 'a.jsonl, line 2: invalid JSON' in told
 
@@ -228,7 +231,7 @@ def test_short_documents_are_warned_of(tmp_path):
   """Lines taken for documents teach nothing beyond a line."""
   path = tmp_path / 'a.txt'
   path.write_text('one\n\ntwo\n')
-  assert 'have 5 tokens on average' in build.describe(
+  assert 'have 5 tokens on average' in tokenized.describe(
     prepare(path, tmp_path), 'zh'
   )
 
@@ -251,10 +254,10 @@ def test_everything_held_out_is_refused(tmp_path):
 
 
 _CHILD = """
-from lbe.data import build, sources
+from lbe.data import build, shards, sources
 from lbe.vocab import load as vocab
 if __name__ == '__main__':
-  build.SHARD_BYTES = 2000
+  shards.SHARD_BYTES = 2000
   build.prepare(
     sources.Source(name='zh', path={path!r}), vocab.Bytes(),
     cache_dir={cache!r}, num_workers={workers}, progress=False)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from configs import common
-from lbe.data import build
 from lbe.data import cleaning
 from lbe.data import contamination
+from lbe.data import order
 
 import conftest
 
@@ -446,17 +446,17 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch, package, rules):
 def test_subsets_by_examples_bytes_and_tokens_are_nested():
   """The 1K set lies inside the 5K set, and starts it, whatever is counted."""
   rng = np.random.default_rng(0)
-  hashes = np.array([build.text_hash(f'{i}') for i in range(300)], np.uint64)
+  hashes = np.array([order.text_hash(f'{i}') for i in range(300)], np.uint64)
   sizes = rng.integers(1, 100, 300)
   for seed in (0, 1):
-    whole, _ = build.subset(hashes, seed=seed)
+    whole, _ = order.subset(hashes, seed=seed)
     texts = [f'{i}' for i in range(300)]
-    assert (whole == build.document_order(texts, seed=seed)).all()
+    assert (whole == order.document_order(texts, seed=seed)).all()
     for limit in (1, 50, 299, 1000):
-      taken, _ = build.subset(hashes, seed=seed, max_documents=limit)
+      taken, _ = order.subset(hashes, seed=seed, max_documents=limit)
       assert (taken == whole[:limit]).all() and len(taken) == min(limit, 300)
     for limit in (1, 100, 7000, 10**9):
-      taken, _ = build.subset(hashes, seed=seed, limits=[(limit, sizes)])
+      taken, _ = order.subset(hashes, seed=seed, limits=[(limit, sizes)])
       assert (taken == whole[: len(taken)]).all()
       # The last one reaches the limit, and the one before did not.
       assert sizes[taken[:-1]].sum() < limit
@@ -469,7 +469,7 @@ def test_a_document_in_pieces_is_taken_whole():
   documents = np.repeat([0, 1, 2], [2, 3, 2])
   lengths = np.full(7, 10)
   for limit in range(1, 71):
-    taken, numbers = build.subset(
+    taken, numbers = order.subset(
       hashes, seed=0, documents=documents, limits=[(limit, lengths)]
     )
     counts = np.bincount(documents[taken], minlength=3)

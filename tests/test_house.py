@@ -9,10 +9,10 @@ FLOORS = [
   'sampling sharding topology workdir vocab.load data.scripts',
   'groups optim models vocab exams '
   'data.sources data.readers data.dataset_info data.mixing data.packing '
-  'data.messages data.templates '
+  'data.messages data.templates data.order '
   'data.cleaning data.contamination data.languages',
   'batch step checkpoint decode engine prompting score models.hf models.peft '
-  'data.build data.loader data.beam',
+  'data.build data.shards data.tokenized data.overlaps data.loader data.beam',
   # And above them the programs.
   'assemble certificate evals judging prompts stored',
 ]

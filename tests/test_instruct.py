@@ -16,6 +16,7 @@ from lbe.data import build
 from lbe.data import cleaning
 from lbe.data import loader as loader_lib
 from lbe.data import sources
+from lbe.data import tokenized
 from lbe.vocab import load as vocab
 
 import runs
@@ -132,7 +133,7 @@ def test_examples_longer_than_a_row_follow_the_policy(tmp_path):
   cut = prepare(tmp_path, found, too_long='cut_prompt')
   assert (cut.report['dropped'], cut.report['cut']) == (1, 1)
   assert 'a: 1 examples longer than a row were left out, of 1' in (
-    build.describe(cut, 'a')
+    tokenized.describe(cut, 'a')
   )
 
 
@@ -206,7 +207,7 @@ def test_what_cleaning_leaves_out_is_not_trained_on_and_told(tmp_path):
   short = sum(len(r['output'].strip()) < 3 for r in records(30, 'say'))
   assert short and prepared.train.num_documents == 30 - short
   assert prepared.report['cleaned'] == [33, 30 - short]
-  told = build.describe(prepared, 'a')
+  told = tokenized.describe(prepared, 'a')
   assert f'a: cleaning left {30 - short} of 33 records' in told
   table = (prepared.folder / 'cleaning.md').read_text()
   assert '| duplicate | 3 |' in table

@@ -6,7 +6,7 @@ is what a process here would do. Workers need lbe and the folder of the cache.
 
 import functools
 
-from lbe.data import build
+from lbe.data import shards
 
 
 def runner(name, options=()):
@@ -30,7 +30,7 @@ def runner(name, options=()):
         pipeline
         | beam.Create(numbers)
         | beam.Reshuffle()
-        | beam.Map(functools.partial(build.write_stored, str(folder)))
+        | beam.Map(functools.partial(shards.write_stored, str(folder)))
       )
 
   return elsewhere

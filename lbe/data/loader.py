@@ -6,9 +6,9 @@ import hashlib
 import grain
 import numpy as np
 
-from lbe.data import build
 from lbe.data import mixing
 from lbe.data import packing
+from lbe.data import tokenized
 
 # Of a text, in the examples that a run shows.
 _SHOWN_TOKENS = 200
@@ -222,7 +222,9 @@ class Loader:
       )
       for row in table
     ]
-    notes = [build.describe(self._prepared[name], name) for name in self._names]
+    notes = [
+      tokenized.describe(self._prepared[name], name) for name in self._names
+    ]
     return '\n'.join(lines + [note for note in notes if note])
 
   def decoded_examples(self, mark=('⟦', '⟧')):

@@ -1,0 +1,251 @@
+"""One shard of a source: its texts as records of token ids, and an index.
+
+Shards are cut from the input by bytes of text, so they are the same whatever
+the number of workers. A shard is finished when it has its index.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+import pickle
+import uuid
+
+import numpy as np
+
+from lbe.data import messages
+from lbe.data import order
+from lbe.data import sources as sources_lib
+from lbe.data import templates
+from lbe.vocab import load as vocab
+
+# Text of one shard, in bytes; and the longest record, in tokens.
+SHARD_BYTES = 1 << 23
+MAX_RECORD_TOKENS = 65_536
+INDEX = {
+  'lengths': np.int32,  # tokens of each record
+  'learnt': np.int32,  # of these, with loss weight
+  # UTF-8 bytes of its text (of a conversation, as its template writes it); at
+  # a document's first record.
+  'num_bytes': np.int64,
+  'fallback': np.int32,  # byte-fallback tokens
+  'hashes': np.uint64,  # of the document's text
+  'documents': np.int64,  # number of the document, in the files' order
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+  """A part of a source, and how it becomes records."""
+
+  work: pathlib.Path
+  number: int
+  texts: list
+  where: list  # 'FILE, line N' of each
+  first_document: int
+  source: sources_lib.Source
+  bos: bool
+  eos: bool
+  seq_len: int | None
+
+
+def encoder(source, tokenizer):
+  """What makes ids and weights of a source's conversations."""
+  template = source.template
+  if template.endswith('.jinja'):
+    text = pathlib.Path(template).read_text('utf-8')
+    template = templates.ChatTemplate(text, tokenizer)
+  return templates.Encoder(template, tokenizer, loss=source.loss)
+
+
+def _encode(shard, tokenizer):
+  """(ids, weights or None) of each text; None of an example left out.
+
+  And how many of the too long were 'dropped' and 'cut'.
+  """
+  report = {'dropped': 0, 'cut': 0}
+  if not shard.source.template:
+    bos = np.array([tokenizer.bos_id] * shard.bos, np.int32)
+    eos = np.array([tokenizer.eos_id] * shard.eos, np.int32)
+    found = [
+      (np.concatenate((bos, ids, eos)), None)
+      for ids in tokenizer.encode_arrays(shard.texts)
+    ]
+    return found, report
+  encode = encoder(shard.source, tokenizer)
+  found = []
+  for text, where in zip(shard.texts, shard.where, strict=True):
+    ids, weights = encode(messages.conversation(json.loads(text), where=where))
+    try:
+      kept = templates.fit(
+        ids,
+        weights,
+        shard.seq_len,
+        policy=shard.source.too_long,
+        bos_id=tokenizer.bos_id,
+      )
+    except ValueError as error:
+      raise ValueError(f'{where}: {error}') from error
+    report['dropped'] += kept is None
+    report['cut'] += kept is not None and len(kept[0]) < len(ids)
+    found.append(kept)
+  return found, report
+
+
+def _write(shard, tokenizer):
+  """Tokenizes one shard's texts: its training records and its index.
+
+  Held-out texts go to a file of their own, tokenized, with their index.
+  """
+  work, number, texts = shard.work, shard.number, shard.texts
+  is_byte, byte_lengths = tokenizer.is_byte, tokenizer.byte_lengths
+  hashes = np.array([order.text_hash(text) for text in texts], np.uint64)
+  heldout = order.is_heldout(hashes, shard.source.holdout)
+  records = {'train': [], 'heldout': []}
+  index = {
+    split: {name: [] for name in INDEX} for split in ('train', 'heldout')
+  }
+  encoded, report = _encode(shard, tokenizer)
+  dtype = dtype_of(tokenizer.vocab_size)
+  for i, example in enumerate(encoded):
+    if example is None:
+      continue
+    split = 'heldout' if heldout[i] else 'train'
+    ids, weights = example
+    ids = np.asarray(ids, dtype)
+    if weights is None:
+      num_bytes = len(texts[i].encode())
+    else:  # what it was read from has the names of fields as well
+      num_bytes = int(byte_lengths[ids].sum())
+    for start in range(0, len(ids), MAX_RECORD_TOKENS):
+      piece = ids[start : start + MAX_RECORD_TOKENS]
+      first = start == 0
+      keep = first and split == 'heldout'
+      kept = np.asarray(weights or (), np.uint8)
+      record = {'ids': piece.tobytes(), 'weights': kept.tobytes()}
+      record['text'] = texts[i].encode() if keep else b''
+      records[split].append(record)
+      for name, value in (
+        ('lengths', len(piece)),
+        ('learnt', len(piece) if weights is None else int(kept.sum())),
+        ('num_bytes', num_bytes if first else 0),
+        ('fallback', int(is_byte[piece].sum())),
+        ('hashes', hashes[i]),
+        ('documents', shard.first_document + i),
+      ):
+        index[split][name].append(value)
+  for split, examples in records.items():
+    if examples:
+      path = work / f'{split}-{number:06}.array_record'
+      _write_records(path, examples)
+  arrays = {
+    f'{split}_{name}': np.asarray(values, INDEX[name])
+    for split, columns in index.items()
+    for name, values in columns.items()
+  }
+  arrays |= {name: np.asarray(found) for name, found in report.items()}
+  done = work / f'{number:06}.npz'
+  temporary = beside(done)
+  np.savez(temporary, **arrays)
+  os.replace(temporary, done)
+
+
+def cut(source, skipped, cleaned):
+  """(size, number of the first document, texts, their places) of each shard."""
+  texts, where, size, first = [], [], 0, 0
+  for text, place in sources_lib.documents(source, skipped, cleaned):
+    texts.append(text)
+    where.append(place)
+    size += len(text.encode())
+    if size >= SHARD_BYTES:
+      yield size, first, texts, where
+      first += len(texts)
+      texts, where, size = [], [], 0
+  if texts:
+    yield size, first, texts, where
+
+
+# ----------------------------------------------------------------- records
+
+
+def dtype_of(vocab_size):
+  """The dtype of stored ids."""
+  # Half the bytes take half the time to compress.
+  return np.uint16 if vocab_size <= 1 << 16 else np.int32
+
+
+def _proto(number, data):
+  """A field of a protocol buffer that holds bytes: its tag, length, content."""
+  size, length = len(data), b''
+  while size > 0x7F:
+    length += bytes([size & 0x7F | 0x80])
+    size >>= 7
+  return bytes([number << 3 | 2]) + length + bytes([size]) + data
+
+
+def serialized(example):
+  """{field: bytes} as the tf.train.Example that TFDS reads.
+
+  The fields in the order of their names. Written here because TFDS takes a
+  second to import, in each of the processes that tokenize.
+  """
+  entries = (
+    # A feature is a list of bytes, of one.
+    _proto(1, name.encode()) + _proto(2, _proto(1, _proto(1, example[name])))
+    for name in sorted(example)
+  )
+  return _proto(1, b''.join(_proto(1, entry) for entry in entries))
+
+
+def _write_records(path, examples):
+  """An ArrayRecord file of {field: bytes}; there whole, or not at all."""
+  from array_record.python import array_record_module
+
+  temporary = beside(path)
+  writer = array_record_module.ArrayRecordWriter(str(temporary), 'group_size:1')
+  for example in examples:
+    writer.write(serialized(example))
+  writer.close()
+  os.replace(temporary, path)
+
+
+def beside(path):
+  """A name beside the path that no other process takes, on any machine."""
+  return path.with_name(f'{uuid.uuid4().hex}.tmp{path.suffix}')
+
+
+# ----------------------------------------------------------------- workers
+
+
+_worker = {}
+
+
+def start_worker(kind, data):
+  """Gives this process the tokenizer that `write_here` takes."""
+  _worker['tokenizer'] = vocab.from_bytes(kind, data)
+
+
+def write_here(shard):
+  """Tokenizes a shard in this process."""
+  _write(shard, _worker['tokenizer'])
+
+
+def store(path, value):
+  """Writes what `write_stored` reads on another machine."""
+  temporary = beside(path)
+  temporary.write_bytes(pickle.dumps(value))
+  os.replace(temporary, path)
+
+
+@functools.lru_cache(maxsize=1)
+def _stored_tokenizer(work):
+  return vocab.from_bytes(*pickle.loads((work / 'tokenizer').read_bytes()))
+
+
+def write_stored(work, number):
+  """Tokenizes one of the shards that build stored in its folder."""
+  work = pathlib.Path(work)
+  if not (work / f'{number:06}.npz').exists():
+    shard = pickle.loads((work / f'{number:06}.shard').read_bytes())
+    _write(shard, _stored_tokenizer(work))

@@ -1,0 +1,191 @@
+"""Tokenized sources on disk, read in the seeded order."""
+
+import dataclasses
+import functools
+import json
+import math
+import pathlib
+
+import numpy as np
+
+from lbe.data import order as order_lib
+from lbe.data import overlaps
+from lbe.data import shards
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+  """A source on disk: its splits, its fingerprint, and what was seen."""
+
+  train: 'TokenizedDataset'
+  heldout: 'TokenizedDataset | None'
+  fingerprint: str
+  report: dict
+  conversations: bool
+  folder: pathlib.Path
+
+  def heldout_documents(self):
+    """The held-out documents in the seeded order, as they are scored.
+
+    Their original texts; of conversations (ids, weights).
+    """
+    if self.heldout is None:
+      return []
+    if self.conversations:
+      return [
+        self.heldout.example(i) for i in range(self.heldout.num_documents)
+      ]
+    return self.heldout.texts()
+
+
+def load(folder, source, fingerprint, seed):
+  """The Prepared of a finished folder."""
+  import tensorflow_datasets as tfds
+
+  builder = tfds.builder_from_directory(str(folder))
+
+  def dataset(split):
+    if split not in builder.info.splits:
+      return None
+    index = {
+      name: np.load(folder / f'{split}_{name}.npy', mmap_mode='r')
+      for name in shards.INDEX
+    }
+    limits = {}
+    if split == 'train':
+      limits = dict(
+        max_documents=source.max_documents,
+        max_bytes=source.max_bytes,
+        max_tokens=source.max_tokens,
+      )
+    return TokenizedDataset(
+      builder.as_data_source(split), index, seed=seed, **limits
+    )
+
+  report = json.loads((folder / 'report.json').read_text(encoding='utf-8'))
+  return Prepared(
+    dataset('train'),
+    dataset('heldout'),
+    fingerprint,
+    report,
+    bool(source.template),
+    folder,
+  )
+
+
+class TokenizedDataset:
+  """One split in the seeded order, as one stream of tokens.
+
+  `num_documents`, `num_tokens` (BOS and EOS counted), of these `num_learnt`,
+  `num_bytes` of text, `num_fallback` tokens; `document_lengths` int64 in
+  tokens. Of conversations each is one record: `example` reads it.
+  """
+
+  def __init__(
+    self,
+    records,
+    index,
+    *,
+    seed,
+    max_documents=None,
+    max_bytes=None,
+    max_tokens=None,
+  ):
+    self._records = records
+    order, number = order_lib.subset(
+      index['hashes'],
+      seed=seed,
+      documents=index['documents'],
+      max_documents=max_documents,
+      limits=(
+        (max_bytes, index['num_bytes']),
+        (max_tokens, index['lengths']),
+      ),
+    )
+    self._order = order
+    self._number = number
+    # Rows in a row share a document; one record is read once.
+    self._read = functools.lru_cache(maxsize=256)(self._read_record)
+    lengths = np.asarray(index['lengths'], np.int64)[order]
+    self._ends = np.cumsum(lengths)
+    self.num_documents = int(number[-1]) + 1
+    self.num_tokens = int(self._ends[-1])
+    self.num_learnt = int(np.asarray(index['learnt'], np.int64)[order].sum())
+    self.num_bytes = int(np.asarray(index['num_bytes'])[order].sum())
+    self.num_fallback = int(
+      np.asarray(index['fallback'], np.int64)[order].sum()
+    )
+    self.document_lengths = np.bincount(number, weights=lengths).astype(
+      np.int64
+    )
+
+  def tokens(self, start, stop):
+    """(ids, document numbers) of the stream's tokens [start, stop)."""
+    stop = min(stop, self.num_tokens)
+    first = int(np.searchsorted(self._ends, start, side='right'))
+    last = int(np.searchsorted(self._ends, stop, side='left'))
+    ids = [self._read(i) for i in range(first, last + 1)]
+    begin = int(self._ends[first]) - len(ids[0])
+    numbers = np.repeat(
+      self._number[first : last + 1], [len(piece) for piece in ids]
+    )
+    cut = slice(start - begin, stop - begin)
+    return np.concatenate(ids)[cut], numbers[cut]
+
+  def _read_record(self, i):
+    return np.asarray(self._records[int(self._order[i])]['ids'], np.int32)
+
+  def example(self, i):
+    """(ids int32, weights uint8) of the i-th conversation."""
+    record = self._records[int(self._order[i])]
+    ids, weights = record['ids'], record['weights']
+    return np.asarray(ids, np.int32), np.asarray(weights, np.uint8)
+
+  def texts(self):
+    """The documents' texts, where the split keeps them (`heldout`)."""
+    found = self._records.__getitems__([int(i) for i in self._order])
+    texts = [record['text'] for record in found]
+    starts = np.flatnonzero(np.diff(self._number, prepend=-1))
+    return [
+      t.decode() if isinstance(t, bytes) else str(t)
+      for t in (texts[i] for i in starts)
+    ]
+
+
+def describe(prepared, name):
+  """Lines about what was skipped, cut short, or overlaps, or ''."""
+  lines = []
+  data = prepared.train
+  mean = data.num_tokens / data.num_documents
+  if mean < 64 and data.num_learnt == data.num_tokens:
+    lines.append(
+      f'warning: documents of {name} have {mean:.0f} tokens on average; is '
+      'each line really a document? See `cut` of the source.'
+    )
+  total, kept = prepared.report['cleaned']
+  if kept < total:
+    lines.append(
+      f'{name}: cleaning left {kept:,} of {total:,} records; '
+      f'{prepared.folder}/cleaning.md says what went'
+    )
+  dropped, cut = prepared.report['dropped'], prepared.report['cut']
+  if dropped or cut:
+    lines.append(
+      f'{name}: {dropped:,} examples longer than a row were left out, of '
+      f'{cut:,} the prompt was cut from the left (too_long)'
+    )
+  if prepared.report['skipped']:
+    lines.append(
+      f'warning: {prepared.report["skipped"]} records of {name} were '
+      f'skipped, the first: {prepared.report["skipped_examples"][0]}'
+    )
+  if prepared.heldout is not None:
+    overlapping = prepared.report['heldout_overlapping']
+    total = prepared.heldout.num_documents
+    share = overlapping / total if total else math.nan
+    lines.append(
+      f'held out of {name}: {total:,} documents, {overlapping:,} of them '
+      f'({share:.1%}) share {overlaps.OVERLAP} characters with a training '
+      'document'
+    )
+  return '\n'.join(lines)
