@@ -58,7 +58,7 @@ def main(argv):
       (workdir / file).unlink(missing_ok=True)
   for evaluator in evaluators:
     start = time.perf_counter()
-    found = evaluator.task.evaluate(model, name=evaluator.name, step=None)
+    found = core.evaluate(evaluator.task, model, name=evaluator.name, step=None)
     if jax.process_index() == 0:
       for row in found.rows:
         row['model'] = opened.path

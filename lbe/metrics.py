@@ -42,10 +42,11 @@ def reduce(steps):
   return row
 
 
-def truncate_lines(path, step):
+def truncate_lines(path, step, *, unscored=()):
   """Keeps the lines of a .jsonl file whose step is at most `step`.
 
-  A torn last line goes too. The file is replaced whole, or not at all.
+  Not those of `step` itself by the evaluators in `unscored`, whose turn comes
+  again. A torn last line goes too. The file is replaced whole, or not at all.
   """
   path = pathlib.Path(path)
   if not path.exists():
@@ -53,10 +54,12 @@ def truncate_lines(path, step):
   kept = []
   for line in path.read_text(encoding='utf-8').splitlines():
     try:
-      if json.loads(line)['step'] <= step:
-        kept.append(line + '\n')
+      row = json.loads(line)
     except ValueError:
       break
+    again = row['step'] == step and row.get('evaluator') in unscored
+    if row['step'] <= step and not again:
+      kept.append(line + '\n')
   temporary = path.with_suffix('.tmp')
   temporary.write_text(''.join(kept), encoding='utf-8')
   os.replace(temporary, path)

@@ -154,9 +154,11 @@ def main(argv):
     *profiled,
     steps=range(first_step + 1, num_steps + 1),
   )
+  missed = ()  # names of evaluators that were due at the restored step
   if first_step:
-    state, data_state, _ = checkpointer.restore(first_step)
+    state, data_state, restored = checkpointer.restore(first_step)
     assert data_state['step'] == first_step
+    missed = restored.get('unscored', ())
     say(f'resuming at step {first_step:,}')
   elif opened is not None:
     say(f'starting from the weights of {opened.path}')
@@ -191,7 +193,7 @@ def main(argv):
   writer = metrics.Writer(workdir.here, resume_step=resume_step)
   if jax.process_index() == 0:
     for file in ('results.jsonl', 'predictions.jsonl'):
-      metrics.truncate_lines(workdir.here / file, resume_step)
+      metrics.truncate_lines(workdir.here / file, resume_step, unscored=missed)
     (workdir.here / 'config.json').write_text(json.dumps(facts, indent=2))
   meta = {
     'model': model.to_json(),
@@ -220,21 +222,9 @@ def main(argv):
   hosts.wait_for_others('compiled', limit_seconds=hosts.DAY)
 
   # ------------------------------------------------------------ evaluators
-  def evaluate(step, evaluator):
-    """One evaluator's scores as metrics; its rows go to results.jsonl."""
-    with watch(evaluator.name):
-      found = evaluator.task.evaluate(
-        assemble.as_evaluated(state['params'], model, tokenizer, mesh, config),
-        name=evaluator.name,
-        step=step,
-      )
-    if jax.process_index() == 0:
-      core.record(workdir.here, found)
-    return {f'eval/{evaluator.name}/{k}': v for k, v in found.metrics.items()}
-
-  def evaluate_due(step):
-    """The scores that are due after `step`, and how long they took."""
-    due = [
+  def due(step):
+    """The evaluators that are due after `step`."""
+    return [
       e
       for e in evaluators
       if core.due(
@@ -245,16 +235,35 @@ def main(argv):
         last=num_steps,
       )
     ]
-    if not due:
-      return {}
+
+  def evaluate(step, unscored):
+    """(scores as metrics, with how long they took; an error or None).
+
+    Takes from `unscored` what it scores; rows go to results.jsonl.
+    """
+    if not unscored:
+      return {}, None
     # Steps that the device still works on are not the evaluators' time.
     jax.block_until_ready(state)
-    start = time.perf_counter()
-    row = {}
-    for e in due:
-      row.update(evaluate(step, e))
+    start, row, failed = time.perf_counter(), {}, None
+    seen = assemble.as_evaluated(
+      state['params'], model, tokenizer, mesh, config
+    )
+    while unscored and failed is None:
+      name = unscored[0].name
+      try:
+        with watch(name):
+          found = core.evaluate(unscored[0].task, seen, name=name, step=step)
+        if jax.process_index() == 0:
+          core.record(workdir.here, found)
+        row |= {f'eval/{name}/{k}': v for k, v in found.metrics.items()}
+        del unscored[0]
+      except Exception as error:
+        if not hosts.alone():
+          raise  # the others would not come to save
+        failed = error
     row['speed/evaluation_seconds'] = time.perf_counter() - start
-    return row
+    return row, failed
 
   # ------------------------------------------------------------------ loop
   stop = _StopFlag()
@@ -264,12 +273,15 @@ def main(argv):
   heartbeat = hosts.Heartbeat()
   rows = batch_lib.local_rows(training.abstract_batch)
   batches = loader.iterator(first_step, num_steps - first_step, rows)
-  if first_step == 0:
-    row = evaluate_due(0)
-    if row:
-      writer.write(0, row)
-      progress.say(_scores_line(0, row))
-      meter.restart()
+  unscored = due(0) if first_step == 0 else []
+  unscored += [e for e in evaluators if e.name in missed]
+  if unscored:
+    row, failed = evaluate(first_step, unscored)
+    if failed:
+      raise failed
+    writer.write(first_step, row)
+    progress.say(_scores_line(first_step, row))
+    meter.restart()
   step = first_step
   for step in range(first_step + 1, num_steps + 1):
     trace.before(step, state)
@@ -298,7 +310,11 @@ def main(argv):
       progress.update(step, row)
     else:
       progress.update(step, None)
-    scores = {} if stopping and step != num_steps else evaluate_due(step)
+    scores, failed, unscored = {}, None, due(step)
+    if not stopping or step == num_steps:
+      scores, failed = evaluate(step, unscored)
+      # An evaluator may lose its own scores, but not the steps before it.
+      saving = saving or failed is not None
     if scores:
       progress.say(_scores_line(step, scores))
       row.update(scores)
@@ -309,9 +325,18 @@ def main(argv):
     if saving:
       with watch('saving'):
         checkpointer.save(
-          step, state, data=loader.state(step), meta=meta, metrics=scores
+          step,
+          state,
+          data=loader.state(step),
+          # The process that goes on from here begins with these.
+          meta={**meta, 'unscored': [e.name for e in unscored]},
+          metrics=scores,
         )
       meter.restart()
+    if failed:
+      checkpointer.wait()
+      progress.say(f'step {step:,} is saved; then an evaluator failed:')
+      raise failed
     if stopping:
       break
   progress.close()

@@ -9,6 +9,7 @@ import pytest
 
 from lbe.data import beam
 from lbe.data import build
+from lbe.data import shards
 from lbe.data import sources
 from lbe.vocab import load as vocab
 

@@ -63,3 +63,14 @@ def test_a_new_run_starts_an_empty_file(tmp_path):
   metrics.Writer(tmp_path, resume_step=-1).close()
   assert steps(tmp_path / 'metrics.jsonl') == []
   metrics.truncate_lines(tmp_path / 'absent.jsonl', 3)
+
+
+def test_scores_whose_turn_comes_again_are_cut(tmp_path):
+  """A score that stands twice."""
+  path = tmp_path / 'results.jsonl'
+  rows = [
+    {'step': step, 'evaluator': name} for step in (2, 4) for name in 'abc'
+  ]
+  path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+  metrics.truncate_lines(path, 4, unscored=('b', 'c'))
+  assert [json.loads(x) for x in path.read_text().splitlines()] == rows[:4]

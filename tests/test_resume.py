@@ -1,9 +1,13 @@
 """A run that was interrupted is the run that was not."""
 
+import json
 import signal
+import subprocess
+import sys
 
 import jax
 import numpy as np
+import pytest
 
 from lbe import checkpoint
 from lbe.models import llama
@@ -79,3 +83,87 @@ def test_a_workdir_of_another_run_is_refused(tmp_path):
   assert 'optim.peak_lr: 0.003 → 0.0001' in output
   output = runs.run('train', *command, '--config.log_every=2')
   assert 'changed since the run began: log_every: 1 → 2' in output
+
+
+# `lbe.train`, to which something happens in the evaluation after step 3.
+_CHILD = """
+import os, runpy, signal
+from lbe.evals import perplexity
+
+evaluate = perplexity.Documents.evaluate
+
+def trip(self, model, *, name, step):
+  if (name, step) == ('zh', 3):
+    {happens}
+  return evaluate(self, model, name=name, step=step)
+
+perplexity.Documents.evaluate = trip
+runpy.run_module('lbe.train', run_name='__main__')
+"""
+
+
+def scores(workdir):
+  rows = (workdir / 'results.jsonl').read_text().splitlines()
+  found = [
+    (r['step'], r['evaluator'], r['name'], r['value'])
+    for r in map(json.loads, rows)
+  ]
+  assert len(found) == len({x[:3] for x in found}), 'a score stands twice'
+  return sorted(found)
+
+
+SCORED = (
+  *runs.TINY,
+  '--config.budget.steps=6',
+  '--config.checkpoint.every=100',
+  '--config.evals.en.every=1',
+  '--config.evals.zh.every=1',
+)
+
+
+@pytest.fixture(scope='module')
+def untroubled(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('untroubled')
+  runs.run('train', *SCORED, f'--workdir={workdir}')
+  return workdir
+
+
+@pytest.mark.parametrize(
+  'happens, told',
+  [
+    # It is asked for in the middle of step 3's evaluations, and seen at step
+    # 4, whose own are left for later.
+    ('os.kill(os.getpid(), signal.SIGTERM)', 'stopped at step 4'),
+    (
+      "model.params['embed_VD'][None].repeat(1 << 40, axis=0)",
+      'step 3 is saved; then an evaluator failed',
+    ),
+    ("raise KeyError('mine')", 'step 3 is saved; then an evaluator failed'),
+  ],
+  ids=['sigterm', 'memory', 'defect'],
+)
+def test_what_was_not_scored_is_scored_by_the_next_run(
+  happens, told, untroubled, tmp_path
+):
+  """An evaluator that fails after an hour may not take the hour with it."""
+  command = (*SCORED, f'--workdir={tmp_path}')
+  script = tmp_path / 'child.py'
+  script.write_text(_CHILD.format(happens=happens))
+  process = subprocess.run(
+    [sys.executable, script, *command],
+    cwd=runs.ROOT,
+    env=runs.environment() | {'PYTHONPATH': str(runs.ROOT)},
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+  output = process.stdout + process.stderr
+  assert told in output
+  assert process.returncode == (0 if 'SIGTERM' in happens else 1), output
+  if 'repeat' in happens:
+    assert 'error: evals.zh: not enough memory' in output
+    assert 'lower --config.eval_batch_size' in output
+  assert scores(tmp_path) != scores(untroubled)
+  runs.run('train', *command)
+  assert scores(tmp_path) == scores(untroubled)
+  assert runs.losses(tmp_path) == runs.losses(untroubled)

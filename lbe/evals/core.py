@@ -96,6 +96,23 @@ class Result:
   predictions: list = dataclasses.field(default_factory=list)
 
 
+def evaluate(task, model, *, name, step):
+  """The Result of what an evaluator made, on a model.
+
+  Raises ValueError where the device's memory does not do for it.
+  """
+  try:
+    return task.evaluate(model, name=name, step=step)
+  except jax.errors.JaxRuntimeError as error:
+    if 'RESOURCE_EXHAUSTED' not in str(error):
+      raise
+    raise ValueError(
+      f'evals.{name}: not enough memory beside the model for '
+      f'eval_batch_size={model.batch_size} ({str(error).splitlines()[0]}); '
+      'lower --config.eval_batch_size.'
+    ) from error
+
+
 def due(step, *, every, at_start, at_end, last):
   """Whether an evaluator runs after `step` of a run of `last` steps."""
   if step == 0:
