@@ -6,6 +6,7 @@
 The same command again resumes where the last checkpoint stands.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -239,7 +240,8 @@ def main(argv):
   def evaluate(step, unscored):
     """(scores as metrics, with how long they took; an error or None).
 
-    Takes from `unscored` what it scores; rows go to results.jsonl.
+    Takes from `unscored` what it scores; rows go to results.jsonl. What is
+    left there without an error had to stop.
     """
     if not unscored:
       return {}, None
@@ -252,12 +254,14 @@ def main(argv):
     while unscored and failed is None:
       name = unscored[0].name
       try:
-        with watch(name):
+        with watch(name), stop.interrupting():
           found = core.evaluate(unscored[0].task, seen, name=name, step=step)
         if jax.process_index() == 0:
           core.record(workdir.here, found)
         row |= {f'eval/{name}/{k}': v for k, v in found.metrics.items()}
         del unscored[0]
+      except _Stopped:
+        break
       except Exception as error:
         if not hosts.alone():
           raise  # the others would not come to save
@@ -283,7 +287,7 @@ def main(argv):
     progress.say(_scores_line(first_step, row))
     meter.restart()
   step = first_step
-  for step in range(first_step + 1, num_steps + 1):
+  for step in () if unscored else range(first_step + 1, num_steps + 1):
     trace.before(step, state)
     meter.start_wait()
     batch = batch_lib.place(training.abstract_batch, next(batches), rows)
@@ -311,10 +315,11 @@ def main(argv):
     else:
       progress.update(step, None)
     scores, failed, unscored = {}, None, due(step)
-    if not stopping or step == num_steps:
+    if not stopping:
       scores, failed = evaluate(step, unscored)
+      stopping = bool(unscored)
       # An evaluator may lose its own scores, but not the steps before it.
-      saving = saving or failed is not None
+      saving = saving or stopping
     if scores:
       progress.say(_scores_line(step, scores))
       row.update(scores)
@@ -344,7 +349,7 @@ def main(argv):
   checkpointer.close()
   writer.close()
   workdir.send(now=True)
-  if step < num_steps:
+  if step < num_steps or unscored:
     say(f'stopped at step {step:,}; the same command goes on from there.')
     return
 
@@ -417,11 +422,15 @@ def _print_digests(step, batch):
     print(f'batch {step} {i} {digest.hexdigest()[:16]}', flush=True)
 
 
+class _Stopped(BaseException):
+  """SIGTERM in the middle of an evaluation; not for evaluators to catch."""
+
+
 class _StopFlag:
   """SIGTERM asks for a save and an end, on every host at the same step."""
 
   def __init__(self):
-    self._asked = False
+    self._asked = self._interrupts = False
     self._alone = jax.process_count() == 1
     if self._alone:
       signal.signal(signal.SIGTERM, self._ask)
@@ -429,6 +438,22 @@ class _StopFlag:
   def _ask(self, signum, frame):
     del signum, frame
     self._asked = True
+    if self._interrupts:
+      raise _Stopped
+
+  @contextlib.contextmanager
+  def interrupting(self):
+    """Within, SIGTERM raises _Stopped: evaluations outlast a notice.
+
+    Where a run has several processes they end together, at the next step.
+    """
+    if self._asked:
+      raise _Stopped
+    self._interrupts = True
+    try:
+      yield
+    finally:
+      self._interrupts = False
 
   def agreed(self, step):
     if self._alone:

@@ -131,9 +131,7 @@ def untroubled(tmp_path_factory):
 @pytest.mark.parametrize(
   'happens, told',
   [
-    # It is asked for in the middle of step 3's evaluations, and seen at step
-    # 4, whose own are left for later.
-    ('os.kill(os.getpid(), signal.SIGTERM)', 'stopped at step 4'),
+    ('os.kill(os.getpid(), signal.SIGTERM)', 'stopped at step 3'),
     (
       "model.params['embed_VD'][None].repeat(1 << 40, axis=0)",
       'step 3 is saved; then an evaluator failed',
