@@ -252,6 +252,20 @@ class Checkpointer:
         overwrite=True,
       )
 
+  @contextlib.contextmanager
+  def finishing(self):
+    """Within, an error waits until what was started is on disk.
+
+    Orbax would break it off. Not where other processes have a part in it: they
+    may be gone.
+    """
+    try:
+      yield
+    except BaseException:
+      if jax.process_count() == 1:
+        self.wait()
+      raise
+
   def wait(self):
     """Returns when what was started is on disk."""
     if self._pending is not None:

@@ -20,8 +20,13 @@ def reduce(steps):
 
   `train/loss` in nats a token, `train/perplexity`, `train/bits_per_byte`
   (bytes by the tokenizer's pieces); norms and rates are the last step's.
-  `train/learning_rate` is the highest of the groups'.
+  `train/learning_rate` is the highest of the groups'. Steps whose gradient was
+  not finite changed nothing: they are counted in `train/skipped_steps`, where
+  there are any, and in nothing else, unless there is no other.
   """
+  finite = [s for s in steps if math.isfinite(s['grad_norm'])]
+  num_skipped = len(steps) - len(finite)
+  steps = finite or steps
   loss_sum = sum(float(s['loss_sum']) for s in steps)
   weight_sum = sum(float(s['weight_sum']) for s in steps)
   num_bytes = sum(float(s['num_bytes']) for s in steps)
@@ -37,6 +42,8 @@ def reduce(steps):
     'train/learning_rate': max(rates.values()),
     'train/tokens': weight_sum,
   }
+  if num_skipped:
+    row['train/skipped_steps'] = num_skipped
   if len(rates) > 1:
     row |= {f'train/learning_rate/{name}': x for name, x in rates.items()}
   return row

@@ -61,7 +61,8 @@ def make_train_step(
 
   The loss is the mean over the weighted targets of the whole global batch,
   however it is cut into microbatches: gradients are summed, in
-  `gradient_dtype`, and divided once in float32.
+  `gradient_dtype`, and divided once in float32. Where their norm is no finite
+  number, parameters and moments stay as they were.
   Metrics are float32 scalars: `loss_sum` (nats), `weight_sum`, `num_bytes`,
   `grad_norm` (before clipping), `param_norm` (before the update), and
   `learning_rates` by group.
@@ -137,12 +138,22 @@ def make_train_step(
     scale = 1.0 / jnp.maximum(weight_sum, 1.0)
     grads = jax.tree.map(lambda g: g.astype(jnp.float32) * scale, grads)
     grads = partition.begun(grads, state['step'])
+    grad_norm = optax.tree.norm(grads)
     updates, opt_state = tx.update(grads, state['opt_state'], learning)
+    # One such gradient would spoil the weights, and all checkpoints after it.
+    finite = jnp.isfinite(grad_norm)
+    updates = jax.tree.map(lambda x: jnp.where(finite, x, 0), updates)
+    opt_state = jax.tree.map(
+      # Counts go on, and the schedules with them.
+      lambda new, old: jnp.where(finite, new, old) if new.ndim else new,
+      opt_state,
+      state['opt_state'],
+    )
     metrics = {
       'loss_sum': total,
       'weight_sum': weight_sum,
       'num_bytes': jnp.sum(batch['num_bytes_B']).astype(jnp.float32),
-      'grad_norm': optax.tree.norm(grads),
+      'grad_norm': grad_norm,
       'param_norm': optax.tree.norm(state['params']),
       'learning_rates': partition.learning_rates(state['step']),
     }

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -287,63 +288,69 @@ def main(argv):
     progress.say(_scores_line(first_step, row))
     meter.restart()
   step = first_step
-  for step in () if unscored else range(first_step + 1, num_steps + 1):
-    trace.before(step, state)
-    meter.start_wait()
-    batch = batch_lib.place(training.abstract_batch, next(batches), rows)
-    meter.stop_wait()
-    with watch('the step'):
-      # It takes what it was compiled for only, and names what differs.
-      state, step_metrics = train_step(state, batch)
-    meter.add(step_metrics)
-    heartbeat.beat(step)
-    told = trace.after(step, state, train_step)
-    if told:
-      progress.say(told)
-    if _LOG_BATCHES.value:
-      _print_digests(step, batch)
+  with checkpointer.finishing():
+    for step in () if unscored else range(first_step + 1, num_steps + 1):
+      trace.before(step, state)
+      meter.start_wait()
+      batch = batch_lib.place(training.abstract_batch, next(batches), rows)
+      meter.stop_wait()
+      with watch('the step'):
+        # It takes what it was compiled for only, and names what differs.
+        state, step_metrics = train_step(state, batch)
+      meter.add(step_metrics)
+      heartbeat.beat(step)
+      told = trace.after(step, state, train_step)
+      if told:
+        progress.say(told)
+      if _LOG_BATCHES.value:
+        _print_digests(step, batch)
 
-    stopping = stop.agreed(step)
-    saving = stopping or checkpointer.due(step) or step == num_steps
-    row = {}
-    if saving or step % config.log_every == 0:
-      row = meter.row()
-      seconds = row['speed/seconds_per_step']
-      own_seconds = row['speed/data_wait_share'] * seconds
-      row |= hosts.pace(own_seconds, seconds, progress.say)
-      progress.update(step, row)
-    else:
-      progress.update(step, None)
-    scores, failed, unscored = {}, None, due(step)
-    if not stopping:
-      scores, failed = evaluate(step, unscored)
-      stopping = bool(unscored)
-      # An evaluator may lose its own scores, but not the steps before it.
-      saving = saving or stopping
-    if scores:
-      progress.say(_scores_line(step, scores))
-      row.update(scores)
-      meter.skip(scores['speed/evaluation_seconds'])
-    if row:
-      writer.write(step, row)
-      workdir.send(now=saving)
-    if saving:
-      with watch('saving'):
-        checkpointer.save(
-          step,
-          state,
-          data=loader.state(step),
-          # The process that goes on from here begins with these.
-          meta={**meta, 'unscored': [e.name for e in unscored]},
-          metrics=scores,
-        )
-      meter.restart()
-    if failed:
-      checkpointer.wait()
-      progress.say(f'step {step:,} is saved; then an evaluator failed:')
-      raise failed
-    if stopping:
-      break
+      stopping = stop.agreed(step)
+      saving = stopping or checkpointer.due(step) or step == num_steps
+      row = {}
+      if saving or step % config.log_every == 0:
+        row = meter.row()
+        seconds = row['speed/seconds_per_step']
+        own_seconds = row['speed/data_wait_share'] * seconds
+        row |= hosts.pace(own_seconds, seconds, progress.say)
+        progress.update(step, row)
+        if 'train/skipped_steps' in row:
+          progress.say(
+            f'step {step:,}: {row["train/skipped_steps"]} steps since the last '
+            'line had no finite gradient and changed nothing.'
+          )
+      else:
+        progress.update(step, None)
+      scores, failed, unscored = {}, None, due(step)
+      if not stopping:
+        scores, failed = evaluate(step, unscored)
+        stopping = bool(unscored)
+        # An evaluator may lose its own scores, but not the steps before it.
+        saving = saving or stopping
+      if scores:
+        progress.say(_scores_line(step, scores))
+        row.update(scores)
+        meter.skip(scores['speed/evaluation_seconds'])
+      if row:
+        writer.write(step, row)
+        workdir.send(now=saving)
+      if saving:
+        with watch('saving'):
+          checkpointer.save(
+            step,
+            state,
+            data=loader.state(step),
+            # The process that goes on from here begins with these.
+            meta={**meta, 'unscored': [e.name for e in unscored]},
+            metrics=scores,
+          )
+        meter.restart()
+      if failed:
+        checkpointer.wait()
+        progress.say(f'step {step:,} is saved; then an evaluator failed:')
+        raise failed
+      if stopping:
+        break
   progress.close()
   checkpointer.wait()
   checkpointer.close()
@@ -464,11 +471,16 @@ class _StopFlag:
     return multihost_utils.reached_preemption_sync_point(step)
 
 
+# So many steps without a finite gradient in a row end a run.
+_MOST_SKIPPED = 10
+
+
 class _Meter:
   """Sums of the steps since the last line; the device is read only there."""
 
   def __init__(self, model, mesh, config):
     self._num_chips = mesh.size
+    self._skipped = 0  # steps up to the last one
     self._flops_per_token = hardware.flops_per_token(model, config.data.seq_len)
     self._peak = hardware.peak_flops(jax.devices()[0].device_kind)
     self.restart()
@@ -495,6 +507,16 @@ class _Meter:
     """The metrics of the steps since the last row; waits for the device."""
     steps = jax.device_get(self._steps)
     seconds = time.perf_counter() - self._start
+    for s in steps:
+      skipped = not math.isfinite(s['grad_norm'])
+      self._skipped = self._skipped + 1 if skipped else 0
+      if self._skipped == _MOST_SKIPPED:
+        raise ValueError(
+          f'the last {_MOST_SKIPPED} steps had no finite gradient (loss '
+          f'{s["loss_sum"] / s["weight_sum"]:.4g}) and changed nothing; look '
+          'at the data, or go on from the last checkpoint in another workdir '
+          '(--config.init_from=THIS_WORKDIR) with a lower optim.peak_lr.'
+        )
     row = metrics.reduce(steps)
     speed = sum(s['weight_sum'] for s in steps) / seconds / self._num_chips
     row['speed/tokens_per_second_per_chip'] = float(speed)

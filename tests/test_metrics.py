@@ -29,6 +29,16 @@ def test_a_row_over_several_steps_weights_them_by_tokens():
   assert row['train/tokens'] == 40
 
 
+def test_skipped_steps_are_counted_and_no_part_of_the_loss():
+  bad = sums(math.nan, 10.0) | {'grad_norm': math.inf}
+  row = metrics.reduce([sums(10.0, 10.0), bad, bad])
+  assert row['train/loss'] == 1.0
+  assert row['train/tokens'] == 10
+  assert row['train/skipped_steps'] == 2
+  assert 'train/skipped_steps' not in metrics.reduce([sums(10.0, 10.0)])
+  assert math.isnan(metrics.reduce([bad])['train/loss'])
+
+
 def test_a_diverged_loss_is_written_as_it_is():
   """An overflow in exp may not end the run that shows the divergence."""
   assert metrics.reduce([sums(1e6, 10.0)])['train/perplexity'] > 1e300

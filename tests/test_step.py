@@ -127,6 +127,30 @@ def test_metrics_are_sums_and_the_state_before_the_update():
   np.testing.assert_allclose(metrics['learning_rates']['rest'], 0.01, rtol=1e-6)
 
 
+@pytest.mark.parametrize('kind', optim.KINDS)
+def test_a_gradient_that_is_not_finite_changes_nothing(kind):
+  """A moment that takes NaN in: every weight is NaN from there on."""
+  run, state = make(kind=kind)
+  state, _ = run(state, batch())
+  bad = batch()
+  bad['weights_BT'][1, 1] = np.inf
+  new, metrics = run(state, bad)
+  assert not np.isfinite(metrics['grad_norm'])
+  jax.tree.map(np.testing.assert_array_equal, new['params'], state['params'])
+  for x, y in zip(
+    jax.tree.leaves(new['opt_state']),
+    jax.tree.leaves(state['opt_state']),
+    strict=True,
+  ):
+    np.testing.assert_array_equal(x, y if x.ndim else y + 1)
+  assert new['step'] == 2
+  after, metrics = run(new, batch())
+  assert np.isfinite(metrics['grad_norm'])
+  assert not np.array_equal(
+    after['params']['head_DV'], new['params']['head_DV']
+  )
+
+
 def test_a_batch_without_targets_is_finite_and_moves_nothing():
   """0 / 0 would end the run in NaN."""
   run, state = make(weight_decay=0.0)

@@ -3,7 +3,10 @@
 import json
 import re
 
+import numpy as np
 import pytest
+
+from lbe import checkpoint
 
 import runs
 
@@ -203,6 +206,25 @@ def test_mistakes_end_a_run_with_one_line(tmp_path, changes, words):
   assert words in output
   assert 'Traceback' not in output
   assert not list(tmp_path.glob('data/*-*')), 'text was tokenized first'
+
+
+def test_a_run_that_diverges_ends_and_saves_nothing_that_is_spoilt(tmp_path):
+  """A night of steps with NaN, and all checkpoints that were kept of it."""
+  command = (
+    *runs.TINY,
+    '--config.budget.steps=40',
+    '--config.checkpoint.every=4',
+    '--config.log_every=4',
+    f'--workdir={tmp_path}',
+  )
+  wild = ('--config.optim.peak_lr=1e30', '--config.optim.warmup_fraction=0')
+  output = runs.run('train', *command, *wild, status=1)
+  assert 'step 8: 4 steps since the last line had no finite' in output
+  assert 'error: the last 10 steps had no finite gradient' in output
+  assert 'Traceback' not in output
+  assert checkpoint.find(tmp_path).name == '8'
+  table = checkpoint.load_array(tmp_path, 'embed_VD')
+  assert np.isfinite(table).all()
 
 
 EXAM = """
