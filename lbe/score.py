@@ -220,6 +220,15 @@ def _join(requests, owners, n):
 _STEP = 32
 
 
+def _kept(length):
+  """The padded length of what is shared.
+
+  A program is compiled for each with each length of the rest: powers of two
+  are half as many as engine.bucket's, and padding costs attention alone.
+  """
+  return max(_STEP, 1 << (length - 1).bit_length())
+
+
 def _shared(rows, padded):
   """[(length of what is shared, rows)], the shared beginning longest apart.
 
@@ -246,7 +255,7 @@ def _shared(rows, padded):
     within = alike[low : high - 1]
     shared = min(within)
     rest = (length[high] - length[low]) / num - shared
-    once = engine.bucket(shared) if shared else 0
+    once = _kept(shared) if shared else 0
     saved = num * shared - once - (padded(num) - num) * rest
     cuts = [low + i + 1 for i, x in enumerate(within) if x == shared]
     if shared == max(within):
@@ -373,7 +382,7 @@ def score(
   for prefix, batch, size, length in _batches(rows, batch_size, mesh):
     if len(prefix) and held != prefix.tobytes():
       held = prefix.tobytes()
-      padded = np.zeros((1, engine.bucket(len(prefix))), np.int32)
+      padded = np.zeros((1, _kept(len(prefix))), np.int32)
       padded[0, : len(prefix)] = prefix
       kept = prefill(params, engine.place(mesh, padded, (None, None)))
     arrays = {
