@@ -84,25 +84,35 @@ def keep_compiled(workdir=None):
     jax.config.update('jax_enable_compilation_cache', False)
 
 
+def _given(arguments, *flags_of):
+  """(name, value, as it was written) of these flags, and of their fields."""
+  arguments = iter(arguments)
+  for argument in arguments:
+    name, equals, value = argument.lstrip('-').partition('=')
+    if argument.startswith('-') and name.split('.')[0] in flags_of:
+      written = [argument]
+      if not equals:
+        value = next(arguments, '')
+        written.append(value)
+      yield name, value, written
+
+
 def find_neighbours(argv):
   """Lets a config import its neighbours as `configs.NAME` from any folder."""
-  for argument, following in zip(argv[1:], [*argv[2:], ''], strict=True):
-    flag, given, path = argument.lstrip('-').partition('=')
-    if argument.startswith('-') and flag == 'config':
+  for name, path, _ in _given(argv[1:], 'config'):
+    if name == 'config':
       # What stands behind a colon is handed to the config.
-      path = pathlib.Path((path if given else following).split(':')[0])
-      sys.path.append(str(path.absolute().parent.parent))
+      folder = pathlib.Path(path.split(':')[0]).absolute().parent
+      sys.path.append(str(folder.parent))
 
 
 def command(name):
   """The line that runs another program with this one's config and workdir."""
-  kept, arguments = [], iter(sys.argv[1:])
-  for argument in arguments:
-    flag = argument.lstrip('-').split('=')[0]
-    if flag.split('.')[0] in ('config', 'workdir'):
-      kept.append(argument)
-      if '=' not in argument:
-        kept.append(next(arguments, ''))
+  kept = [
+    argument
+    for _, _, written in _given(sys.argv[1:], 'config', 'workdir')
+    for argument in written
+  ]
   return shlex.join(['python', '-m', f'lbe.{name}', *kept])
 
 
