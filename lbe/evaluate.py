@@ -12,6 +12,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from lbe import assemble
+from lbe import hosts
 from lbe import program
 from lbe import sharding
 from lbe import stored
@@ -48,15 +49,17 @@ def main(argv):
     )
   mesh = sharding.make_mesh(config.mesh.to_dict())
   params = opened.load_params(mesh)
-  if jax.process_index() == 0:
-    (workdir / 'config.json').write_text(
-      json.dumps(json.loads(config.to_json_best_effort()), indent=2)
-    )
+  facts = json.loads(config.to_json_best_effort()) | {'scored': opened.path}
+  done = _begin(workdir, facts) if jax.process_index() == 0 else None
+  done = json.loads(
+    hosts.share('scored', None if done is None else json.dumps(done))
+  )
   model = assemble.as_evaluated(params, opened.config, tokenizer, mesh, config)
-  if jax.process_index() == 0:
-    for file in ('results.jsonl', 'predictions.jsonl'):
-      (workdir / file).unlink(missing_ok=True)
   for evaluator in evaluators:
+    if evaluator.name in done:
+      if jax.process_index() == 0:
+        print(f'{evaluator.name}: scored before the last call was interrupted')
+      continue
     start = time.perf_counter()
     found = core.evaluate(evaluator.task, model, name=evaluator.name, step=None)
     if jax.process_index() == 0:
@@ -67,6 +70,34 @@ def main(argv):
   if jax.process_index() == 0:
     print(core.write_summary(workdir))
   files.send(now=True)
+
+
+def _begin(workdir, facts):
+  """Names of what was scored by a call with these facts that did not end.
+
+  Of everything else the rows go.
+  """
+
+  def rows(path):
+    text = path.read_text('utf-8') if path.exists() else ''
+    # A torn last line is left out.
+    return map(json.loads, text[: text.rfind('\n') + 1].splitlines())
+
+  config, results = workdir / 'config.json', workdir / 'results.jsonl'
+  done = []
+  if (
+    config.exists()
+    and json.loads(config.read_text('utf-8')) == facts
+    and not (workdir / 'results.json').exists()  # written last
+  ):
+    done = list(dict.fromkeys(row['evaluator'] for row in rows(results)))
+  for path in (results, workdir / 'predictions.jsonl'):
+    kept = [row for row in rows(path) if row['evaluator'] in done]
+    path.unlink(missing_ok=True)
+    core.append_rows(workdir, kept, path.name)
+  (workdir / 'results.json').unlink(missing_ok=True)
+  config.write_text(json.dumps(facts, indent=2), encoding='utf-8')
+  return done
 
 
 if __name__ == '__main__':

@@ -120,6 +120,40 @@ def test_the_scores_of_training_are_those_of_evaluate(trained, tmp_path):
   assert all(row['model'] == f'{workdir}/checkpoints/4' for row in rows)
 
 
+def test_an_interrupted_evaluation_goes_on_behind_what_is_scored(
+  trained, tmp_path
+):
+  """Hours of an exam, because a later evaluator had no memory."""
+  workdir, _ = trained
+  command = (
+    *runs.TINY,
+    '--config.tokenizer=',
+    f'--config.init_from={workdir}',
+    f'--config.data.cache_dir={workdir}/data',
+    f'--workdir={tmp_path}',
+  )
+  whole = runs.run('evaluate', *command)
+  files = [tmp_path / f'{name}.jsonl' for name in ('results', 'predictions')]
+  expected = [path.read_text() for path in files]
+  # As if it had been killed while zh was scored.
+  (tmp_path / 'results.json').unlink()
+  results, predictions = (text.splitlines(True) for text in expected)
+  first = [line for line in results if '"en"' in line]
+  assert 0 < len(first) < len(results)
+  files[0].write_text(''.join(first) + '{"torn')
+  files[1].write_text(''.join(predictions[:-2]))
+
+  output = runs.run('evaluate', *command)
+  assert 'en: scored before the last call was interrupted' in output
+  assert [path.read_text() for path in files] == expected
+  assert output[output.index('| evaluator') :] == whole[whole.index('| eval') :]
+  # What has ended is scored anew, and so is another config.
+  assert 'scored before' not in runs.run('evaluate', *command)
+  (tmp_path / 'results.json').unlink()
+  other = '--config.eval_batch_size=3'
+  assert 'scored before' not in runs.run('evaluate', *command, other)
+
+
 def test_generate_goes_on_from_a_prompt(trained, tmp_path):
   """Greedy; samples as JSONL; from the folder that was exported."""
   workdir, _ = trained

@@ -145,16 +145,19 @@ def bootstrap(numerators, denominators, *, scale=1.0, num_samples=1000):
 
 
 def record(workdir, result):
-  """Adds a Result to results.jsonl and predictions.jsonl."""
-  append_rows(workdir, result.rows)
+  """Adds a Result to predictions.jsonl, and then to results.jsonl.
+
+  So whoever has rows there is done.
+  """
   append_rows(workdir, result.predictions, 'predictions.jsonl')
+  append_rows(workdir, result.rows)
 
 
 def append_rows(workdir, rows, file='results.jsonl'):
   """Adds rows, one JSON object a line, to WORKDIR/FILE."""
+  lines = [json.dumps(row, ensure_ascii=False) + '\n' for row in rows]
   with open(pathlib.Path(workdir) / file, 'a', encoding='utf-8') as f:
-    for row in rows:
-      f.write(json.dumps(row, ensure_ascii=False) + '\n')
+    f.write(''.join(lines))
 
 
 def newest(rows):
