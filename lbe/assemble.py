@@ -109,8 +109,16 @@ def init_adapters(model, mesh, seed):
   def init_adapters(key):
     return llama.init(model, key)['lora']
 
-  init_adapters = jax.jit(init_adapters, out_shardings=places['lora'])
-  return init_adapters(jax.random.key(seed))
+  return _jit_once(init_adapters, places['lora'])(jax.random.key(seed))
+
+
+def _jit_once(function, out_shardings):
+  """Of what runs once: compiling it well would take longer than it runs."""
+  return jax.jit(
+    function,
+    out_shardings=out_shardings,
+    compiler_options={'xla_backend_optimization_level': 1},
+  )
 
 
 def make_execution(config):
@@ -706,13 +714,8 @@ def init_params(model, mesh, seed):
   def init_params(key):
     return llama.init(model, key)
 
-  init_params = jax.jit(
-    init_params,
-    out_shardings=sharding.shardings(mesh, llama.dims(model)),
-    # It runs once: compiling it well would take longer than it runs.
-    compiler_options={'xla_backend_optimization_level': 1},
-  )
-  return init_params(jax.random.key(seed))
+  places = sharding.shardings(mesh, llama.dims(model))
+  return _jit_once(init_params, places)(jax.random.key(seed))
 
 
 # -------------------------------------------------------------- evaluators
