@@ -13,6 +13,7 @@ from ml_collections import config_flags
 
 from lbe import assemble
 from lbe import hosts
+from lbe import metrics
 from lbe import program
 from lbe import sharding
 from lbe import stored
@@ -77,24 +78,17 @@ def _begin(workdir, facts):
 
   Of everything else the rows go.
   """
-
-  def rows(path):
-    text = path.read_text('utf-8') if path.exists() else ''
-    # A torn last line is left out.
-    return map(json.loads, text[: text.rfind('\n') + 1].splitlines())
-
-  config, results = workdir / 'config.json', workdir / 'results.jsonl'
-  done = []
-  if (
+  config = workdir / 'config.json'
+  goes_on = (
     config.exists()
     and json.loads(config.read_text('utf-8')) == facts
     and not (workdir / 'results.json').exists()  # written last
-  ):
-    done = list(dict.fromkeys(row['evaluator'] for row in rows(results)))
-  for path in (results, workdir / 'predictions.jsonl'):
-    kept = [row for row in rows(path) if row['evaluator'] in done]
-    path.unlink(missing_ok=True)
-    core.append_rows(workdir, kept, path.name)
+  )
+  rows = metrics.keep_lines(workdir / 'results.jsonl', lambda row: goes_on)
+  done = list(dict.fromkeys(row['evaluator'] for row in rows))
+  metrics.keep_lines(
+    workdir / 'predictions.jsonl', lambda row: row['evaluator'] in done
+  )
   (workdir / 'results.json').unlink(missing_ok=True)
   config.write_text(json.dumps(facts, indent=2), encoding='utf-8')
   return done

@@ -53,23 +53,37 @@ def truncate_lines(path, step, *, unscored=()):
   """Keeps the lines of a .jsonl file whose step is at most `step`.
 
   Not those of `step` itself by the evaluators in `unscored`, whose turn comes
-  again. A torn last line goes too. The file is replaced whole, or not at all.
+  again.
+  """
+
+  def keep(row):
+    again = row['step'] == step and row.get('evaluator') in unscored
+    return row['step'] <= step and not again
+
+  keep_lines(path, keep)
+
+
+def keep_lines(path, keep):
+  """Keeps the lines of a .jsonl file that `keep(row)` is true of; their rows.
+
+  A torn last line goes too. The file is replaced whole, or not at all.
   """
   path = pathlib.Path(path)
   if not path.exists():
-    return
-  kept = []
+    return []
+  lines, rows = [], []
   for line in path.read_text(encoding='utf-8').splitlines():
     try:
       row = json.loads(line)
     except ValueError:
       break
-    again = row['step'] == step and row.get('evaluator') in unscored
-    if row['step'] <= step and not again:
-      kept.append(line + '\n')
+    if keep(row):
+      lines.append(line + '\n')
+      rows.append(row)
   temporary = path.with_suffix('.tmp')
-  temporary.write_text(''.join(kept), encoding='utf-8')
+  temporary.write_text(''.join(lines), encoding='utf-8')
   os.replace(temporary, path)
+  return rows
 
 
 class Writer:

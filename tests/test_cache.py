@@ -147,11 +147,8 @@ def test_one_row_alone_equals_the_full_forward(execution, shared):
     )
 
 
-@pytest.mark.parametrize('execution', [SCANNED, UNROLLED])
-def test_a_shared_prefix_equals_the_same_ids_in_each_row(execution):
-  """Two softmaxes instead of one, positions that begin again, its padding."""
-  shared = 6
-  found = cached(TINY, execution, shared=shared)
+def check(found, shared):
+  """The logits of `cached` are those of each row behind the shared ids."""
   for b, n in enumerate(LENGTHS):
     whole = np.concatenate([rows()[0][:shared], rows()[b]])
     logits_TV = full(TINY, whole)
@@ -159,6 +156,14 @@ def test_a_shared_prefix_equals_the_same_ids_in_each_row(execution):
       np.testing.assert_allclose(
         logits_BV[b], logits_TV[shared + n - 1 + i], atol=2e-5
       )
+
+
+@pytest.mark.parametrize('execution', [SCANNED, UNROLLED])
+def test_a_shared_prefix_equals_the_same_ids_in_each_row(execution):
+  """Two softmaxes instead of one, positions that begin again, its padding."""
+  shared = 6
+  found = cached(TINY, execution, shared=shared)
+  check(found, shared)
 
 
 @pytest.mark.parametrize('shared', [0, 6])
@@ -167,13 +172,7 @@ def test_a_prompt_in_blocks_equals_the_full_forward(shared, monkeypatch):
   monkeypatch.setattr(blocks, '_SHORTEST', 3)
   assert len(blocks.bounds(8)) == 3
   found = cached(TINY, UNROLLED, shared=shared)
-  for b, n in enumerate(LENGTHS):
-    whole = np.concatenate([rows()[0][:shared], rows()[b]])
-    logits_TV = full(TINY, whole)
-    for i, logits_BV in enumerate(found):
-      np.testing.assert_allclose(
-        logits_BV[b], logits_TV[shared + n - 1 + i], atol=2e-5
-      )
+  check(found, shared)
 
 
 def test_bfloat16_is_computed_in_bfloat16():
