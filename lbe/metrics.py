@@ -72,7 +72,8 @@ def keep_lines(path, keep):
   if not path.exists():
     return []
   lines, rows = [], []
-  for line in path.read_text(encoding='utf-8').splitlines():
+  # Texts may hold what str.splitlines takes for the end of a line.
+  for line in path.read_text(encoding='utf-8').split('\n'):
     try:
       row = json.loads(line)
     except ValueError:

@@ -84,3 +84,15 @@ def test_scores_whose_turn_comes_again_are_cut(tmp_path):
   path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
   metrics.truncate_lines(path, 4, unscored=('b', 'c'))
   assert [json.loads(x) for x in path.read_text().splitlines()] == rows[:4]
+
+
+def test_a_line_separator_in_a_text_is_no_end_of_a_line(tmp_path):
+  """A model that writes U+2028: what stood behind it was cut on resume."""
+  path = tmp_path / 'predictions.jsonl'
+  rows = [{'step': i, 'text': 'a\u2028b\x85c'} for i in range(3)]
+  path.write_text(
+    ''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows), 'utf-8'
+  )
+  metrics.truncate_lines(path, 1)
+  kept = path.read_text('utf-8').split('\n')[:-1]
+  assert [json.loads(line) for line in kept] == rows[:2]
