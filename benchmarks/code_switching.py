@@ -24,9 +24,9 @@ from absl import app
 from absl import flags
 
 from benchmarks import record
-from lbe.data import languages
-from lbe.data import scripts
 from lbe.evals import code_switching
+from lbe.text import languages
+from lbe.text import scripts
 
 _DATA = flags.DEFINE_string('data', None, 'The folder of newstest2019-*.txt.')
 _IDENTIFIER = flags.DEFINE_string(

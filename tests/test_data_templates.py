@@ -5,12 +5,12 @@ import json
 import sys
 
 import pytest
-import tokenizers
 import transformers
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import decoders
 from tokenizers import models
 from tokenizers import pre_tokenizers
+from tokenizers import Tokenizer
 from tokenizers import trainers
 from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 
@@ -80,7 +80,7 @@ def chat_json(test_data):
   """A small byte-level tokenizer with the control strings of chats."""
   names = 'im_start im_end start_header_id end_header_id eot_id begin_of_text'
   specials = [f'<|{name}|>' for name in [*names.split(), 'end_of_text']]
-  made = tokenizers.Tokenizer(models.BPE())
+  made = Tokenizer(models.BPE())
   made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
   made.decoder = decoders.ByteLevel()
   path = sorted((test_data / 'text_ntrex').glob('newstest2019-*.txt'))[0]
@@ -363,7 +363,7 @@ def test_real_examples_equal_transformers(
 def test_real_examples_equal_the_fast_tokenizer(test_data, base, llama_json):
   """The same through tokenizer.json: theirs alone, and ours read from it."""
   theirs = transformers.PreTrainedTokenizerFast(
-    tokenizer_object=tokenizers.Tokenizer.from_str(json.dumps(llama_json))
+    tokenizer_object=Tokenizer.from_str(json.dumps(llama_json))
   )
   fast = templates.Encoder(
     'bactrian_x', vocab.HuggingFace(json.dumps(llama_json))
@@ -539,7 +539,7 @@ def test_a_chat_template_is_what_transformers_makes_of_it(
   }[which]
   roles = {} if which == 'chat' else {'bos': '<s>', 'eos': '</s>'}
   theirs = transformers.PreTrainedTokenizerFast(
-    tokenizer_object=tokenizers.Tokenizer.from_str(json.dumps(record)),
+    tokenizer_object=Tokenizer.from_str(json.dumps(record)),
     **{f'{role}_token': token for role, token in roles.items()},
   )
   ours = vocab.HuggingFace(json.dumps(record), roles)

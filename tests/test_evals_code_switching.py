@@ -6,9 +6,9 @@ import json
 import pytest
 
 from benchmarks import harness
-from lbe.data import languages
 from lbe.evals import code_switching
 from lbe.judging import sheets
+from lbe.text import languages
 
 import runs
 

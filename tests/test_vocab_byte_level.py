@@ -4,11 +4,12 @@ import json
 import unicodedata
 
 import pytest
-import tokenizers
 import transformers
 from tokenizers import decoders
 from tokenizers import models
 from tokenizers import pre_tokenizers
+from tokenizers import Regex
+from tokenizers import Tokenizer
 from tokenizers import trainers
 
 from lbe.data import sources
@@ -37,10 +38,10 @@ def ntrex(test_data):
 
 def train(texts, specials=SPECIALS, ignore_merges=True):
   """A byte-level BPE of 2,000 pieces, special tokens behind them."""
-  tokenizer = tokenizers.Tokenizer(models.BPE(ignore_merges=ignore_merges))
+  tokenizer = Tokenizer(models.BPE(ignore_merges=ignore_merges))
   tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
     [
-      pre_tokenizers.Split(tokenizers.Regex(PATTERN), 'isolated'),
+      pre_tokenizers.Split(Regex(PATTERN), 'isolated'),
       pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
     ]
   )
@@ -169,7 +170,7 @@ def test_all_libraries_give_the_same_ids(base, learnt, texts, tmp_path):
   """What is written is read by others, special tokens included."""
   export.write(learnt.tokenizer, tmp_path, max_positions=512)
   theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
-  plain = tokenizers.Tokenizer.from_file(str(tmp_path / 'tokenizer.json'))
+  plain = Tokenizer.from_file(str(tmp_path / 'tokenizer.json'))
   fast = transformers.PreTrainedTokenizerFast(
     tokenizer_file=str(tmp_path / 'tokenizer.json')
   )

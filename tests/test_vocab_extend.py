@@ -6,9 +6,9 @@ import random
 import unicodedata
 
 import pytest
-import tokenizers
 import transformers
 from sentencepiece import sentencepiece_model_pb2
+from tokenizers import Tokenizer
 
 from lbe.data import sources
 from lbe.vocab import export
@@ -201,7 +201,7 @@ def test_the_export_gives_the_same_ids_everywhere(test_data, below, exported):
   ]
   assert sum(map(len, texts)) > 4_000_000
   theirs = exported(texts, add_special_tokens=False)['input_ids']
-  plain = tokenizers.Tokenizer.from_str(exported.backend_tokenizer.to_str())
+  plain = Tokenizer.from_str(exported.backend_tokenizer.to_str())
   ours = below.tokenizer.encode_batch(texts)
   pairs = zip(theirs, ours, texts, strict=True)
   assert [text for a, b, text in pairs if a != b][:3] == []

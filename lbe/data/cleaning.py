@@ -17,8 +17,8 @@ import typing
 import unicodedata
 
 from lbe.data import contamination
-from lbe.data import languages
-from lbe.data import scripts as scripts_lib
+from lbe.text import languages
+from lbe.text import scripts as scripts_lib
 
 # Shown of each rule, and how much of each.
 NUM_SAMPLES = 20

@@ -1,7 +1,7 @@
 """Do responses stay in the asked language?
 
 Two protocols. `code_switching@scripts` looks for parts in another language
-(lbe/data/languages.py): by their script, and where languages share one by an
+(lbe/text/languages.py): by their script, and where languages share one by an
 identifier; what any language borrows is excused. `code_switching@lines` has
 the pass rates of the language confusion benchmark (for-ai/language-confusion):
 a response passes where every line is in the language, and of those that pass,
@@ -20,10 +20,10 @@ import string
 import jax
 
 from lbe import prompts as prompts_lib
-from lbe.data import languages
 from lbe.evals import core
 from lbe.judging import local
 from lbe.judging import sheets
+from lbe.text import languages
 
 # Of the language confusion benchmark; tokens are words, and of Chinese and
 # Japanese, which it cuts by a dictionary, two letters each.

@@ -15,10 +15,10 @@ import unicodedata
 import numpy as np
 
 from lbe import prompts as prompts_lib
-from lbe.data import languages
-from lbe.data import scripts
 from lbe.evals import core
 from lbe.judging import local
+from lbe.text import languages
+from lbe.text import scripts
 
 # Scripts that put no spaces between words: every letter is a token there.
 _NO_SPACES = ('Han', 'Hiragana', 'Katakana', 'Thai', 'Lao', 'Khmer', 'Myanmar')

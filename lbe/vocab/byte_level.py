@@ -15,7 +15,7 @@ import itertools
 import json
 import unicodedata
 
-import tokenizers
+from tokenizers import Tokenizer
 
 from lbe.vocab import continued
 from lbe.vocab import extend as extend_lib
@@ -138,12 +138,12 @@ def _pieces(base):
 
 def _model(tokenizer):
   """What cuts one pre-token, in GPT-2's letters, into pieces."""
-  return tokenizers.Tokenizer.from_str(json.dumps(tokenizer.record)).model
+  return Tokenizer.from_str(json.dumps(tokenizer.record)).model
 
 
 def _units(base, texts, is_letter):
   """({pre-token with letters: count}, {letter: count})."""
-  whole = tokenizers.Tokenizer.from_str(json.dumps(base.record))
+  whole = Tokenizer.from_str(json.dumps(base.record))
   units, letters = collections.Counter(), collections.Counter()
   for text in texts:
     if whole.normalizer is not None:

@@ -7,7 +7,7 @@ import functools
 import pathlib
 import re
 
-from lbe.data import scripts
+from lbe.text import scripts
 from lbe.vocab import extend
 
 # The scripts of the languages that the paper and its users train.

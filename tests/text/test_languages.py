@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from lbe.data import languages
+from lbe.text import languages
 
 
 def found(text, language, **more):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lbe.data import scripts
+from lbe.text import scripts
 
 # Every code point that can stand in a text.
 EVERY = [chr(i) for i in range(0x110000) if not 0xD800 <= i < 0xE000]

@@ -1,0 +1,1 @@
+"""Text itself: lines of JSON, scripts, languages."""
