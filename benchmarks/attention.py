@@ -22,7 +22,7 @@ from absl import app
 from absl import flags
 
 from benchmarks import record
-from lbe import sharding
+from lbe.mesh import sharding
 from lbe.models import attention
 
 _ROWS = flags.DEFINE_integer('rows', 4, 'Rows of the batch.')

@@ -25,8 +25,8 @@ from absl import flags
 
 from benchmarks import record
 from lbe import decode
-from lbe import sharding
 from lbe import stored
+from lbe.mesh import sharding
 from lbe.models import llama
 
 _SHAPE = flags.DEFINE_enum('shape', '20m', ['20m', '300m'], 'Of the model.')

@@ -34,8 +34,8 @@ def child(folder, extended, method):
 
   from benchmarks import convert
   from lbe import assemble
-  from lbe import sharding
   from lbe import stored
+  from lbe.mesh import sharding
   from lbe.vocab import load as vocab
 
   opened = stored.open_model(folder)

@@ -24,7 +24,7 @@ from absl import logging
 from benchmarks import record
 from configs import common
 from lbe import assemble
-from lbe import sharding
+from lbe.mesh import sharding
 from lbe.vocab import load as vocab
 
 _STEPS = flags.DEFINE_integer('steps', 4, 'Timed for each size.')

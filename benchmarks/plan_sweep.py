@@ -69,7 +69,7 @@ def main(argv):
         [
           sys.executable,
           '-c',
-          'from lbe import topology\n'
+          'from lbe.mesh import topology\n'
           f'print(len(topology.devices({topology!r})))',
         ],
         stderr=subprocess.DEVNULL,

@@ -46,10 +46,10 @@ from benchmarks import record
 from configs import common
 from configs import hardware as hardware_configs
 from lbe import assemble
-from lbe import batch as batch_lib
-from lbe import hardware
 from lbe import loss
-from lbe import sharding
+from lbe.mesh import hardware
+from lbe.mesh import place
+from lbe.mesh import sharding
 from lbe.models import llama
 
 _SHAPE = flags.DEFINE_enum(
@@ -259,7 +259,7 @@ def make_ours(shape, batch):
   step = training.step.lower(
     training.abstract_state, training.abstract_batch
   ).compile(compiler_options=options)
-  batch = batch_lib.place(
+  batch = place.place(
     training.abstract_batch, batch, slice(0, shape['batch_size'])
   )
 

@@ -13,12 +13,9 @@ import pathlib
 
 import jax
 
-from lbe import batch
 from lbe import groups
-from lbe import hosts
 from lbe import optim
 from lbe import program
-from lbe import sharding
 from lbe import step as step_lib
 from lbe.data import build
 from lbe.data import cleaning
@@ -27,6 +24,9 @@ from lbe.data import order as order_lib
 from lbe.data import sources as sources_lib
 from lbe.evals import core
 from lbe.evals import perplexity
+from lbe.mesh import hosts
+from lbe.mesh import place
+from lbe.mesh import sharding
 from lbe.models import llama
 from lbe.models import lora
 from lbe.vocab import load as vocab
@@ -669,7 +669,7 @@ def make_training(config, model, mesh, partition):
     shapes,
     shardings,
   )
-  abstract_batch = batch.shapes(
+  abstract_batch = place.shapes(
     mesh, config.data.batch_size, config.data.seq_len
   )
   step = jax.jit(

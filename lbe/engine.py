@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lbe import compilation
 from lbe import sampling
-from lbe import sharding
+from lbe.mesh import compilation
+from lbe.mesh import sharding
 from lbe.models import cache as cache_lib
 from lbe.models import llama
 

@@ -14,8 +14,8 @@ from absl import flags
 from lbe import assemble
 from lbe import checkpoint
 from lbe import program
-from lbe import sharding
 from lbe import stored
+from lbe.mesh import sharding
 from lbe.vocab import load as vocab
 from lbe.vocab import rows
 

@@ -27,9 +27,9 @@ from absl import flags
 from lbe import decode
 from lbe import program
 from lbe import prompting
-from lbe import sharding
 from lbe import stored
 from lbe.data import messages
+from lbe.mesh import sharding
 from lbe.models import llama
 
 _MODEL = flags.DEFINE_string('model', None, 'A checkpoint or an HF folder.')

@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from lbe import sharding
+from lbe.mesh import sharding
 
 # Positions of a chunk on each device; its logits are the largest array.
 CHUNK = 1024

@@ -22,12 +22,12 @@ from absl import flags
 from ml_collections import config_flags
 
 from lbe import assemble
-from lbe import hardware
-from lbe import hlo
 from lbe import program
-from lbe import sharding
 from lbe import stored
-from lbe import topology
+from lbe.mesh import hardware
+from lbe.mesh import hlo
+from lbe.mesh import sharding
+from lbe.mesh import topology
 from lbe.models import llama
 from lbe.vocab import load as vocab
 

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from lbe import compilation
 from lbe import engine
 from lbe import loss
+from lbe.mesh import compilation
 from lbe.models import attention
 from lbe.models import cached
 from lbe.models import llama

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from lbe import loss
-from lbe import sharding
+from lbe.mesh import sharding
 from lbe.models import attention
 from lbe.models import llama
 

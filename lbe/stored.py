@@ -6,7 +6,7 @@ import dataclasses
 import jax
 
 from lbe import checkpoint
-from lbe import sharding
+from lbe.mesh import sharding
 from lbe.models import hf
 from lbe.models import llama
 from lbe.vocab import load as vocab

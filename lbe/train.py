@@ -23,22 +23,22 @@ from absl import flags
 from ml_collections import config_flags
 
 from lbe import assemble
-from lbe import batch as batch_lib
 from lbe import checkpoint
-from lbe import compilation
 from lbe import decode
-from lbe import hardware
-from lbe import hosts
 from lbe import identity
 from lbe import metrics
 from lbe import profile
 from lbe import program
-from lbe import sharding
 from lbe import step as step_lib
 from lbe import stored
 from lbe import workdir as workdir_lib
 from lbe.evals import core
 from lbe.evals import forgetting
+from lbe.mesh import compilation
+from lbe.mesh import hardware
+from lbe.mesh import hosts
+from lbe.mesh import place
+from lbe.mesh import sharding
 from lbe.models import llama
 from lbe.vocab import load as vocab
 
@@ -276,7 +276,7 @@ def main(argv):
   watch = compilation.Watch(progress.say)
   meter = _Meter(model, mesh, config)
   heartbeat = hosts.Heartbeat()
-  rows = batch_lib.local_rows(training.abstract_batch)
+  rows = place.local_rows(training.abstract_batch)
   batches = loader.iterator(first_step, num_steps - first_step, rows)
   unscored = due(0) if first_step == 0 else []
   unscored += [e for e in evaluators if e.name in missed]
@@ -292,7 +292,7 @@ def main(argv):
     for step in () if unscored else range(first_step + 1, num_steps + 1):
       trace.before(step, state)
       meter.start_wait()
-      batch = batch_lib.place(training.abstract_batch, next(batches), rows)
+      batch = place.place(training.abstract_batch, next(batches), rows)
       meter.stop_wait()
       with watch('the step'):
         # It takes what it was compiled for only, and names what differs.

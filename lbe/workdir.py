@@ -16,7 +16,7 @@ import uuid
 
 import jax
 
-from lbe import hosts
+from lbe.mesh import hosts
 
 SECONDS = 60
 _LOCAL = ('data', 'checkpoints', 'compiled')  # what is never copied

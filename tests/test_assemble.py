@@ -7,8 +7,8 @@ import pytest
 from configs import common
 from lbe import assemble
 from lbe import identity
-from lbe import sharding
 from lbe import stored
+from lbe.mesh import sharding
 from lbe.vocab import load as vocab
 
 

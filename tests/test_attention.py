@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax.experimental import topologies
 
-from lbe import sharding
+from lbe.mesh import sharding
 from lbe.models import attention
 from lbe.models import context
 from lbe.models import llama

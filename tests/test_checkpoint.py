@@ -11,8 +11,8 @@ import pytest
 from lbe import checkpoint
 from lbe import groups
 from lbe import optim
-from lbe import sharding
 from lbe import step as step_lib
+from lbe.mesh import sharding
 from lbe.models import llama
 
 import runs

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lbe import compilation
 from lbe import decode
 from lbe import engine
-from lbe import sharding
+from lbe.mesh import compilation
+from lbe.mesh import sharding
 from lbe.models import hf
 from lbe.models import llama
 from lbe.vocab import load as vocab

@@ -241,7 +241,7 @@ def test_demonstrations_are_dropped_where_the_prompt_is_too_long(
 def test_scores_on_eight_devices_are_those_on_one(folder, model, tmp_path):
   import dataclasses
 
-  from lbe import sharding
+  from lbe.mesh import sharding
   from lbe.models import llama
 
   write_ceval(tmp_path)

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lbe import sharding
 from lbe.data import messages
 from lbe.data import sources
 from lbe.data import templates
 from lbe.evals import core
 from lbe.evals import perplexity
+from lbe.mesh import sharding
 from lbe.models import hf
 from lbe.models import llama
 from lbe.vocab import export as vocab_export

@@ -8,7 +8,7 @@ from flax import traverse_util
 
 from configs import common
 from lbe import assemble
-from lbe import sharding
+from lbe.mesh import sharding
 from lbe.models import llama
 
 TINY = llama.Config(

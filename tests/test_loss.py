@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lbe import loss
-from lbe import sharding
+from lbe.mesh import sharding
 
 VOCAB_SIZE, PADDED = 37, 64
 

@@ -8,9 +8,9 @@ import pytest
 
 from configs import common
 from lbe import assemble
-from lbe import batch as batch_lib
 from lbe import loss
-from lbe import sharding
+from lbe.mesh import place
+from lbe.mesh import sharding
 from lbe.models import llama
 from lbe.models import lora
 from lbe.vocab import load as vocab
@@ -69,7 +69,7 @@ def losses(
   state = assemble.new_state(training, params)
   result = []
   for batch in batches(model.vocab_size):
-    placed = batch_lib.place(training.abstract_batch, batch, slice(0, 8))
+    placed = place.place(training.abstract_batch, batch, slice(0, 8))
     state, metrics = training.step(state, placed)
     result.append(float(metrics['loss_sum'] / metrics['weight_sum']))
   assert result[-1] < result[0] - 1, 'equal losses would say little'

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lbe import compilation
 from lbe import score
-from lbe import sharding
+from lbe.mesh import compilation
+from lbe.mesh import sharding
 from lbe.models import llama
 from lbe.vocab import load as vocab
 

@@ -9,8 +9,8 @@ import pytest
 from lbe import groups
 from lbe import loss
 from lbe import optim
-from lbe import sharding
 from lbe import step as step_lib
+from lbe.mesh import sharding
 from lbe.models import llama
 
 TINY = llama.Config(

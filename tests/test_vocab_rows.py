@@ -9,10 +9,10 @@ import pytest
 
 from configs import common
 from lbe import assemble
-from lbe import sharding
 from lbe import stored
 from lbe.evals import core
 from lbe.evals import perplexity
+from lbe.mesh import sharding
 from lbe.vocab import extend
 from lbe.vocab import load as vocab
 from lbe.vocab import rows

@@ -10,12 +10,12 @@ import pathlib
 import jax
 from etils import epath
 
-from lbe import sharding
 from lbe import stored
 from lbe.data import messages as messages_lib
 from lbe.data import templates
 from lbe.evals import core
 from lbe.judging import asked
+from lbe.mesh import sharding
 from lbe.models import llama
 from lbe.vocab import load as vocab
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from lbe import sharding
+from lbe.mesh import sharding
 from lbe.models import context
 
 _MASKED = -1e30

@@ -5,8 +5,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from lbe import compilation
-from lbe import sharding
+from lbe.mesh import compilation
+from lbe.mesh import sharding
 from lbe.models import attention
 from lbe.models import blocks
 from lbe.models import llama

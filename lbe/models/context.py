@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lbe import sharding
+from lbe.mesh import sharding
 
 AXIS = sharding.RULES['position']
 

@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from lbe import sharding
+from lbe.mesh import sharding
 from lbe.models import attention
 from lbe.models import context
 from lbe.models import lora as lora_lib

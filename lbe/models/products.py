@@ -1,10 +1,10 @@
 """Products of activations and weights, with what is sent over a mesh.
 
-The rules of lbe/sharding.py cut a weight over `fsdp` along D and over `tensor`
-along heads or F, and activations over rows and positions. Here each product
-gathers its weight, and its gradient is summed straight into the weight's own
-parts. Left to itself a TPU's compiler sums whole gradients instead and then
-cuts them, which sends twice as much (LOG.md, 2026-11-25).
+The rules of lbe/mesh/sharding.py cut a weight over `fsdp` along D and over
+`tensor` along heads or F, and activations over rows and positions. Here each
+product gathers its weight, and its gradient is summed straight into the
+weight's own parts. Left to itself a TPU's compiler sums whole gradients instead
+and then cuts them, which sends twice as much (LOG.md, 2026-11-25).
 """
 
 import functools
@@ -12,7 +12,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from lbe import sharding
+from lbe.mesh import sharding
 from lbe.models import attention
 
 # Dims of activations and of weights by their letters (GLOSSARY.md).

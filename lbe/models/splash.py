@@ -12,7 +12,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
   splash_attention_mask as masks,
 )
 
-from lbe import sharding
+from lbe.mesh import sharding
 from lbe.models import context
 
 # The kernel's tiles are multiples of this.

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.gpu import attention as kernel
 
-from lbe import sharding
+from lbe.mesh import sharding
 
 # Lengths are padded to a multiple of this, the larger tile of the kernel.
 _TILE = 128

@@ -1,6 +1,6 @@
 """FLOPs by hand, peaks by name."""
 
-from lbe import hardware
+from lbe.mesh import hardware
 from lbe.models import llama
 
 

@@ -8,9 +8,9 @@ from absl.testing import flagsaver
 
 from configs import common
 from lbe import assemble
-from lbe import compilation
 from lbe import program
-from lbe import sharding
+from lbe.mesh import compilation
+from lbe.mesh import sharding
 from lbe.vocab import load as vocab
 
 

@@ -207,7 +207,7 @@ def fail_together(*, limit_seconds=3):
 
 def facts():
   """What has to be the same on all hosts: code, versions, compiler's flags."""
-  package = pathlib.Path(__file__).parent
+  package = pathlib.Path(__file__).parent.parent
   found = {
     f'lbe/{path.relative_to(package).as_posix()}': hashlib.sha256(
       path.read_bytes()

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from lbe import checkpoint
-from lbe import hosts
+from lbe.mesh import hosts
 from lbe.models import llama
 from lbe.vocab import load as vocab
 

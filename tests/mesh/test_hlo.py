@@ -5,8 +5,8 @@ import pytest
 
 from configs import common
 from lbe import assemble
-from lbe import hlo
-from lbe import sharding
+from lbe.mesh import hlo
+from lbe.mesh import sharding
 from lbe.vocab import load as vocab
 
 TEXT = """\

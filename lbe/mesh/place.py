@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lbe import sharding
+from lbe.mesh import sharding
 
 
 def shapes(mesh, batch_size, seq_len):

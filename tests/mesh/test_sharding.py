@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from lbe import sharding
+from lbe.mesh import sharding
 from lbe.models import llama
 
 TINY = llama.Config(

@@ -8,7 +8,7 @@ import tempfile
 
 import jax
 
-from lbe import hardware
+from lbe.mesh import hardware
 
 _NAMES = ', '.join(k for k, c in hardware.CHIPS.items() if c.sides)
 

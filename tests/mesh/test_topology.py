@@ -5,8 +5,8 @@ import types
 
 import pytest
 
-from lbe import hardware
-from lbe import topology
+from lbe.mesh import hardware
+from lbe.mesh import topology
 
 
 @pytest.mark.parametrize(

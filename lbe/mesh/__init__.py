@@ -1,0 +1,1 @@
+"""The machines: hosts, devices, what lies where, what compilers make of it."""
