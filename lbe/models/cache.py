@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from lbe.models import attention
-from lbe.models import blocks
 from lbe.models import llama
+from lbe.models.attention import blocks
 
 # The position of padding and of an unused slot: behind every query.
 EMPTY = 2**30

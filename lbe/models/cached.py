@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from lbe.mesh import compilation
 from lbe.mesh import sharding
 from lbe.models import attention
-from lbe.models import blocks
 from lbe.models import llama
+from lbe.models.attention import blocks
 
 
 def constrain(mesh):

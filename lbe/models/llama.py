@@ -17,9 +17,9 @@ from jax.ad_checkpoint import checkpoint_name
 
 from lbe.mesh import sharding
 from lbe.models import attention
-from lbe.models import context
 from lbe.models import lora as lora_lib
 from lbe.models import products
+from lbe.models.attention import context
 
 # ------------------------------------------------------------ architecture
 

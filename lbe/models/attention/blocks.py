@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from lbe.mesh import sharding
-from lbe.models import context
+from lbe.models.attention import context
 
 _MASKED = -1e30
 # A block is as short as this, and a row has this many at most.

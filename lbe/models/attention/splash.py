@@ -13,7 +13,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
 )
 
 from lbe.mesh import sharding
-from lbe.models import context
+from lbe.models.attention import context
 
 # The kernel's tiles are multiples of this.
 _LANES = 128

@@ -6,8 +6,8 @@ import importlib
 import jax
 import jax.numpy as jnp
 
-from lbe.models import blocks
-from lbe.models import context
+from lbe.models.attention import blocks
+from lbe.models.attention import context
 
 # Large and finite: a row with nothing to attend to stays finite.
 _MASKED = -1e30
@@ -68,7 +68,9 @@ def attend_rows(
     run = functools.partial(blocks.attend, precision=precision(q_BTNH.dtype))
   else:
     # Importing a kernel takes half a second.
-    run = importlib.import_module(f'lbe.models.{implementation}').attend
+    run = importlib.import_module(
+      f'lbe.models.attention.{implementation}'
+    ).attend
   return run(q_BTNH, k_BTKH, v_BTKH, segments_BT=segments_BT, mesh=mesh)
 
 

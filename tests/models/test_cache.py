@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lbe.models import blocks
 from lbe.models import cache as cache_lib
 from lbe.models import llama
 from lbe.models import lora as lora_lib
+from lbe.models.attention import blocks
 
 TINY = llama.Config(
   vocab_size=97,

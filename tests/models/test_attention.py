@@ -12,10 +12,10 @@ from jax.experimental import topologies
 
 from lbe.mesh import sharding
 from lbe.models import attention
-from lbe.models import context
 from lbe.models import llama
-from lbe.models import splash
-from lbe.models import triton
+from lbe.models.attention import context
+from lbe.models.attention import splash
+from lbe.models.attention import triton
 
 
 def naive(q_BTNH, k_BSKH, v_BSKH, q_pos, kv_pos, q_seg, kv_seg):
