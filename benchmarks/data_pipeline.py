@@ -29,7 +29,7 @@ from absl import flags
 
 from lbe.data import build
 from lbe.data import sources
-from lbe.vocab import load as vocab
+from lbe.vocab import tokenizers
 
 _TOKENIZER = flags.DEFINE_string('tokenizer', None, 'A SentencePiece model.')
 _TEXTS = flags.DEFINE_multi_string('texts', None, 'Folders of text.')
@@ -189,7 +189,7 @@ def main(argv):
   del argv
   from benchmarks import record  # brings jax, which no worker needs
 
-  tokenizer = vocab.load(_TOKENIZER.value)
+  tokenizer = tokenizers.load(_TOKENIZER.value)
   figures = {
     'cores': CORES,
     'pairs': _PAIRS.value,

@@ -23,7 +23,7 @@ from benchmarks import harness
 from benchmarks import record
 from lbe.evals import multiple_choice
 from lbe.evals import perplexity
-from lbe.vocab import load as vocab
+from lbe.vocab import tokenizers
 
 _DATA = flags.DEFINE_string('data', None, 'The folder of test data.')
 _WHAT = flags.DEFINE_multi_enum(
@@ -38,7 +38,7 @@ def main(argv):
   del argv
   torch.set_num_threads(2)
   data = pathlib.Path(_DATA.value)
-  tokenizer = vocab.load(data / 'tok_llama_32000')
+  tokenizer = tokenizers.load(data / 'tok_llama_32000')
   with tempfile.TemporaryDirectory() as scratch:
     scratch = pathlib.Path(scratch)
     folder = harness.write_model(scratch / 'model', tokenizer)

@@ -16,8 +16,8 @@ from absl import flags
 
 from benchmarks import record
 from lbe.vocab import continued
-from lbe.vocab import load as vocab
 from lbe.vocab import report
+from lbe.vocab import tokenizers
 
 _DATA = flags.DEFINE_string('data', None, 'A folder with NTREX.')
 _BASE = flags.DEFINE_string('base', None, "LLaMA's tokenizer.model.")
@@ -49,7 +49,7 @@ def main(argv):
     path = pathlib.Path(_DATA.value) / f'newstest2019-{name}.txt'
     return path.read_text(encoding='utf-8').splitlines()
 
-  base = vocab.load(_BASE.value)
+  base = tokenizers.load(_BASE.value)
   english = lines('src.eng')
   sets, rows = {}, {}
   for language, code in LANGUAGES.items():

@@ -36,10 +36,10 @@ def child(folder, extended, method):
   from lbe import assemble
   from lbe import stored
   from lbe.mesh import sharding
-  from lbe.vocab import load as vocab
+  from lbe.vocab import tokenizers
 
   opened = stored.open_model(folder)
-  tokenizer = vocab.load(extended)
+  tokenizer = tokenizers.load(extended)
   model = assemble.extended_config(opened, tokenizer)
   mesh = sharding.make_mesh(dict(fsdp=8))
   assert jax.device_count() == 8
@@ -98,9 +98,12 @@ def main(argv):
   from benchmarks import convert
   from benchmarks import record
   from lbe.models import llama
-  from lbe.vocab import load as vocab
+  from lbe.vocab import tokenizers
 
-  base, extended = vocab.load(_BASE.value), vocab.load(_EXTENDED.value)
+  base, extended = (
+    tokenizers.load(_BASE.value),
+    tokenizers.load(_EXTENDED.value),
+  )
   c = dataclasses.replace(
     llama.PRESETS['llama_7b'], num_layers=2, vocab_size=base.vocab_size
   )

@@ -18,7 +18,7 @@ from benchmarks import record
 from lbe.data import sources
 from lbe.vocab import continued
 from lbe.vocab import extend
-from lbe.vocab import load as vocab
+from lbe.vocab import tokenizers
 from lbe.vocab import train
 
 _DATA = flags.DEFINE_string('data', None, 'A folder of Chinese text.')
@@ -36,7 +36,7 @@ def main(argv):
     if i % 10 and size < _BYTES.value:
       corpus.append(text)
       size += len(text.encode())
-  base = vocab.load(_BASE.value)
+  base = tokenizers.load(_BASE.value)
 
   def count(tokenizer):
     return sum(map(len, tokenizer.encode_batch(heldout)))
@@ -46,7 +46,7 @@ def main(argv):
   seconds = time.perf_counter() - start
   with tempfile.NamedTemporaryFile(suffix='.model') as f:
     train.train_sentencepiece(corpus, f.name, vocab_size=_PIECES.value + 1500)
-    theirs = extend.extend(base, vocab.load(f.name))
+    theirs = extend.extend(base, tokenizers.load(f.name))
   equal = continued.extend(base, corpus, num_pieces=len(theirs.added))
   record.write(
     'extend_vocab',

@@ -25,7 +25,7 @@ from benchmarks import record
 from configs import common
 from lbe import assemble
 from lbe.mesh import sharding
-from lbe.vocab import load as vocab
+from lbe.vocab import tokenizers
 
 _STEPS = flags.DEFINE_integer('steps', 4, 'Timed for each size.')
 _PLOT = flags.DEFINE_string('plot', 'runs/growth.png', 'Where the plot goes.')
@@ -106,7 +106,7 @@ def _sources(folder, number):
     config.data.sources[f's{i}'] = common.source(
       path=str(path), proportion=1 / number
     )
-  tokenizer = vocab.load('bytes')
+  tokenizer = tokenizers.load('bytes')
   assemble.prepare_data(config, tokenizer, folder)
   start = _clock()
   prepared = assemble.prepare_data(config, tokenizer, folder)

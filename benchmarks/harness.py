@@ -27,7 +27,7 @@ from lbe.mesh import sharding
 from lbe.models import hf
 from lbe.models import llama
 from lbe.vocab import export as vocab_export
-from lbe.vocab import load as vocab
+from lbe.vocab import tokenizers
 
 # About 20M parameters with 32,000 pieces, two matrices of them.
 SHAPE = dict(
@@ -67,7 +67,7 @@ def load_ours(folder, *, tokenizer=None, batch_size=32):
       jax.numpy.asarray, hf.load_params(folder, c, dtype='float32')
     ),
     config=c,
-    tokenizer=tokenizer or vocab.load(folder),
+    tokenizer=tokenizer or tokenizers.load(folder),
     mesh=sharding.make_mesh({'fsdp': 1}, devices=jax.devices()[:1]),
     execution=llama.Execution(compute_dtype='float32', scan=False),
     batch_size=batch_size,

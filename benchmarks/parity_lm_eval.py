@@ -22,7 +22,7 @@ from lbe.evals import lm_eval as adapter
 from lbe.models import hf
 from lbe.vocab import export as vocab_export
 from lbe.vocab import extend
-from lbe.vocab import load as vocab
+from lbe.vocab import tokenizers
 
 _DATA = flags.DEFINE_string('data', None, 'The folder of test data.')
 _MODELS = flags.DEFINE_multi_enum(
@@ -115,15 +115,15 @@ def _model(name, data, scratch):
   """(folder, our tokenizer, folder of the same one for transformers)."""
   if name == 'stories':
     folder = data / 'ckpt_stories260K' / 'hf'
-    tokenizer = vocab.load(folder)
+    tokenizer = tokenizers.load(folder)
     c, _ = hf.read_config(folder)
     target = scratch / 'tokenizer'
     target.mkdir()
     vocab_export.write(tokenizer, target, max_positions=c.max_positions)
     return folder, tokenizer, target
-  tokenizer = vocab.load(data / 'tok_llama_32000')
+  tokenizer = tokenizers.load(data / 'tok_llama_32000')
   if name == 'extended':
-    added = vocab.load(data / 'tok_chinese_sp_20000' / 'chinese_sp.model')
+    added = tokenizers.load(data / 'tok_chinese_sp_20000' / 'chinese_sp.model')
     tokenizer = extend.extend(tokenizer, added, score_mode='zero').tokenizer
   folder = harness.write_model(scratch / 'model', tokenizer)
   return folder, tokenizer, folder

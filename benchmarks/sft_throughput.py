@@ -29,7 +29,7 @@ from lbe.data import loader as loader_lib
 from lbe.data import packing
 from lbe.data import sources
 from lbe.models import llama
-from lbe.vocab import load as vocab
+from lbe.vocab import tokenizers
 
 _DATA = flags.DEFINE_string('data', None, 'Alpaca records, a JSON file.')
 _TOKENIZER = flags.DEFINE_string('tokenizer', None, 'Its tokenizer.')
@@ -147,7 +147,7 @@ def make_ours(batches, vocab_size):
 def main(argv):
   del argv
   torch.set_float32_matmul_precision('highest')
-  tokenizer = vocab.load(_TOKENIZER.value)
+  tokenizer = tokenizers.load(_TOKENIZER.value)
   with tempfile.TemporaryDirectory() as folder:
     prepared, loader = prepare(tokenizer, folder)
     data = prepared.train

@@ -29,8 +29,8 @@ from lbe.mesh import place
 from lbe.mesh import sharding
 from lbe.models import llama
 from lbe.models import lora
-from lbe.vocab import load as vocab
 from lbe.vocab import rows
+from lbe.vocab import tokenizers
 
 # ------------------------------------------------------------------ models
 
@@ -144,11 +144,11 @@ def make_tokenizer(config, opened, workdir, *, may_extend=False):
       )
     return _train_tokenizer(config, pathlib.Path(workdir))
   if name:
-    tokenizer = vocab.load(name)
+    tokenizer = tokenizers.load(name)
     if may_extend and is_extended(opened, tokenizer):
       return tokenizer
     if opened is not None and opened.tokenizer is not None:
-      vocab.check_same(
+      tokenizers.check_same(
         opened.tokenizer.fingerprint,
         tokenizer,
         where=opened.path,
@@ -166,7 +166,7 @@ def make_tokenizer(config, opened, workdir, *, may_extend=False):
   else:
     tokenizer = opened.tokenizer
   if opened is not None:
-    vocab.check_rows(tokenizer, opened.config.vocab_size)
+    tokenizers.check_rows(tokenizer, opened.config.vocab_size)
   return tokenizer
 
 
@@ -177,7 +177,7 @@ def is_extended(opened, tokenizer):
   """
   if opened is None or opened.tokenizer is None:
     return False
-  if not vocab.is_extension(tokenizer, opened.tokenizer):
+  if not tokenizers.is_extension(tokenizer, opened.tokenizer):
     return False
   num_old = opened.tokenizer.vocab_size
   if opened.config.vocab_size != num_old:
@@ -307,7 +307,7 @@ def _train_tokenizer(config, workdir):
   # The others need not see that folder.
   text = base64.b64encode(target.read_bytes()).decode() if first else None
   text = hosts.share('tokenizer', text, limit_seconds=hosts.DAY)
-  return vocab.from_bytes('sentencepiece', base64.b64decode(text))
+  return tokenizers.from_bytes('sentencepiece', base64.b64decode(text))
 
 
 # -------------------------------------------------------------------- data

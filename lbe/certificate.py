@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 
 from lbe.models import llama
-from lbe.vocab import load as vocab
+from lbe.vocab import tokenizers
 
 # Real sentences in several scripts; the ids of models without a tokenizer are
 # drawn from the whole vocabulary instead.
@@ -123,8 +123,8 @@ def _compare(checkpoint_dir, hf_dir, adapter_dir):
     if c.vocab_size != theirs.vocab_size:
       theirs.resize_token_embeddings(c.vocab_size, mean_resizing=False)
     theirs = peft.PeftModel.from_pretrained(theirs, adapter_dir).eval()
-  found = vocab.find(adapter_dir or hf_dir) or vocab.find(hf_dir)
-  ids_BT = sample_ids(c, vocab.load(found) if found else None)
+  found = tokenizers.find(adapter_dir or hf_dir) or tokenizers.find(hf_dir)
+  ids_BT = sample_ids(c, tokenizers.load(found) if found else None)
   with torch.no_grad():
     theirs_BTV = theirs(torch.from_numpy(ids_BT)).logits.numpy()
   del theirs

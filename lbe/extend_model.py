@@ -16,8 +16,8 @@ from lbe import checkpoint
 from lbe import program
 from lbe import stored
 from lbe.mesh import sharding
-from lbe.vocab import load as vocab
 from lbe.vocab import rows
+from lbe.vocab import tokenizers
 
 _SOURCE = flags.DEFINE_string(
   'source', None, 'A checkpoint, a workdir, or a Hugging Face folder.'
@@ -47,7 +47,7 @@ def main(argv):
     )
   opened = stored.open_model(_SOURCE.value)
   opened.check()
-  tokenizer = vocab.load(_TOKENIZER.value)
+  tokenizer = tokenizers.load(_TOKENIZER.value)
   if not assemble.is_extended(opened, tokenizer):
     raise ValueError(
       f'--tokenizer={_TOKENIZER.value} ({tokenizer.vocab_size} pieces) is no '

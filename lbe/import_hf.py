@@ -21,7 +21,7 @@ from lbe import program
 from lbe import stored
 from lbe.models import hf
 from lbe.models import peft
-from lbe.vocab import load as vocab
+from lbe.vocab import tokenizers
 
 _SOURCE = flags.DEFINE_string('source', None, 'The Hugging Face folder.')
 _TARGET = flags.DEFINE_string('target', None, 'Where the checkpoint goes.')
@@ -58,7 +58,7 @@ def main(argv):
   if opened.tokenizer is None:
     print(f'notice: {source} has no tokenizer; the checkpoint has none.')
   else:
-    print(vocab.check_rows(opened.tokenizer, c.vocab_size))
+    print(tokenizers.check_rows(opened.tokenizer, c.vocab_size))
   params, info, tokenizer = hf.load_params(source, c), opened.info, None
   kept = hf.tensor_names(c)
   expected = hf.tensor_digests(source, c)
@@ -98,7 +98,7 @@ def main(argv):
 def _read_adapter(c):
   """(c with --adapter's Lora and rows, its tokenizer or None, its arrays)."""
   folder = _ADAPTER.value
-  tokenizer = vocab.load(folder) if vocab.find(folder) else None
+  tokenizer = tokenizers.load(folder) if tokenizers.find(folder) else None
   num_rows = tokenizer.vocab_size if tokenizer else c.vocab_size
   adapted = dataclasses.replace(
     c, lora=peft.read_config(folder), vocab_size=num_rows

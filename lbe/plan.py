@@ -29,7 +29,7 @@ from lbe.mesh import hlo
 from lbe.mesh import sharding
 from lbe.mesh import topology
 from lbe.models import llama
-from lbe.vocab import load as vocab
+from lbe.vocab import tokenizers
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, lock_config=True)
 _TOPOLOGY = flags.DEFINE_string(
@@ -105,7 +105,7 @@ def _model(config):
     return assemble.adapted_config(config, model)
   size = _VOCAB_SIZE.value
   if not size and config.tokenizer not in ('', 'train'):
-    size = vocab.load(config.tokenizer).vocab_size
+    size = tokenizers.load(config.tokenizer).vocab_size
   if not size and config.model.preset in llama.PRESETS:
     size = llama.PRESETS[config.model.preset].vocab_size
   size = size or config.tokenizer_vocab_size

@@ -4,7 +4,7 @@ import pathlib
 
 from lbe.data import messages
 from lbe.data import templates
-from lbe.vocab import load as vocab
+from lbe.vocab import tokenizers
 
 # In the place of a response that is still to come.
 _MISSING = 'response'
@@ -43,7 +43,7 @@ class Prompts:
     """The ids of a text to go on from, or of a question to answer."""
     if self._encode:
       return self.of_turns([messages.Message('user', text)])
-    ids = vocab.prompt_ids(self._tokenizer, text)
+    ids = tokenizers.prompt_ids(self._tokenizer, text)
     if not ids:
       raise ValueError('an empty prompt needs a tokenizer with BOS.')
     return ids

@@ -9,7 +9,7 @@ from lbe import checkpoint
 from lbe.mesh import sharding
 from lbe.models import hf
 from lbe.models import llama
-from lbe.vocab import load as vocab
+from lbe.vocab import tokenizers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Opened:
   path: str
   kind: str  # 'checkpoint' or 'hf'
   config: llama.Config
-  tokenizer: vocab.Tokenizer | None
+  tokenizer: tokenizers.Tokenizer | None
   info: dict
 
   def check(self):
@@ -42,7 +42,7 @@ class Opened:
     It was by `tokenizer`, or earlier: the checkpoint remembers.
     """
     if self.tokenizer is not None and (
-      vocab.is_extension(tokenizer, self.tokenizer)
+      tokenizers.is_extension(tokenizer, self.tokenizer)
     ):
       return self.tokenizer.vocab_size
     return self.info.get('num_old_rows')
@@ -92,10 +92,10 @@ def open_model(path, *, vocab_multiple=128):
     model_config = dataclasses.replace(
       model_config, vocab_multiple=vocab_multiple
     )
-    found = vocab.find(path)
-    tokenizer = vocab.load(path) if found else None
+    found = tokenizers.find(path)
+    tokenizer = tokenizers.load(path) if found else None
     if tokenizer is not None:
-      vocab.check_rows(tokenizer, model_config.vocab_size)
+      tokenizers.check_rows(tokenizer, model_config.vocab_size)
     info['dtype'] = hf.stored_dtype(path, model_config)
     return Opened(str(path), 'hf', model_config, tokenizer, info)
   raise ValueError(
@@ -119,8 +119,10 @@ def tokenizer_from_meta(meta):
   """The tokenizer of a checkpoint; None where it has none."""
   if meta is None:
     return None
-  tokenizer = vocab.from_bytes(meta['kind'], base64.b64decode(meta['base64']))
-  vocab.check_same(
+  tokenizer = tokenizers.from_bytes(
+    meta['kind'], base64.b64decode(meta['base64'])
+  )
+  tokenizers.check_same(
     meta['fingerprint'], tokenizer, where="the checkpoint's own record"
   )
   return tokenizer

@@ -28,8 +28,8 @@ from lbe.vocab import byte_level as vocab_byte_level
 from lbe.vocab import continued as vocab_continued
 from lbe.vocab import export as vocab_export
 from lbe.vocab import extend as vocab_extend
-from lbe.vocab import load as vocab
 from lbe.vocab import report as vocab_report
+from lbe.vocab import tokenizers
 from lbe.vocab import train as vocab_train
 
 _OUTPUT = flags.DEFINE_string('output', None, 'The folder to write.')
@@ -169,11 +169,11 @@ def train():
     required_characters=required,
     progress=True,
   )
-  _write(vocab.load(folder / 'tokenizer.model'))
+  _write(tokenizers.load(folder / 'tokenizer.model'))
 
 
 def _load_sentencepiece(flag, path):
-  tokenizer = vocab.load(path)
+  tokenizer = tokenizers.load(path)
   if tokenizer.kind != 'sentencepiece':
     raise ValueError(
       f'--{flag}={path} is no SentencePiece model but of the kind '
@@ -263,7 +263,7 @@ def _learnt():
       f'--score_mode={_SCORE_MODE.value} goes with --add; what is learnt from '
       '--corpus always follows the base.'
     )
-  base = vocab.load(_BASE.value)
+  base = tokenizers.load(_BASE.value)
   if base.kind == 'sentencepiece':
     learner = vocab_continued
   else:
@@ -279,8 +279,8 @@ def _learnt():
 
 def report():
   """Tables on the screen; with --output also Markdown, JSON, and a plot."""
-  tokenizer = vocab.load(_TOKENIZER.value)
-  base = vocab.load(_BASE.value) if _BASE.value else None
+  tokenizer = tokenizers.load(_TOKENIZER.value)
+  base = tokenizers.load(_BASE.value) if _BASE.value else None
   found = {'context': _CONTEXT.value, 'sets': {}}
   sides = {'before': tokenizer}
   if base is None:
@@ -310,7 +310,7 @@ def report():
 
 def export():
   """The files that transformers, tokenizers and SentencePiece load."""
-  tokenizer = vocab.load(_TOKENIZER.value)
+  tokenizer = tokenizers.load(_TOKENIZER.value)
   folder = _write(tokenizer)
   lost = _compare(tokenizer)
   if lost:

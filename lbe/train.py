@@ -40,7 +40,7 @@ from lbe.mesh import hosts
 from lbe.mesh import place
 from lbe.mesh import sharding
 from lbe.models import llama
-from lbe.vocab import load as vocab
+from lbe.vocab import tokenizers
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, lock_config=True)
 _WORKDIR = flags.DEFINE_string(
@@ -92,7 +92,7 @@ def main(argv):
     model = opened.config
     if extended:
       model = assemble.extended_config(opened, tokenizer)
-    say(vocab.check_rows(tokenizer, model.vocab_size))
+    say(tokenizers.check_rows(tokenizer, model.vocab_size))
     model = assemble.adapted_config(config, model)
   else:
     model = assemble.make_model_config(config, tokenizer)
@@ -369,7 +369,7 @@ def main(argv):
     ids = decode.generate(
       state['params'],
       model,
-      [vocab.prompt_ids(tokenizer, prompt)],
+      [tokenizers.prompt_ids(tokenizer, prompt)],
       max_new_tokens=config.sample_max_new_tokens,
       temperature=0.8,
       top_k=0,

@@ -9,7 +9,7 @@ from lbe import assemble
 from lbe import identity
 from lbe import stored
 from lbe.mesh import sharding
-from lbe.vocab import load as vocab
+from lbe.vocab import tokenizers
 
 
 def tiny(tmp_path, **sources):
@@ -51,7 +51,7 @@ def test_exactly_one_budget_is_asked_for(tmp_path):
 def test_budgets_in_text_count_the_source_they_name(tmp_path):
   """Half the epochs of a source with half the share take as many steps."""
   config = tiny(tmp_path, a=dict(proportion=0.25), b=dict(proportion=0.75))
-  tokenizer = vocab.load('bytes')
+  tokenizer = tokenizers.load('bytes')
   prepared = assemble.prepare_data(config, tokenizer, tmp_path)
   loader = assemble.make_loader(config, prepared, tokenizer)
   num_tokens = prepared['a'].train.num_tokens
@@ -69,8 +69,8 @@ def test_a_source_that_runs_dry_is_refused(tmp_path):
   """A small source with a large share would be seen over and over."""
   config = tiny(tmp_path, a={'proportion': 0.5}, b={'proportion': 0.5})
   config.data.sources.b.max_epochs = 2.5
-  prepared = assemble.prepare_data(config, vocab.load('bytes'), tmp_path)
-  loader = assemble.make_loader(config, prepared, vocab.load('bytes'))
+  prepared = assemble.prepare_data(config, tokenizers.load('bytes'), tmp_path)
+  loader = assemble.make_loader(config, prepared, tokenizers.load('bytes'))
   few = next(n for n in range(1, 999) if loader.epochs(n)['b'] > 2.4)
   assemble.check_epochs(config, loader, few)
   many = next(n for n in range(1, 999) if loader.epochs(n)['b'] > 2.6)
@@ -88,10 +88,10 @@ def test_a_run_from_scratch_needs_a_tokenizer_and_a_shape(tmp_path):
     assemble.make_tokenizer(config, None, tmp_path)
   config.model.dim = 0
   with pytest.raises(ValueError, match='model.dim=0'):
-    assemble.make_model_config(config, vocab.load('bytes'))
+    assemble.make_model_config(config, tokenizers.load('bytes'))
   config.model.preset = 'llama_8b'
   with pytest.raises(ValueError, match="'llama_8b' is unknown"):
-    assemble.make_model_config(config, vocab.load('bytes'))
+    assemble.make_model_config(config, tokenizers.load('bytes'))
 
 
 def test_a_folder_that_is_no_model_is_refused(tmp_path):
@@ -124,7 +124,7 @@ def test_what_decides_numbers_is_told_from_what_does_not(tmp_path):
 def test_an_evaluator_needs_texts(tmp_path):
   """An evaluator over nothing would report nothing, silently."""
   config = tiny(tmp_path, a={})
-  prepared = assemble.prepare_data(config, vocab.load('bytes'), tmp_path)
+  prepared = assemble.prepare_data(config, tokenizers.load('bytes'), tmp_path)
   config.evals.x = common.perplexity(source='b')
   with pytest.raises(ValueError, match="source='b' is no source"):
     assemble.make_evaluators(config, prepared, None)
@@ -142,7 +142,7 @@ def test_a_sequence_longer_than_the_positions_is_refused(tmp_path):
   """RoPE would extrapolate silently."""
   config = tiny(tmp_path, a={})
   config.data.seq_len = 4096
-  model = assemble.make_model_config(config, vocab.load('bytes'))
+  model = assemble.make_model_config(config, tokenizers.load('bytes'))
   mesh = sharding.make_mesh(dict(data=1, fsdp=-1, context=1, tensor=1))
   with pytest.raises(ValueError, match='seq_len=4096 is longer'):
     assemble.check_fit(config, model, mesh)

@@ -11,13 +11,13 @@ from lbe.data import beam
 from lbe.data import build
 from lbe.data import shards
 from lbe.data import sources
-from lbe.vocab import load as vocab
+from lbe.vocab import tokenizers
 
 
 def prepare(path, cache, elsewhere=None):
   build.prepare(
     sources.Source(name='zh', path=str(path), holdout=0.1),
-    vocab.Bytes(),
+    tokenizers.Bytes(),
     cache_dir=cache,
     num_workers=1,
     progress=False,

@@ -15,7 +15,7 @@ from lbe.data import order
 from lbe.data import shards
 from lbe.data import sources
 from lbe.data import tokenized
-from lbe.vocab import load as vocab
+from lbe.vocab import tokenizers
 
 import runs
 
@@ -40,7 +40,7 @@ def prepare(path, cache, *, tokenizer=None, num_workers=1, seed=0, **fields):
   settings = {k: fields.pop(k) for k in ours if k in fields}
   return build.prepare(
     sources.Source(name='zh', path=str(path), **fields),
-    tokenizer or vocab.Bytes(),
+    tokenizer or tokenizers.Bytes(),
     cache_dir=cache,
     num_workers=num_workers,
     seed=seed,
@@ -58,7 +58,7 @@ def texts_of(dataset):
   ids, documents = stream(dataset)
   parts = np.split(ids, np.flatnonzero(np.diff(documents)) + 1)
   assert all(part[0] == 1 and part[-1] == 2 for part in parts)
-  return [vocab.Bytes().decode(part) for part in parts]
+  return [tokenizers.Bytes().decode(part) for part in parts]
 
 
 def test_the_stream_holds_every_document_once_in_the_seeded_order(tmp_path):
@@ -154,7 +154,7 @@ def test_what_is_there_is_opened_and_any_change_is_noticed(tmp_path):
   assert len(seen) == 6
 
 
-class _Renamed(vocab.Bytes):
+class _Renamed(tokenizers.Bytes):
   fingerprint = 'another'
 
 
@@ -239,7 +239,7 @@ def test_short_documents_are_warned_of(tmp_path):
 def test_specials_that_the_tokenizer_lacks_are_refused(tmp_path):
   """None as an id would become a cryptic error in a worker."""
 
-  class NoEos(vocab.Bytes):
+  class NoEos(tokenizers.Bytes):
     eos_id = None
 
   with pytest.raises(ValueError, match='data.eos=True, but the tokenizer has'):
@@ -255,11 +255,11 @@ def test_everything_held_out_is_refused(tmp_path):
 
 _CHILD = """
 from lbe.data import build, shards, sources
-from lbe.vocab import load as vocab
+from lbe.vocab import tokenizers
 if __name__ == '__main__':
   shards.SHARD_BYTES = 2000
   build.prepare(
-    sources.Source(name='zh', path={path!r}), vocab.Bytes(),
+    sources.Source(name='zh', path={path!r}), tokenizers.Bytes(),
     cache_dir={cache!r}, num_workers={workers}, progress=False)
 """
 

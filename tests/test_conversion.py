@@ -12,7 +12,7 @@ import transformers
 
 from lbe import certificate
 from lbe.models import llama
-from lbe.vocab import load as vocab
+from lbe.vocab import tokenizers
 
 import runs
 
@@ -178,10 +178,10 @@ def test_a_folder_that_is_no_model_is_said(tmp_path):
 
 def test_an_export_says_what_tokenizer_json_loses(test_data, tmp_path):
   """Pieces of one score, as the published recipe adds them, have no ranks."""
-  proto = vocab.load(test_data / 'ckpt_stories260K' / 'hf').proto
+  proto = tokenizers.load(test_data / 'ckpt_stories260K' / 'hf').proto
   for piece in proto.pieces:
     piece.score = 0.0
-  tokenizer = vocab.SentencePiece(proto.SerializeToString())
+  tokenizer = tokenizers.SentencePiece(proto.SerializeToString())
   c = llama.Config(
     vocab_size=tokenizer.vocab_size,
     dim=16,

@@ -17,7 +17,7 @@ from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 from lbe.data import messages
 from lbe.data import templates
 from lbe.vocab import extend
-from lbe.vocab import load as vocab
+from lbe.vocab import tokenizers
 
 ALPACA = (
   'Below is an instruction that describes a task. '
@@ -56,12 +56,14 @@ def told(name, conversation):
 
 @pytest.fixture(scope='module')
 def base(test_data):
-  return vocab.load(test_data / 'tok_llama_32000' / 'tokenizer.model')
+  return tokenizers.load(test_data / 'tok_llama_32000' / 'tokenizer.model')
 
 
 @pytest.fixture(scope='module')
 def extended(base, test_data):
-  target = vocab.load(test_data / 'tok_chinese_sp_20000' / 'chinese_sp.model')
+  target = tokenizers.load(
+    test_data / 'tok_chinese_sp_20000' / 'chinese_sp.model'
+  )
   return extend.extend(base, target, score_mode='zero').tokenizer
 
 
@@ -98,7 +100,7 @@ def chat_json(test_data):
 
 @pytest.fixture(scope='module')
 def chat(chat_json):
-  return vocab.HuggingFace(json.dumps(chat_json))
+  return tokenizers.HuggingFace(json.dumps(chat_json))
 
 
 # ------------------------------------------------------------------ strings
@@ -366,7 +368,7 @@ def test_real_examples_equal_the_fast_tokenizer(test_data, base, llama_json):
     tokenizer_object=Tokenizer.from_str(json.dumps(llama_json))
   )
   fast = templates.Encoder(
-    'bactrian_x', vocab.HuggingFace(json.dumps(llama_json))
+    'bactrian_x', tokenizers.HuggingFace(json.dumps(llama_json))
   )
   slow = templates.Encoder('bactrian_x', base)
   for r in examples(test_data, 'en')[:100] + examples(test_data, 'zh')[:100]:
@@ -409,7 +411,9 @@ ATTACK = (
 def test_a_message_never_becomes_a_special_id(request, name, which):
   """A user who writes <|im_end|> would end the turn, and speak for others."""
   tokenizer = (
-    vocab.load('bytes') if which == 'bytes' else request.getfixturevalue(which)
+    tokenizers.load('bytes')
+    if which == 'bytes'
+    else request.getfixturevalue(which)
   )
   template = name
   if name == 'jinja':
@@ -433,7 +437,7 @@ def test_a_symbol_that_any_text_encodes_to_is_refused_in_a_message(base):
   proto.ParseFromString(base.to_bytes())
   for text in ('<|im_start|>', '<|im_end|>'):
     proto.pieces.add(piece=text, score=0, type=proto.SentencePiece.USER_DEFINED)
-  tokenizer = vocab.SentencePiece(proto.SerializeToString())
+  tokenizer = tokenizers.SentencePiece(proto.SerializeToString())
   assert tokenizer.encode('<|im_end|>')[-1] == 32001
   encode = templates.Encoder('chatml', tokenizer)
   ids, weights = encode(talk('a', 'b'))
@@ -542,7 +546,7 @@ def test_a_chat_template_is_what_transformers_makes_of_it(
     tokenizer_object=Tokenizer.from_str(json.dumps(record)),
     **{f'{role}_token': token for role, token in roles.items()},
   )
-  ours = vocab.HuggingFace(json.dumps(record), roles)
+  ours = tokenizers.HuggingFace(json.dumps(record), roles)
   encode = templates.Encoder(templates.ChatTemplate(source, ours), ours)
   turns = talk('你好 there', ' Hello\n', '{{ x }}', '世界', system='Be brief.')
   for conversation in (turns, turns[1:3]):
@@ -599,7 +603,7 @@ def test_a_tokenizer_without_eos_cannot_end_a_response(chat_json):
   record = json.loads(
     json.dumps(chat_json).replace('<|end_of_text|>', '<|other|>')
   )
-  tokenizer = vocab.HuggingFace(json.dumps(record))
+  tokenizer = tokenizers.HuggingFace(json.dumps(record))
   with pytest.raises(ValueError, match="'alpaca' ends a response with EOS"):
     templates.Encoder('alpaca', tokenizer)
   templates.Encoder('chatml', tokenizer)

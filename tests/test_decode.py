@@ -14,7 +14,7 @@ from lbe.mesh import compilation
 from lbe.mesh import sharding
 from lbe.models import hf
 from lbe.models import llama
-from lbe.vocab import load as vocab
+from lbe.vocab import tokenizers
 
 FP32 = llama.Execution(compute_dtype='float32')
 TINY = llama.Config(
@@ -268,12 +268,12 @@ def stories(test_data):
   folder = test_data / 'ckpt_stories260K' / 'hf'
   c, _ = hf.read_config(folder)
   loaded = hf.load_params(folder, c, dtype='float32')
-  return c, jax.tree.map(jnp.asarray, loaded), vocab.load(folder)
+  return c, jax.tree.map(jnp.asarray, loaded), tokenizers.load(folder)
 
 
 def respond(stories, prompts, **changes):
   c, loaded, tokenizer = stories
-  ids = [vocab.prompt_ids(tokenizer, p) for p in prompts]
+  ids = [tokenizers.prompt_ids(tokenizer, p) for p in prompts]
   settings = dict(max_new_tokens=60, execution=FP32, mesh=None, batch_size=4)
   return decode.respond(loaded, c, tokenizer, ids, **settings | changes)
 
@@ -310,7 +310,7 @@ def by_rote(text):
   Its layers do nothing; the head of each byte is the embedding of the one
   before it, so no byte may come twice.
   """
-  order = [1, *vocab.Bytes().encode(text), 2]
+  order = [1, *tokenizers.Bytes().encode(text), 2]
   assert len(set(order)) == len(order)
   c = dataclasses.replace(TINY, vocab_size=259, dim=260, num_layers=1)
   made = jax.tree.map(jnp.zeros_like, llama.init(c, jax.random.key(0)))
@@ -342,7 +342,7 @@ def test_a_chinese_stop_string_in_bytes():
     (response,) = decode.respond(
       loaded,
       c,
-      vocab.Bytes(),
+      tokenizers.Bytes(),
       [[1]],
       max_new_tokens=20,
       execution=FP32,
@@ -362,8 +362,8 @@ def test_prompts_longer_than_the_window_are_cut_and_counted(stories):
   """BOS stays; what is left is what the model sees."""
   tokenizer = stories[2]
   long = 'Lily saw a cat. ' * 20
-  ids = vocab.prompt_ids(tokenizer, long)
-  short = vocab.prompt_ids(tokenizer, 'Tom')
+  ids = tokenizers.prompt_ids(tokenizer, long)
+  short = tokenizers.prompt_ids(tokenizer, 'Tom')
   ask = functools.partial(
     decode.respond,
     stories[1],

@@ -13,14 +13,14 @@ from benchmarks import harness
 from lbe import score
 from lbe.evals import lm_eval as adapter
 from lbe.evals import multiple_choice
-from lbe.vocab import load as vocab
+from lbe.vocab import tokenizers
 
 import runs
 
 
 @pytest.fixture(scope='module')
 def llama_tokenizer(test_data):
-  return vocab.load(test_data / 'tok_llama_32000')
+  return tokenizers.load(test_data / 'tok_llama_32000')
 
 
 @pytest.fixture(scope='module')
@@ -273,7 +273,7 @@ def test_what_cannot_be_asked_is_refused(test_data, tmp_path):
   with pytest.raises(ValueError, match='num_shots=5: the protocol of XCOPA'):
     multiple_choice.make(path='x', protocol='xcopa@lmeval', num_shots=5)
   # Letters that are the same byte pieces, or several.
-  tokenizer = vocab.load(test_data / 'tok_llama_32000')
+  tokenizer = tokenizers.load(test_data / 'tok_llama_32000')
   with pytest.raises(ValueError, match='not distinct single tokens .A: .*take'):
     multiple_choice.letter_tokens(tokenizer, 'ceval@official', ('A', 'AZQ'))
 
@@ -356,7 +356,7 @@ def test_letters_are_checked_before_anything_runs(test_data, tmp_path):
   """stories260K spells A with two pieces: no token of its own to score."""
   write_ceval(tmp_path)
   settings = dict(path=tmp_path, subjects=('law',), num_shots=0)
-  tokenizer = vocab.load(test_data / 'ckpt_stories260K' / 'hf')
+  tokenizer = tokenizers.load(test_data / 'ckpt_stories260K' / 'hf')
   for protocol in ('ceval@official', 'ceval@cla'):
     exam = multiple_choice.make(protocol=protocol, **settings)
     with pytest.raises(ValueError, match='they are not distinct single tokens'):

@@ -16,7 +16,7 @@ from lbe.mesh import sharding
 from lbe.models import hf
 from lbe.models import llama
 from lbe.vocab import export as vocab_export
-from lbe.vocab import load as vocab
+from lbe.vocab import tokenizers
 
 FP32 = llama.Execution(compute_dtype='float32', scan=False)
 
@@ -26,7 +26,7 @@ def stories(test_data):
   folder = test_data / 'ckpt_stories260K' / 'hf'
   c, _ = hf.read_config(folder)
   params = hf.load_params(folder, c, dtype='float32')
-  return folder, c, jax.tree.map(jnp.asarray, params), vocab.load(folder)
+  return folder, c, jax.tree.map(jnp.asarray, params), tokenizers.load(folder)
 
 
 def model(stories, *, batch_size=8, mesh=(1, 1), max_len=64):

@@ -18,7 +18,7 @@ from lbe.judging import scores
 from lbe.mesh import sharding
 from lbe.models import hf
 from lbe.models import llama
-from lbe.vocab import load as vocab
+from lbe.vocab import tokenizers
 
 import judge_server
 import runs
@@ -50,7 +50,7 @@ def model(test_data):
   return core.Model(
     params=jax.tree.map(jnp.asarray, params),
     config=c,
-    tokenizer=vocab.load(folder),
+    tokenizer=tokenizers.load(folder),
     mesh=mesh,
     execution=llama.Execution(compute_dtype='float32'),
     batch_size=3,
@@ -416,7 +416,7 @@ import test_evals_response_quality as t
 settings = json.loads(settings)
 told = []
 model = t.core.Model(
-  params={}, config=None, tokenizer=t.vocab.Bytes(), mesh=None,
+  params={}, config=None, tokenizer=t.tokenizers.Bytes(), mesh=None,
   execution=t.llama.Execution(), batch_size=1, max_len=64)
 for judge in ('judge-1', 'refused'):
   try:

@@ -11,7 +11,7 @@ from absl.testing import flagsaver
 from lbe import generate
 from lbe import prompting
 from lbe.data import messages
-from lbe.vocab import load as vocab
+from lbe.vocab import tokenizers
 
 if not flags.FLAGS.is_parsed():
   flags.FLAGS.mark_as_parsed()
@@ -52,12 +52,12 @@ def test_a_prompt_is_gone_on_with(folder, test_data, capsys):
   record = json.loads(
     (test_data / 'ckpt_stories260K' / 'greedy_200.json').read_text()
   )
-  tokenizer, ids = vocab.load(folder), record['greedy_ids'][:40]
+  tokenizer, ids = tokenizers.load(folder), record['greedy_ids'][:40]
   # Up to where a prompt is cut into the same ids again.
   num = next(
     n
     for n in range(8, 20)
-    if vocab.prompt_ids(tokenizer, tokenizer.decode(ids[:n])) == ids[:n]
+    if tokenizers.prompt_ids(tokenizer, tokenizer.decode(ids[:n])) == ids[:n]
   )
   run(folder, prompt=tokenizer.decode(ids[:num]), max_new_tokens=40 - num)
   assert capsys.readouterr().out == tokenizer.decode(ids) + '\n'
@@ -193,7 +193,7 @@ def test_a_conversation_keeps_what_was_said(folder, capsys, monkeypatch):
 
 @pytest.fixture(scope='module')
 def llama_tokenizer(test_data):
-  return vocab.load(test_data / 'tok_llama_32000')
+  return tokenizers.load(test_data / 'tok_llama_32000')
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_an_end_of_turn_token_ends_a_response(tmp_path):
   pieces = ['<unk>', '<s>', '</s>', 'a', 'b', '<|im_start|>', '<|im_end|>']
   made = Tokenizer(models.WordLevel({p: i for i, p in enumerate(pieces)}))
   made.add_special_tokens(['<s>', '</s>', '<|im_start|>', '<|im_end|>'])
-  tokenizer = vocab.HuggingFace(made.to_str())
+  tokenizer = tokenizers.HuggingFace(made.to_str())
   path = tmp_path / 'chat_template.jinja'
   path.write_text(
     '{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}'

@@ -17,7 +17,7 @@ from lbe.data import cleaning
 from lbe.data import loader as loader_lib
 from lbe.data import sources
 from lbe.data import tokenized
-from lbe.vocab import load as vocab
+from lbe.vocab import tokenizers
 
 import runs
 
@@ -41,7 +41,7 @@ def prepare(folder, found, *, seq_len=256, **changes):
     sources.Source(
       **{'name': 'a', 'path': str(path), 'template': 'plain'} | changes
     ),
-    vocab.Bytes(),
+    tokenizers.Bytes(),
     cache_dir=folder / 'cache',
     num_workers=1,
     seq_len=seq_len,
@@ -56,7 +56,7 @@ def make(prepared, seq_len=256, batch_size=8):
     seq_len=seq_len,
     batch_size=batch_size,
     seed=0,
-    tokenizer=vocab.Bytes(),
+    tokenizer=tokenizers.Bytes(),
     packed=('a',),
   )
 
@@ -75,10 +75,10 @@ def test_every_example_is_in_an_epoch_once_and_only_responses_are_learnt(
       for segment in range(1, row['segments'].max() + 1):
         of = row['segments'] == segment
         assert row['positions'][of].tolist() == list(range(of.sum()))
-        text = vocab.Bytes().decode(row['ids'][of].tolist())
+        text = tokenizers.Bytes().decode(row['ids'][of].tolist())
         learnt = row['targets'][of][row['weights'][of] > 0]
-        assert learnt[-1] == vocab.Bytes.eos_id
-        response = vocab.Bytes().decode(learnt.tolist())
+        assert learnt[-1] == tokenizers.Bytes.eos_id
+        response = tokenizers.Bytes().decode(learnt.tolist())
         assert text.endswith(response) and response.strip()
         found.add(text)
       assert row['num_bytes'] == sum(
@@ -149,8 +149,8 @@ def test_a_chat_template_is_given_by_its_path(tmp_path):
   found = [{'instruction': 'say', 'output': 'yes'}]
   made = prepare(tmp_path, found, template=str(path))
   ids, weights = made.train.example(0)
-  assert vocab.Bytes().decode(ids.tolist()) == '[say]yes!'
-  assert vocab.Bytes().decode(ids[weights > 0].tolist()) == 'yes!'
+  assert tokenizers.Bytes().decode(ids.tolist()) == '[say]yes!'
+  assert tokenizers.Bytes().decode(ids[weights > 0].tolist()) == 'yes!'
   path.write_text(text.replace('!', '?'))
   again = prepare(tmp_path, found, template=str(path))
   assert again.fingerprint != made.fingerprint
@@ -185,7 +185,7 @@ def test_fields_are_renamed(tmp_path):
   columns = {'instruction': 'q', 'output': 'a'}
   made = prepare(tmp_path, found, columns=columns)
   ids, weights = made.train.example(0)
-  assert vocab.Bytes().decode(ids[weights > 0].tolist()) == 'yes'
+  assert tokenizers.Bytes().decode(ids[weights > 0].tolist()) == 'yes'
   with pytest.raises(ValueError, match=r"no field 'answer'.*fields: "):
     prepare(tmp_path, found, columns={'output': 'answer'})
 

@@ -6,7 +6,7 @@ import pytest
 from lbe.data import build
 from lbe.data import loader as loader_lib
 from lbe.data import sources
-from lbe.vocab import load as vocab
+from lbe.vocab import tokenizers
 
 
 @pytest.fixture(scope='module')
@@ -20,7 +20,7 @@ def prepared(tmp_path_factory):
     )
     found[name] = build.prepare(
       sources.Source(name=name, path=str(path)),
-      vocab.Bytes(),
+      tokenizers.Bytes(),
       cache_dir=folder,
       num_workers=1,
       progress=False,
@@ -31,7 +31,7 @@ def prepared(tmp_path_factory):
 def make(prepared, **changes):
   settings = dict(seq_len=32, batch_size=8, seed=0) | changes
   return loader_lib.Loader(
-    prepared, {'zh': 0.8, 'en': 0.2}, tokenizer=vocab.Bytes(), **settings
+    prepared, {'zh': 0.8, 'en': 0.2}, tokenizer=tokenizers.Bytes(), **settings
   )
 
 

@@ -13,7 +13,7 @@ from lbe.mesh import place
 from lbe.mesh import sharding
 from lbe.models import llama
 from lbe.models import lora
-from lbe.vocab import load as vocab
+from lbe.vocab import tokenizers
 
 STEPS = 20
 
@@ -61,7 +61,7 @@ def losses(
     dict(zip(sharding.AXES, mesh, strict=True)), devices=jax.devices()[:size]
   )
 
-  model = assemble.make_model_config(config, vocab.load('bytes'))
+  model = assemble.make_model_config(config, tokenizers.load('bytes'))
   training = assemble.make_training(
     config, model, made, assemble.make_partition(config, model, STEPS)
   )
@@ -163,7 +163,7 @@ def test_the_state_lies_in_shards():
   config.data.update(seq_len=32, batch_size=8)
   mesh = sharding.make_mesh(dict(data=1, fsdp=4, context=1, tensor=2))
 
-  model = assemble.make_model_config(config, vocab.load('bytes'))
+  model = assemble.make_model_config(config, tokenizers.load('bytes'))
   training = assemble.make_training(
     config, model, mesh, assemble.make_partition(config, model, STEPS)
   )

@@ -9,7 +9,7 @@ import pytest
 from lbe.data import messages
 from lbe.data import packing
 from lbe.data import templates
-from lbe.vocab import load as vocab
+from lbe.vocab import tokenizers
 
 
 def test_the_example_of_the_docstring():
@@ -151,7 +151,7 @@ def test_a_packed_row_is_its_examples_one_by_one():
 @pytest.mark.parametrize('language', ['en_original', 'zh_translated'])
 def test_real_alpaca_rows_have_hardly_any_padding(test_data, language):
   """At 512 tokens: at most 3%, and every example whole in one row."""
-  tokenizer = vocab.load(test_data / 'tok_llama_32000')
+  tokenizer = tokenizers.load(test_data / 'tok_llama_32000')
   encode = templates.Encoder('alpaca', tokenizer)
   folder = test_data / 'sft_alpaca_en_zh' / language
   path = sorted(folder.glob('alpaca_data-0-3252-*.json'))[0]

@@ -14,7 +14,7 @@ from lbe import certificate
 from lbe import decode
 from lbe.models import hf
 from lbe.models import llama
-from lbe.vocab import load as vocab
+from lbe.vocab import tokenizers
 
 # Unrolled and not compiled as a whole: many shapes, each run once.
 FP32 = llama.Execution(compute_dtype='float32', scan=False)
@@ -129,7 +129,7 @@ def stories(test_data):
   folder = test_data / 'ckpt_stories260K' / 'hf'
   c, _ = hf.read_config(folder)
   params = hf.load_params(folder, c, dtype='float32')
-  return folder, c, params, vocab.load(folder)
+  return folder, c, params, tokenizers.load(folder)
 
 
 def text_ids(test_data, tokenizer, length):

@@ -7,7 +7,7 @@ import pytest
 from lbe import prompts
 from lbe.data import messages
 from lbe.data import templates
-from lbe.vocab import load as vocab
+from lbe.vocab import tokenizers
 
 TALK = [
   {'role': 'user', 'content': 'Hi'},
@@ -18,7 +18,7 @@ TALK = [
 
 @pytest.fixture(scope='module')
 def tokenizer(test_data):
-  return vocab.load(test_data / 'tok_llama_32000' / 'tokenizer.model')
+  return tokenizers.load(test_data / 'tok_llama_32000' / 'tokenizer.model')
 
 
 def read(tmp_path, *records, **settings):
@@ -61,8 +61,8 @@ def test_without_a_template_the_text_stands_alone(tokenizer, tmp_path):
   )
   assert [p.text for p in found] == ['Add.\n1, 2', 'Why?']
   assert prompts.encode(found, tokenizer, template='') == [
-    vocab.prompt_ids(tokenizer, 'Add.\n1, 2'),
-    vocab.prompt_ids(tokenizer, 'Why?'),
+    tokenizers.prompt_ids(tokenizer, 'Add.\n1, 2'),
+    tokenizers.prompt_ids(tokenizer, 'Why?'),
   ]
   (found,) = read(tmp_path, {'messages': TALK}, template='chatml')
   assert found.text == 'Hi\nHello!\n你好吗？'

@@ -11,7 +11,7 @@ from lbe import score
 from lbe.mesh import compilation
 from lbe.mesh import sharding
 from lbe.models import llama
-from lbe.vocab import load as vocab
+from lbe.vocab import tokenizers
 
 FP32 = llama.Execution(compute_dtype='float32', scan=False)
 TINY = llama.Config(
@@ -25,7 +25,7 @@ TINY = llama.Config(
   max_positions=256,
   init_std=0.3,
 )
-BYTES = vocab.load('bytes')
+BYTES = tokenizers.load('bytes')
 
 
 @functools.cache
@@ -223,7 +223,7 @@ def test_long_contexts_lose_their_left_end():
 
 def test_the_cut_between_context_and_continuation(test_data):
   """Joint encoding; the space; a piece across the border; no context."""
-  tokenizer = vocab.load(test_data / 'tok_llama_32000')
+  tokenizer = tokenizers.load(test_data / 'tok_llama_32000')
 
   def split(context, continuation, **settings):
     settings = {'bos': True, 'cut': 'harness'} | settings

@@ -18,7 +18,7 @@ from lbe.data import messages
 from lbe.data import order
 from lbe.data import sources as sources_lib
 from lbe.data import templates
-from lbe.vocab import load as vocab
+from lbe.vocab import tokenizers
 
 # Text of one shard, in bytes; and the longest record, in tokens.
 SHARD_BYTES = 1 << 23
@@ -223,7 +223,7 @@ _worker = {}
 
 def start_worker(kind, data):
   """Gives this process the tokenizer that `write_here` takes."""
-  _worker['tokenizer'] = vocab.from_bytes(kind, data)
+  _worker['tokenizer'] = tokenizers.from_bytes(kind, data)
 
 
 def write_here(shard):
@@ -240,7 +240,7 @@ def store(path, value):
 
 @functools.lru_cache(maxsize=1)
 def _stored_tokenizer(work):
-  return vocab.from_bytes(*pickle.loads((work / 'tokenizer').read_bytes()))
+  return tokenizers.from_bytes(*pickle.loads((work / 'tokenizer').read_bytes()))
 
 
 def write_stored(work, number):

@@ -16,7 +16,7 @@ import numpy as np
 from lbe import decode
 from lbe import score
 from lbe.models import llama
-from lbe.vocab import load as vocab
+from lbe.vocab import tokenizers
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,7 +29,7 @@ class Model:
 
   params: dict
   config: llama.Config
-  tokenizer: vocab.Tokenizer
+  tokenizer: tokenizers.Tokenizer
   mesh: jax.sharding.Mesh
   execution: llama.Execution
   batch_size: int
@@ -53,7 +53,9 @@ class Model:
     A text gets BOS. The settings are those of decode.respond.
     """
     ids = [
-      vocab.prompt_ids(self.tokenizer, p) if isinstance(p, str) else list(p)
+      tokenizers.prompt_ids(self.tokenizer, p)
+      if isinstance(p, str)
+      else list(p)
       for p in prompts
     ]
     return decode.respond(

@@ -17,7 +17,7 @@ from lbe.evals import core
 from lbe.judging import asked
 from lbe.mesh import sharding
 from lbe.models import llama
-from lbe.vocab import load as vocab
+from lbe.vocab import tokenizers
 
 
 def prompt_encoder(template, tokenizer):
@@ -27,7 +27,7 @@ def prompt_encoder(template, tokenizer):
   path, or '' for the text alone behind BOS.
   """
   if not template:
-    return lambda talk: vocab.prompt_ids(tokenizer, talk[-1]['content'])
+    return lambda talk: tokenizers.prompt_ids(tokenizer, talk[-1]['content'])
   check_template(template)
   found = template
   if template.endswith('.jinja'):

@@ -6,7 +6,7 @@ import numpy as np
 
 from lbe.vocab import byte_level
 from lbe.vocab import extend
-from lbe.vocab import load as vocab
+from lbe.vocab import tokenizers
 
 _NUM_LONGEST = 5
 
@@ -150,13 +150,13 @@ def summary(tokenizer, base=None):
   Of all, and of those behind the base's. Not told (None) for a tokenizer.json
   that is not byte-level. Raises ValueError where `base` is the extended one.
   """
-  if base is not None and vocab.is_extension(base, tokenizer):
+  if base is not None and tokenizers.is_extension(base, tokenizer):
     raise ValueError(
       f'the base ({base.vocab_size} pieces) extends the tokenizer '
       f'({tokenizer.vocab_size}): swap --base and --tokenizer.'
     )
   first = tokenizer.vocab_size
-  if base is not None and vocab.is_extension(tokenizer, base):
+  if base is not None and tokenizers.is_extension(tokenizer, base):
     first = base.vocab_size
   return {
     'pieces': tokenizer.vocab_size,

@@ -11,7 +11,7 @@ from lbe import assemble
 from lbe import program
 from lbe.mesh import compilation
 from lbe.mesh import sharding
-from lbe.vocab import load as vocab
+from lbe.vocab import tokenizers
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_the_train_step_takes_what_it_was_compiled_for_only():
   config = common.base()
   config.model.update(dim=16, num_layers=1, num_heads=2, mlp_dim=16)
   config.data.update(seq_len=16, batch_size=2)
-  model = assemble.make_model_config(config, vocab.load('bytes'))
+  model = assemble.make_model_config(config, tokenizers.load('bytes'))
   mesh = sharding.make_mesh({'fsdp': 1}, devices=jax.devices()[:1])
   training = assemble.make_training(
     config, model, mesh, assemble.make_partition(config, model, 10)

@@ -7,7 +7,7 @@ from configs import common
 from lbe import assemble
 from lbe.mesh import hlo
 from lbe.mesh import sharding
-from lbe.vocab import load as vocab
+from lbe.vocab import tokenizers
 
 TEXT = """\
 HloModule step, is_scheduled=true
@@ -100,7 +100,7 @@ def test_a_step_sends_what_its_mesh_asks_for():
   config.execution.update(compute_dtype='float32', remat='full')
   config.data.update(seq_len=64, batch_size=8)
   config.mesh.update(fsdp=4, tensor=2)
-  model = assemble.make_model_config(config, vocab.load('bytes'))
+  model = assemble.make_model_config(config, tokenizers.load('bytes'))
   mesh = sharding.make_mesh(config.mesh.to_dict())
   training = assemble.make_training(
     config, model, mesh, assemble.make_partition(config, model, 10)

@@ -16,7 +16,7 @@ import pytest
 from lbe import checkpoint
 from lbe.mesh import hosts
 from lbe.models import llama
-from lbe.vocab import load as vocab
+from lbe.vocab import tokenizers
 
 import runs
 
@@ -138,7 +138,7 @@ def test_scores_over_two_processes_are_those_of_one(tmp_path):
     mlp_dim=32,
     init_std=0.5,
   )
-  runs.save_random(tmp_path / 'model', c, vocab.load('bytes'))
+  runs.save_random(tmp_path / 'model', c, tokenizers.load('bytes'))
   paths = {
     'model': str(tmp_path / 'model'),
     **{x: str(tmp_path / f'{x}.jsonl') for x in ('text', 'exam', 'prompts')},

@@ -7,7 +7,7 @@ import transformers
 
 from lbe.vocab import export
 from lbe.vocab import extend
-from lbe.vocab import load as vocab
+from lbe.vocab import tokenizers
 from lbe.vocab import train
 
 import runs
@@ -35,7 +35,7 @@ def test_transformers_gives_the_same_ids_on_every_line(
   test_data, tmp_path, name
 ):
   """Merges in another order, or a swapped normaliser, differ on these."""
-  tokenizer = vocab.load(test_data / name)
+  tokenizer = tokenizers.load(test_data / name)
   theirs = exported(tokenizer, tmp_path)
   assert (tmp_path / 'tokenizer.model').exists()
   lines = list(SPACES)
@@ -54,7 +54,7 @@ def test_transformers_gives_the_same_ids_on_every_line(
 
 def test_a_byte_tokenizer_is_exported_too(tmp_path):
   """Every character must fall back to its bytes."""
-  tokenizer = vocab.load('bytes')
+  tokenizer = tokenizers.load('bytes')
   theirs = exported(tokenizer, tmp_path)
   for text in (*SPACES, 'naïve 世界 🙂'):
     ids = theirs(text, add_special_tokens=False)['input_ids']
@@ -65,9 +65,9 @@ def test_a_byte_tokenizer_is_exported_too(tmp_path):
 def test_a_tokenizer_json_comes_out_as_it_went_in(test_data, tmp_path):
   """LLaMA-3 has no other file; nothing of it may change."""
   folder = test_data / 'ckpt_hf_tiny_random_llama'
-  tokenizer = vocab.load(folder / 'tokenizer.json')
+  tokenizer = tokenizers.load(folder / 'tokenizer.json')
   exported(tokenizer, tmp_path)
-  again = vocab.load(tmp_path)
+  again = tokenizers.load(tmp_path)
   assert again.fingerprint == tokenizer.fingerprint
   assert again.encode('Hello 世界') == tokenizer.encode('Hello 世界')
 
@@ -80,7 +80,7 @@ def test_a_trained_model_is_deterministic_and_exports(tmp_path):
   for path in paths:
     train.train_sentencepiece(texts, path, vocab_size=520)
   assert paths[0].read_bytes() == paths[1].read_bytes()
-  tokenizer = vocab.load(paths[0])
+  tokenizer = tokenizers.load(paths[0])
   assert (tokenizer.unk_id, tokenizer.bos_id, tokenizer.eos_id) == (0, 1, 2)
   text = '  今天 12  ok\n'
   assert tokenizer.decode(tokenizer.encode(text)) == text
@@ -110,7 +110,7 @@ def test_both_kinds_of_model_are_deterministic_and_export(
       texts, path, vocab_size=2000, model_type=model_type
     )
   assert paths[0].read_bytes() == paths[1].read_bytes()
-  tokenizer = vocab.load(paths[0])
+  tokenizer = tokenizers.load(paths[0])
   kind = tokenizer.proto.trainer_spec.model_type
   assert kind == {'unigram': 1, 'bpe': 2}[model_type]
   theirs = exported(tokenizer, tmp_path)
@@ -124,12 +124,12 @@ def test_required_characters_are_pieces_however_rare(test_data, tmp_path):
   path = tmp_path / 'x.model'
   texts = [*prose(test_data), '鿋鿌~']
   train.train_sentencepiece(texts, path, vocab_size=2000)
-  plain = vocab.load(path).without_prefix()
+  plain = tokenizers.load(path).without_prefix()
   assert [len(plain.encode(c)) for c in '鿋鿌~'] == [3, 3, 1]
   train.train_sentencepiece(
     texts, path, vocab_size=2000, required_characters='鿋 ,"\n鿌鿌'
   )
-  plain = vocab.load(path).without_prefix()
+  plain = tokenizers.load(path).without_prefix()
   assert [len(plain.encode(c)) for c in '鿋鿌,"'] == [1, 1, 1, 1]
 
 
@@ -147,7 +147,7 @@ def test_the_command_trains_either_kind(test_data, tmp_path):
     f'--output={tmp_path}/out',
   )
   assert 'reading: ' in output
-  tokenizer = vocab.load(tmp_path / 'out')
+  tokenizer = tokenizers.load(tmp_path / 'out')
   assert tokenizer.proto.trainer_spec.model_type == 1
   pieces = {p.piece for p in tokenizer.proto.pieces}
   assert {'鿋', '鿌'} <= pieces and 'characters.txt' not in pieces
@@ -155,7 +155,7 @@ def test_the_command_trains_either_kind(test_data, tmp_path):
 
 def test_padding_and_legacy_are_stated(test_data, tmp_path):
   """A missing entry means another thing to each library and version."""
-  tokenizer = vocab.load(test_data / 'tok_llama_32000')
+  tokenizer = tokenizers.load(test_data / 'tok_llama_32000')
   theirs = exported(tokenizer, tmp_path)
   config = json.loads((tmp_path / 'tokenizer_config.json').read_text())
   assert config['legacy'] is True
@@ -168,9 +168,11 @@ def test_padding_and_legacy_are_stated(test_data, tmp_path):
 
 def test_what_ties_lose_is_told(test_data, tmp_path):
   """Of the published recipe's file tokenizer.json is only nearly the same."""
-  base = vocab.load(test_data / 'tok_llama_32000')
+  base = tokenizers.load(test_data / 'tok_llama_32000')
   assert export.compare(base) is None
-  target = vocab.load(test_data / 'tok_chinese_sp_20000' / 'chinese_sp.model')
+  target = tokenizers.load(
+    test_data / 'tok_chinese_sp_20000' / 'chinese_sp.model'
+  )
   assert export.compare(target) is None, 'Unigram has no merges'
   zero = extend.extend(base, target, score_mode='zero').tokenizer
   found = export.compare(zero)

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from lbe.vocab import extend
-from lbe.vocab import load as vocab
 from lbe.vocab import report
+from lbe.vocab import tokenizers
 
 import runs
 
@@ -28,7 +28,7 @@ def test_words_are_counted_as_each_script_writes_them(text, words):
 
 def test_figures_of_bytes_are_known():
   """One token a byte, whatever the text."""
-  found = report.measure(vocab.Bytes(), ['ab c', '雨'], context=14)
+  found = report.measure(tokenizers.Bytes(), ['ab c', '雨'], context=14)
   assert found == {
     'texts': 2,
     'tokens': 7,
@@ -45,7 +45,7 @@ def test_figures_of_bytes_are_known():
 
 def extension(test_data, *pieces):
   """LLaMA's tokenizer and the same with pieces below its last merge."""
-  base = vocab.load(test_data / 'tok_llama_32000')
+  base = tokenizers.load(test_data / 'tok_llama_32000')
   return base, extend.below(base, list(pieces))
 
 
@@ -138,7 +138,9 @@ def test_the_commands_extend_measure_and_export(test_data, tmp_path):
   assert (tmp_path / 'report' / 'report.md').read_text().strip() in output
   copy = tmp_path / 'copy'
   runs.run('tokenizer', 'export', f'--tokenizer={extended}', f'--output={copy}')
-  assert vocab.load(copy).fingerprint == vocab.load(extended).fingerprint
+  assert (
+    tokenizers.load(copy).fingerprint == tokenizers.load(extended).fingerprint
+  )
 
 
 def test_commands_say_what_they_need(tmp_path):

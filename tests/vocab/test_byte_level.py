@@ -16,7 +16,7 @@ from lbe.data import sources
 from lbe.vocab import byte_level
 from lbe.vocab import export
 from lbe.vocab import extend
-from lbe.vocab import load as vocab
+from lbe.vocab import tokenizers
 
 import runs
 
@@ -53,7 +53,7 @@ def train(texts, specials=SPECIALS, ignore_merges=True):
   )
   tokenizer.train_from_iterator(texts, trainer)
   tokenizer.add_special_tokens(list(specials))
-  return vocab.HuggingFace(tokenizer.to_str())
+  return tokenizers.HuggingFace(tokenizer.to_str())
 
 
 @pytest.fixture(scope='module')
@@ -85,7 +85,7 @@ def test_ids_do_not_move_and_new_ones_lie_behind_the_special_tokens(
 ):
   """Loaders number added tokens from the vocabulary's end, if they can."""
   new = learnt.tokenizer
-  assert vocab.is_extension(new, base)
+  assert tokenizers.is_extension(new, base)
   assert (base.vocab_size, new.vocab_size) == (2003, 3003)
   assert (new.bos_id, new.eos_id) == (base.bos_id, base.eos_id) == (2000, 2001)
   assert [byte_level.readable(new.piece(i)) for i in range(2003, 3003)] == (
@@ -101,7 +101,7 @@ def test_every_piece_is_reachable(learnt):
   """Alone it comes whole, in a longer word by its merges."""
   for tokenizer in (
     learnt.tokenizer,
-    vocab.HuggingFace(
+    tokenizers.HuggingFace(
       json.dumps(learnt.tokenizer.record).replace(
         '"ignore_merges": true', '"ignore_merges": false'
       )
@@ -109,7 +109,7 @@ def test_every_piece_is_reachable(learnt):
   ):
     assert byte_level.unreachable(tokenizer, first_id=2003) == {}
     for i in range(2003, 3003):
-      if not vocab.is_partial(tokenizer.piece(i)):
+      if not tokenizers.is_partial(tokenizer.piece(i)):
         text = byte_level.readable(tokenizer.piece(i))
         assert tokenizer.encode(text) == [i]
 
@@ -176,13 +176,13 @@ def test_all_libraries_give_the_same_ids(base, learnt, texts, tmp_path):
   )
   lines = [line for text in texts.values() for line in text[:150]]
   ours = learnt.tokenizer.encode_batch(lines)
-  assert vocab.load(tmp_path).encode_batch(lines) == ours
+  assert tokenizers.load(tmp_path).encode_batch(lines) == ours
   found = plain.encode_batch(lines, add_special_tokens=False)
   assert [e.ids for e in found] == ours
   assert theirs(lines, add_special_tokens=False)['input_ids'] == ours
   assert fast(lines, add_special_tokens=False)['input_ids'] == ours
   assert theirs.decode(ours[-1]) == lines[-1]
-  assert vocab.load(tmp_path).fingerprint == learnt.tokenizer.fingerprint
+  assert tokenizers.load(tmp_path).fingerprint == learnt.tokenizer.fingerprint
   marked = f'{SPECIALS[0]}没有{SPECIALS[2]}'
   ids = [2000, *learnt.tokenizer.encode('没有'), 2002]
   for encode in (theirs.encode, fast.encode):
@@ -197,7 +197,7 @@ def test_new_pieces_are_spelt_by_the_base(base, learnt):
   assert len(parts) == 1000
   for piece, ids in zip(learnt.added, parts, strict=True):
     assert len(ids) > 1
-    spelt = b''.join(vocab.spelled(base.piece(i)) for i in ids)
+    spelt = b''.join(tokenizers.spelled(base.piece(i)) for i in ids)
     assert spelt.decode(errors='backslashreplace') == piece
   whole = learnt.added.index('没有')
   assert parts[whole] == base.encode('没有')
@@ -208,7 +208,7 @@ def test_an_extension_is_extended_again(learnt, texts):
   found = byte_level.extend(
     learnt.tokenizer, texts['hin'], num_pieces=100, progress=False
   )
-  assert vocab.is_extension(found.tokenizer, learnt.tokenizer)
+  assert tokenizers.is_extension(found.tokenizer, learnt.tokenizer)
   assert found.tokenizer.vocab_size == 3103
 
 
@@ -218,7 +218,7 @@ def test_other_forms_of_the_file(texts, chinese):
   record = made.record
   model = record['model']
   model['merges'] = [' '.join(pair) for pair in model['merges']]
-  base = vocab.HuggingFace(json.dumps(record))
+  base = tokenizers.HuggingFace(json.dumps(record))
   found = byte_level.extend(base, chinese, num_pieces=300, progress=False)
   assert all(
     isinstance(x, str) for x in found.tokenizer.record['model']['merges']
@@ -229,7 +229,7 @@ def test_other_forms_of_the_file(texts, chinese):
 def edited(base, change):
   record = json.loads(json.dumps(base.record))
   change(record)
-  return vocab.HuggingFace(json.dumps(record))
+  return tokenizers.HuggingFace(json.dumps(record))
 
 
 def test_what_cannot_be_extended_is_said(base, texts, test_data, learnt):
@@ -238,11 +238,13 @@ def test_what_cannot_be_extended_is_said(base, texts, test_data, learnt):
   def extend_by(tokenizer, lines):
     byte_level.extend(tokenizer, lines, num_pieces=5, progress=False)
 
-  other = vocab.load(test_data / 'ckpt_hf_tiny_random_llama/tokenizer.json')
+  other = tokenizers.load(
+    test_data / 'ckpt_hf_tiny_random_llama/tokenizer.json'
+  )
   with pytest.raises(ValueError, match="no byte-level BPE .kind 'hf'"):
     extend_by(other, texts['zho-CN'])
   with pytest.raises(ValueError, match="no byte-level BPE .kind 'bytes'"):
-    extend_by(vocab.load('bytes'), texts['zho-CN'])
+    extend_by(tokenizers.load('bytes'), texts['zho-CN'])
   with pytest.raises(ValueError, match='no letter of a script other than'):
     extend_by(base, ['only English'])
   with pytest.raises(ValueError, match='no join that the base has not'):
@@ -284,4 +286,4 @@ def test_the_command_extends_a_tokenizer_json(base, chinese, tmp_path):
   assert '50 pieces added' in output
   record = json.loads((tmp_path / 'new' / 'extension.json').read_text())
   assert len(record['added']) == 50 and record['tokenizer_json'] is None
-  assert vocab.is_extension(vocab.load(tmp_path / 'new'), base)
+  assert tokenizers.is_extension(tokenizers.load(tmp_path / 'new'), base)

@@ -13,17 +13,19 @@ from tokenizers import Tokenizer
 from lbe.data import sources
 from lbe.vocab import export
 from lbe.vocab import extend
-from lbe.vocab import load as vocab
+from lbe.vocab import tokenizers
 
 
 @pytest.fixture(scope='module')
 def base(test_data):
-  return vocab.load(test_data / 'tok_llama_32000' / 'tokenizer.model')
+  return tokenizers.load(test_data / 'tok_llama_32000' / 'tokenizer.model')
 
 
 @pytest.fixture(scope='module')
 def target(test_data):
-  return vocab.load(test_data / 'tok_chinese_sp_20000' / 'chinese_sp.model')
+  return tokenizers.load(
+    test_data / 'tok_chinese_sp_20000' / 'chinese_sp.model'
+  )
 
 
 @pytest.fixture(scope='module')
@@ -213,7 +215,7 @@ def edited(tokenizer, change):
   proto = sentencepiece_model_pb2.ModelProto()
   proto.ParseFromString(tokenizer.to_bytes())
   change(proto)
-  return vocab.SentencePiece(proto.SerializeToString())
+  return tokenizers.SentencePiece(proto.SerializeToString())
 
 
 def test_models_that_do_not_go_together_are_refused(base, target, below):

@@ -5,12 +5,12 @@ import json
 import pytest
 from sentencepiece import sentencepiece_model_pb2
 
-from lbe.vocab import load as vocab
+from lbe.vocab import tokenizers
 
 
 def test_the_published_vectors_of_the_llama_tokenizer_are_exact(test_data):
   """A wrong dummy prefix, byte fallback, or special changes some of these."""
-  tokenizer = vocab.load(test_data / 'tok_llama_32000')
+  tokenizer = tokenizers.load(test_data / 'tok_llama_32000')
   path = test_data / 'fixtures_llama_tokenizer' / 'golden_llama32k.jsonl'
   rows = [json.loads(line) for line in path.read_text().splitlines()]
   assert len(rows) == 78
@@ -26,7 +26,7 @@ def test_the_published_vectors_of_the_llama_tokenizer_are_exact(test_data):
 )
 def test_byte_lengths_add_up_to_the_text(test_data, name):
   """Bits per byte in training would be off by what is missing here."""
-  tokenizer = vocab.load(name if name == 'bytes' else test_data / name)
+  tokenizer = tokenizers.load(name if name == 'bytes' else test_data / name)
   for path in sorted((test_data / 'text_udhr').glob('*.txt')):
     text = path.read_text()
     ids = tokenizer.encode(text)
@@ -42,8 +42,8 @@ def test_a_checkpoint_carries_the_tokenizer_whole(test_data):
     test_data / 'ckpt_hf_tiny_random_llama' / 'tokenizer.json',
     'bytes',
   ):
-    a = vocab.load(path)
-    b = vocab.from_bytes(a.kind, a.to_bytes())
+    a = tokenizers.load(path)
+    b = tokenizers.from_bytes(a.kind, a.to_bytes())
     assert a.fingerprint == b.fingerprint
     assert a.vocab_size == b.vocab_size
     assert (a.bos_id, a.eos_id) == (b.bos_id, b.eos_id) == (1, 2)
@@ -56,13 +56,13 @@ def test_the_fingerprint_knows_meaning_not_bytes(test_data):
   data = (test_data / 'tok_llama_32000' / 'tokenizer.model').read_bytes()
   proto = sentencepiece_model_pb2.ModelProto()
   proto.ParseFromString(data)
-  first = vocab.SentencePiece(data).fingerprint
+  first = tokenizers.SentencePiece(data).fingerprint
 
   def changed(edit):
     other = sentencepiece_model_pb2.ModelProto()
     other.CopyFrom(proto)
     edit(other)
-    return vocab.SentencePiece(other.SerializeToString()).fingerprint
+    return tokenizers.SentencePiece(other.SerializeToString()).fingerprint
 
   def scores(p):
     for piece in p.pieces:
@@ -92,40 +92,40 @@ def extended(test_data, num):
     piece = proto.pieces.add()
     piece.piece = f'新{i}'
     piece.score = -40000.0 - i
-  return vocab.SentencePiece(proto.SerializeToString())
+  return tokenizers.SentencePiece(proto.SerializeToString())
 
 
 def test_another_tokenizer_is_refused_and_an_extension_by_its_name(test_data):
   """Ids that mean other pieces train and score nonsense."""
-  base = vocab.load(test_data / 'tok_llama_32000')
-  vocab.check_same(base.fingerprint, base, where='here')
-  other = vocab.load(test_data / 'ckpt_stories260K' / 'hf')
+  base = tokenizers.load(test_data / 'tok_llama_32000')
+  tokenizers.check_same(base.fingerprint, base, where='here')
+  other = tokenizers.load(test_data / 'ckpt_stories260K' / 'hf')
   with pytest.raises(ValueError, match='ids would mean other pieces'):
-    vocab.check_same(base.fingerprint, other, where='the model', base=base)
+    tokenizers.check_same(base.fingerprint, other, where='the model', base=base)
   with pytest.raises(ValueError, match='an extension of it by 3 pieces'):
-    vocab.check_same(
+    tokenizers.check_same(
       base.fingerprint, extended(test_data, 3), where='the model', base=base
     )
 
 
 def test_rows_and_pieces(test_data):
   """Fewer rows than pieces would index outside the embedding."""
-  base = vocab.load(test_data / 'tok_llama_32000')
-  assert 'each with a row' in vocab.check_rows(base, 32000)
-  assert 'the last 64 are kept' in vocab.check_rows(base, 32064)
+  base = tokenizers.load(test_data / 'tok_llama_32000')
+  assert 'each with a row' in tokenizers.check_rows(base, 32000)
+  assert 'the last 64 are kept' in tokenizers.check_rows(base, 32064)
   with pytest.raises(ValueError, match='32000 pieces but the model only 512'):
-    vocab.check_rows(base, 512)
+    tokenizers.check_rows(base, 512)
 
 
 def test_what_is_no_tokenizer_is_refused(tmp_path):
   """A wrong path must be said as one."""
   with pytest.raises(ValueError, match='there is no tokenizer at'):
-    vocab.load(tmp_path / 'none.model')
+    tokenizers.load(tmp_path / 'none.model')
   with pytest.raises(ValueError, match='neither tokenizer.model nor'):
-    vocab.load(tmp_path)
+    tokenizers.load(tmp_path)
   (tmp_path / 'tokenizer.model').write_bytes(b'nothing of the kind')
   with pytest.raises(ValueError, match='cannot be read'):
-    vocab.load(tmp_path)
+    tokenizers.load(tmp_path)
 
 
 def test_pieces_without_a_text_of_their_own_are_refused(test_data, tmp_path):
@@ -143,27 +143,27 @@ def test_pieces_without_a_text_of_their_own_are_refused(test_data, tmp_path):
     proto.pieces.add().piece = text
     (tmp_path / 'zh.model').write_bytes(proto.SerializeToString())
     with pytest.raises(ValueError, match=words):
-      vocab.load(tmp_path / 'zh.model')
+      tokenizers.load(tmp_path / 'zh.model')
 
 
 def test_what_does_not_extend_its_base_is_refused(test_data):
   """Swapped, or an extension of something else: rows would be moved."""
-  base = vocab.load(test_data / 'tok_llama_32000')
+  base = tokenizers.load(test_data / 'tok_llama_32000')
   new = extended(test_data, 3)
-  vocab.check_extension(new, base)
+  tokenizers.check_extension(new, base)
   with pytest.raises(ValueError, match='32000 pieces, its base 32003: it must'):
-    vocab.check_extension(base, new)
-  other = vocab.load(test_data / 'ckpt_stories260K' / 'hf')
+    tokenizers.check_extension(base, new)
+  other = tokenizers.load(test_data / 'ckpt_stories260K' / 'hf')
   with pytest.raises(ValueError, match='id 259 is .* in it and .* in the base'):
-    vocab.check_extension(new, other)
+    tokenizers.check_extension(new, other)
 
 
 def test_parts_of_characters_are_the_bytes_of_a_byte_level_vocabulary():
   """Its letters are not bytes, and one byte may be a whole character."""
-  assert vocab.spelled('ä¸Ń').decode() == '中'
-  assert all(map(vocab.is_partial, ('ä¸', 'Ń', 'Ńa')))
-  assert not any(map(vocab.is_partial, ('a', 'Ġa', 'ä¸Ń', '中')))
-  assert len(set(vocab.LETTERS)) == 256 and ' ' not in vocab.LETTERS
+  assert tokenizers.spelled('ä¸Ń').decode() == '中'
+  assert all(map(tokenizers.is_partial, ('ä¸', 'Ń', 'Ńa')))
+  assert not any(map(tokenizers.is_partial, ('a', 'Ġa', 'ä¸Ń', '中')))
+  assert len(set(tokenizers.LETTERS)) == 256 and ' ' not in tokenizers.LETTERS
 
 
 @pytest.mark.parametrize(
@@ -189,8 +189,8 @@ def test_the_prefix_of_a_text_can_be_left_out(test_data, part, behind):
     record['normalizer']['normalizers'][0] = part
   else:
     record |= {'normalizer': None, 'pre_tokenizer': {**part, 'split': False}}
-  tokenizer = vocab.HuggingFace(json.dumps(record))
-  model = vocab.load(test_data / 'tok_llama_32000')
+  tokenizer = tokenizers.HuggingFace(json.dumps(record))
+  model = tokenizers.load(test_data / 'tok_llama_32000')
   spaceless = model.without_prefix()
   for text in ('Hello you', '世界'):
     with_prefix, without = model.encode(text), spaceless.encode(text)
@@ -212,12 +212,12 @@ def test_a_tokenizer_without_a_prefix_stays_itself(test_data):
     'normalizer': None,
     'pre_tokenizer': {'type': 'Sequence', 'pretokenizers': [level]},
   }
-  tokenizer = vocab.HuggingFace(json.dumps(record | {'decoder': None}))
+  tokenizer = tokenizers.HuggingFace(json.dumps(record | {'decoder': None}))
   assert tokenizer.without_prefix() is tokenizer
   level['add_prefix_space'] = True
-  tokenizer = vocab.HuggingFace(json.dumps(record | {'decoder': None}))
+  tokenizer = tokenizers.HuggingFace(json.dumps(record | {'decoder': None}))
   assert tokenizer.encode('a') != tokenizer.without_prefix().encode('a')
-  assert vocab.Bytes().without_prefix().encode('a') == [100]
+  assert tokenizers.Bytes().without_prefix().encode('a') == [100]
 
 
 def test_specials_are_what_no_text_encodes_to(test_data):
@@ -227,7 +227,7 @@ def test_specials_are_what_no_text_encodes_to(test_data):
     test_data / 'ckpt_hf_tiny_random_llama' / 'tokenizer.json',
     'bytes',
   ):
-    tokenizer = vocab.load(path)
+    tokenizer = tokenizers.load(path)
     assert tokenizer.specials['<s>'] == 1
     assert tokenizer.specials['</s>'] == 2
     for text in tokenizer.specials:

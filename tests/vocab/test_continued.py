@@ -8,7 +8,7 @@ import sentencepiece
 from lbe.data import sources
 from lbe.vocab import continued
 from lbe.vocab import extend
-from lbe.vocab import load as vocab
+from lbe.vocab import tokenizers
 from lbe.vocab import train
 
 
@@ -62,7 +62,7 @@ def corpus(test_data):
 
 @pytest.fixture(scope='module')
 def base(test_data):
-  return vocab.load(test_data / 'tok_llama_32000' / 'tokenizer.model')
+  return tokenizers.load(test_data / 'tok_llama_32000' / 'tokenizer.model')
 
 
 @pytest.fixture(scope='module')
@@ -101,7 +101,7 @@ def test_as_few_tokens_as_a_model_trained_on_the_same_text(
   """SentencePiece's BPE, merged at the same count of added pieces."""
   path = tmp_path / 'zh.model'
   train.train_sentencepiece(corpus[0], path, vocab_size=6000)
-  theirs = extend.extend(base, vocab.load(path))
+  theirs = extend.extend(base, tokenizers.load(path))
   num = len(theirs.added)
   assert num > 4000
   ours = continued.extend(base, corpus[0], num_pieces=num, progress=False)
@@ -136,6 +136,8 @@ def test_latin_letters_are_learnt_where_they_are_asked_for(base):
 def test_what_cannot_be_learnt_is_said(base, test_data):
   with pytest.raises(ValueError, match='no letter of a script other than'):
     continued.extend(base, ['only English'], num_pieces=5, progress=False)
-  unigram = vocab.load(test_data / 'tok_chinese_sp_20000' / 'chinese_sp.model')
+  unigram = tokenizers.load(
+    test_data / 'tok_chinese_sp_20000' / 'chinese_sp.model'
+  )
   with pytest.raises(ValueError, match='the base is no BPE model'):
     continued.extend(unigram, ['中文'], num_pieces=5, progress=False)

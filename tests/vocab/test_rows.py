@@ -14,8 +14,8 @@ from lbe.evals import core
 from lbe.evals import perplexity
 from lbe.mesh import sharding
 from lbe.vocab import extend
-from lbe.vocab import load as vocab
 from lbe.vocab import rows
+from lbe.vocab import tokenizers
 from lbe.vocab import train
 
 import runs
@@ -82,8 +82,8 @@ def chinese(test_data, tmp_path_factory):
   train.train_sentencepiece(
     [text[:300_000]], path, vocab_size=3000, character_coverage=0.98
   )
-  base = vocab.load(test_data / 'ckpt_stories260K' / 'hf')
-  return extend.extend(base, vocab.load(path)).tokenizer
+  base = tokenizers.load(test_data / 'ckpt_stories260K' / 'hf')
+  return extend.extend(base, tokenizers.load(path)).tokenizer
 
 
 def extended(
@@ -189,7 +189,7 @@ def test_a_dictionary_spells_pieces_by_their_translations(
 def test_dictionaries_that_cannot_be_used_are_refused(
   test_data, chinese, tmp_path, text, words
 ):
-  base = vocab.load(test_data / 'ckpt_stories260K' / 'hf')
+  base = tokenizers.load(test_data / 'ckpt_stories260K' / 'hf')
   path = tmp_path / 'words.tsv'
   path.write_text(text)
   with pytest.raises(ValueError, match=words):
