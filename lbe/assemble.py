@@ -15,7 +15,6 @@ import jax
 
 from lbe import groups
 from lbe import optim
-from lbe import program
 from lbe import step as step_lib
 from lbe.data import build
 from lbe.data import cleaning
@@ -29,6 +28,7 @@ from lbe.mesh import place
 from lbe.mesh import sharding
 from lbe.models import llama
 from lbe.models import lora
+from lbe.run import program
 from lbe.vocab import rows
 from lbe.vocab import tokenizers
 

@@ -110,7 +110,7 @@ def _compare(checkpoint_dir, hf_dir, adapter_dir):
   import torch
   import transformers
 
-  from lbe import checkpoint
+  from lbe.run import checkpoint
 
   theirs = transformers.LlamaForCausalLM.from_pretrained(
     str(hf_dir), dtype=torch.float32

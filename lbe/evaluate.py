@@ -12,13 +12,13 @@ from absl import flags
 from ml_collections import config_flags
 
 from lbe import assemble
-from lbe import metrics
-from lbe import program
 from lbe import stored
-from lbe import workdir as workdir_lib
 from lbe.evals import core
 from lbe.mesh import hosts
 from lbe.mesh import sharding
+from lbe.run import metrics
+from lbe.run import program
+from lbe.run import workdir as workdir_lib
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, lock_config=True)
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where results.jsonl goes.')

@@ -16,12 +16,12 @@ import numpy as np
 from absl import flags
 
 from lbe import certificate
-from lbe import checkpoint
-from lbe import program
 from lbe import stored
 from lbe.models import hf
 from lbe.models import lora
 from lbe.models import peft
+from lbe.run import checkpoint
+from lbe.run import program
 from lbe.vocab import export as vocab_export
 
 _SOURCE = flags.DEFINE_string('source', None, 'A checkpoint or a workdir.')

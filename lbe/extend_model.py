@@ -12,10 +12,10 @@ import jax
 from absl import flags
 
 from lbe import assemble
-from lbe import checkpoint
-from lbe import program
 from lbe import stored
 from lbe.mesh import sharding
+from lbe.run import checkpoint
+from lbe.run import program
 from lbe.vocab import rows
 from lbe.vocab import tokenizers
 

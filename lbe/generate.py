@@ -25,12 +25,12 @@ import tqdm
 from absl import flags
 
 from lbe import decode
-from lbe import program
 from lbe import prompting
 from lbe import stored
 from lbe.data import messages
 from lbe.mesh import sharding
 from lbe.models import llama
+from lbe.run import program
 
 _MODEL = flags.DEFINE_string('model', None, 'A checkpoint or an HF folder.')
 _PROMPT = flags.DEFINE_string('prompt', None, 'What the model goes on from.')

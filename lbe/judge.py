@@ -20,7 +20,6 @@ and prompt.
 
 from absl import flags
 
-from lbe import program
 from lbe.evals import code_switching
 from lbe.evals import core
 from lbe.judging import agreement
@@ -28,6 +27,7 @@ from lbe.judging import files
 from lbe.judging import people
 from lbe.judging import scores
 from lbe.judging import sheets
+from lbe.run import program
 
 _TABLE = flags.DEFINE_string('table', None, 'Means by category of a file.')
 _AGREEMENT = flags.DEFINE_list('agreement', [], 'Files of the same responses.')

@@ -22,13 +22,13 @@ from absl import flags
 from ml_collections import config_flags
 
 from lbe import assemble
-from lbe import program
 from lbe import stored
 from lbe.mesh import hardware
 from lbe.mesh import hlo
 from lbe.mesh import sharding
 from lbe.mesh import topology
 from lbe.models import llama
+from lbe.run import program
 from lbe.vocab import tokenizers
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, lock_config=True)

@@ -5,10 +5,10 @@ import dataclasses
 
 import jax
 
-from lbe import checkpoint
 from lbe.mesh import sharding
 from lbe.models import hf
 from lbe.models import llama
+from lbe.run import checkpoint
 from lbe.vocab import tokenizers
 
 

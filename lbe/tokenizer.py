@@ -22,8 +22,8 @@ import pathlib
 
 from absl import flags
 
-from lbe import program
 from lbe.data import sources
+from lbe.run import program
 from lbe.vocab import byte_level as vocab_byte_level
 from lbe.vocab import continued as vocab_continued
 from lbe.vocab import export as vocab_export

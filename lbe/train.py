@@ -23,15 +23,9 @@ from absl import flags
 from ml_collections import config_flags
 
 from lbe import assemble
-from lbe import checkpoint
 from lbe import decode
-from lbe import identity
-from lbe import metrics
-from lbe import profile
-from lbe import program
 from lbe import step as step_lib
 from lbe import stored
-from lbe import workdir as workdir_lib
 from lbe.evals import core
 from lbe.evals import forgetting
 from lbe.mesh import compilation
@@ -40,6 +34,12 @@ from lbe.mesh import hosts
 from lbe.mesh import place
 from lbe.mesh import sharding
 from lbe.models import llama
+from lbe.run import checkpoint
+from lbe.run import identity
+from lbe.run import metrics
+from lbe.run import profile
+from lbe.run import program
+from lbe.run import workdir as workdir_lib
 from lbe.vocab import tokenizers
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, lock_config=True)

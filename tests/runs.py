@@ -9,9 +9,9 @@ import time
 
 import jax
 
-from lbe import checkpoint
 from lbe import stored
 from lbe.models import llama
+from lbe.run import checkpoint
 
 import conftest
 

@@ -6,9 +6,9 @@ import pytest
 
 from configs import common
 from lbe import assemble
-from lbe import identity
 from lbe import stored
 from lbe.mesh import sharding
+from lbe.run import identity
 from lbe.vocab import tokenizers
 
 

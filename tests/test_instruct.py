@@ -11,12 +11,12 @@ import pytest
 import test_hosts
 import test_resume
 
-from lbe import checkpoint
 from lbe.data import build
 from lbe.data import cleaning
 from lbe.data import loader as loader_lib
 from lbe.data import sources
 from lbe.data import tokenized
+from lbe.run import checkpoint
 from lbe.vocab import tokenizers
 
 import runs

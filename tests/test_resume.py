@@ -9,8 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from lbe import checkpoint
 from lbe.models import llama
+from lbe.run import checkpoint
 
 import runs
 

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from lbe import checkpoint
+from lbe.run import checkpoint
 
 import runs
 

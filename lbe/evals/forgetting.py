@@ -133,7 +133,7 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  from lbe import program
+  from lbe.run import program
 
   flags.DEFINE_string('workdir', None, 'A run, with results.jsonl.')
   flags.DEFINE_list('source', None, 'Scores of what may be forgotten.')

@@ -8,9 +8,9 @@ from absl.testing import flagsaver
 
 from configs import common
 from lbe import assemble
-from lbe import program
 from lbe.mesh import compilation
 from lbe.mesh import sharding
+from lbe.run import program
 from lbe.vocab import tokenizers
 
 

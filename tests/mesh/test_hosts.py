@@ -13,9 +13,9 @@ import jax
 import numpy as np
 import pytest
 
-from lbe import checkpoint
 from lbe.mesh import hosts
 from lbe.models import llama
+from lbe.run import checkpoint
 from lbe.vocab import tokenizers
 
 import runs

@@ -11,9 +11,9 @@ from absl import app
 from absl import flags
 from absl import logging
 
-from lbe import identity
 from lbe.mesh import compilation
 from lbe.mesh import hosts
+from lbe.run import identity
 
 _DISTRIBUTED = flags.DEFINE_bool(
   'distributed',

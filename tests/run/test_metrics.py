@@ -6,7 +6,7 @@ import math
 import pytest
 from tensorboard.backend.event_processing import event_accumulator
 
-from lbe import metrics
+from lbe.run import metrics
 
 
 def sums(loss_sum, weight_sum, num_bytes=10.0):

@@ -6,7 +6,7 @@ The bucket is a folder behind the same paths (etils.epath) that lead to gs://.
 import pytest
 from etils import epath
 
-from lbe import workdir as workdir_lib
+from lbe.run import workdir as workdir_lib
 
 
 def make(tmp_path, host):

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from lbe import profile
+from lbe.run import profile
 
 
 def test_the_heaviest_is_found_by_the_name_of_its_origin(tmp_path):

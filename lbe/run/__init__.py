@@ -1,0 +1,1 @@
+"""A run: its workdir, identity, checkpoints and metrics."""
