@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lbe.data import messages
+from lbe.chat import messages
 from lbe.data import sources
 
 REGISTRY = {

@@ -6,7 +6,7 @@ import pytest
 import sacrebleu
 
 from benchmarks import harness
-from lbe import prompts
+from lbe.chat import prompts
 from lbe.evals import generation
 
 

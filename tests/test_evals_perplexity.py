@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lbe.data import messages
+from lbe.chat import messages
+from lbe.chat import templates
 from lbe.data import sources
-from lbe.data import templates
 from lbe.evals import core
 from lbe.evals import perplexity
 from lbe.mesh import sharding

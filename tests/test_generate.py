@@ -9,8 +9,8 @@ from absl import flags
 from absl.testing import flagsaver
 
 from lbe import generate
-from lbe import prompting
-from lbe.data import messages
+from lbe.chat import messages
+from lbe.chat import prompting
 from lbe.vocab import tokenizers
 
 if not flags.FLAGS.is_parsed():

@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from lbe.data import messages
+from lbe.chat import messages
+from lbe.chat import templates
 from lbe.data import packing
-from lbe.data import templates
 from lbe.vocab import tokenizers
 
 

@@ -8,7 +8,7 @@
                      "user_tag": "user", "assistant_tag": "assistant"}}}
 
 `dataset_info:FOLDER/dataset_info.json@belle` names an entry. Its records come
-out in the forms that lbe/data/messages.py reads: the record {"q": "Hi", "a":
+out in the forms that lbe/chat/messages.py reads: the record {"q": "Hi", "a":
 "Yo"} of `belle` as {"instruction": "Hi", "output": "Yo"}, a turn {"role":
 "user", "content": "Hi"} of `chat` as {"from": "human", "value": "Hi"}. As in
 LLaMA-Factory, `columns` where given names all that is read.

@@ -14,10 +14,10 @@ import uuid
 
 import numpy as np
 
-from lbe.data import messages
+from lbe.chat import messages
+from lbe.chat import templates
 from lbe.data import order
 from lbe.data import sources as sources_lib
-from lbe.data import templates
 from lbe.vocab import tokenizers
 
 # Text of one shard, in bytes; and the longest record, in tokens.

@@ -10,9 +10,9 @@ import json
 import pathlib
 from collections.abc import Iterator
 
+from lbe.chat import messages
 from lbe.data import cleaning as cleaning_lib
 from lbe.data import dataset_info
-from lbe.data import messages
 from lbe.data import readers
 
 CUTS = ('blank_line', 'line', 'file', 'heading')

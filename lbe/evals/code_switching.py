@@ -19,7 +19,7 @@ import string
 
 import jax
 
-from lbe import prompts as prompts_lib
+from lbe.chat import prompts as prompts_lib
 from lbe.evals import core
 from lbe.judging import local
 from lbe.judging import sheets

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lbe import prompting
-from lbe.data import messages
-from lbe.data import templates
+from lbe.chat import messages
+from lbe.chat import prompting
+from lbe.chat import templates
 from lbe.evals import core
 from lbe.exams import agieval
 from lbe.exams import gaokao

@@ -14,7 +14,7 @@ import unicodedata
 
 import numpy as np
 
-from lbe import prompts as prompts_lib
+from lbe.chat import prompts as prompts_lib
 from lbe.evals import core
 from lbe.judging import local
 from lbe.text import languages

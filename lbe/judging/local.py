@@ -11,8 +11,8 @@ import jax
 from etils import epath
 
 from lbe import stored
-from lbe.data import messages as messages_lib
-from lbe.data import templates
+from lbe.chat import messages as messages_lib
+from lbe.chat import templates
 from lbe.evals import core
 from lbe.judging import asked
 from lbe.mesh import sharding
@@ -23,7 +23,7 @@ from lbe.vocab import tokenizers
 def prompt_encoder(template, tokenizer):
   """[{'role': …, 'content': …}, …] → the ids that a model goes on from.
 
-  `template` is a name in lbe.data.templates, a chat_template.jinja by its
+  `template` is a name in lbe.chat.templates, a chat_template.jinja by its
   path, or '' for the text alone behind BOS.
   """
   if not template:

@@ -2,9 +2,9 @@
 
 from typing import NamedTuple
 
-from lbe import prompting
-from lbe.data import messages
-from lbe.data import templates
+from lbe.chat import messages
+from lbe.chat import prompting
+from lbe.chat import templates
 from lbe.judging import files
 
 _FIELDS = ('prompt', 'question', 'instruction', 'messages')
@@ -116,8 +116,8 @@ def encode(prompts, tokenizer, *, template):
 def respond(model, prompts, *, template, max_new_tokens, stop=(), **sampling):
   """A decode.Response to each Prompt by a core.Model.
 
-  A template (see lbe.prompting) says where a response ends, beside `stop`. A
-  prompt that is too long is cut from the left. Raises ValueError where the
+  A template (see lbe.chat.prompting) says where a response ends, beside `stop`.
+  A prompt that is too long is cut from the left. Raises ValueError where the
   window has no room for a prompt.
   """
   if max_new_tokens >= model.max_len - 1:

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from lbe import prompts
-from lbe.data import messages
-from lbe.data import templates
+from lbe.chat import messages
+from lbe.chat import prompts
+from lbe.chat import templates
 from lbe.vocab import tokenizers
 
 TALK = [

@@ -2,8 +2,8 @@
 
 import pathlib
 
-from lbe.data import messages
-from lbe.data import templates
+from lbe.chat import messages
+from lbe.chat import templates
 from lbe.vocab import tokenizers
 
 # In the place of a response that is still to come.
@@ -13,7 +13,7 @@ _MISSING = 'response'
 class Prompts:
   """Prompts in a template; '' is plain text, which the model goes on from.
 
-  `template` is a name of lbe.data.templates or the path of a .jinja file. What
+  `template` is a name of lbe.chat.templates or the path of a .jinja file. What
   the template writes behind a response ends one: `eos_ids` are the special
   tokens, the tokenizer's EOS among them, `stop` the texts.
   """
@@ -56,7 +56,7 @@ class Prompts:
   def of_record(self, record, *, field, where):
     """The ids of a JSON record: its text `field`, or its conversation.
 
-    With a template a record may have any form of lbe.data.messages; a last
+    With a template a record may have any form of lbe.chat.messages; a last
     response that it has is not looked at. Raises ValueError with `where`.
     """
     if not isinstance(record, dict):

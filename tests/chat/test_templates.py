@@ -14,8 +14,8 @@ from tokenizers import Tokenizer
 from tokenizers import trainers
 from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 
-from lbe.data import messages
-from lbe.data import templates
+from lbe.chat import messages
+from lbe.chat import templates
 from lbe.vocab import extend
 from lbe.vocab import tokenizers
 

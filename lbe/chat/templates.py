@@ -31,7 +31,7 @@ import json
 import re
 from typing import NamedTuple
 
-from lbe.data import messages
+from lbe.chat import messages
 
 LOSSES = ('responses', 'last_response', 'all')
 POLICIES = ('fail', 'drop', 'cut_prompt')
