@@ -25,7 +25,7 @@ from absl import app
 from absl import flags
 
 from benchmarks import record
-from lbe import loss
+from lbe.training import loss
 
 _TOKENS = flags.DEFINE_integer('tokens', 2048, 'Targets.')
 _DIM = flags.DEFINE_integer('dim', 512, 'Width of the states.')

@@ -46,11 +46,11 @@ from benchmarks import record
 from configs import common
 from configs import hardware as hardware_configs
 from lbe import assemble
-from lbe import loss
 from lbe.mesh import hardware
 from lbe.mesh import place
 from lbe.mesh import sharding
 from lbe.models import llama
+from lbe.training import loss
 
 _SHAPE = flags.DEFINE_enum(
   'shape', '58m', ['small', '58m', '1b', '7b'], 'Of the model.'

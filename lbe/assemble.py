@@ -13,9 +13,6 @@ import pathlib
 
 import jax
 
-from lbe import groups
-from lbe import optim
-from lbe import step as step_lib
 from lbe.data import build
 from lbe.data import cleaning
 from lbe.data import loader as loader_lib
@@ -29,6 +26,9 @@ from lbe.mesh import sharding
 from lbe.models import llama
 from lbe.models import lora
 from lbe.run import program
+from lbe.training import groups
+from lbe.training import optim
+from lbe.training import step as step_lib
 from lbe.vocab import rows
 from lbe.vocab import tokenizers
 

@@ -17,11 +17,11 @@ import numpy as np
 import tqdm
 
 from lbe import engine
-from lbe import loss
 from lbe.mesh import compilation
 from lbe.models import attention
 from lbe.models import cached
 from lbe.models import llama
+from lbe.training import loss
 
 # ---------------------------------------------------------------- requests
 

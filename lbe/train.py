@@ -24,7 +24,6 @@ from ml_collections import config_flags
 
 from lbe import assemble
 from lbe import decode
-from lbe import step as step_lib
 from lbe import stored
 from lbe.evals import core
 from lbe.evals import forgetting
@@ -40,6 +39,7 @@ from lbe.run import metrics
 from lbe.run import profile
 from lbe.run import program
 from lbe.run import workdir as workdir_lib
+from lbe.training import step as step_lib
 from lbe.vocab import tokenizers
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, lock_config=True)

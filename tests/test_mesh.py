@@ -8,11 +8,11 @@ import pytest
 
 from configs import common
 from lbe import assemble
-from lbe import loss
 from lbe.mesh import place
 from lbe.mesh import sharding
 from lbe.models import llama
 from lbe.models import lora
+from lbe.training import loss
 from lbe.vocab import tokenizers
 
 STEPS = 20

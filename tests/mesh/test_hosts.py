@@ -208,7 +208,8 @@ def test_hosts_with_another_config_or_code_are_refused(tmp_path):
     told = process.communicate(timeout=300)[0]
     assert process.returncode == 1, told
     assert f'config.seed: 1 on process 1 ({socket.gethostname()}), 0 on' in told
-    assert 'lbe/loss.py: ' in told and 'lbe/step.py' not in told
+    assert 'lbe/training/loss.py: ' in told
+    assert 'lbe/training/step.py' not in told
   assert not (tmp_path / 'run').exists()
 
 

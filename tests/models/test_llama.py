@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lbe import loss
 from lbe.models import llama
+from lbe.training import loss
 
 TINY = llama.Config(
   vocab_size=97,

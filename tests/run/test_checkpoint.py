@@ -8,12 +8,12 @@ import jax
 import numpy as np
 import pytest
 
-from lbe import groups
-from lbe import optim
-from lbe import step as step_lib
 from lbe.mesh import sharding
 from lbe.models import llama
 from lbe.run import checkpoint
+from lbe.training import groups
+from lbe.training import optim
+from lbe.training import step as step_lib
 
 import runs
 

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lbe import groups
-from lbe import optim
 from lbe.models import llama
+from lbe.training import groups
+from lbe.training import optim
 
 
 def schedule(kind, **changes):

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lbe import loss
 from lbe.mesh import sharding
 from lbe.models import attention
 from lbe.models import llama
+from lbe.training import loss
 
 
 def init_state(params, tx, partition):

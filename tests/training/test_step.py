@@ -6,12 +6,12 @@ import numpy as np
 import optax
 import pytest
 
-from lbe import groups
-from lbe import loss
-from lbe import optim
-from lbe import step as step_lib
 from lbe.mesh import sharding
 from lbe.models import llama
+from lbe.training import groups
+from lbe.training import loss
+from lbe.training import optim
+from lbe.training import step as step_lib
 
 TINY = llama.Config(
   vocab_size=50,

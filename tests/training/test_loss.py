@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lbe import loss
 from lbe.mesh import sharding
+from lbe.training import loss
 
 VOCAB_SIZE, PADDED = 37, 64
 

@@ -1,0 +1,1 @@
+"""The train step: loss, optimizer, groups of parameters."""
