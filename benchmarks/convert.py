@@ -21,7 +21,7 @@ import numpy as np
 from absl import app
 from absl import flags
 
-from lbe.models import hf
+from lbe.convert import hf
 from lbe.models import llama
 
 # TinyLlama's shape: 1,100,048,384 parameters.

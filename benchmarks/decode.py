@@ -25,7 +25,7 @@ from absl import flags
 
 from benchmarks import record
 from lbe import decode
-from lbe import stored
+from lbe.convert import stored
 from lbe.mesh import sharding
 from lbe.models import llama
 

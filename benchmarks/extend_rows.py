@@ -34,7 +34,7 @@ def child(folder, extended, method):
 
   from benchmarks import convert
   from lbe import assemble
-  from lbe import stored
+  from lbe.convert import stored
   from lbe.mesh import sharding
   from lbe.vocab import tokenizers
 

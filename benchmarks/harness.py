@@ -17,6 +17,7 @@ import yaml
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
+from lbe.convert import hf
 from lbe.evals import core
 from lbe.evals import multiple_choice
 from lbe.exams import agieval
@@ -24,7 +25,6 @@ from lbe.exams import ceval
 from lbe.exams import item
 from lbe.exams import mmlu
 from lbe.mesh import sharding
-from lbe.models import hf
 from lbe.models import llama
 from lbe.vocab import export as vocab_export
 from lbe.vocab import tokenizers

@@ -18,8 +18,8 @@ from absl import flags
 
 from benchmarks import harness
 from benchmarks import record
+from lbe.convert import hf
 from lbe.evals import lm_eval as adapter
-from lbe.models import hf
 from lbe.vocab import export as vocab_export
 from lbe.vocab import extend
 from lbe.vocab import tokenizers

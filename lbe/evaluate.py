@@ -12,7 +12,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from lbe import assemble
-from lbe import stored
+from lbe.convert import stored
 from lbe.evals import core
 from lbe.mesh import hosts
 from lbe.mesh import sharding

@@ -12,7 +12,7 @@ import jax
 from absl import flags
 
 from lbe import assemble
-from lbe import stored
+from lbe.convert import stored
 from lbe.mesh import sharding
 from lbe.run import checkpoint
 from lbe.run import program

@@ -25,9 +25,9 @@ import tqdm
 from absl import flags
 
 from lbe import decode
-from lbe import stored
 from lbe.chat import messages
 from lbe.chat import prompting
+from lbe.convert import stored
 from lbe.mesh import sharding
 from lbe.models import llama
 from lbe.run import program

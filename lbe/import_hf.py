@@ -15,10 +15,10 @@ import pathlib
 import numpy as np
 from absl import flags
 
-from lbe import certificate
-from lbe import stored
-from lbe.models import hf
-from lbe.models import peft
+from lbe.convert import certificate
+from lbe.convert import hf
+from lbe.convert import peft
+from lbe.convert import stored
 from lbe.run import checkpoint
 from lbe.run import program
 from lbe.vocab import tokenizers

@@ -22,7 +22,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from lbe import assemble
-from lbe import stored
+from lbe.convert import stored
 from lbe.mesh import hardware
 from lbe.mesh import hlo
 from lbe.mesh import sharding

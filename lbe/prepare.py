@@ -13,7 +13,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from lbe import assemble
-from lbe import stored
+from lbe.convert import stored
 from lbe.data import beam
 from lbe.run import program
 from lbe.run import workdir as workdir_lib

@@ -24,7 +24,7 @@ from ml_collections import config_flags
 
 from lbe import assemble
 from lbe import decode
-from lbe import stored
+from lbe.convert import stored
 from lbe.evals import core
 from lbe.evals import forgetting
 from lbe.mesh import compilation

@@ -9,7 +9,7 @@ import time
 
 import jax
 
-from lbe import stored
+from lbe.convert import stored
 from lbe.models import llama
 from lbe.run import checkpoint
 

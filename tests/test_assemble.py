@@ -6,7 +6,7 @@ import pytest
 
 from configs import common
 from lbe import assemble
-from lbe import stored
+from lbe.convert import stored
 from lbe.mesh import sharding
 from lbe.run import identity
 from lbe.vocab import tokenizers

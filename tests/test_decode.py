@@ -10,9 +10,9 @@ import pytest
 
 from lbe import decode
 from lbe import engine
+from lbe.convert import hf
 from lbe.mesh import compilation
 from lbe.mesh import sharding
-from lbe.models import hf
 from lbe.models import llama
 from lbe.vocab import tokenizers
 

@@ -9,11 +9,11 @@ import pytest
 
 from lbe.chat import messages
 from lbe.chat import templates
+from lbe.convert import hf
 from lbe.data import sources
 from lbe.evals import core
 from lbe.evals import perplexity
 from lbe.mesh import sharding
-from lbe.models import hf
 from lbe.models import llama
 from lbe.vocab import export as vocab_export
 from lbe.vocab import tokenizers

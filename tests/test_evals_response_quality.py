@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from configs import common
+from lbe.convert import hf
 from lbe.evals import core
 from lbe.evals import response_quality
 from lbe.judging import agreement
 from lbe.judging import scores
 from lbe.mesh import sharding
-from lbe.models import hf
 from lbe.models import llama
 from lbe.vocab import tokenizers
 

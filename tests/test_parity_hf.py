@@ -10,9 +10,9 @@ import pytest
 import torch
 import transformers
 
-from lbe import certificate
 from lbe import decode
-from lbe.models import hf
+from lbe.convert import certificate
+from lbe.convert import hf
 from lbe.models import llama
 from lbe.vocab import tokenizers
 

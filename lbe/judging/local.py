@@ -10,9 +10,9 @@ import pathlib
 import jax
 from etils import epath
 
-from lbe import stored
 from lbe.chat import messages as messages_lib
 from lbe.chat import templates
+from lbe.convert import stored
 from lbe.evals import core
 from lbe.judging import asked
 from lbe.mesh import sharding

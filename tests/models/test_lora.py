@@ -14,11 +14,11 @@ from flax import traverse_util
 
 from configs import common
 from lbe import assemble
-from lbe import stored
+from lbe.convert import peft
+from lbe.convert import stored
 from lbe.mesh import sharding
 from lbe.models import llama
 from lbe.models import lora
-from lbe.models import peft
 from lbe.run import checkpoint
 
 import runs

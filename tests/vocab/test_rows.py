@@ -9,7 +9,7 @@ import pytest
 
 from configs import common
 from lbe import assemble
-from lbe import stored
+from lbe.convert import stored
 from lbe.evals import core
 from lbe.evals import perplexity
 from lbe.mesh import sharding

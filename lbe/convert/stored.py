@@ -5,8 +5,8 @@ import dataclasses
 
 import jax
 
+from lbe.convert import hf
 from lbe.mesh import sharding
-from lbe.models import hf
 from lbe.models import llama
 from lbe.run import checkpoint
 from lbe.vocab import tokenizers

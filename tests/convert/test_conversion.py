@@ -10,7 +10,7 @@ import sentencepiece
 import torch
 import transformers
 
-from lbe import certificate
+from lbe.convert import certificate
 from lbe.models import llama
 from lbe.vocab import tokenizers
 

@@ -92,7 +92,7 @@ def compare_logits(checkpoint_dir, hf_dir, adapter_dir=''):
       [
         sys.executable,
         '-m',
-        'lbe.certificate',
+        'lbe.convert.certificate',
         str(checkpoint_dir),
         str(hf_dir),
         str(adapter_dir),

@@ -11,7 +11,7 @@ import safetensors.numpy
 import torch
 import transformers
 
-from lbe.models import hf
+from lbe.convert import hf
 from lbe.models import llama
 
 

@@ -11,7 +11,7 @@ import pathlib
 import numpy as np
 import safetensors.numpy
 
-from lbe.models import hf
+from lbe.convert import hf
 from lbe.models import llama
 from lbe.models import lora as lora_lib
 

@@ -1,0 +1,1 @@
+"""Hugging Face's and PEFT's folders, both ways, with proof."""
