@@ -24,8 +24,8 @@ from absl import app
 from absl import flags
 
 from benchmarks import record
-from lbe import decode
 from lbe.convert import stored
+from lbe.inference import decode
 from lbe.mesh import sharding
 from lbe.models import llama
 

@@ -24,10 +24,10 @@ import jax
 import tqdm
 from absl import flags
 
-from lbe import decode
 from lbe.chat import messages
 from lbe.chat import prompting
 from lbe.convert import stored
+from lbe.inference import decode
 from lbe.mesh import sharding
 from lbe.models import llama
 from lbe.run import program

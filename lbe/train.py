@@ -23,10 +23,10 @@ from absl import flags
 from ml_collections import config_flags
 
 from lbe import assemble
-from lbe import decode
 from lbe.convert import stored
 from lbe.evals import core
 from lbe.evals import forgetting
+from lbe.inference import decode
 from lbe.mesh import compilation
 from lbe.mesh import hardware
 from lbe.mesh import hosts

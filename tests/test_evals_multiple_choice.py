@@ -10,9 +10,9 @@ from test_exams import write_ceval
 from test_exams import write_mmlu
 
 from benchmarks import harness
-from lbe import score
 from lbe.evals import lm_eval as adapter
 from lbe.evals import multiple_choice
+from lbe.inference import score
 from lbe.vocab import tokenizers
 
 import runs

@@ -10,9 +10,9 @@ import pytest
 import torch
 import transformers
 
-from lbe import decode
 from lbe.convert import certificate
 from lbe.convert import hf
+from lbe.inference import decode
 from lbe.models import llama
 from lbe.vocab import tokenizers
 

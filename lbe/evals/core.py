@@ -13,8 +13,8 @@ import pathlib
 import jax
 import numpy as np
 
-from lbe import decode
-from lbe import score
+from lbe.inference import decode
+from lbe.inference import score
 from lbe.models import llama
 from lbe.vocab import tokenizers
 

@@ -8,8 +8,8 @@ hub, or from files where a task says so (`include_path`).
 import importlib
 import json
 
-from lbe import score
 from lbe.evals import core
+from lbe.inference import score
 
 
 def make(

@@ -17,13 +17,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lbe import score
 from lbe.evals import core
 from lbe.exams import agieval
 from lbe.exams import ceval
 from lbe.exams import choices
 from lbe.exams import gaokao
 from lbe.exams import mmlu
+from lbe.inference import score
 
 
 class Protocol(NamedTuple):

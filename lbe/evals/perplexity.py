@@ -16,8 +16,8 @@ import math
 
 import numpy as np
 
-from lbe import score
 from lbe.evals import core
+from lbe.inference import score
 
 
 def document_nats(model, documents):

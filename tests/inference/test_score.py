@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lbe import score
+from lbe.inference import score
 from lbe.mesh import compilation
 from lbe.mesh import sharding
 from lbe.models import llama

@@ -1,7 +1,7 @@
 """Generation: prompts in batches of few shapes, and what a model wrote.
 
-The compiled part is lbe.engine. Here prompts are checked, cut and batched, and
-a response's text ends at its stop string.
+The compiled part is lbe.inference.engine. Here prompts are checked, cut and
+batched, and a response's text ends at its stop string.
 """
 
 import bisect
@@ -10,8 +10,8 @@ import os
 
 import numpy as np
 
-from lbe import engine
-from lbe import sampling as sampling_lib
+from lbe.inference import engine
+from lbe.inference import sampling as sampling_lib
 
 TOO_LONG = ('fail', 'cut_left')
 # A shared beginning of fewer tokens is computed in each row.
@@ -59,10 +59,10 @@ def generate(
 ):
   """New ids for each prompt (lists of at least one id), without the prompt.
 
-  `sampling` are the fields of lbe.sampling.Settings. A draw depends on `seed`,
-  the row's own of `seeds` (0, 1, 2, … where not given), the number of the
-  sample and that of the token, and on no other row, batch or padding. A row
-  ends before `eos_id`, an id or several. Of `num_samples` of a prompt the
+  `sampling` are the fields of lbe.inference.sampling.Settings. A draw depends
+  on `seed`, the row's own of `seeds` (0, 1, 2, … where not given), the number
+  of the sample and that of the token, and on no other row, batch or padding. A
+  row ends before `eos_id`, an id or several. Of `num_samples` of a prompt the
   lists are side by side, and the prompt is computed once.
 
   `batch_size` is the most rows at a time, None is all; they are laid over

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from lbe import engine
+from lbe.inference import engine
 from lbe.mesh import compilation
 from lbe.models import attention
 from lbe.models import cached

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lbe import decode
-from lbe import engine
 from lbe.convert import hf
+from lbe.inference import decode
+from lbe.inference import engine
 from lbe.mesh import compilation
 from lbe.mesh import sharding
 from lbe.models import llama

@@ -7,7 +7,7 @@ import pytest
 import torch
 import transformers
 
-from lbe import sampling
+from lbe.inference import sampling
 
 B, V = 6, 1000
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lbe import sampling
+from lbe.inference import sampling
 from lbe.mesh import compilation
 from lbe.mesh import sharding
 from lbe.models import cache as cache_lib

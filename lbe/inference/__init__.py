@@ -1,0 +1,1 @@
+"""Scores and generated tokens of a model."""
