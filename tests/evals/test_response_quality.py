@@ -411,8 +411,8 @@ import json, sys
 import jax
 port, number, settings = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 jax.distributed.initialize(f'localhost:{port}', 2, number)
-sys.path.insert(0, 'tests')
-import test_evals_response_quality as t
+sys.path[:0] = ['tests', 'tests/evals']
+import test_response_quality as t
 settings = json.loads(settings)
 told = []
 model = t.core.Model(
