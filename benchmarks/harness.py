@@ -18,12 +18,12 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 from lbe.convert import hf
-from lbe.evals import core
 from lbe.evals import multiple_choice
 from lbe.exams import agieval
 from lbe.exams import ceval
 from lbe.exams import item
 from lbe.exams import mmlu
+from lbe.inference import model as model_lib
 from lbe.mesh import sharding
 from lbe.models import llama
 from lbe.vocab import export as vocab_export
@@ -60,9 +60,9 @@ def write_model(folder, tokenizer, *, seed=0, **shape):
 
 
 def load_ours(folder, *, tokenizer=None, batch_size=32):
-  """The folder as a core.Model on one device."""
+  """The folder as an inference.model.Model on one device."""
   c, _ = hf.read_config(folder)
-  return core.Model(
+  return model_lib.Model(
     params=jax.tree.map(
       jax.numpy.asarray, hf.load_params(folder, c, dtype='float32')
     ),

@@ -1,6 +1,6 @@
 """A row of benchmarks/results.jsonl: figures with what they were made on.
 
-The README's table of them is made anew.
+The table of them in docs/speed.md is made anew.
 """
 
 import importlib.metadata
@@ -26,7 +26,7 @@ def _commit():
       ['git', *arguments], cwd=_HERE, capture_output=True, text=True, check=True
     ).stdout.strip()
 
-  ours = (':!results.jsonl', ':!../README.md')
+  ours = (':!results.jsonl', ':!../docs/speed.md')
   changed = git('status', '--porcelain', '--', *ours)
   return git('rev-parse', '--short', 'HEAD') + '+' * bool(changed)
 

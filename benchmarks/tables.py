@@ -1,7 +1,7 @@
-"""The table of the README from results.jsonl: newest rows, ours beside a peer.
+"""The table of docs/speed.md: newest rows of results.jsonl, ours and a peer.
 
   PYTHONPATH=. python benchmarks/tables.py            # prints it
-  PYTHONPATH=. python benchmarks/tables.py --write    # into README.md
+  PYTHONPATH=. python benchmarks/tables.py --write    # into docs/speed.md
 
 Of each benchmark and setting the newest row stands there. A row has a line for
 each ratio in it: `ratio_median` with `ratio_range`, or any dictionary with
@@ -14,10 +14,10 @@ import pathlib
 from absl import app
 from absl import flags
 
-_WRITE = flags.DEFINE_bool('write', False, 'Put it into README.md.')
+_WRITE = flags.DEFINE_bool('write', False, 'Put it into docs/speed.md.')
 
 _HERE = pathlib.Path(__file__).resolve().parent
-README = _HERE.parent / 'README.md'
+PAGE = _HERE.parent / 'docs' / 'speed.md'
 _BEGIN, _END = '<!-- benchmarks -->\n', '<!-- benchmarks end -->\n'
 # What tells the settings of a benchmark apart, where a row has it.
 _SETTING = (
@@ -79,12 +79,12 @@ def read():
 
 
 def write():
-  """Puts the table between the marks in README.md."""
-  text = README.read_text(encoding='utf-8')
+  """Puts the table between the marks in docs/speed.md."""
+  text = PAGE.read_text(encoding='utf-8')
   before, rest = text.split(_BEGIN)
   _, after = rest.split(_END)
   text = before + _BEGIN + table(read()) + _END + after
-  README.write_text(text, encoding='utf-8')
+  PAGE.write_text(text, encoding='utf-8')
 
 
 def main(argv):

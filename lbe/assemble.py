@@ -18,8 +18,8 @@ from lbe.data import cleaning
 from lbe.data import loader as loader_lib
 from lbe.data import order as order_lib
 from lbe.data import sources as sources_lib
-from lbe.evals import core
 from lbe.evals import perplexity
+from lbe.inference import model as model_lib
 from lbe.mesh import hosts
 from lbe.mesh import place
 from lbe.mesh import sharding
@@ -288,7 +288,7 @@ def describe_extension(config, opened, model, params, evaluators, mesh):
 
 
 def _train_tokenizer(config, workdir):
-  from lbe.vocab import train as vocab_train  # only here: from scratch
+  from lbe.vocab import train  # only here: from scratch
 
   target = workdir / 'tokenizer' / 'tokenizer.model'
   first = jax.process_index() == 0
@@ -299,7 +299,7 @@ def _train_tokenizer(config, workdir):
       for source in make_sources(config).values()
       for text, _ in sources_lib.documents(source)
     )
-    vocab_train.train_sentencepiece(
+    train.train_sentencepiece(
       texts,
       target,
       vocab_size=config.tokenizer_vocab_size,
@@ -819,8 +819,8 @@ def _make_documents(
 
 
 def as_evaluated(params, model, tokenizer, mesh, config):
-  """The core.Model of live parameters."""
-  return core.Model(
+  """The inference.model.Model of live parameters."""
+  return model_lib.Model(
     params=params,
     config=model,
     tokenizer=tokenizer,

@@ -22,7 +22,7 @@ from lbe.convert import stored
 from lbe.models import lora
 from lbe.run import checkpoint
 from lbe.run import program
-from lbe.vocab import export as vocab_export
+from lbe.vocab import export
 
 _SOURCE = flags.DEFINE_string('source', None, 'A checkpoint or a workdir.')
 _TARGET = flags.DEFINE_string('target', None, 'The folder to write.')
@@ -123,11 +123,11 @@ def main(argv):
 
 def _write_tokenizer(tokenizer, target, c):
   """Its files; what tokenizer.json loses is said, and returned if anything."""
-  vocab_export.write(tokenizer, target, max_positions=c.max_positions)
-  found = vocab_export.compare(tokenizer)
+  export.write(tokenizer, target, max_positions=c.max_positions)
+  found = export.compare(tokenizer)
   if not found:
     return {}
-  print(vocab_export.warning(found))
+  print(export.warning(found))
   return {'tokenizer_json': found}
 
 

@@ -24,13 +24,13 @@ from absl import flags
 
 from lbe.data import sources
 from lbe.run import program
-from lbe.vocab import byte_level as vocab_byte_level
-from lbe.vocab import continued as vocab_continued
-from lbe.vocab import export as vocab_export
-from lbe.vocab import extend as vocab_extend
-from lbe.vocab import report as vocab_report
+from lbe.vocab import byte_level
+from lbe.vocab import continued
+from lbe.vocab import export as export_lib
+from lbe.vocab import extend as extend_lib
+from lbe.vocab import report as report_lib
 from lbe.vocab import tokenizers
-from lbe.vocab import train as vocab_train
+from lbe.vocab import train as train_lib
 
 _OUTPUT = flags.DEFINE_string('output', None, 'The folder to write.')
 _BASE = flags.DEFINE_string(
@@ -131,7 +131,7 @@ def _all_documents(paths):
 def _write(tokenizer):
   folder = pathlib.Path(_OUTPUT.value)
   folder.mkdir(parents=True, exist_ok=True)
-  vocab_export.write(tokenizer, folder, max_positions=_CONTEXT.value)
+  export_lib.write(tokenizer, folder, max_positions=_CONTEXT.value)
   print(
     f'{folder}: {tokenizer.vocab_size:,} pieces, fingerprint '
     f'{tokenizer.fingerprint[:16]}'
@@ -141,9 +141,9 @@ def _write(tokenizer):
 
 def _compare(tokenizer):
   """What tokenizer.json loses, said and returned; None where nothing."""
-  found = vocab_export.compare(tokenizer, _all_documents(_TEXTS.value))
+  found = export_lib.compare(tokenizer, _all_documents(_TEXTS.value))
   if found:
-    print(vocab_export.warning(found))
+    print(export_lib.warning(found))
   return found
 
 
@@ -160,7 +160,7 @@ def train():
   required = _REQUIRED.value
   if required and pathlib.Path(required).is_file():
     required = pathlib.Path(required).read_text(encoding='utf-8')
-  vocab_train.train_sentencepiece(
+  train_lib.train_sentencepiece(
     _all_documents(_TEXTS.value),
     folder / 'tokenizer.model',
     vocab_size=_VOCAB_SIZE.value,
@@ -202,7 +202,7 @@ def extend():
     print(f'  {len(pieces):,} {reason}, as {" ".join(pieces[:5])}')
   lost = {}
   if found.tokenizer.kind == 'sentencepiece':
-    lost = vocab_extend.unreachable(found.tokenizer)
+    lost = extend_lib.unreachable(found.tokenizer)
   if lost:
     print(
       f'warning: {len(lost):,} pieces are never produced by encoding, as '
@@ -244,7 +244,7 @@ def _check_first_time():
 
 
 def _added():
-  return vocab_extend.extend(
+  return extend_lib.extend(
     _load_sentencepiece('base', _BASE.value),
     _load_sentencepiece('add', _ADD.value),
     score_mode=_SCORE_MODE.value,
@@ -265,9 +265,9 @@ def _learnt():
     )
   base = tokenizers.load(_BASE.value)
   if base.kind == 'sentencepiece':
-    learner = vocab_continued
+    learner = continued
   else:
-    learner = vocab_byte_level
+    learner = byte_level
   return learner.extend(
     base,
     _all_documents(_CORPUS.value),
@@ -284,28 +284,28 @@ def report():
   found = {'context': _CONTEXT.value, 'sets': {}}
   sides = {'before': tokenizer}
   if base is None:
-    found['before'] = vocab_report.summary(tokenizer)
+    found['before'] = report_lib.summary(tokenizer)
   else:
     sides = {'before': base, 'after': tokenizer}
-    found['before'] = vocab_report.summary(base)
-    found['after'] = vocab_report.summary(tokenizer, base)
+    found['before'] = report_lib.summary(base)
+    found['after'] = report_lib.summary(tokenizer, base)
   for path in _TEXTS.value:
     texts = list(_documents(path))
     if base is None:
-      measured = vocab_report.measure(tokenizer, texts, context=_CONTEXT.value)
+      measured = report_lib.measure(tokenizer, texts, context=_CONTEXT.value)
       row = {'before': measured}
     else:
-      row = vocab_report.compare(base, tokenizer, texts, context=_CONTEXT.value)
+      row = report_lib.compare(base, tokenizer, texts, context=_CONTEXT.value)
     if _PER_SCRIPT.value:
       row['scripts'] = {
-        side: vocab_report.by_script(one, texts) for side, one in sides.items()
+        side: report_lib.by_script(one, texts) for side, one in sides.items()
       }
     found['sets'][pathlib.Path(path).name] = row
-  print(vocab_report.markdown(found))
+  print(report_lib.markdown(found))
   if _OUTPUT.value:
     folder = pathlib.Path(_OUTPUT.value)
     folder.mkdir(parents=True, exist_ok=True)
-    vocab_report.save(found, folder)
+    report_lib.save(found, folder)
 
 
 def export():

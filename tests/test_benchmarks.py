@@ -1,4 +1,4 @@
-"""Benchmarks: the README says what was measured, newest first and only."""
+"""Benchmarks: docs/speed.md says what was measured, newest first and only."""
 
 import ast
 
@@ -15,9 +15,9 @@ def row(commit, **fields):
   return {**fixed, 'ratio_median': 0.9, 'ratio_range': [0.8, 1.0], **fields}
 
 
-def test_the_readme_has_the_table_of_the_newest_rows():
+def test_the_page_has_the_table_of_the_newest_rows():
   """Figures edited by hand, or measured again and not shown."""
-  assert tables.table(tables.read()) in tables.README.read_text()
+  assert tables.table(tables.read()) in tables.PAGE.read_text()
 
 
 def test_a_newer_row_of_a_setting_takes_the_place_of_an_older_one():

@@ -1,36 +1,61 @@
-"""The floors of the package: imports only go down."""
+"""The house: rooms in their order, and nothing loose beside the commands."""
+
+import ast
 
 import pytest
 
 import conftest
 
-FLOORS = [
-  'compilation hardware hlo hosts identity loss metrics profile program '
-  'sampling sharding topology workdir vocab.load data.scripts',
-  'groups optim models vocab exams '
-  'data.sources data.readers data.dataset_info data.mixing data.packing '
-  'data.messages data.templates data.order '
-  'data.cleaning data.contamination data.languages',
-  'batch step checkpoint decode engine prompting score models.hf models.peft '
-  'data.build data.shards data.tokenized data.overlaps data.loader data.beam',
-  # And above them the programs.
-  'assemble certificate evals judging prompts stored',
-]
-FILES = sorted(conftest.ROOT.glob('lbe/**/[!_]*.py'))
-FLOOR = {name: i for i, line in enumerate(FLOORS) for name in line.split()}
+# Each room imports from rooms before it alone; the commands from all.
+ROOMS = (
+  'text mesh models vocab run chat training convert inference data exams '
+  'judging evals assemble'
+).split()
+LBE = conftest.ROOT / 'lbe'
+FILES = sorted(LBE.glob('**/[!_]*.py')) + sorted(LBE.glob('*/**/__init__.py'))
+# To be mended: what still reaches up.
+_NOT_YET = {
+  'chat.prompts judging.files',
+  'judging.scores evals.core',
+  'text.languages vocab.extend',
+}
 
 
-def floor(name):
-  known = (k for k in FLOOR if f'{name}.'.startswith(f'{k}.'))
-  return FLOOR.get(max(known, key=len, default=''), len(FLOORS))
+def name_of(path):
+  return '.'.join(path.relative_to(LBE).with_suffix('').parts)
 
 
-@pytest.mark.parametrize('path', FILES, ids=lambda p: p.stem)
+def floor(module):
+  room = module.split('.')[0]
+  return ROOMS.index(room) if room in ROOMS else len(ROOMS)
+
+
+def test_at_the_top_lie_commands_alone():
+  """Catches a library that is put down where people look for programs."""
+  for path in LBE.glob('*'):
+    if path.suffix == '.py' and path.stem != '__init__':
+      if path.stem != 'assemble':
+        assert "\nif __name__ == '__main__':\n" in path.read_text(), path
+    elif path.is_dir() and path.name != '__pycache__':
+      assert path.name in ROOMS, path
+
+
+@pytest.mark.parametrize('path', FILES, ids=name_of)
 def test_imports_only_go_down(path):
   """Catches a library that reaches up, or into a program or a config."""
-  me = '.'.join(path.relative_to(conftest.ROOT / 'lbe').with_suffix('').parts)
+  me = name_of(path)
   for it in conftest.imports(path):
-    assert it != 'ml_collections' or floor(me) >= FLOOR['assemble'], me
-    if it[:4] == 'lbe.':
-      assert floor(it[4:]) <= min(floor(me), FLOOR['assemble']), f'{me} → {it}'
+    assert it != 'ml_collections' or floor(me) >= floor('assemble'), me
+    if it[:4] == 'lbe.' and f'{me} {it[4:]}' not in _NOT_YET:
+      below = floor(it[4:]) < floor(me) or me.split('.')[0] == it.split('.')[1]
+      assert below or floor(me) == len(ROOMS) > floor(it[4:]), f'{me} → {it}'
       assert it == 'lbe.evals.core' or not me[:6] == it[4:10] == 'evals.'
+
+
+@pytest.mark.parametrize('path', FILES, ids=name_of)
+def test_a_module_is_imported_under_its_own_name(path):
+  """Catches one module that is called by another's name."""
+  for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+    if isinstance(node, ast.ImportFrom) and node.module.split('.')[0] == 'lbe':
+      for alias in node.names:
+        assert alias.asname in (None, f'{alias.name}_lib'), path

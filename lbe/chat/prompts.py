@@ -114,7 +114,7 @@ def encode(prompts, tokenizer, *, template):
 
 
 def respond(model, prompts, *, template, max_new_tokens, stop=(), **sampling):
-  """A decode.Response to each Prompt by a core.Model.
+  """A decode.Response to each Prompt by a inference.model.Model.
 
   A template (see lbe.chat.prompting) says where a response ends, beside `stop`.
   A prompt that is too long is cut from the left. Raises ValueError where the

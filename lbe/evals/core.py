@@ -1,4 +1,4 @@
-"""What all evaluators share: the model they see, and the rows they leave.
+"""What all evaluators share: the rows they leave.
 
 An evaluator is a module with `make(**fields)`: the fields of its config, read
 and checked before anything compiles. What it makes has
@@ -12,76 +12,6 @@ import pathlib
 
 import jax
 import numpy as np
-
-from lbe.inference import decode
-from lbe.inference import score
-from lbe.models import llama
-from lbe.vocab import tokenizers
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Model:
-  """A model as evaluators see it: its parameters in their shards.
-
-  `max_len` is the longest window, at most the model's positions;
-  `batch_size` counts rows.
-  """
-
-  params: dict
-  config: llama.Config
-  tokenizer: tokenizers.Tokenizer
-  mesh: jax.sharding.Mesh
-  execution: llama.Execution
-  batch_size: int
-  max_len: int
-
-  def score(self, requests, *, progress=''):
-    """A score.Score for each score.Request."""
-    return score.score(
-      self.params,
-      self.config,
-      requests,
-      execution=self.execution,
-      mesh=self.mesh,
-      batch_size=self.batch_size,
-      progress=progress,
-    )
-
-  def generate(self, prompts, **settings):
-    """A decode.Response for each prompt: texts, or lists of ids.
-
-    A text gets BOS. The settings are those of decode.respond.
-    """
-    ids = [
-      tokenizers.prompt_ids(self.tokenizer, p)
-      if isinstance(p, str)
-      else list(p)
-      for p in prompts
-    ]
-    return decode.respond(
-      self.params,
-      self.config,
-      self.tokenizer,
-      ids,
-      execution=self.execution,
-      mesh=self.mesh,
-      batch_size=self.batch_size,
-      max_len=self.max_len,
-      **settings,
-    )
-
-  def row(self, **fields):
-    """A row for results.jsonl: what every score says of the model, and these.
-
-    Those that all rows have: step, evaluator, protocol, data_hash, name,
-    value, count.
-    """
-    return {
-      'tokenizer': self.tokenizer.fingerprint[:16],
-      'dtype': self.execution.compute_dtype,
-      'max_len': self.max_len,
-      **fields,
-    }
 
 
 @dataclasses.dataclass(frozen=True)

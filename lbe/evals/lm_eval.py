@@ -137,7 +137,7 @@ class Tasks:
 
 
 def adapt(model, *, bos=True, cut='harness', max_new_tokens=256):
-  """A `lm_eval.api.model.TemplateLM` around a core.Model.
+  """A `lm_eval.api.model.TemplateLM` around a inference.model.Model.
 
   `bos` puts BOS before each context, and (as the harness then does) before
   the text of a rolling log-likelihood, where it is predicted from BOS too.

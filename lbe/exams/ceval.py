@@ -6,7 +6,7 @@ of lm-evaluation-harness, whose header lacks 考试. CMMLU: `lmeval`.
 """
 
 from lbe.exams import item
-from lbe.exams import subjects as tables
+from lbe.exams import subjects as subjects_lib
 
 _EXAM = '以下是中国关于{}考试的单项选择题，请选出其中的正确答案。\n\n'
 _HEADERS = {
@@ -32,7 +32,7 @@ def items(path, protocol, *, split, num_shots, subjects=(), limit=0):
   """The Items of C-Eval: a folder with dev/ and val/ or test/."""
   names = {
     subject: (group, chinese)
-    for group, table in tables.CEVAL.items()
+    for group, table in subjects_lib.CEVAL.items()
     for subject, chinese in table.items()
   }
   return _items(
@@ -42,7 +42,7 @@ def items(path, protocol, *, split, num_shots, subjects=(), limit=0):
 
 def cmmlu_items(path, protocol, *, split, num_shots, subjects=(), limit=0):
   """The Items of CMMLU: a folder with dev/ and test/, files SUBJECT.csv."""
-  names = {s: ('all', chinese) for s, chinese in tables.CMMLU.items()}
+  names = {s: ('all', chinese) for s, chinese in subjects_lib.CMMLU.items()}
   return _items(
     'cmmlu', path, protocol, split, num_shots, subjects, limit, names
   )

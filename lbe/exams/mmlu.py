@@ -9,7 +9,7 @@ holds only numbers.
 """
 
 from lbe.exams import item
-from lbe.exams import subjects as tables
+from lbe.exams import subjects as subjects_lib
 
 COLUMNS = ('question', *item.LETTERS, 'answer')
 
@@ -35,7 +35,9 @@ def _question(row, protocol):
 def items(path, protocol, *, split, num_shots, subjects=(), limit=0):
   """The Items of a folder with dev/, val/ and test/."""
   root = item.folder(path, 'dev/, val/ and test/ of MMLU')
-  groups = tables.MMLU_LMEVAL if protocol == 'lmeval' else tables.MMLU
+  groups = (
+    subjects_lib.MMLU_LMEVAL if protocol == 'lmeval' else subjects_lib.MMLU
+  )
   group_of = {s: group for group, names in groups.items() for s in names}
   result = []
   for subject in item.chosen(subjects, sorted(group_of), exam='MMLU'):

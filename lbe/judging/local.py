@@ -13,7 +13,7 @@ from etils import epath
 from lbe.chat import messages as messages_lib
 from lbe.chat import templates
 from lbe.convert import stored
-from lbe.evals import core
+from lbe.inference import model as model_lib
 from lbe.judging import asked
 from lbe.mesh import sharding
 from lbe.models import llama
@@ -120,7 +120,7 @@ class Local:
 
   def _load(self):
     mesh = sharding.make_mesh({'fsdp': -1}, devices=jax.local_devices())
-    return core.Model(
+    return model_lib.Model(
       params=self._opened.load_params(mesh, dtype=self._compute_dtype),
       config=self._opened.config,
       tokenizer=self._opened.tokenizer,

@@ -11,8 +11,8 @@ from lbe.chat import messages
 from lbe.chat import templates
 from lbe.convert import hf
 from lbe.data import sources
-from lbe.evals import core
 from lbe.evals import perplexity
+from lbe.inference import model as model_lib
 from lbe.mesh import sharding
 from lbe.models import llama
 from lbe.vocab import export as vocab_export
@@ -36,7 +36,7 @@ def model(stories, *, batch_size=8, mesh=(1, 1), max_len=64):
     devices=jax.devices()[: mesh[0] * mesh[1]],
   )
   params = jax.device_put(params, sharding.shardings(made, llama.dims(c)))
-  return core.Model(params, c, tokenizer, made, FP32, batch_size, max_len)
+  return model_lib.Model(params, c, tokenizer, made, FP32, batch_size, max_len)
 
 
 def score(stories, documents, **settings):

@@ -14,6 +14,7 @@ from configs import common
 from lbe.convert import hf
 from lbe.evals import core
 from lbe.evals import response_quality
+from lbe.inference import model as model_lib
 from lbe.judging import agreement
 from lbe.judging import scores
 from lbe.mesh import sharding
@@ -47,7 +48,7 @@ def model(test_data):
   mesh = sharding.make_mesh(
     dict(data=1, fsdp=1, context=1, tensor=1), devices=jax.devices()[:1]
   )
-  return core.Model(
+  return model_lib.Model(
     params=jax.tree.map(jnp.asarray, params),
     config=c,
     tokenizer=tokenizers.load(folder),
@@ -415,7 +416,7 @@ sys.path[:0] = ['tests', 'tests/evals']
 import test_response_quality as t
 settings = json.loads(settings)
 told = []
-model = t.core.Model(
+model = t.model_lib.Model(
   params={}, config=None, tokenizer=t.tokenizers.Bytes(), mesh=None,
   execution=t.llama.Execution(), batch_size=1, max_len=64)
 for judge in ('judge-1', 'refused'):

@@ -286,7 +286,7 @@ def test_files_of_scores_that_cannot_be_read(tmp_path):
 
 
 def test_the_program_from_sheets_to_agreement(tmp_path):
-  """What the README says, typed as a person would."""
+  """What the docs/judging.md says, typed as a person would."""
   old = write(tmp_path / 'old.jsonl', [record(i, 0) for i in range(4)])
   new = write(
     tmp_path / 'new.jsonl',

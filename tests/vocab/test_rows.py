@@ -10,8 +10,8 @@ import pytest
 from configs import common
 from lbe import assemble
 from lbe.convert import stored
-from lbe.evals import core
 from lbe.evals import perplexity
+from lbe.inference import model as model_lib
 from lbe.mesh import sharding
 from lbe.vocab import extend
 from lbe.vocab import rows
@@ -137,7 +137,7 @@ def test_old_text_scores_as_before_with_new_rows_masked(
 
   def score(p, c, tokenizer):
     execution = assemble.make_execution(common.base())
-    model = core.Model(p, c, tokenizer, mesh, execution, 2, 64)
+    model = model_lib.Model(p, c, tokenizer, mesh, execution, 2, 64)
     return perplexity.document_nats(model, texts)[0]
 
   base = score(opened.load_params(mesh), opened.config, opened.tokenizer)
