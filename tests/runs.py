@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 import time
@@ -101,3 +102,31 @@ def wait_for_step(process, workdir, step):
   while not any(row['step'] >= step for row in lines(workdir)):
     assert process.poll() is None, process.stdout.read()
     time.sleep(0.01)
+
+
+def free_port():
+  with socket.socket() as s:
+    s.bind(('localhost', 0))
+    return s.getsockname()[1]
+
+
+def digests(output):
+  """{(step, row): digest} of the lines that --log_batches prints."""
+  return {
+    tuple(map(int, line.split()[1:3])): line.split()[3]
+    for line in output.splitlines()
+    if line.startswith('batch ')
+  }
+
+
+def load(workdir):
+  meta = checkpoint.read_meta(workdir)
+  shapes = llama.shapes(llama.Config.from_json(meta['model']))
+  device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  return checkpoint.load_params(
+    workdir,
+    jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device),
+      shapes,
+    ),
+  )

@@ -8,8 +8,6 @@ import shutil
 import jax
 import numpy as np
 import pytest
-import test_hosts
-import test_resume
 
 from lbe.data import build
 from lbe.data import cleaning
@@ -281,25 +279,25 @@ def test_a_mixture_of_five_sources_resumes_bit_for_bit(five, tmp_path):
   """Packed rows are a function of the step, as all others are."""
   whole, broken = tmp_path / 'whole', tmp_path / 'broken'
   output = runs.run('train', *five, f'--workdir={whole}', num_devices=8)
-  digests = test_hosts.digests(output)
+  digests = runs.digests(output)
   assert (whole / 'data.txt').read_text().count('an example of') == 5
   # As after a kill behind step 6: what was written later is lost.
   shutil.copytree(whole, broken)
   shutil.rmtree(broken / 'checkpoints' / '12')
   again = runs.run('train', *five, f'--workdir={broken}', num_devices=8)
   assert 'resuming at step 6' in again
-  later = test_hosts.digests(again)
+  later = runs.digests(again)
   assert later == {k: v for k, v in digests.items() if k[0] > 6}
   assert runs.losses(broken) == runs.losses(whole)
   jax.tree.map(
     np.testing.assert_array_equal,
-    test_resume.load(broken),
-    test_resume.load(whole),
+    runs.load(broken),
+    runs.load(whole),
   )
   two = tmp_path / 'two'
   shutil.copytree(whole, two)
   shutil.rmtree(two / 'checkpoints' / '12')
-  address = f'--coordinator_address=localhost:{test_hosts.free_port()}'
+  address = f'--coordinator_address=localhost:{runs.free_port()}'
   both = [
     runs.start(
       'train',
@@ -314,7 +312,7 @@ def test_a_mixture_of_five_sources_resumes_bit_for_bit(five, tmp_path):
   ]
   outputs = [process.communicate(timeout=300)[0] for process in both]
   assert [process.returncode for process in both] == [0, 0], outputs
-  parts = [test_hosts.digests(o) for o in outputs]
+  parts = [runs.digests(o) for o in outputs]
   assert {**parts[0], **parts[1]} == later
   np.testing.assert_allclose(
     list(runs.losses(two).values()),

@@ -9,7 +9,6 @@ import jax
 import numpy as np
 import pytest
 
-from lbe.models import llama
 from lbe.run import checkpoint
 
 import runs
@@ -17,19 +16,6 @@ import runs
 # The save at step 200 waits for that of step 100, so a run that shows a later
 # step has a checkpoint.
 STEPS = ('--config.budget.steps=300', '--config.checkpoint.every=100')
-
-
-def load(workdir):
-  meta = checkpoint.read_meta(workdir)
-  shapes = llama.shapes(llama.Config.from_json(meta['model']))
-  device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-  return checkpoint.load_params(
-    workdir,
-    jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device),
-      shapes,
-    ),
-  )
 
 
 def test_killed_and_resumed_equals_never_killed_bit_for_bit(tmp_path):
@@ -52,7 +38,9 @@ def test_killed_and_resumed_equals_never_killed_bit_for_bit(tmp_path):
   assert steps == sorted(set(steps)), 'a step stands twice'
   assert len(runs.losses(whole)) == 300
   assert runs.losses(broken) == runs.losses(whole)
-  jax.tree.map(np.testing.assert_array_equal, load(broken), load(whole))
+  jax.tree.map(
+    np.testing.assert_array_equal, runs.load(broken), runs.load(whole)
+  )
 
 
 def test_sigterm_saves_and_the_next_run_goes_on_from_there(tmp_path):

@@ -6,8 +6,6 @@ import sys
 import jax
 import numpy as np
 import pytest
-from test_exams import write_ceval
-from test_exams import write_mmlu
 
 from benchmarks import harness
 from lbe.evals import lm_eval as adapter
@@ -15,6 +13,7 @@ from lbe.evals import multiple_choice
 from lbe.inference import score
 from lbe.vocab import tokenizers
 
+import exam_files
 import runs
 
 
@@ -122,7 +121,7 @@ def test_letters_are_scored_by_their_own_token(
   llama_tokenizer, model, tmp_path
 ):
   """▁A behind a colon, where the joint encoding would give A."""
-  write_ceval(tmp_path)
+  exam_files.write_ceval(tmp_path)
   exam = multiple_choice.make(
     path=tmp_path, protocol='ceval@official', subjects=('law',), num_shots=2
   )
@@ -151,7 +150,7 @@ def test_cla_sums_the_logits_of_both_letters(llama_tokenizer, model, tmp_path):
   import torch
   import transformers
 
-  write_ceval(tmp_path)
+  exam_files.write_ceval(tmp_path)
   exam = multiple_choice.make(
     path=tmp_path, protocol='ceval@cla', subjects=('law',), num_shots=0
   )
@@ -177,8 +176,8 @@ def test_cla_sums_the_logits_of_both_letters(llama_tokenizer, model, tmp_path):
 
 def test_averages_by_hand(model, tmp_path):
   """Macro: subjects weigh the same. Micro: questions do. Both are told."""
-  write_mmlu(tmp_path, 'anatomy')
-  write_mmlu(tmp_path, 'virology')
+  exam_files.write_mmlu(tmp_path, 'anatomy')
+  exam_files.write_mmlu(tmp_path, 'virology')
   path = tmp_path / 'test' / 'virology_test.csv'
   path.write_text('Which?,a,b,c,d,A\n')
   exam = multiple_choice.make(
@@ -226,7 +225,7 @@ def test_demonstrations_are_dropped_where_the_prompt_is_too_long(
   """As evaluate.py of hendrycks does; the harness cuts from the left."""
   import dataclasses
 
-  write_mmlu(tmp_path, 'anatomy')
+  exam_files.write_mmlu(tmp_path, 'anatomy')
   short = dataclasses.replace(model, max_len=100)
   for protocol, cut in (('mmlu@hendrycks', False), ('mmlu@lmeval', True)):
     exam = multiple_choice.make(
@@ -244,7 +243,7 @@ def test_scores_on_eight_devices_are_those_on_one(folder, model, tmp_path):
   from lbe.mesh import sharding
   from lbe.models import llama
 
-  write_ceval(tmp_path)
+  exam_files.write_ceval(tmp_path)
   exam = multiple_choice.make(
     path=tmp_path, protocol='ceval@lmeval', subjects=('law',), num_shots=5
   )
@@ -354,7 +353,7 @@ def test_the_harness_needs_no_torch(test_data, tmp_path):
 
 def test_letters_are_checked_before_anything_runs(test_data, tmp_path):
   """stories260K spells A with two pieces: no token of its own to score."""
-  write_ceval(tmp_path)
+  exam_files.write_ceval(tmp_path)
   settings = dict(path=tmp_path, subjects=('law',), num_shots=0)
   tokenizer = tokenizers.load(test_data / 'ckpt_stories260K' / 'hf')
   for protocol in ('ceval@official', 'ceval@cla'):

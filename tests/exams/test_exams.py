@@ -9,47 +9,14 @@ from lbe.exams import choices
 from lbe.exams import mmlu
 from lbe.exams import subjects
 
+import exam_files
+
 SUBJECTS = ('law', 'anatomy')
-
-
-def write_mmlu(folder, subject='college_physics', answers='ABCDA'):
-  """Five demonstrations and three questions; a comma and a quoted line."""
-  for split in ('dev', 'test'):
-    (folder / split).mkdir(parents=True, exist_ok=True)
-  (folder / 'dev' / f'{subject}_dev.csv').write_text(
-    ''.join(
-      f'Shot {i}?,a{i},b{i},c{i},d{i},{x}\n' for i, x in enumerate(answers)
-    )
-  )
-  (folder / 'test' / f'{subject}_test.csv').write_text(
-    ' How far is it? ,1 m,2 m,0.50,4 m,C\n'
-    '"Two lines,\nand a comma?",w,x,y,z,A\n'
-    'Which?,"a ""quoted"" one",b,c,d,D\n'
-  )
-  return folder
-
-
-def write_ceval(folder, subject='law'):
-  for split in ('dev', 'val'):
-    (folder / split).mkdir(parents=True, exist_ok=True)
-  (folder / 'dev' / f'{subject}_dev.csv').write_text(
-    'id,question,A,B,C,D,answer,explanation\n'
-    + ''.join(
-      f'{i},例题{i},甲,乙,丙,丁,{x},略\n' for i, x in enumerate('ABCDA')
-    )
-  )
-  (folder / 'val' / f'{subject}_val.csv').write_text(
-    'id,question,A,B,C,D,answer\n'
-    '0,天空是什么颜色？ ,蓝,红,黑,绿,A\n'
-    '1,"一加一，等于几？",1,2,3,4,B\n'
-    '2,哪个最大？,小,中,大,巨,D\n'
-  )
-  return folder
 
 
 def test_mmlu_prompts_of_hendrycks(tmp_path):
   """Two spaces before the subject; the question as it stands."""
-  write_mmlu(tmp_path)
+  exam_files.write_mmlu(tmp_path)
   items = mmlu.items(
     tmp_path,
     'hendrycks',
@@ -130,21 +97,21 @@ def test_bad_files_are_named(tmp_path):
   settings = dict(split='test', num_shots=5)
   with pytest.raises(ValueError, match="path='nowhere' is no folder; give the"):
     mmlu.items('nowhere', 'lmeval', **settings)
-  write_mmlu(tmp_path)
+  exam_files.write_mmlu(tmp_path)
   with pytest.raises(ValueError, match="MMLU has no subject 'magic'; it has a"):
     mmlu.items(tmp_path, 'lmeval', subjects=('magic',), **settings)
   with pytest.raises(ValueError, match='anatomy_dev.csv; is the subject or s'):
     mmlu.items(tmp_path, 'lmeval', subjects=('anatomy',), **settings)
   one = dict(subjects=('college_physics',), **settings)
-  write_mmlu(tmp_path, answers='ABCDE')
+  exam_files.write_mmlu(tmp_path, answers='ABCDE')
   with pytest.raises(ValueError, match="the answer 'E' is none of A, B, C, D"):
     mmlu.items(tmp_path, 'lmeval', **one)
-  write_mmlu(tmp_path, answers='ABC')
+  exam_files.write_mmlu(tmp_path, answers='ABC')
   with pytest.raises(ValueError, match='has 3 demonstrations, and num_shots=5'):
     mmlu.items(tmp_path, 'lmeval', **one)
   file = tmp_path / 'test' / 'college_physics_test.csv'
   file.write_text('Which?,a,b,c,D\n')
-  write = write_ceval(tmp_path / 'zh')
+  write = exam_files.write_ceval(tmp_path / 'zh')
   with pytest.raises(ValueError, match='line 1: 5 values for the 6 columns'):
     mmlu.items(tmp_path, 'lmeval', **{**one, 'num_shots': 0})
   law = write / 'val' / 'law_val.csv'

@@ -13,8 +13,6 @@ import hashlib
 import json
 
 import pytest
-from test_exams import write_ceval
-from test_exams import write_mmlu
 
 from lbe.evals import multiple_choice
 from lbe.exams import agieval
@@ -22,6 +20,7 @@ from lbe.exams import gaokao
 from lbe.exams import item
 
 import conftest
+import exam_files
 
 ENGLISH = [
   ('Tim has 3 red and 4 blue cups.', 'How many cups has Tim?', '7 6 5 4 3'),
@@ -178,8 +177,8 @@ def test_demonstrations_are_as_many_as_the_file_has(tmp_path, shots):
 
 def write_choices(folder):
   """MMLU, C-Eval, CMMLU and XCOPA with three questions each."""
-  write_mmlu(folder / 'mmlu')
-  write_ceval(folder / 'ceval')
+  exam_files.write_mmlu(folder / 'mmlu')
+  exam_files.write_ceval(folder / 'ceval')
   for split, rows in (
     ('dev', [f'例{i}？,甲,乙,丙,丁,{x}' for i, x in enumerate('ABCDA')]),
     ('test', [' 什么是土？,一,二,三,四,C', '哪个？,a,b,c,d,A', '问,0,1,2,3,D']),

@@ -307,9 +307,9 @@ def test_a_torn_last_line_is_asked_again_and_the_others_are_not(tmp_path):
 
 KILLED = """
 import sys
-sys.path.insert(0, 'tests')
+sys.path[:0] = ['tests', 'tests/judging']
 import pathlib
-import test_judging_endpoint as t
+import test_endpoint as t
 class server:
   url = sys.argv[1]
 t.ask(server, [str(i) for i in range(20)], pathlib.Path(sys.argv[2]),

@@ -23,21 +23,6 @@ import runs
 STEPS = ('--config.budget.steps=60', '--config.checkpoint.every=10')
 
 
-def free_port():
-  with socket.socket() as s:
-    s.bind(('localhost', 0))
-    return s.getsockname()[1]
-
-
-def digests(output):
-  """{(step, row): digest} of the lines that --log_batches prints."""
-  return {
-    tuple(map(int, line.split()[1:3])): line.split()[3]
-    for line in output.splitlines()
-    if line.startswith('batch ')
-  }
-
-
 def by_flags(i, port):
   return (
     f'--coordinator_address=localhost:{port}',
@@ -59,7 +44,7 @@ def by_slurm(i, port):
 
 
 def start_two(*command, join=by_flags, **how):
-  port = free_port()
+  port = runs.free_port()
   both = []
   for i in range(2):
     flags, variables = join(i, port)
@@ -91,9 +76,9 @@ def test_two_processes_of_which_one_was_killed_equal_one(tmp_path):
   outputs = [p.communicate(timeout=240)[0] for p in both]
   assert [p.returncode for p in both] == [0, 0], outputs
   assert re.search(r'resuming at step \d0', outputs[0])
-  alone = digests(output)
+  alone = runs.digests(output)
   parts = [
-    digests(before) | digests(after)
+    runs.digests(before) | runs.digests(after)
     for before, after in zip(killed, outputs, strict=True)
   ]
   assert len(alone) == 60 * 8
@@ -161,7 +146,7 @@ def test_scores_over_two_processes_are_those_of_one(tmp_path):
     return f'--config={config}', f'--workdir={tmp_path / name}'
 
   runs.run('evaluate', *command('one'), num_devices=4)
-  port = free_port()
+  port = runs.free_port()
   both = [
     runs.start(
       'evaluate', *command('two'), *by_flags(i, port)[0], num_devices=2
@@ -192,7 +177,7 @@ def test_hosts_with_another_config_or_code_are_refused(tmp_path):
   with open(tmp_path / 'lbe' / 'loss.py', 'a') as f:
     f.write('# another version\n')
   config = f'--config={runs.ROOT}/configs/quickstart.py'
-  port = free_port()
+  port = runs.free_port()
   both = [
     runs.start(
       'train',
@@ -217,7 +202,7 @@ def test_data_that_a_host_does_not_see_is_refused_with_the_line(tmp_path):
   """Catches a host that tokenizes for itself, at the same time or never."""
   config = f'--config={runs.ROOT}/configs/quickstart.py'
   fields = ('--config.tokenizer=bytes', '--config.data.cache_dir=data')
-  port = free_port()
+  port = runs.free_port()
   both = []
   for i in range(2):
     cwd = tmp_path / f'host{i}'
@@ -250,7 +235,7 @@ def talk(num_processes, script, *, cwd=None, silent=None):
     'i, n, port = map(int, sys.argv[1:])\n'
     "hosts.join(f'localhost:{port}', n, i, heartbeat_seconds=3)\n"
   )
-  port = str(free_port())
+  port = str(runs.free_port())
   processes = [
     subprocess.Popen(
       [sys.executable, '-c', head + script, str(i), str(num_processes), port],

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import test_groups
 from flax import traverse_util
 
 from configs import common
@@ -22,8 +21,9 @@ from lbe.models import lora
 from lbe.run import checkpoint
 
 import runs
+import tiny
 
-TINY = test_groups.TINY
+TINY = tiny.TINY
 ALL = lora.make(common.LINEAR, rank=4, alpha=8)
 ADAPTED = dataclasses.replace(TINY, lora=ALL)
 FP32 = llama.Execution(compute_dtype='float32')
@@ -43,7 +43,7 @@ def random_adapters(params, seed=0):
 
 @functools.partial(jax.jit, static_argnames=('c', 'execution', 'lora_dropout'))
 def logits(params, c, execution=FP32, **more):
-  rows = test_groups.batch()
+  rows = tiny.batch()
   x_BTD = llama.hidden(
     params,
     c,
@@ -153,7 +153,7 @@ def train(config, num_steps=3, shape=(1, 1, 1)):
   state = assemble.new_state(training, params)
   for step in range(num_steps):
     rows = jax.device_put(
-      test_groups.batch(step),
+      tiny.batch(step),
       {k: x.sharding for k, x in training.abstract_batch.items()},
     )
     state, _ = training.step(state, rows)

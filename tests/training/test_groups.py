@@ -11,15 +11,8 @@ from lbe import assemble
 from lbe.mesh import sharding
 from lbe.models import llama
 
-TINY = llama.Config(
-  vocab_size=50,
-  dim=32,
-  num_layers=2,
-  num_heads=4,
-  num_kv_heads=2,
-  head_dim=8,
-  mlp_dim=64,
-)
+import tiny
+
 NUM_OLD = 40
 STEPS = 20
 
@@ -37,18 +30,6 @@ def config(**changes):
   return made
 
 
-def batch(seed=0, B=4, T=8):
-  rng = np.random.default_rng(seed)
-  return {
-    'ids_BT': rng.integers(0, 50, (B, T), np.int32),
-    'targets_BT': rng.integers(0, 50, (B, T), np.int32),
-    'weights_BT': np.ones((B, T), np.float32),
-    'positions_BT': np.tile(np.arange(T, dtype=np.int32), (B, 1)),
-    'segments_BT': np.ones((B, T), np.int32),
-    'num_bytes_B': np.full(B, 9, np.int32),
-  }
-
-
 def train(num_steps, shape=(1, 1, 1), **changes):
   """[state's parameters after each step], metrics, the last state."""
   made = config(**changes)
@@ -57,15 +38,16 @@ def train(num_steps, shape=(1, 1, 1), **changes):
     dict(data=data, fsdp=fsdp, context=1, tensor=tensor),
     devices=jax.devices()[: data * fsdp * tensor],
   )
-  partition = assemble.make_partition(made, TINY, STEPS, num_old=NUM_OLD)
-  training = assemble.make_training(made, TINY, mesh, partition)
+  partition = assemble.make_partition(made, tiny.TINY, STEPS, num_old=NUM_OLD)
+  training = assemble.make_training(made, tiny.TINY, mesh, partition)
   state = assemble.new_state(
-    training, assemble.init_params(TINY, mesh, made.seed)
+    training, assemble.init_params(tiny.TINY, mesh, made.seed)
   )
   path, metrics = [jax.device_get(state['params'])], []
   for step in range(num_steps):
     rows = jax.device_put(
-      batch(step), {k: x.sharding for k, x in training.abstract_batch.items()}
+      tiny.batch(step),
+      {k: x.sharding for k, x in training.abstract_batch.items()},
     )
     state, found = training.step(state, rows)
     path.append(jax.device_get(state['params']))
@@ -92,7 +74,7 @@ def test_new_rows_alone_leave_everything_else_to_the_bit(shape):
       assert not np.any(y[50:]), 'padding rows'
       x, y = x[:NUM_OLD], y[:NUM_OLD]
     np.testing.assert_array_equal(bits(x), bits(y), err_msg=name)
-  new_rows = (TINY.padded_vocab_size - NUM_OLD) * TINY.dim
+  new_rows = (tiny.TINY.padded_vocab_size - NUM_OLD) * tiny.TINY.dim
   moments = [x.size for x in jax.tree.leaves(state['opt_state']) if x.ndim]
   assert moments == [new_rows] * 4, 'two of each matrix, and of nothing else'
 
@@ -117,7 +99,9 @@ def test_a_group_begins_at_its_step_as_if_that_were_its_first():
     assert np.any(x != path[3]['layers'][name]), name
   assert np.any(path[0]['embed_VD'] != path[1]['embed_VD'])
   rates = [m['learning_rates']['body'] for m in metrics]
-  own = assemble.make_partition(config(), TINY, STEPS - 2).learning[0].schedule
+  own = (
+    assemble.make_partition(config(), tiny.TINY, STEPS - 2).learning[0].schedule
+  )
   np.testing.assert_allclose(rates, [0, 0, own(0), own(1)], rtol=1e-6)
   # Adam's first update is the rate itself, whatever the gradient's size.
   step = path[3]['layers']['q_LDNH'] - path[2]['layers']['q_LDNH']
@@ -145,7 +129,7 @@ def test_rate_and_decay_are_the_groups_own():
   assert rates['body'] == 0 and rates['embed'] == 100 * rates['rest']
   jax.tree.map(np.testing.assert_array_equal, *(p['layers'] for p in path))
   no_decay = path[1]['embed_VD'] - path[0]['embed_VD']
-  gradient_free = np.setdiff1d(np.arange(50), batch(0)['ids_BT'])
+  gradient_free = np.setdiff1d(np.arange(50), tiny.batch(0)['ids_BT'])
   assert gradient_free.size and not no_decay[gradient_free].any()
   assert config(x=dict(weight_decay=0.0)).optim.groups.x.weight_decay == 0.0
 
@@ -159,10 +143,12 @@ def test_microbatches_accumulate_what_learns_only():
     mesh = sharding.make_mesh(
       dict(data=1, fsdp=1, context=1, tensor=1), devices=jax.devices()[:1]
     )
-    partition = assemble.make_partition(made, TINY, STEPS, num_old=NUM_OLD)
-    training = assemble.make_training(made, TINY, mesh, partition)
-    state = assemble.new_state(training, assemble.init_params(TINY, mesh, 0))
-    results.append(training.step(state, batch())[0]['params'])
+    partition = assemble.make_partition(made, tiny.TINY, STEPS, num_old=NUM_OLD)
+    training = assemble.make_training(made, tiny.TINY, mesh, partition)
+    state = assemble.new_state(
+      training, assemble.init_params(tiny.TINY, mesh, 0)
+    )
+    results.append(training.step(state, tiny.batch())[0]['params'])
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *results
   )
@@ -171,9 +157,9 @@ def test_microbatches_accumulate_what_learns_only():
 def test_split_and_join_are_inverse_to_each_other():
   """Head and embedding are cut along different axes."""
   partition = assemble.make_partition(
-    config(old_rows=dict(frozen=True)), TINY, STEPS, num_old=NUM_OLD
+    config(old_rows=dict(frozen=True)), tiny.TINY, STEPS, num_old=NUM_OLD
   )
-  params = llama.init(TINY, jax.random.key(0))
+  params = llama.init(tiny.TINY, jax.random.key(0))
   learning, frozen = partition.split(params)
   assert frozen['embed_VD']['old'].shape == (NUM_OLD, 32)
   assert frozen['head_DV']['old'].shape == (32, NUM_OLD)
@@ -204,11 +190,13 @@ def test_split_and_join_are_inverse_to_each_other():
 )
 def test_groups_that_cannot_be_are_refused(changes, words):
   with pytest.raises(ValueError, match=words):
-    assemble.make_partition(config(**changes), TINY, STEPS, num_old=NUM_OLD)
+    assemble.make_partition(
+      config(**changes), tiny.TINY, STEPS, num_old=NUM_OLD
+    )
 
 
 def test_rows_without_an_extension_are_refused():
   """Half of a vocabulary that was never cut is nobody's half."""
   made = config(old_rows=dict(frozen=True))
   with pytest.raises(ValueError, match='no vocabulary was extended'):
-    assemble.make_partition(made, TINY, STEPS)
+    assemble.make_partition(made, tiny.TINY, STEPS)

@@ -1,0 +1,27 @@
+"""A tiny model and its batches."""
+
+import numpy as np
+
+from lbe.models import llama
+
+TINY = llama.Config(
+  vocab_size=50,
+  dim=32,
+  num_layers=2,
+  num_heads=4,
+  num_kv_heads=2,
+  head_dim=8,
+  mlp_dim=64,
+)
+
+
+def batch(seed=0, B=4, T=8):
+  rng = np.random.default_rng(seed)
+  return {
+    'ids_BT': rng.integers(0, 50, (B, T), np.int32),
+    'targets_BT': rng.integers(0, 50, (B, T), np.int32),
+    'weights_BT': np.ones((B, T), np.float32),
+    'positions_BT': np.tile(np.arange(T, dtype=np.int32), (B, 1)),
+    'segments_BT': np.ones((B, T), np.int32),
+    'num_bytes_B': np.full(B, 9, np.int32),
+  }
