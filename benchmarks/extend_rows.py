@@ -33,14 +33,15 @@ def child(folder, extended, method):
   import numpy as np
 
   from benchmarks import convert
-  from lbe import assemble
+  from lbe.assemble import extension
+  from lbe.assemble import model as model_lib
   from lbe.convert import stored
   from lbe.mesh import sharding
   from lbe.vocab import tokenizers
 
   opened = stored.open_model(folder)
   tokenizer = tokenizers.load(extended)
-  model = assemble.extended_config(opened, tokenizer)
+  model = model_lib.extended_config(opened, tokenizer)
   mesh = sharding.make_mesh(dict(fsdp=8))
   assert jax.device_count() == 8
   level = peak = convert.anonymous_bytes()
@@ -57,7 +58,7 @@ def child(folder, extended, method):
   old = opened.load_params(mesh)
   jax.block_until_ready(old)
   loaded = peak - level
-  params = assemble.extend_params(
+  params = extension.extend_params(
     opened,
     tokenizer,
     model,

@@ -23,7 +23,9 @@ from absl import logging
 
 from benchmarks import record
 from configs import common
-from lbe import assemble
+from lbe.assemble import data
+from lbe.assemble import model
+from lbe.assemble import step as step_lib
 from lbe.mesh import sharding
 from lbe.vocab import tokenizers
 
@@ -64,10 +66,10 @@ def _step(seq_len, layers, width, vocabulary):
   config.execution.compute_dtype = 'float32'
   config.data.update(seq_len=seq_len, batch_size=2)
   config.mesh.update(data=1, fsdp=1)
-  c = assemble.make_model_config(config, _Pieces(vocabulary))
+  c = model.make_config(config, _Pieces(vocabulary))
   mesh = sharding.make_mesh(config.mesh.to_dict(), devices=jax.devices()[:1])
-  training = assemble.make_training(
-    config, c, mesh, assemble.make_partition(config, c, 100)
+  training = step_lib.make_training(
+    config, c, mesh, step_lib.make_partition(config, c, 100)
   )
   start = _clock()
   step = training.step.lower(
@@ -75,7 +77,7 @@ def _step(seq_len, layers, width, vocabulary):
   ).compile()
   compiling = _clock() - start
   memory = step.memory_analysis()
-  state = assemble.new_state(training, assemble.init_params(c, mesh, seed=0))
+  state = step_lib.new_state(training, model.init_params(c, mesh, seed=0))
   batch = {
     name: jax.device_put(np.ones(x.shape, x.dtype), x.sharding)
     for name, x in training.abstract_batch.items()
@@ -107,10 +109,10 @@ def _sources(folder, number):
       path=str(path), proportion=1 / number
     )
   tokenizer = tokenizers.load('bytes')
-  assemble.prepare_data(config, tokenizer, folder)
+  data.prepare(config, tokenizer, folder)
   start = _clock()
-  prepared = assemble.prepare_data(config, tokenizer, folder)
-  loader = assemble.make_loader(config, prepared, tokenizer)
+  prepared = data.prepare(config, tokenizer, folder)
+  loader = data.make_loader(config, prepared, tokenizer)
   loader.report(1000)
   opening = _clock() - start
   times = []

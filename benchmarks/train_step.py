@@ -45,7 +45,8 @@ from absl import flags
 from benchmarks import record
 from configs import common
 from configs import hardware as hardware_configs
-from lbe import assemble
+from lbe.assemble import model as model_lib
+from lbe.assemble import step as step_lib
 from lbe.mesh import hardware
 from lbe.mesh import place
 from lbe.mesh import sharding
@@ -163,7 +164,7 @@ def _config(model):
 
 
 def make_abstract(model, vocab_size, *, seq_len, batch_size, **how):
-  """(architecture, mesh, assemble.Training) on the first device.
+  """(architecture, mesh, assemble.step.Training) on the first device.
 
   `how` are the keywords of _settings, and the `rung` of the ladder.
   """
@@ -173,10 +174,10 @@ def make_abstract(model, vocab_size, *, seq_len, batch_size, **how):
     loss.sums.__kwdefaults__['chunk'] = seq_len * batch_size
   config.data.update(seq_len=seq_len, batch_size=batch_size)
   config.mesh.update(data=1, fsdp=1)
-  c = assemble.make_model_config(config, _Pieces(vocab_size))
+  c = model_lib.make_config(config, _Pieces(vocab_size))
   mesh = sharding.make_mesh(config.mesh.to_dict(), devices=jax.devices()[:1])
-  partition = assemble.make_partition(config, c, 1000)
-  return c, mesh, assemble.make_training(config, c, mesh, partition)
+  partition = step_lib.make_partition(config, c, 1000)
+  return c, mesh, step_lib.make_training(config, c, mesh, partition)
 
 
 def _settings(model, *, dtype='float32', lean=False, chip='', rung='base'):
@@ -202,13 +203,13 @@ def _rungs(shape):
 
 
 def make_training(model, vocab_size, **how):
-  """(architecture, assemble.Training, state) of random weights, one device.
+  """(architecture, assemble.step.Training, state): random weights, one device.
 
   `how` are the keywords of make_abstract.
   """
   c, mesh, training = make_abstract(model, vocab_size, **how)
-  params = assemble.init_params(c, mesh, seed=0)
-  return c, training, assemble.new_state(training, params)
+  params = model_lib.init_params(c, mesh, seed=0)
+  return c, training, step_lib.new_state(training, params)
 
 
 def make_batch(shape):
@@ -345,7 +346,7 @@ def _measure_alone(shape, batch):
   if _ONLY.value == 'ours':
     _, run = make_ours(shape, batch)
   else:
-    c = assemble.make_model_config(
+    c = model_lib.make_config(
       _config(shape['model']), _Pieces(shape['vocab_size'])
     )
     run = make_theirs(c, shape, batch)
@@ -451,7 +452,7 @@ def main(argv):
   batch = make_batch(shape)
   if _ONLY.value:
     return _measure_alone(shape, batch)
-  c = assemble.make_model_config(
+  c = model_lib.make_config(
     _config(shape['model']), _Pieces(shape['vocab_size'])
   )
   row = {

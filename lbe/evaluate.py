@@ -11,7 +11,9 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from lbe import assemble
+from lbe.assemble import data
+from lbe.assemble import evaluators as evaluators_lib
+from lbe.assemble import model as model_lib
 from lbe.convert import stored
 from lbe.evals import core
 from lbe.mesh import hosts
@@ -38,11 +40,11 @@ def main(argv):
   opened = stored.open_model(
     config.init_from, vocab_multiple=config.vocab_multiple
   )
-  tokenizer = assemble.make_tokenizer(config, opened, workdir)
+  tokenizer = model_lib.make_tokenizer(config, opened, workdir)
   prepared = None
   if any(e.get('source') for e in config.evals.values()):
-    prepared = assemble.prepare_data(config, tokenizer, workdir)
-  evaluators = assemble.make_evaluators(config, prepared, tokenizer)
+    prepared = data.prepare(config, tokenizer, workdir)
+  evaluators = evaluators_lib.make(config, prepared, tokenizer)
   if not evaluators:
     raise ValueError(
       'evals is empty: there is nothing to score; add one in the config: '
@@ -55,7 +57,7 @@ def main(argv):
   done = json.loads(
     hosts.share('scored', None if done is None else json.dumps(done))
   )
-  model = assemble.as_evaluated(params, opened.config, tokenizer, mesh, config)
+  model = model_lib.as_evaluated(params, opened.config, tokenizer, mesh, config)
   for evaluator in evaluators:
     if evaluator.name in done:
       if jax.process_index() == 0:

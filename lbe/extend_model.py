@@ -11,7 +11,8 @@ are kept to the bit.
 import jax
 from absl import flags
 
-from lbe import assemble
+from lbe.assemble import extension
+from lbe.assemble import model as model_lib
 from lbe.convert import stored
 from lbe.mesh import sharding
 from lbe.run import checkpoint
@@ -48,16 +49,16 @@ def main(argv):
   opened = stored.open_model(_SOURCE.value)
   opened.check()
   tokenizer = tokenizers.load(_TOKENIZER.value)
-  if not assemble.is_extended(opened, tokenizer):
+  if not model_lib.is_extended(opened, tokenizer):
     raise ValueError(
       f'--tokenizer={_TOKENIZER.value} ({tokenizer.vocab_size} pieces) is no '
       f'extension of the tokenizer of {opened.path}; make one with '
       '`python -m lbe.tokenizer extend --base=...`.'
     )
   num_old = opened.tokenizer.vocab_size
-  model = assemble.extended_config(opened, tokenizer)
+  model = model_lib.extended_config(opened, tokenizer)
   mesh = sharding.make_mesh(dict(fsdp=jax.device_count()))
-  params = assemble.extend_params(
+  params = extension.extend_params(
     opened,
     tokenizer,
     model,

@@ -21,7 +21,8 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from lbe import assemble
+from lbe.assemble import model as model_lib
+from lbe.assemble import step as step_lib
 from lbe.convert import stored
 from lbe.mesh import hardware
 from lbe.mesh import hlo
@@ -102,7 +103,7 @@ def _model(config):
     model = opened.config
     if _VOCAB_SIZE.value:
       model = dataclasses.replace(model, vocab_size=_VOCAB_SIZE.value)
-    return assemble.adapted_config(config, model)
+    return model_lib.adapted_config(config, model)
   size = _VOCAB_SIZE.value
   if not size and config.tokenizer not in ('', 'train'):
     size = tokenizers.load(config.tokenizer).vocab_size
@@ -114,7 +115,7 @@ def _model(config):
       'the plan knows no vocabulary: give --vocab_size=N, --config.tokenizer, '
       '--config.model.preset or --config.init_from.'
     )
-  return assemble.make_model_config(config, _Pieces(size))
+  return model_lib.make_config(config, _Pieces(size))
 
 
 @dataclasses.dataclass
@@ -132,9 +133,9 @@ def make(config, model, devices, chip):
   the compiler runs out of memory; then there are no figures of the program.
   """
   mesh = sharding.make_mesh(config.mesh.to_dict(), devices=devices)
-  assemble.check_fit(config, model, mesh)
-  partition = assemble.make_partition(config, model, 10**6)
-  training = assemble.make_training(config, model, mesh, partition)
+  step_lib.check_fit(config, model, mesh)
+  partition = step_lib.make_partition(config, model, 10**6)
+  training = step_lib.make_training(config, model, mesh, partition)
   tokens = config.data.batch_size * config.data.seq_len
   plan = dict(
     topology=_TOPOLOGY.value if _TOPOLOGY.present else '',
@@ -147,7 +148,7 @@ def make(config, model, devices, chip):
     batch_size=config.data.batch_size,
     num_microbatches=config.num_microbatches,
     execution=config.execution.to_dict(),
-    estimate=assemble.memory_estimate(config, training),
+    estimate=step_lib.memory_estimate(config, training),
     memory=_memory(devices[0], chip),
     model_flops=hardware.flops_per_token(model, config.data.seq_len)
     * tokens
@@ -162,7 +163,7 @@ def make(config, model, devices, chip):
   traced = training.step.trace(training.abstract_state, training.abstract_batch)
   try:
     with topology.captured() as said:
-      compiled = assemble.compile_step(config, traced.lower())
+      compiled = step_lib.compile_step(config, traced.lower())
   except jax.errors.JaxRuntimeError as error:
     if 'RESOURCE_EXHAUSTED' not in str(error):
       raise
@@ -408,7 +409,7 @@ def _search(config, model, devices, chip):
     tried.execution.remat = remat
     try:
       mesh = sharding.make_mesh(tried.mesh.to_dict(), devices=devices)
-      assemble.check_fit(tried, model, mesh)
+      step_lib.check_fit(tried, model, mesh)
     except ValueError:
       continue
     seconds, memory = _guess(tried, model, mesh, chip)
@@ -438,9 +439,9 @@ def _search(config, model, devices, chip):
 
 def _guess(config, model, mesh, chip):
   """(seconds, bytes) of a step before compiling, to order the candidates."""
-  partition = assemble.make_partition(config, model, 10**6)
-  training = assemble.make_training(config, model, mesh, partition)
-  memory = assemble.memory_estimate(config, training)
+  partition = step_lib.make_partition(config, model, 10**6)
+  training = step_lib.make_training(config, model, mesh, partition)
+  memory = step_lib.memory_estimate(config, training)
   tokens = config.data.batch_size * config.data.seq_len / mesh.size
   flops = hardware.flops_per_token(model, config.data.seq_len) * tokens
   again = {'none': 0, 'dots_attention': 0.02, 'attention': 0.3, 'full': 1 / 3}

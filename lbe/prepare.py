@@ -12,7 +12,8 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from lbe import assemble
+from lbe.assemble import data
+from lbe.assemble import model
 from lbe.convert import stored
 from lbe.data import beam
 from lbe.run import program
@@ -51,14 +52,12 @@ def main(argv):
     opened = stored.open_model(
       config.init_from, vocab_multiple=config.vocab_multiple
     )
-  tokenizer = assemble.make_tokenizer(
+  tokenizer = model.make_tokenizer(
     config, opened, workdir.here, may_extend=True
   )
-  prepared = assemble.prepare_data(
-    config, tokenizer, workdir.here, elsewhere=elsewhere
-  )
-  loader = assemble.make_loader(config, prepared, tokenizer)
-  num_steps = assemble.count_steps(config, prepared, loader)
+  prepared = data.prepare(config, tokenizer, workdir.here, elsewhere=elsewhere)
+  loader = data.make_loader(config, prepared, tokenizer)
+  num_steps = data.count_steps(config, prepared, loader)
   if jax.process_index() == 0:
     print(loader.report(num_steps))
   workdir.send(now=True)

@@ -22,7 +22,11 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
-from lbe import assemble
+from lbe.assemble import data
+from lbe.assemble import evaluators as evaluators_lib
+from lbe.assemble import extension
+from lbe.assemble import model as model_lib
+from lbe.assemble import step as step_lib
 from lbe.convert import stored
 from lbe.evals import core
 from lbe.evals import forgetting
@@ -39,7 +43,7 @@ from lbe.run import metrics
 from lbe.run import profile
 from lbe.run import program
 from lbe.run import workdir as workdir_lib
-from lbe.training import step as step_lib
+from lbe.training import memory
 from lbe.vocab import tokenizers
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, lock_config=True)
@@ -84,31 +88,31 @@ def main(argv):
       config.init_from, vocab_multiple=config.vocab_multiple
     )
     opened.check()
-  tokenizer = assemble.make_tokenizer(
+  tokenizer = model_lib.make_tokenizer(
     config, opened, workdir.here, may_extend=True
   )
-  extended = assemble.is_extended(opened, tokenizer)
+  extended = model_lib.is_extended(opened, tokenizer)
   if opened is not None:
     model = opened.config
     if extended:
-      model = assemble.extended_config(opened, tokenizer)
+      model = model_lib.extended_config(opened, tokenizer)
     say(tokenizers.check_rows(tokenizer, model.vocab_size))
-    model = assemble.adapted_config(config, model)
+    model = model_lib.adapted_config(config, model)
   else:
-    model = assemble.make_model_config(config, tokenizer)
+    model = model_lib.make_config(config, tokenizer)
   mesh = sharding.make_mesh(config.mesh.to_dict())
   num_old = opened.num_old_rows(tokenizer) if opened else None
-  assemble.check_fit(config, model, mesh, num_old=num_old)
-  assemble.check_memory(config, model, mesh, num_old=num_old)
+  step_lib.check_fit(config, model, mesh, num_old=num_old)
+  step_lib.check_memory(config, model, mesh, num_old=num_old)
 
   # --------------------------------------------------------------- data
-  prepared = assemble.prepare_data(config, tokenizer, workdir.here)
-  loader = assemble.make_loader(config, prepared, tokenizer)
-  num_steps = assemble.count_steps(config, prepared, loader)
-  assemble.check_epochs(config, loader, num_steps)
-  evaluators = assemble.make_evaluators(config, prepared, tokenizer)
-  partition = assemble.make_partition(config, model, num_steps, num_old=num_old)
-  training = assemble.make_training(config, model, mesh, partition)
+  prepared = data.prepare(config, tokenizer, workdir.here)
+  loader = data.make_loader(config, prepared, tokenizer)
+  num_steps = data.count_steps(config, prepared, loader)
+  data.check_epochs(config, loader, num_steps)
+  evaluators = evaluators_lib.make(config, prepared, tokenizer)
+  partition = step_lib.make_partition(config, model, num_steps, num_old=num_old)
+  training = step_lib.make_training(config, model, mesh, partition)
   tokens_per_step = config.data.batch_size * config.data.seq_len
   say(loader.report(num_steps))
   say(f'\nrow 0 of step 0:\n{loader.decoded_row(0, 0)}\n')
@@ -132,7 +136,7 @@ def main(argv):
   )
   exact = dataclasses.replace(model, vocab_multiple=1)  # without padding
   say(partition.describe(llama.shapes(exact)))
-  say(step_lib.describe_memory(assemble.memory_estimate(config, training)))
+  say(memory.describe(step_lib.memory_estimate(config, training)))
   device_kind = jax.devices()[0].device_kind
   say(hardware.describe_mfu(model, config.data.seq_len, device_kind))
   if _DRY_RUN.value:
@@ -165,12 +169,12 @@ def main(argv):
   elif opened is not None:
     say(f'starting from the weights of {opened.path}')
     params = opened.load_params(
-      mesh, dtype=assemble.param_dtypes(config, partition)
+      mesh, dtype=step_lib.param_dtypes(config, partition)
     )
     if model.lora and not opened.config.lora:
-      params['lora'] = assemble.init_adapters(model, mesh, config.seed)
+      params['lora'] = model_lib.init_adapters(model, mesh, config.seed)
     if extended:
-      params = assemble.extend_params(
+      params = extension.extend_params(
         opened,
         tokenizer,
         model,
@@ -180,16 +184,12 @@ def main(argv):
         seed=config.seed,
         say=say,
       )
-      say(
-        assemble.describe_extension(
-          config, opened, model, params, evaluators, mesh
-        )
-      )
-    state = assemble.new_state(training, params)
+      say(extension.describe(config, opened, model, params, evaluators, mesh))
+    state = step_lib.new_state(training, params)
   else:
     say('starting from random weights')
-    params = assemble.init_params(model, mesh, config.seed)
-    state = assemble.new_state(training, params)
+    params = model_lib.init_params(model, mesh, config.seed)
+    state = step_lib.new_state(training, params)
   # What an earlier process wrote behind the restored step is cut.
   resume_step = first_step if first_step else -1
   writer = metrics.Writer(workdir.here, resume_step=resume_step)
@@ -211,14 +211,14 @@ def main(argv):
 
   # -------------------------------------------------------------- compile
   start, num_found = time.perf_counter(), compilation.num_found()
-  train_step = assemble.compile_step(
+  train_step = step_lib.compile_step(
     config,
     training.step.lower(training.abstract_state, training.abstract_batch),
   )
   found = 'found compiled, ' if compilation.num_found() > num_found else ''
   say(
     f'compiled the step in {time.perf_counter() - start:.1f} s; '
-    f'{found}{step_lib.describe_compiled(train_step)}'
+    f'{found}{memory.describe_compiled(train_step)}'
   )
   # Collectives give up on a host that compiles half a minute longer.
   hosts.wait_for_others('compiled', limit_seconds=hosts.DAY)
@@ -249,7 +249,7 @@ def main(argv):
     # Steps that the device still works on are not the evaluators' time.
     jax.block_until_ready(state)
     start, row, failed = time.perf_counter(), {}, None
-    seen = assemble.as_evaluated(
+    seen = model_lib.as_evaluated(
       state['params'], model, tokenizer, mesh, config
     )
     while unscored and failed is None:
@@ -376,7 +376,7 @@ def main(argv):
       top_p=0.95,
       seed=config.seed + i,
       eos_id=tokenizer.eos_id,
-      execution=assemble.make_execution(config),
+      execution=model_lib.make_execution(config),
     )
     say(f'{prompt!r} → {tokenizer.decode(ids[0])!r}')
   if config.export_hf and jax.process_index() == 0:

@@ -34,8 +34,7 @@ def test_at_the_top_lie_commands_alone():
   """Catches a library that is put down where people look for programs."""
   for path in LBE.glob('*'):
     if path.suffix == '.py' and path.stem != '__init__':
-      if path.stem != 'assemble':
-        assert "\nif __name__ == '__main__':\n" in path.read_text(), path
+      assert "\nif __name__ == '__main__':\n" in path.read_text(), path
     elif path.is_dir() and path.name != '__pycache__':
       assert path.name in ROOMS, path
 

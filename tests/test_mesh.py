@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from configs import common
-from lbe import assemble
+from lbe.assemble import model as model_lib
+from lbe.assemble import step as step_lib
 from lbe.mesh import place
 from lbe.mesh import sharding
 from lbe.models import llama
@@ -61,12 +62,12 @@ def losses(
     dict(zip(sharding.AXES, mesh, strict=True)), devices=jax.devices()[:size]
   )
 
-  model = assemble.make_model_config(config, tokenizers.load('bytes'))
-  training = assemble.make_training(
-    config, model, made, assemble.make_partition(config, model, STEPS)
+  model = model_lib.make_config(config, tokenizers.load('bytes'))
+  training = step_lib.make_training(
+    config, model, made, step_lib.make_partition(config, model, STEPS)
   )
-  params = assemble.init_params(model, made, seed=0)
-  state = assemble.new_state(training, params)
+  params = model_lib.init_params(model, made, seed=0)
+  state = step_lib.new_state(training, params)
   result = []
   for batch in batches(model.vocab_size):
     placed = place.place(training.abstract_batch, batch, slice(0, 8))
@@ -163,12 +164,12 @@ def test_the_state_lies_in_shards():
   config.data.update(seq_len=32, batch_size=8)
   mesh = sharding.make_mesh(dict(data=1, fsdp=4, context=1, tensor=2))
 
-  model = assemble.make_model_config(config, tokenizers.load('bytes'))
-  training = assemble.make_training(
-    config, model, mesh, assemble.make_partition(config, model, STEPS)
+  model = model_lib.make_config(config, tokenizers.load('bytes'))
+  training = step_lib.make_training(
+    config, model, mesh, step_lib.make_partition(config, model, STEPS)
   )
-  state = assemble.new_state(
-    training, assemble.init_params(model, mesh, seed=0)
+  state = step_lib.new_state(
+    training, model_lib.init_params(model, mesh, seed=0)
   )
   big = [x for x in jax.tree.leaves(state) if x.size > 1000]
   assert len(big) == 3 * 9, 'parameters and two moments of 9 matrices'

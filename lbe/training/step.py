@@ -1,11 +1,10 @@
-"""The train step: one pure function of (state, batch), and its memory."""
+"""The train step: one pure function of (state, batch)."""
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from lbe.mesh import sharding
-from lbe.models import attention
 from lbe.models import llama
 from lbe.training import loss
 
@@ -166,106 +165,3 @@ def make_train_step(
     return state, metrics
 
   return train_step
-
-
-def memory_estimate(
-  state,
-  c,
-  *,
-  partition,
-  mesh,
-  batch_size,
-  seq_len,
-  num_microbatches,
-  execution,
-  gradient_dtype='float32',
-):
-  """Bytes on each device by part, before anything is compiled.
-
-  Parameters and moments as in the shapes of `state`, gradients of what learns,
-  activations by what each remat policy keeps. A planning figure: the compiled
-  step states its own.
-  """
-  learning, _ = jax.eval_shape(partition.split, state['params'])
-
-  def per_device(tree):
-    sizes = (x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
-    return sum(sizes) / mesh.size
-
-  width = 2 if execution.compute_dtype == 'bfloat16' else 4
-  tokens = batch_size * seq_len / num_microbatches / mesh.size
-  heads = c.num_heads * c.head_dim
-  kv = c.num_kv_heads * c.head_dim
-  kept = c.dim  # the residual stream at the border of a layer
-  if execution.remat == 'offload':
-    kept = 0
-  if execution.remat in ('dots', 'dots_attention'):
-    kept += heads + 2 * kv + c.dim + 2 * c.mlp_dim
-  if execution.remat in ('attention', 'dots_attention'):
-    kept += heads
-  within = 6 * c.dim + 3 * heads + 2 * kv + 4 * c.mlp_dim
-  implementation = attention.chosen(execution.attention, mesh)
-  scores = c.num_heads * seq_len * 4 / width * 2
-  if implementation == 'splash':
-    scores = 4 * heads  # none, but the queries' gradient in 4 parts at most
-  if implementation == 'triton':
-    scores = 0
-    within += 2 * heads  # keys and values of each query head
-  within += 2 * kv * (mesh.shape['context'] - 1)  # those of whole rows
-  if execution.remat == 'none':
-    kept += within
-    within = 0
-    if implementation == 'xla':
-      kept += scores
-      scores = 0
-  activations = tokens * width * (c.num_layers * kept + within + scores)
-  logits = 2 * 4 * min(loss.CHUNK, tokens) * c.padded_vocab_size
-  return {
-    'parameters': per_device(state['params']),
-    'optimizer': per_device(state['opt_state']),
-    'gradients': per_device(
-      jax.tree.map(lambda x: x.update(dtype=gradient_dtype), learning)
-    ),
-    'activations': activations,
-    'logits': logits,
-  }
-
-
-def check_memory(estimate, limit):
-  """Raises ValueError where what is there in any case exceeds `limit` bytes.
-
-  Parameters, moments and gradients are known to the byte; a device that does
-  not say how much it holds (None) is not judged.
-  """
-  known = ('parameters', 'optimizer', 'gradients')
-  needed = sum(estimate[name] for name in known)
-  if limit and needed > limit:
-    raise ValueError(
-      f'parameters, moments and gradients take {needed / 2**30:.1f} GiB on '
-      f'each device, which has {limit / 2**30:.1f}: they cannot fit. Take more '
-      'devices along mesh.fsdp or mesh.tensor, freeze groups or adapt (lora), '
-      "or keep less (optim.first_moment_dtype='bfloat16', optim.kind="
-      "'adafactor'); `python -m lbe.plan` says what fits."
-    )
-
-
-def describe_memory(estimate):
-  """One line of what `memory_estimate` gives."""
-  parts = ', '.join(f'{k} {v / 2**30:.2f}' for k, v in estimate.items())
-  return (
-    f'memory per device: about {sum(estimate.values()) / 2**30:.2f} GiB '
-    f'({parts})'
-  )
-
-
-def describe_compiled(compiled):
-  """What XLA says of the memory of a compiled step, in one line."""
-  memory = compiled.memory_analysis()
-  if memory is None:
-    return 'the compiler does not state its memory'
-  arguments = memory.argument_size_in_bytes
-  temporary = memory.temp_size_in_bytes
-  return (
-    f'per device {arguments / 2**30:.2f} GiB of arguments and '
-    f'{temporary / 2**30:.2f} GiB of temporaries'
-  )

@@ -5,7 +5,10 @@ import json
 import pytest
 
 from configs import common
-from lbe import assemble
+from lbe.assemble import data
+from lbe.assemble import evaluators
+from lbe.assemble import model as model_lib
+from lbe.assemble import step
 from lbe.convert import stored
 from lbe.mesh import sharding
 from lbe.run import identity
@@ -30,14 +33,14 @@ def test_proportions_must_sum_to_one(tmp_path):
   """Shares that were renormalised silently would hide a typo."""
   config = tiny(tmp_path, a=dict(proportion=0.5), b=dict(proportion=0.6))
   with pytest.raises(ValueError, match='sum to 1.1'):
-    assemble.make_sources(config)
+    data.make_sources(config)
 
 
 def test_a_negative_proportion_is_refused(tmp_path):
   """-0.2 and 1.2 sum to one."""
   config = tiny(tmp_path, a=dict(proportion=-0.2), b=dict(proportion=1.2))
   with pytest.raises(ValueError, match='a.proportion=-0.2 is negative'):
-    assemble.make_sources(config)
+    data.make_sources(config)
 
 
 def test_exactly_one_budget_is_asked_for(tmp_path):
@@ -45,39 +48,39 @@ def test_exactly_one_budget_is_asked_for(tmp_path):
   config = tiny(tmp_path, a={})
   config.budget.tokens = 1000
   with pytest.raises(ValueError, match='set exactly one of'):
-    assemble.count_steps(config, {}, None)
+    data.count_steps(config, {}, None)
 
 
 def test_budgets_in_text_count_the_source_they_name(tmp_path):
   """Half the epochs of a source with half the share take as many steps."""
   config = tiny(tmp_path, a=dict(proportion=0.25), b=dict(proportion=0.75))
   tokenizer = tokenizers.load('bytes')
-  prepared = assemble.prepare_data(config, tokenizer, tmp_path)
-  loader = assemble.make_loader(config, prepared, tokenizer)
+  prepared = data.prepare(config, tokenizer, tmp_path)
+  loader = data.make_loader(config, prepared, tokenizer)
   num_tokens = prepared['a'].train.num_tokens
   config.budget.steps = 0
   config.budget.update(epochs=2.0, of='a')
   steps = -(-num_tokens * 2 * 4 // (32 * 4))
-  assert assemble.count_steps(config, prepared, loader) == steps
+  assert data.count_steps(config, prepared, loader) == steps
   config.budget.update(epochs=0.0, documents=40)
-  assert assemble.count_steps(config, prepared, loader) == steps
+  assert data.count_steps(config, prepared, loader) == steps
   config.budget.update(documents=0, bytes=2 * prepared['a'].train.num_bytes)
-  assert assemble.count_steps(config, prepared, loader) == steps
+  assert data.count_steps(config, prepared, loader) == steps
 
 
 def test_a_source_that_runs_dry_is_refused(tmp_path):
   """A small source with a large share would be seen over and over."""
   config = tiny(tmp_path, a={'proportion': 0.5}, b={'proportion': 0.5})
   config.data.sources.b.max_epochs = 2.5
-  prepared = assemble.prepare_data(config, tokenizers.load('bytes'), tmp_path)
-  loader = assemble.make_loader(config, prepared, tokenizers.load('bytes'))
+  prepared = data.prepare(config, tokenizers.load('bytes'), tmp_path)
+  loader = data.make_loader(config, prepared, tokenizers.load('bytes'))
   few = next(n for n in range(1, 999) if loader.epochs(n)['b'] > 2.4)
-  assemble.check_epochs(config, loader, few)
+  data.check_epochs(config, loader, few)
   many = next(n for n in range(1, 999) if loader.epochs(n)['b'] > 2.6)
   with pytest.raises(ValueError, match='sources.b would be seen 2.6.*runs dry'):
-    assemble.check_epochs(config, loader, many)
+    data.check_epochs(config, loader, many)
   config.data.sources.b.max_epochs = 0.0
-  assemble.check_epochs(config, loader, many)
+  data.check_epochs(config, loader, many)
 
 
 def test_a_run_from_scratch_needs_a_tokenizer_and_a_shape(tmp_path):
@@ -85,13 +88,13 @@ def test_a_run_from_scratch_needs_a_tokenizer_and_a_shape(tmp_path):
   config = tiny(tmp_path, a={})
   config.tokenizer = ''
   with pytest.raises(ValueError, match="'train'"):
-    assemble.make_tokenizer(config, None, tmp_path)
+    model_lib.make_tokenizer(config, None, tmp_path)
   config.model.dim = 0
   with pytest.raises(ValueError, match='model.dim=0'):
-    assemble.make_model_config(config, tokenizers.load('bytes'))
+    model_lib.make_config(config, tokenizers.load('bytes'))
   config.model.preset = 'llama_8b'
   with pytest.raises(ValueError, match="'llama_8b' is unknown"):
-    assemble.make_model_config(config, tokenizers.load('bytes'))
+    model_lib.make_config(config, tokenizers.load('bytes'))
 
 
 def test_a_folder_that_is_no_model_is_refused(tmp_path):
@@ -124,25 +127,25 @@ def test_what_decides_numbers_is_told_from_what_does_not(tmp_path):
 def test_an_evaluator_needs_texts(tmp_path):
   """An evaluator over nothing would report nothing, silently."""
   config = tiny(tmp_path, a={})
-  prepared = assemble.prepare_data(config, tokenizers.load('bytes'), tmp_path)
+  prepared = data.prepare(config, tokenizers.load('bytes'), tmp_path)
   config.evals.x = common.perplexity(source='b')
   with pytest.raises(ValueError, match="source='b' is no source"):
-    assemble.make_evaluators(config, prepared, None)
+    evaluators.make(config, prepared, None)
   config.evals.x = common.perplexity(source='a')
   with pytest.raises(ValueError, match='set data.sources.a.holdout'):
-    assemble.make_evaluators(config, prepared, None)
+    evaluators.make(config, prepared, None)
   config.evals.x = common.perplexity(source='a', path='b.txt')
   with pytest.raises(ValueError, match='clear one of them'):
-    assemble.make_evaluators(config, prepared, None)
+    evaluators.make(config, prepared, None)
   config.evals.x = common.perplexity()
-  assert assemble.make_evaluators(config, prepared, None) == []
+  assert evaluators.make(config, prepared, None) == []
 
 
 def test_a_sequence_longer_than_the_positions_is_refused(tmp_path):
   """RoPE would extrapolate silently."""
   config = tiny(tmp_path, a={})
   config.data.seq_len = 4096
-  model = assemble.make_model_config(config, tokenizers.load('bytes'))
+  model = model_lib.make_config(config, tokenizers.load('bytes'))
   mesh = sharding.make_mesh(dict(data=1, fsdp=-1, context=1, tensor=1))
   with pytest.raises(ValueError, match='seq_len=4096 is longer'):
-    assemble.check_fit(config, model, mesh)
+    step.check_fit(config, model, mesh)

@@ -7,7 +7,8 @@ from absl import flags
 from absl.testing import flagsaver
 
 from configs import common
-from lbe import assemble
+from lbe.assemble import model as model_lib
+from lbe.assemble import step as step_lib
 from lbe.mesh import compilation
 from lbe.mesh import sharding
 from lbe.run import program
@@ -74,10 +75,10 @@ def test_the_train_step_takes_what_it_was_compiled_for_only():
   config = common.base()
   config.model.update(dim=16, num_layers=1, num_heads=2, mlp_dim=16)
   config.data.update(seq_len=16, batch_size=2)
-  model = assemble.make_model_config(config, tokenizers.load('bytes'))
+  model = model_lib.make_config(config, tokenizers.load('bytes'))
   mesh = sharding.make_mesh({'fsdp': 1}, devices=jax.devices()[:1])
-  training = assemble.make_training(
-    config, model, mesh, assemble.make_partition(config, model, 10)
+  training = step_lib.make_training(
+    config, model, mesh, step_lib.make_partition(config, model, 10)
   )
   step = training.step.lower(
     training.abstract_state, training.abstract_batch

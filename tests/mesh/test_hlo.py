@@ -4,7 +4,8 @@ import jax
 import pytest
 
 from configs import common
-from lbe import assemble
+from lbe.assemble import model as model_lib
+from lbe.assemble import step as step_lib
 from lbe.mesh import hlo
 from lbe.mesh import sharding
 from lbe.vocab import tokenizers
@@ -100,10 +101,10 @@ def test_a_step_sends_what_its_mesh_asks_for():
   config.execution.update(compute_dtype='float32', remat='full')
   config.data.update(seq_len=64, batch_size=8)
   config.mesh.update(fsdp=4, tensor=2)
-  model = assemble.make_model_config(config, tokenizers.load('bytes'))
+  model = model_lib.make_config(config, tokenizers.load('bytes'))
   mesh = sharding.make_mesh(config.mesh.to_dict())
-  training = assemble.make_training(
-    config, model, mesh, assemble.make_partition(config, model, 10)
+  training = step_lib.make_training(
+    config, model, mesh, step_lib.make_partition(config, model, 10)
   )
   step = training.step.lower(training.abstract_state, training.abstract_batch)
   text = step.compile().as_text()

@@ -12,7 +12,8 @@ import pytest
 from flax import traverse_util
 
 from configs import common
-from lbe import assemble
+from lbe.assemble import model as model_lib
+from lbe.assemble import step as step_lib
 from lbe.convert import peft
 from lbe.convert import stored
 from lbe.mesh import sharding
@@ -114,11 +115,11 @@ def test_the_published_shares_of_trained_parameters(
     common.adapt(config, params=params, also='all')
     config.init_from = 'llama-7b'
     config.lora.rank = rank
-    c = assemble.adapted_config(config, c)
+    c = model_lib.adapted_config(config, c)
   else:
     config.optim.groups.body.frozen = True
     config.optim.groups.head = common.group(params='head_DV', frozen=True)
-  partition = assemble.make_partition(config, c, 100)
+  partition = step_lib.make_partition(config, c, 100)
   told = partition.describe(llama.shapes(c)).splitlines()[0]
   assert told.endswith(f'({percent:.2f}%)'), told
 
@@ -141,16 +142,16 @@ def train(config, num_steps=3, shape=(1, 1, 1)):
     dict(data=data, fsdp=fsdp, context=1, tensor=tensor),
     devices=jax.devices()[: data * fsdp * tensor],
   )
-  c = assemble.adapted_config(config, TINY)
-  partition = assemble.make_partition(config, c, 10, num_old=40)
-  training = assemble.make_training(config, c, mesh, partition)
-  params = assemble.init_params(c, mesh, 0)
-  dtypes = assemble.param_dtypes(config, partition)
+  c = model_lib.adapted_config(config, TINY)
+  partition = step_lib.make_partition(config, c, 10, num_old=40)
+  training = step_lib.make_training(config, c, mesh, partition)
+  params = model_lib.init_params(c, mesh, 0)
+  dtypes = step_lib.param_dtypes(config, partition)
   params = jax.tree.map(
     lambda x, like: x.astype(like.dtype), params, llama.shapes(c, dtype=dtypes)
   )
   before = jax.device_get(params)
-  state = assemble.new_state(training, params)
+  state = step_lib.new_state(training, params)
   for step in range(num_steps):
     rows = jax.device_put(
       tiny.batch(step),
@@ -240,7 +241,7 @@ def test_dropout_is_before_the_adapter_and_only_in_training():
 )
 def test_adapters_that_cannot_be_are_refused(change, words):
   with pytest.raises(ValueError, match=words):
-    assemble.adapted_config(make_config(**change), TINY)
+    model_lib.adapted_config(make_config(**change), TINY)
 
 
 def test_a_weight_is_adapted_or_trained_not_both():
@@ -253,8 +254,8 @@ def test_a_weight_is_adapted_or_trained_not_both():
 
 def test_other_adapters_than_those_of_the_weights_are_refused():
   with pytest.raises(ValueError, match='has adapters already'):
-    assemble.adapted_config(make_config(rank=8), ADAPTED)
-  assert assemble.adapted_config(make_config(params=''), ADAPTED) == ADAPTED
+    model_lib.adapted_config(make_config(rank=8), ADAPTED)
+  assert model_lib.adapted_config(make_config(params=''), ADAPTED) == ADAPTED
 
 
 # ------------------------------------------------- PEFT, on a trained model

@@ -7,7 +7,8 @@ import pytest
 from flax import traverse_util
 
 from configs import common
-from lbe import assemble
+from lbe.assemble import model
+from lbe.assemble import step as step_lib
 from lbe.mesh import sharding
 from lbe.models import llama
 
@@ -38,10 +39,10 @@ def train(num_steps, shape=(1, 1, 1), **changes):
     dict(data=data, fsdp=fsdp, context=1, tensor=tensor),
     devices=jax.devices()[: data * fsdp * tensor],
   )
-  partition = assemble.make_partition(made, tiny.TINY, STEPS, num_old=NUM_OLD)
-  training = assemble.make_training(made, tiny.TINY, mesh, partition)
-  state = assemble.new_state(
-    training, assemble.init_params(tiny.TINY, mesh, made.seed)
+  partition = step_lib.make_partition(made, tiny.TINY, STEPS, num_old=NUM_OLD)
+  training = step_lib.make_training(made, tiny.TINY, mesh, partition)
+  state = step_lib.new_state(
+    training, model.init_params(tiny.TINY, mesh, made.seed)
   )
   path, metrics = [jax.device_get(state['params'])], []
   for step in range(num_steps):
@@ -100,7 +101,7 @@ def test_a_group_begins_at_its_step_as_if_that_were_its_first():
   assert np.any(path[0]['embed_VD'] != path[1]['embed_VD'])
   rates = [m['learning_rates']['body'] for m in metrics]
   own = (
-    assemble.make_partition(config(), tiny.TINY, STEPS - 2).learning[0].schedule
+    step_lib.make_partition(config(), tiny.TINY, STEPS - 2).learning[0].schedule
   )
   np.testing.assert_allclose(rates, [0, 0, own(0), own(1)], rtol=1e-6)
   # Adam's first update is the rate itself, whatever the gradient's size.
@@ -143,11 +144,9 @@ def test_microbatches_accumulate_what_learns_only():
     mesh = sharding.make_mesh(
       dict(data=1, fsdp=1, context=1, tensor=1), devices=jax.devices()[:1]
     )
-    partition = assemble.make_partition(made, tiny.TINY, STEPS, num_old=NUM_OLD)
-    training = assemble.make_training(made, tiny.TINY, mesh, partition)
-    state = assemble.new_state(
-      training, assemble.init_params(tiny.TINY, mesh, 0)
-    )
+    partition = step_lib.make_partition(made, tiny.TINY, STEPS, num_old=NUM_OLD)
+    training = step_lib.make_training(made, tiny.TINY, mesh, partition)
+    state = step_lib.new_state(training, model.init_params(tiny.TINY, mesh, 0))
     results.append(training.step(state, tiny.batch())[0]['params'])
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *results
@@ -156,7 +155,7 @@ def test_microbatches_accumulate_what_learns_only():
 
 def test_split_and_join_are_inverse_to_each_other():
   """Head and embedding are cut along different axes."""
-  partition = assemble.make_partition(
+  partition = step_lib.make_partition(
     config(old_rows=dict(frozen=True)), tiny.TINY, STEPS, num_old=NUM_OLD
   )
   params = llama.init(tiny.TINY, jax.random.key(0))
@@ -190,7 +189,7 @@ def test_split_and_join_are_inverse_to_each_other():
 )
 def test_groups_that_cannot_be_are_refused(changes, words):
   with pytest.raises(ValueError, match=words):
-    assemble.make_partition(
+    step_lib.make_partition(
       config(**changes), tiny.TINY, STEPS, num_old=NUM_OLD
     )
 
@@ -199,4 +198,4 @@ def test_rows_without_an_extension_are_refused():
   """Half of a vocabulary that was never cut is nobody's half."""
   made = config(old_rows=dict(frozen=True))
   with pytest.raises(ValueError, match='no vocabulary was extended'):
-    assemble.make_partition(made, tiny.TINY, STEPS)
+    step_lib.make_partition(made, tiny.TINY, STEPS)

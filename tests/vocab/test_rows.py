@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from configs import common
-from lbe import assemble
+from lbe.assemble import extension
+from lbe.assemble import model as model_lib
 from lbe.convert import stored
 from lbe.evals import perplexity
-from lbe.inference import model as model_lib
 from lbe.mesh import sharding
 from lbe.vocab import extend
 from lbe.vocab import rows
@@ -96,8 +96,8 @@ def extended(
     dict(data=data, fsdp=fsdp, context=1, tensor=tensor),
     devices=jax.devices()[: data * fsdp * tensor],
   )
-  model = assemble.extended_config(opened, tokenizer)
-  params = assemble.extend_params(
+  model = model_lib.extended_config(opened, tokenizer)
+  params = extension.extend_params(
     opened,
     tokenizer,
     model,
@@ -136,9 +136,9 @@ def test_old_text_scores_as_before_with_new_rows_masked(
   opened, model, params, mesh = extended(test_data, chinese, (1, 1, 1), method)
 
   def score(p, c, tokenizer):
-    execution = assemble.make_execution(common.base())
-    model = model_lib.Model(p, c, tokenizer, mesh, execution, 2, 64)
-    return perplexity.document_nats(model, texts)[0]
+    seen = model_lib.as_evaluated(p, c, tokenizer, mesh, common.base())
+    seen = dataclasses.replace(seen, batch_size=2, max_len=64)
+    return perplexity.document_nats(seen, texts)[0]
 
   base = score(opened.load_params(mesh), opened.config, opened.tokenizer)
   masked = dataclasses.replace(model, vocab_size=512)
@@ -154,8 +154,8 @@ def test_rows_that_do_not_match_the_pieces_are_refused(test_data, chinese):
     opened, config=dataclasses.replace(opened.config, vocab_size=520)
   )
   with pytest.raises(ValueError, match='has 520 rows for 512 pieces'):
-    assemble.is_extended(wrong, chinese)
-  assert not assemble.is_extended(opened, opened.tokenizer)
+    model_lib.is_extended(wrong, chinese)
+  assert not model_lib.is_extended(opened, opened.tokenizer)
 
 
 def test_a_dictionary_spells_pieces_by_their_translations(

@@ -1,0 +1,104 @@
+"""The evaluators of a config, with the steps at which they are due."""
+
+import dataclasses
+import importlib
+
+from lbe.data import order as order_lib
+from lbe.data import sources as sources_lib
+from lbe.evals import perplexity
+
+# Modules of lbe.evals, by their names.
+EVALUATORS = (
+  'perplexity',
+  'multiple_choice',
+  'exam',
+  'generation',
+  'response_quality',
+  'code_switching',
+  'lm_eval',
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+  """What is evaluated, and the steps at which it is."""
+
+  name: str
+  task: object
+  every: int
+  at_start: bool
+  at_end: bool
+
+
+def make(config, prepared, tokenizer):
+  """The evaluators of the config, their data read and checked.
+
+  One without data (an empty path) is left out. `prepared` is None where no
+  training data is there (evaluate). Raises ValueError, before anything is
+  compiled, for what cannot be scored.
+  """
+  result = []
+  for name, e in config.evals.items():
+    fields = e.to_dict()
+    kind = fields.pop('evaluator', None)
+    if kind not in EVALUATORS:
+      raise ValueError(
+        f'evals.{name}.evaluator={kind!r} is unknown; take one of '
+        f'{", ".join(EVALUATORS)}.'
+      )
+    schedule = {k: fields.pop(k) for k in ('every', 'at_start', 'at_end')}
+    try:
+      if kind == 'perplexity':
+        task = _make_documents(config, prepared, name, **fields)
+      else:
+        module = importlib.import_module(f'lbe.evals.{kind}')
+        task = module.make(**fields)
+      if kind == 'multiple_choice' and task is not None:
+        task.check(tokenizer)
+    except ValueError as error:
+      raise ValueError(f'evals.{name}: {error}') from error
+    if task is not None:
+      result.append(Evaluator(name=name, task=task, **schedule))
+  whole = {e.name for e in result if e.at_start and e.at_end}
+  for side, scores in config.forgetting.items():
+    for score in scores:
+      if score.split('/')[0] not in whole:
+        raise ValueError(
+          f'forgetting.{side} has {score!r}, but no evaluator of that name has '
+          'data and runs at_start and at_end; those that do: '
+          f'{", ".join(sorted(whole)) or "none"}.'
+        )
+  return result
+
+
+def _make_documents(
+  config, prepared, name, *, source, path, max_len, limit, **fields
+):
+  """The texts of a perplexity.Documents; None with neither source nor path."""
+  if source and path:
+    raise ValueError(
+      f'it has both source={source!r} and path={path!r}; clear one of them.'
+    )
+  if source:
+    if not prepared or source not in prepared:
+      raise ValueError(
+        f'source={source!r} is no source of this run; give path=FILE, or one '
+        f'of {", ".join(prepared or ())}.'
+      )
+    texts = prepared[source].heldout_documents()
+    if not texts:
+      raise ValueError(
+        f'it scores the held-out documents of {source}, which has none; set '
+        f'data.sources.{source}.holdout.'
+      )
+  elif path:
+    found = sources_lib.make(name, path=path, **fields)
+    texts = [text for text, _ in sources_lib.documents(found)]
+    order = order_lib.document_order(texts, seed=config.seed)
+    texts = [texts[i] for i in order]
+  else:
+    return None  # an empty slot, to be filled on the command line
+  max_len = max_len or config.data.seq_len
+  if not isinstance(texts[0], str):
+    max_len = config.data.seq_len  # a conversation is one window
+  return perplexity.Documents(texts[: limit or None], max_len=max_len)

@@ -1,0 +1,218 @@
+"""The architecture, the tokenizer and the parameters that a config asks for."""
+
+import base64
+import dataclasses
+import pathlib
+
+import jax
+
+from lbe.assemble import data
+from lbe.data import sources as sources_lib
+from lbe.inference import model as model_lib
+from lbe.mesh import hosts
+from lbe.mesh import sharding
+from lbe.models import llama
+from lbe.models import lora
+from lbe.vocab import tokenizers
+
+
+def make_config(config, tokenizer):
+  """The architecture of a run from scratch; rows from the tokenizer."""
+  m = config.model
+  if m.preset:
+    if m.preset not in llama.PRESETS:
+      raise ValueError(
+        f'model.preset={m.preset!r} is unknown; take one of '
+        f'{", ".join(llama.PRESETS)}.'
+      )
+    return dataclasses.replace(
+      llama.PRESETS[m.preset],
+      vocab_size=tokenizer.vocab_size,
+      vocab_multiple=config.vocab_multiple,
+    )
+  missing = [
+    name
+    for name in ('dim', 'num_layers', 'num_heads', 'mlp_dim')
+    if m[name] < 1
+  ]
+  if missing:
+    raise ValueError(
+      f'model.{missing[0]}={m[missing[0]]}: a model from scratch needs '
+      'model.preset, or dim, num_layers, num_heads and mlp_dim; to go on '
+      'from trained weights set init_from.'
+    )
+  num_kv_heads = m.num_kv_heads or m.num_heads
+  if m.num_heads % num_kv_heads:
+    raise ValueError(
+      f'model.num_kv_heads={num_kv_heads} does not divide '
+      f'model.num_heads={m.num_heads}; take a divisor of it.'
+    )
+  return llama.Config(
+    vocab_size=tokenizer.vocab_size,
+    dim=m.dim,
+    num_layers=m.num_layers,
+    num_heads=m.num_heads,
+    num_kv_heads=num_kv_heads,
+    head_dim=m.head_dim or m.dim // m.num_heads,
+    mlp_dim=m.mlp_dim,
+    max_positions=m.max_positions,
+    rope_theta=m.rope_theta,
+    norm_eps=m.norm_eps,
+    tied=m.tied,
+    vocab_multiple=config.vocab_multiple,
+    init_std=m.init_std,
+  )
+
+
+def adapted_config(config, model):
+  """The architecture with the adapters that the config asks for.
+
+  Raises ValueError where the weights come with others.
+  """
+  fields = config.lora.to_dict()
+  if not fields['params']:
+    return model
+  fields.pop('dropout')
+  found = lora.make(**fields)
+  if model.lora not in (None, found):
+    raise ValueError(
+      f'{config.init_from} has adapters already ({model.lora}), and lora asks '
+      f'for {found}; leave lora.params empty to go on with them, or export '
+      'the model, which merges them, and start from that.'
+    )
+  return dataclasses.replace(model, lora=found)
+
+
+def extended_config(opened, tokenizer):
+  """The architecture of the opened weights with a row for every piece."""
+  return dataclasses.replace(opened.config, vocab_size=tokenizer.vocab_size)
+
+
+def make_execution(config):
+  return llama.Execution(**config.execution.to_dict())
+
+
+def init_params(model, mesh, seed):
+  """Random parameters, each created in its shards."""
+
+  def init_params(key):
+    return llama.init(model, key)
+
+  places = sharding.shardings(mesh, llama.dims(model))
+  return _jit_once(init_params, places)(jax.random.key(seed))
+
+
+def init_adapters(model, mesh, seed):
+  """New adapters in their shards: the model computes as without them."""
+  places = sharding.shardings(mesh, llama.dims(model))
+
+  def init_adapters(key):
+    return llama.init(model, key)['lora']
+
+  return _jit_once(init_adapters, places['lora'])(jax.random.key(seed))
+
+
+def _jit_once(function, out_shardings):
+  """Of what runs once: compiling it well would take longer than it runs."""
+  return jax.jit(
+    function,
+    out_shardings=out_shardings,
+    compiler_options={'xla_backend_optimization_level': 1},
+  )
+
+
+def as_evaluated(params, model, tokenizer, mesh, config):
+  """The inference.model.Model of live parameters."""
+  return model_lib.Model(
+    params=params,
+    config=model,
+    tokenizer=tokenizer,
+    mesh=mesh,
+    execution=make_execution(config),
+    batch_size=config.eval_batch_size,
+    max_len=model.max_positions,
+  )
+
+
+def make_tokenizer(config, opened, workdir, *, may_extend=False):
+  """The run's tokenizer; trains one where the config says 'train'.
+
+  A tokenizer that is given beside `init_from` must be the one that the
+  weights were trained with or, with `may_extend`, an extension of it:
+  ValueError otherwise.
+  """
+  name = config.tokenizer
+  if name == 'train':
+    if opened is not None:
+      raise ValueError(
+        "tokenizer='train' makes new pieces, but init_from has weights for "
+        'its own; leave tokenizer empty or init_from empty.'
+      )
+    return _train_tokenizer(config, pathlib.Path(workdir))
+  if name:
+    tokenizer = tokenizers.load(name)
+    if may_extend and is_extended(opened, tokenizer):
+      return tokenizer
+    if opened is not None and opened.tokenizer is not None:
+      tokenizers.check_same(
+        opened.tokenizer.fingerprint,
+        tokenizer,
+        where=opened.path,
+        base=opened.tokenizer,
+      )
+  elif opened is None:
+    raise ValueError(
+      "tokenizer='' and init_from='': a run from scratch needs "
+      "--config.tokenizer=PATH, 'bytes', or 'train'."
+    )
+  elif opened.tokenizer is None:
+    raise ValueError(
+      f'{opened.path} has no tokenizer; give --config.tokenizer=PATH.'
+    )
+  else:
+    tokenizer = opened.tokenizer
+  if opened is not None:
+    tokenizers.check_rows(tokenizer, opened.config.vocab_size)
+  return tokenizer
+
+
+def is_extended(opened, tokenizer):
+  """Whether the tokenizer extends that of the opened weights.
+
+  Raises ValueError where it does, but ids and rows of the weights differ.
+  """
+  if opened is None or opened.tokenizer is None:
+    return False
+  if not tokenizers.is_extension(tokenizer, opened.tokenizer):
+    return False
+  num_old = opened.tokenizer.vocab_size
+  if opened.config.vocab_size != num_old:
+    raise ValueError(
+      f'{opened.path} has {opened.config.vocab_size} rows for {num_old} '
+      'pieces; new pieces would get rows that are there already. Export it '
+      'with as many rows as pieces first.'
+    )
+  return True
+
+
+def _train_tokenizer(config, workdir):
+  from lbe.vocab import train  # only here: from scratch
+
+  target = workdir / 'tokenizer' / 'tokenizer.model'
+  first = jax.process_index() == 0
+  if first and not target.exists():
+    target.parent.mkdir(parents=True, exist_ok=True)
+    texts = (
+      text
+      for source in data.make_sources(config).values()
+      for text, _ in sources_lib.documents(source)
+    )
+    train.train_sentencepiece(
+      texts,
+      target,
+      vocab_size=config.tokenizer_vocab_size,
+    )
+  # The others need not see that folder.
+  text = base64.b64encode(target.read_bytes()).decode() if first else None
+  text = hosts.share('tokenizer', text, limit_seconds=hosts.DAY)
+  return tokenizers.from_bytes('sentencepiece', base64.b64decode(text))

@@ -1,0 +1,79 @@
+"""The memory of a train step: planned as compiled, refused where too much."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from lbe.mesh import sharding
+from lbe.models import llama
+from lbe.training import groups
+from lbe.training import memory
+from lbe.training import optim
+from lbe.training import step as step_lib
+
+
+def test_the_estimate_is_near_what_the_compiler_says():
+  """A plan that is off by half ends in an hour's wait and no memory."""
+  c = llama.Config(
+    vocab_size=4096,
+    dim=128,
+    num_layers=4,
+    num_heads=4,
+    num_kv_heads=4,
+    head_dim=32,
+    mlp_dim=352,
+  )
+  partition = groups.Partition(
+    [groups.Group('rest', lambda s: 0.1, 0.1)], llama.dims(c)
+  )
+  tx = optim.make(partition, b1=0.9, b2=0.95, eps=1e-8, clip_norm=1.0)
+  mesh = sharding.make_mesh(
+    dict(data=1, fsdp=1, context=1, tensor=1), devices=jax.devices()[:1]
+  )
+  B, T = 4, 256
+  shapes = jax.eval_shape(
+    lambda p: step_lib.init_state(p, tx, partition), llama.shapes(c)
+  )
+  rows = jax.ShapeDtypeStruct((B, T), jnp.int32)
+  of = {k: rows for k in ('ids_BT', 'targets_BT')}
+  of |= {k: rows for k in ('positions_BT', 'segments_BT')}
+  of['weights_BT'] = jax.ShapeDtypeStruct((B, T), jnp.float32)
+  of['num_bytes_B'] = jax.ShapeDtypeStruct((B,), jnp.int32)
+  for remat in ('none', 'dots', 'attention', 'full'):
+    execution = llama.Execution(compute_dtype='float32', remat=remat)
+    run = step_lib.make_train_step(
+      c,
+      execution=execution,
+      tx=tx,
+      partition=partition,
+      mesh=mesh,
+      num_microbatches=1,
+    )
+    stated = (
+      jax.jit(run, donate_argnums=0).lower(shapes, of).compile()
+    ).memory_analysis()
+    said = stated.argument_size_in_bytes + stated.temp_size_in_bytes
+    planned = sum(
+      memory.estimate(
+        shapes,
+        c,
+        partition=partition,
+        mesh=mesh,
+        batch_size=B,
+        seq_len=T,
+        num_microbatches=1,
+        execution=execution,
+      ).values()
+    )
+    assert 0.6 < planned / said < 1.67, (remat, planned, said)
+
+
+def test_a_state_that_cannot_fit_is_refused_with_the_ways_out():
+  """Catches a run out of memory an hour after its data was tokenized."""
+  parts = dict(
+    parameters=3 * 2**30, optimizer=6 * 2**30, gradients=2**30, activations=0
+  )
+  with pytest.raises(ValueError, match='take 10.0 GiB on each device, which'):
+    memory.check(parts, 9 * 2**30)
+  memory.check(parts, 11 * 2**30)
+  memory.check(parts, None)
