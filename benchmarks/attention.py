@@ -24,6 +24,7 @@ from absl import flags
 from benchmarks import record
 from lbe.mesh import sharding
 from lbe.models import attention
+from lbe.models.attention import reference
 
 _ROWS = flags.DEFINE_integer('rows', 4, 'Rows of the batch.')
 _SEQ_LEN = flags.DEFINE_integer('seq_len', 1024, 'Tokens of a row.')
@@ -151,14 +152,15 @@ def _faster(ours, theirs):
 def main(argv):
   del argv
   arrays, positions, segments = _inputs()
-  reference = functools.partial(
-    attention.attend,
+  expected_fn = functools.partial(
+    reference.attend,
     q_positions_BT=positions,
     kv_positions_BS=positions,
     q_segments_BT=segments,
     kv_segments_BS=segments,
+    precision='highest',
   )
-  expected = _of_jax(reference, arrays, 'float32')[0]()
+  expected = _of_jax(expected_fn, arrays, 'float32')[0]()
   runs, figures = {}, {}
   for name, run, memory in (
     *_ours(arrays, positions, segments),

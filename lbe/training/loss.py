@@ -78,17 +78,17 @@ def _sums(x_BTD, head_DV, targets_BT, weights_BT, how):
 
 
 def _sums_forward(x_BTD, head_DV, targets_BT, weights_BT, how):
-  total, (of_x_BTD, of_head_DV) = _over_mesh(
+  total, (d_x_BTD, d_head_DV) = _over_mesh(
     x_BTD, head_DV, targets_BT, weights_BT, how, True
   )
-  return total, (of_x_BTD, of_head_DV.astype(head_DV.dtype))
+  return total, (d_x_BTD, d_head_DV.astype(head_DV.dtype))
 
 
 def _sums_backward(how, gradients, cotangents):
   del how
   scale, _ = cotangents
-  of_x_BTD, of_head_DV = ((g * scale).astype(g.dtype) for g in gradients)
-  return of_x_BTD, of_head_DV, None, None
+  d_x_BTD, d_head_DV = ((g * scale).astype(g.dtype) for g in gradients)
+  return d_x_BTD, d_head_DV, None, None
 
 
 _sums.defvjp(_sums_forward, _sums_backward)
@@ -134,7 +134,13 @@ def _local(
   with_gradients,
   mesh,
 ):
-  """As _over_mesh, of one device's rows and of its columns."""
+  """As _over_mesh, of one device's rows and of its columns.
+
+  Forward and backward in one walk through the chunks: the logits of a chunk
+  are there once, and what the gradients of x and of the head need of them is
+  taken at once, as if the objective's own gradient were 1; `_sums_backward`
+  multiplies by what it is.
+  """
   B, T, D = x_BTD.shape
   num = -(-B * T // chunk)
   size = -(-B * T // num)  # chunks of equal size; the last one is padded
@@ -153,38 +159,41 @@ def _local(
     x = jnp.pad(x, ((0, num * size - B * T),) + ((0, 0),) * (x.ndim - 1))
     return x.reshape(num, size, *x.shape[1:])
 
-  def of_columns(reduce, x):
+  def over_columns(reduce, x):
     return reduce(x, over_vocab) if mesh is not None else x
 
   def one(total, chunk):
     x_CD, targets_C, weights_C = chunk
-    objective, loss_sum, of_head_DV = total
+    objective, loss_sum, d_head_DV = total
     logits_CV = _logits(x_CD, head_DV, vocab_size, first)
-    largest_C = of_columns(jax.lax.pmax, jnp.max(logits_CV, axis=1))
+    largest_C = over_columns(jax.lax.pmax, jnp.max(logits_CV, axis=1))
     exp_CV = jnp.exp(logits_CV - largest_C[:, None])
-    sum_C = of_columns(jax.lax.psum, jnp.sum(exp_CV, axis=1))
+    sum_C = over_columns(jax.lax.psum, jnp.sum(exp_CV, axis=1))
     norm_C = jnp.log(sum_C) + largest_C
+    # A target is a column of one device alone; the others add nothing.
     own_C = targets_C - first
     inside_C = (own_C >= 0) & (own_C < head_DV.shape[1])
     target_C = jnp.take_along_axis(
       logits_CV, jnp.clip(own_C, 0, head_DV.shape[1] - 1)[:, None], axis=1
     )[:, 0]
-    target_C = of_columns(jax.lax.psum, jnp.where(inside_C, target_C, 0.0))
+    target_C = over_columns(jax.lax.psum, jnp.where(inside_C, target_C, 0.0))
     nll_C = norm_C - target_C
     loss_sum += jnp.sum(nll_C * weights_C)
     objective += jnp.sum((nll_C + z_loss * norm_C**2) * weights_C)
     if not with_gradients:
       return (objective, loss_sum, None), None
+    # d nll = softmax - one at the target, and d norm² = 2 norm softmax; the
+    # softmax is exp / sum, so that both are one factor for each row of exp.
     column = jax.lax.broadcasted_iota(jnp.int32, logits_CV.shape, 1)
     scale_C = weights_C * (1 + 2 * z_loss * norm_C) / sum_C
-    of_logits_CV = exp_CV * scale_C[:, None] - jnp.where(
+    d_logits_CV = exp_CV * scale_C[:, None] - jnp.where(
       column == own_C[:, None], weights_C[:, None], 0.0
     )
-    of_logits_CV = of_logits_CV.astype(x_CD.dtype)
-    of_x_CD = product('CV,DV->CD', of_logits_CV, head_DV)
-    of_x_CD = of_columns(jax.lax.psum, of_x_CD).astype(x_CD.dtype)
-    of_head_DV += product('CD,CV->DV', x_CD, of_logits_CV)
-    return (objective, loss_sum, of_head_DV), of_x_CD
+    d_logits_CV = d_logits_CV.astype(x_CD.dtype)
+    d_x_CD = product('CV,DV->CD', d_logits_CV, head_DV)
+    d_x_CD = over_columns(jax.lax.psum, d_x_CD).astype(x_CD.dtype)
+    d_head_DV += product('CD,CV->DV', x_CD, d_logits_CV)
+    return (objective, loss_sum, d_head_DV), d_x_CD
 
   zero = jnp.zeros((), jnp.float32)
   start = (
@@ -194,11 +203,11 @@ def _local(
   )
   given = tuple(chunks(x) for x in (x_BTD, targets_BT, weights_BT))
   if num == 1:
-    (objective, loss_sum, of_head_DV), of_x = one(
+    (objective, loss_sum, d_head_DV), d_x = one(
       start, tuple(x[0] for x in given)
     )
   else:
-    (objective, loss_sum, of_head_DV), of_x = jax.lax.scan(one, start, given)
+    (objective, loss_sum, d_head_DV), d_x = jax.lax.scan(one, start, given)
   if mesh is not None:
     over_rows = tuple(a for a in sharding.AXES if a != over_vocab)
     objective, loss_sum = jax.lax.psum((objective, loss_sum), over_rows)
@@ -208,20 +217,20 @@ def _local(
     # Summed over devices once, behind the loop, in the dtype of the products
     # as every weight's, and straight into the parts of the weight; a few
     # columns at a time, so that it is not there twice.
-    columns = -(-of_head_DV.shape[1] // _PIECES // 128) * 128
-    of_head_DV = jnp.concatenate(
+    columns = -(-d_head_DV.shape[1] // _PIECES // 128) * 128
+    d_head_DV = jnp.concatenate(
       [
         sharding.sum_scatter(
-          of_head_DV[:, start : start + columns].astype(x_BTD.dtype), 0, mesh
+          d_head_DV[:, start : start + columns].astype(x_BTD.dtype), 0, mesh
         )
-        for start in range(0, of_head_DV.shape[1], columns)
+        for start in range(0, d_head_DV.shape[1], columns)
       ],
       axis=1,
     )
     over_rest = tuple(a for a in over_rows if a != sharding.RULES['embed'])
-    of_head_DV = jax.lax.psum(of_head_DV, over_rest)
-  of_x_BTD = of_x.reshape(num * size, D)[: B * T].reshape(B, T, D)
-  return (objective, loss_sum), (of_x_BTD, of_head_DV)
+    d_head_DV = jax.lax.psum(d_head_DV, over_rest)
+  d_x_BTD = d_x.reshape(num * size, D)[: B * T].reshape(B, T, D)
+  return (objective, loss_sum), (d_x_BTD, d_head_DV)
 
 
 # ----------------------------------------------------------------- scoring
@@ -244,18 +253,19 @@ def logprobs(x_BQD, head_DV, targets_BQ, *, vocab_size, chunk=CHUNK):
     target_C = jnp.take_along_axis(logits_CV, targets_C[:, None], axis=1)[:, 0]
     norm_C = jax.nn.logsumexp(logits_CV, axis=1)
     likeliest_C = jnp.argmax(logits_CV, axis=1) == targets_C
-    found = (target_C - norm_C, norm_C, likeliest_C)
-    return tuple(x_C.reshape(B, size) for x_C in found)
+    return tuple(
+      x_C.reshape(B, size) for x_C in (target_C - norm_C, norm_C, likeliest_C)
+    )
 
   if num == 1:
     return body(x_BQD, targets_BQ)
   pad = (0, num * size - Q)
   x_BXCD = jnp.pad(x_BQD, ((0, 0), pad, (0, 0))).reshape(B, num, size, D)
   targets_BXC = jnp.pad(targets_BQ, ((0, 0), pad)).reshape(B, num, size)
-  found = jax.lax.map(
+  scored = jax.lax.map(
     lambda xs: body(*xs),
     (jnp.moveaxis(x_BXCD, 1, 0), jnp.moveaxis(targets_BXC, 1, 0)),
   )
   return tuple(
-    jnp.moveaxis(x_XBC, 0, 1).reshape(B, num * size)[:, :Q] for x_XBC in found
+    jnp.moveaxis(x_XBC, 0, 1).reshape(B, num * size)[:, :Q] for x_XBC in scored
   )

@@ -14,6 +14,7 @@ from lbe.mesh import sharding
 from lbe.models import attention
 from lbe.models import llama
 from lbe.models.attention import context
+from lbe.models.attention import reference
 from lbe.models.attention import splash
 from lbe.models.attention import triton
 
@@ -50,7 +51,7 @@ def arrays(*, B=2, T=11, N=6, K=2, H=8, seed=0):
 
 
 def attend(q, k, v, positions, segments):
-  return attention.attend(
+  return reference.attend(
     q,
     k,
     v,
@@ -58,6 +59,7 @@ def attend(q, k, v, positions, segments):
     kv_positions_BS=positions,
     q_segments_BT=segments,
     kv_segments_BS=segments,
+    precision=attention.precision(q.dtype),
   )
 
 
@@ -77,7 +79,7 @@ def test_queries_and_keys_may_be_of_different_lengths():
   q_positions = np.array([[6], [3]], np.int32)
   kv_positions = np.tile(np.arange(11, dtype=np.int32), (2, 1))
   ones = np.ones_like(kv_positions)
-  out = attention.attend(
+  out = reference.attend(
     q[:, :1],
     k,
     v,
@@ -85,6 +87,7 @@ def test_queries_and_keys_may_be_of_different_lengths():
     kv_positions_BS=kv_positions,
     q_segments_BT=ones[:, :1],
     kv_segments_BS=ones,
+    precision=attention.precision(q.dtype),
   )
   expected = naive(q[:, :1], k, v, q_positions, kv_positions, ones[:, :1], ones)
   np.testing.assert_allclose(out, expected, atol=2e-6)

@@ -3,11 +3,11 @@
 import functools
 import importlib
 
-import jax
 import jax.numpy as jnp
 
 from lbe.models.attention import blocks
 from lbe.models.attention import context
+from lbe.models.attention import reference
 
 # Large and finite: a row with nothing to attend to stays finite.
 _MASKED = -1e30
@@ -48,14 +48,14 @@ def chosen(implementation, mesh):
 def attend_rows(
   q_BTNH, k_BTKH, v_BTKH, *, positions_BT, segments_BT, implementation, mesh
 ):
-  """Attention of whole rows to themselves: `attend` by an implementation.
+  """Attention of whole rows to themselves, by an implementation.
 
   Positions count from 0 inside each segment, in the order of the row; over a
   mesh that cuts rows, tokens come in context's order.
   """
   implementation = chosen(implementation, mesh)
   if implementation == 'xla':
-    return attend(
+    return reference.attend(
       q_BTNH,
       k_BTKH,
       v_BTKH,
@@ -63,6 +63,7 @@ def attend_rows(
       kv_positions_BS=positions_BT,
       q_segments_BT=segments_BT,
       kv_segments_BS=segments_BT,
+      precision=precision(q_BTNH.dtype),
     )
   if implementation == 'blocks':
     run = functools.partial(blocks.attend, precision=precision(q_BTNH.dtype))
@@ -72,53 +73,6 @@ def attend_rows(
       f'lbe.models.attention.{implementation}'
     ).attend
   return run(q_BTNH, k_BTKH, v_BTKH, segments_BT=segments_BT, mesh=mesh)
-
-
-def attend(
-  q_BTNH,
-  k_BSKH,
-  v_BSKH,
-  *,
-  q_positions_BT,
-  kv_positions_BS,
-  q_segments_BT,
-  kv_segments_BS,
-):
-  """Causal attention inside segments: [B, T, N, H] in q's dtype.
-
-  The reference of every other implementation.
-
-  A query sees the keys of its own segment at its own or an earlier position.
-  Segment 0 is padding: it sees nothing, and its output is finite and unused.
-  Logits, softmax and sums are float32; N = K * G query heads share K key and
-  value heads, which are not repeated in memory.
-  """
-  B, T, N, H = q_BTNH.shape
-  K = k_BSKH.shape[2]
-  q_BTKGH = q_BTNH.reshape(B, T, K, N // K, H)
-  logits_BKGTS = jnp.einsum(
-    'BTKGH,BSKH->BKGTS',
-    q_BTKGH,
-    k_BSKH,
-    precision=precision(q_BTNH.dtype),
-    preferred_element_type=jnp.float32,
-  )
-  logits_BKGTS *= H**-0.5
-  visible_BTS = (
-    (q_segments_BT[:, :, None] == kv_segments_BS[:, None, :])
-    & (q_segments_BT[:, :, None] > 0)
-    & (q_positions_BT[:, :, None] >= kv_positions_BS[:, None, :])
-  )
-  logits_BKGTS = jnp.where(visible_BTS[:, None, None], logits_BKGTS, _MASKED)
-  weights_BKGTS = jax.nn.softmax(logits_BKGTS, axis=-1).astype(v_BSKH.dtype)
-  out_BTKGH = jnp.einsum(
-    'BKGTS,BSKH->BTKGH',
-    weights_BKGTS,
-    v_BSKH,
-    precision=precision(q_BTNH.dtype),
-    preferred_element_type=jnp.float32,
-  )
-  return out_BTKGH.reshape(B, T, N, H).astype(q_BTNH.dtype)
 
 
 def attend_behind(q_BTNH, k_BTKH, v_BTKH, *, visible, before=None):

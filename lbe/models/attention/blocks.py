@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from lbe.mesh import sharding
 from lbe.models.attention import context
 
 _MASKED = -1e30
@@ -26,7 +25,7 @@ _MOST = 8
 
 
 def attend(q_BTNH, k_BTKH, v_BTKH, *, segments_BT, precision, mesh=None):
-  """Causal attention inside segments, as attention.attend, in q's dtype.
+  """Causal attention inside segments, as reference.attend, in q's dtype.
 
   Keys are at the places of the queries, so that "not later" is by index; over
   a mesh that cuts rows, these come in context's order.
@@ -61,15 +60,7 @@ def attend(q_BTNH, k_BTKH, v_BTKH, *, segments_BT, precision, mesh=None):
       q_BTNH, k_BSKH, v_BSKH, segments_BT, segments_BS, places_T, how=how
     )
 
-  heads = sharding.spec(('batch', 'position', 'heads', None))
-  kv_heads = sharding.spec(('batch', 'position', 'kv_heads', None))
-  return jax.shard_map(
-    local,
-    mesh=mesh,
-    in_specs=(heads, kv_heads, kv_heads, sharding.spec(('batch', 'position'))),
-    out_specs=heads,
-    check_vma=False,
-  )(q_BTNH, k_BTKH, v_BTKH, segments_BT)
+  return context.over_mesh(local, mesh, q_BTNH, k_BTKH, v_BTKH, segments_BT)
 
 
 def _local(q_BTNH, k_BSKH, v_BSKH, segments_BT, segments_BS, places_T, *, how):
@@ -142,39 +133,39 @@ def _forward(how, q_BKGTH, k_BKSH, v_BKSH, *seen):
   return out_BKGTH, (q_BKGTH, k_BKSH, v_BKSH, seen, out_BKGTH, norm_BKGT1)
 
 
-def _backward(how, saved, of_out_BKGTH):
+def _backward(how, saved, d_out_BKGTH):
   precision, blocks = how
   q_BKGTH, k_BKSH, v_BKSH, seen, out_BKGTH, norm_BKGT1 = saved
   S, H = k_BKSH.shape[2:]
   product = functools.partial(_product, precision=precision)
   dot_BKGT1 = jnp.sum(
-    of_out_BKGTH.astype(jnp.float32) * out_BKGTH.astype(jnp.float32),
+    d_out_BKGTH.astype(jnp.float32) * out_BKGTH.astype(jnp.float32),
     axis=-1,
     keepdims=True,
   )
-  of_q, of_k, of_v = [], 0.0, 0.0
+  d_q, d_k, d_v = [], 0.0, 0.0
   for block in blocks:
     start, stop, end = block
     at = (slice(None),) * 3 + (slice(start, stop),)
     scores = _scores(precision, block, q_BKGTH, k_BKSH, seen)
     weights = jnp.exp(scores - norm_BKGT1[at])
-    of_weights = product(
-      'BKGQH,BKSH->BKGQS', of_out_BKGTH[at], v_BKSH[:, :, :end]
+    d_weights = product(
+      'BKGQH,BKSH->BKGQS', d_out_BKGTH[at], v_BKSH[:, :, :end]
     )
-    of_scores = weights * (of_weights - dot_BKGT1[at]) * H**-0.5
-    of_scores = of_scores.astype(q_BKGTH.dtype)
+    d_scores = weights * (d_weights - dot_BKGT1[at]) * H**-0.5
+    d_scores = d_scores.astype(q_BKGTH.dtype)
     weights = weights.astype(q_BKGTH.dtype)
-    of_q.append(product('BKGQS,BKSH->BKGQH', of_scores, k_BKSH[:, :, :end]))
+    d_q.append(product('BKGQS,BKSH->BKGQH', d_scores, k_BKSH[:, :, :end]))
     # With keys last, no product needs a copy of all weights turned round.
     later = ((0, 0), (0, 0), (0, 0), (0, S - end))
-    of_k += jnp.pad(product('BKGQH,BKGQS->BKHS', q_BKGTH[at], of_scores), later)
-    of_v += jnp.pad(
-      product('BKGQH,BKGQS->BKHS', of_out_BKGTH[at], weights), later
+    d_k += jnp.pad(product('BKGQH,BKGQS->BKHS', q_BKGTH[at], d_scores), later)
+    d_v += jnp.pad(
+      product('BKGQH,BKGQS->BKHS', d_out_BKGTH[at], weights), later
     )
   return (
-    jnp.concatenate(of_q, axis=3).astype(q_BKGTH.dtype),
-    jnp.swapaxes(of_k, 2, 3).astype(k_BKSH.dtype),
-    jnp.swapaxes(of_v, 2, 3).astype(v_BKSH.dtype),
+    jnp.concatenate(d_q, axis=3).astype(q_BKGTH.dtype),
+    jnp.swapaxes(d_k, 2, 3).astype(k_BKSH.dtype),
+    jnp.swapaxes(d_v, 2, 3).astype(v_BKSH.dtype),
     None,
     None,
     None,

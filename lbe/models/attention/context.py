@@ -47,6 +47,25 @@ def gather(x_BT, num):
   return jnp.concatenate([*chunks[::2], *chunks[::-2]], axis=1)
 
 
+def over_mesh(
+  local, mesh, q_BTNH, k_BTKH, v_BTKH, segments_BT, *more, more_specs=()
+):
+  """[B, T, N, H]: `local` of each device's own rows, places and heads.
+
+  `more` are arguments of `local` behind these, with a PartitionSpec each.
+  """
+  heads = sharding.spec(('batch', 'position', 'heads', None))
+  kv_heads = sharding.spec(('batch', 'position', 'kv_heads', None))
+  rows = sharding.spec(('batch', 'position'))
+  return jax.shard_map(
+    local,
+    mesh=mesh,
+    in_specs=(heads, kv_heads, kv_heads, rows, *more_specs),
+    out_specs=heads,
+    check_vma=False,
+  )(q_BTNH, k_BTKH, v_BTKH, segments_BT, *more)
+
+
 def _exchange(x_BT, mesh, local):
   if size(mesh) == 1:
     return x_BT

@@ -28,7 +28,7 @@ _MOST_PARTS = 4
 
 
 def attend(q_BTNH, k_BTKH, v_BTKH, *, segments_BT, mesh, interpret=False):
-  """Causal attention inside segments, as attention.attend, in q's dtype.
+  """Causal attention inside segments, as reference.attend, in q's dtype.
 
   Keys are at the places of the queries, so that "not later" is by index; over
   a mesh that cuts rows, these come in context's order. A length that is no
@@ -48,7 +48,7 @@ def attend(q_BTNH, k_BTKH, v_BTKH, *, segments_BT, mesh, interpret=False):
     pad = ((0, 0), (0, -x.shape[1] % _LANES)) + ((0, 0),) * (x.ndim - 2)
     return jnp.pad(x, pad)
 
-  def local(run, q_BTNH, k_BTKH, v_BTKH, segments_BT):
+  def local(q_BTNH, k_BTKH, v_BTKH, segments_BT, run):
     own = q_BTNH.shape[1]
     k_BSKH, v_BSKH, segments_BS = (
       padded(context.gather(x, num)) for x in (k_BTKH, v_BTKH, segments_BT)
@@ -58,23 +58,18 @@ def attend(q_BTNH, k_BTKH, v_BTKH, *, segments_BT, mesh, interpret=False):
     out = jax.vmap(run)(q, k, v, segments)
     return jnp.swapaxes(out, 1, 2)[:, :own]
 
-  heads = sharding.spec(('batch', 'position', 'heads', None))
-  kv_heads = sharding.spec(('batch', 'position', 'kv_heads', None))
   by_query = jax.sharding.NamedSharding(mesh, sharding.spec((None, 'position')))
   q_BTNH = (q_BTNH.astype(jnp.float32) * H**-0.5).astype(q_BTNH.dtype)
-  return jax.shard_map(
+  return context.over_mesh(
     local,
-    mesh=mesh,
-    in_specs=(
-      run.manual_sharding_spec(by_query),
-      heads,
-      kv_heads,
-      kv_heads,
-      sharding.spec(('batch', 'position')),
-    ),
-    out_specs=heads,
-    check_vma=False,
-  )(run, q_BTNH, k_BTKH, v_BTKH, segments_BT)
+    mesh,
+    q_BTNH,
+    k_BTKH,
+    v_BTKH,
+    segments_BT,
+    run,
+    more_specs=(run.manual_sharding_spec(by_query),),
+  )
 
 
 def _tile(device_kind):

@@ -5,18 +5,17 @@ jax's private entry to cuDNN does, but takes the keys' offsets by the number of
 query heads, so that grouped keys would be read at wrong places.
 """
 
-import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.gpu import attention as kernel
 
-from lbe.mesh import sharding
+from lbe.models.attention import context
 
 # Lengths are padded to a multiple of this, the larger tile of the kernel.
 _TILE = 128
 
 
 def attend(q_BTNH, k_BTKH, v_BTKH, *, segments_BT, mesh, interpret=False):
-  """Causal attention inside segments, as attention.attend, in q's dtype.
+  """Causal attention inside segments, as reference.attend, in q's dtype.
 
   Keys are at the places of the queries, so that "not later" is by index. Keys
   and values are repeated for the query heads that share them.
@@ -37,12 +36,4 @@ def attend(q_BTNH, k_BTKH, v_BTKH, *, segments_BT, mesh, interpret=False):
     )
     return out_BTNH[:, :T]
 
-  heads = sharding.spec(('batch', 'position', 'heads', None))
-  kv_heads = sharding.spec(('batch', 'position', 'kv_heads', None))
-  return jax.shard_map(
-    local,
-    mesh=mesh,
-    in_specs=(heads, kv_heads, kv_heads, sharding.spec(('batch', 'position'))),
-    out_specs=heads,
-    check_vma=False,
-  )(q_BTNH, k_BTKH, v_BTKH, segments_BT)
+  return context.over_mesh(local, mesh, q_BTNH, k_BTKH, v_BTKH, segments_BT)
