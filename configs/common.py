@@ -8,115 +8,127 @@ experiment changes. Fields that a run does not know are refused by name.
 import ml_collections
 
 
+def _block(fields, changes, *, unlocked=()):
+  """The fields with some changed; any other one is refused by name.
+
+  Fields may be added to the blocks that are named in `unlocked`.
+  """
+  block = ml_collections.ConfigDict(fields)
+  block.lock()
+  for name in unlocked:
+    block[name].unlock()
+  block.update(changes)
+  return block
+
+
+# -------------------------------------------------------------------- data
+
+
+def _texts():
+  """Where texts lie, and how they are read."""
+  return dict(
+    # A file or a folder (searched recursively, in sorted order), here, or at
+    # gs:// or s3://; 'tfds:NAME/CONFIG:VERSION@SPLIT'; or an entry of
+    # LLaMA-Factory's registry, 'dataset_info:FOLDER/dataset_info.json@NAME'.
+    path='',
+    # 'text', 'jsonl', 'json' (an array), 'csv', 'tsv', 'parquet', 'arrow'
+    # (and Feather), 'arrayrecord' (of JSON objects), or 'auto': by the
+    # ending. Behind that may come .gz, .bz2 or .zst.
+    kind='auto',
+    # How a text file is cut into documents: 'blank_line', 'line', 'file',
+    # or 'heading' (a line that matches `heading` starts a document).
+    cut='blank_line',
+    heading=r'^ = [^=].* = $',
+    # The field of a record that holds the text.
+    field='text',
+  )
+
+
 def source(**changes):
   """One stream of text: `config.data.sources.NAME = source(path=...)`."""
-  fields = ml_collections.ConfigDict(
-    dict(
-      # A file or a folder (searched recursively, in sorted order), here, or at
-      # gs:// or s3://; 'tfds:NAME/CONFIG:VERSION@SPLIT'; or an entry of
-      # LLaMA-Factory's registry, 'dataset_info:FOLDER/dataset_info.json@NAME'.
-      path='',
-      # 'text', 'jsonl', 'json' (an array), 'csv', 'tsv', 'parquet', 'arrow'
-      # (and Feather), 'arrayrecord' (of JSON objects), or 'auto': by the
-      # ending. Behind that may come .gz, .bz2 or .zst.
-      kind='auto',
-      # How a text file is cut into documents: 'blank_line', 'line', 'file',
-      # or 'heading' (a line that matches `heading` starts a document).
-      cut='blank_line',
-      heading=r'^ = [^=].* = $',
-      # The field of a record that holds the text.
-      field='text',
-      # Records with other fields' names: columns={'output': 'answer'} reads
-      # `answer` as `output`.
-      columns=ml_collections.ConfigDict(),
-      # Instruction data: how conversations are written ('alpaca', 'belle',
-      # 'chatml', ..., or a tokenizer's chat_template.jinja by its path); '' is
-      # text. Rows hold whole examples, packed best-fit.
-      template='',
-      # What is learnt of them: 'responses', 'last_response', or 'all'.
-      loss='responses',
-      # An example longer than a row: 'fail', 'drop', or 'cut_prompt' from the
-      # left; what was dropped and cut is counted. No response is ever cut.
-      too_long='fail',
-      # Share of the training tokens; the shares of all sources sum to 1.
-      proportion=1.0,
-      # How often its text may be seen; a run that asks for more is refused
-      # before it starts. 0 is any number: epochs are counted in the table.
-      max_epochs=0.0,
-      # Share of the documents that is held out, chosen by their hash.
-      holdout=0.0,
-      # Nested subsets: the first documents in the seeded order; 0 is all.
-      max_documents=0,
-      max_bytes=0,
-      max_tokens=0,
-      # What is left out, counted and shown by rule: see cleaning().
-      cleaning=cleaning(),
-      # 'fail', or 'skip': count and report what cannot be read.
-      on_bad_record='fail',
-    )
+  fields = dict(
+    **_texts(),
+    # Records with other fields' names: columns={'output': 'answer'} reads
+    # `answer` as `output`.
+    columns=ml_collections.ConfigDict(),
+    # Instruction data: how conversations are written ('alpaca', 'belle',
+    # 'chatml', ..., or a tokenizer's chat_template.jinja by its path); '' is
+    # text. Rows hold whole examples, packed best-fit.
+    template='',
+    # What is learnt of them: 'responses', 'last_response', or 'all'.
+    loss='responses',
+    # An example longer than a row: 'fail', 'drop', or 'cut_prompt' from the
+    # left; what was dropped and cut is counted. No response is ever cut.
+    too_long='fail',
+    # Share of the training tokens; the shares of all sources sum to 1.
+    proportion=1.0,
+    # How often its text may be seen; a run that asks for more is refused
+    # before it starts. 0 is any number: epochs are counted in the table.
+    max_epochs=0.0,
+    # Share of the documents that is held out, chosen by their hash.
+    holdout=0.0,
+    # Nested subsets: the first documents in the seeded order; 0 is all.
+    max_documents=0,
+    max_bytes=0,
+    max_tokens=0,
+    # What is left out, counted and shown by rule: see cleaning().
+    cleaning=cleaning(),
+    # 'fail', or 'skip': count and report what cannot be read.
+    on_bad_record='fail',
   )
-  fields.lock()
-  fields.columns.unlock()
-  fields.update(changes)
-  return fields
+  return _block(fields, changes, unlocked=['columns'])
 
 
 def benchmark(**changes):
   """Test items to keep out: `benchmarks.NAME = benchmark(path=...)`."""
-  fields = ml_collections.ConfigDict(
-    dict(
-      # A .jsonl, .json or .csv file, or a folder of them.
-      path='',
-      # The columns whose texts are looked for; numbers, as '0', in a CSV file
-      # whose first line does not name them.
-      columns=('question',),
-    )
+  fields = dict(
+    # A .jsonl, .json or .csv file, or a folder of them.
+    path='',
+    # The columns whose texts are looked for; numbers, as '0', in a CSV file
+    # whose first line does not name them.
+    columns=('question',),
   )
-  fields.lock()
-  fields.update(changes)
-  return fields
+  return _block(fields, changes)
 
 
 def cleaning(**changes):
   """What is left out of a source; off is 0, False or empty."""
-  fields = ml_collections.ConfigDict(
-    dict(
-      # Of instruction data: nothing is asked, or a response is empty.
-      drop_empty=False,
-      # Length of a response, or of a text.
-      min_characters=0,
-      max_characters=0,
-      # A response with the marks of a format, as '### Response:'.
-      drop_templates=False,
-      # A response that begins with its whole prompt.
-      drop_echoes=False,
-      # Share of a response or text that runs of 16 characters repeat.
-      max_repetition=0.0,
-      # Unicode scripts, as ('Han',), and the share of the letters of a
-      # response or text that is in them at least.
-      scripts=(),
-      min_script_share=0.0,
-      # ISO 639-1 code of the responses and texts, as 'vi', and the languages
-      # it is told from; () is all that lingua knows.
-      language='',
-      other_languages=(),
-      # Responses of so many characters, where the source's stop, that end
-      # without a final mark. Not for scripts that write none.
-      unfinished_from=0,
-      # Texts that share 13 words in a row with a benchmark's items.
-      benchmarks=ml_collections.ConfigDict(),
-      # The same text again, by NFC and white space aside.
-      drop_duplicates=False,
-      # Jaccard similarity of runs of `shingle` characters, as 0.8, by MinHash.
-      near_duplicates=0.0,
-      num_permutations=128,
-      shingle=5,
-    )
+  fields = dict(
+    # Of instruction data: nothing is asked, or a response is empty.
+    drop_empty=False,
+    # Length of a response, or of a text.
+    min_characters=0,
+    max_characters=0,
+    # A response with the marks of a format, as '### Response:'.
+    drop_templates=False,
+    # A response that begins with its whole prompt.
+    drop_echoes=False,
+    # Share of a response or text that runs of 16 characters repeat.
+    max_repetition=0.0,
+    # Unicode scripts, as ('Han',), and the share of the letters of a
+    # response or text that is in them at least.
+    scripts=(),
+    min_script_share=0.0,
+    # ISO 639-1 code of the responses and texts, as 'vi', and the languages
+    # it is told from; () is all that lingua knows.
+    language='',
+    other_languages=(),
+    # Responses of so many characters, where the source's stop, that end
+    # without a final mark. Not for scripts that write none.
+    unfinished_from=0,
+    # Texts that share 13 words in a row with a benchmark's items.
+    benchmarks=ml_collections.ConfigDict(),
+    # The same text again, by NFC and white space aside.
+    drop_duplicates=False,
+    # Jaccard similarity of runs of `shingle` characters, as 0.8, by MinHash.
+    near_duplicates=0.0,
+    num_permutations=128,
+    shingle=5,
   )
-  fields.lock()
-  fields.benchmarks.unlock()
-  fields.update(changes)
-  return fields
+  return _block(fields, changes, unlocked=['benchmarks'])
+
+
+# --------------------------------------------------------- what learns, how
 
 
 def group(**changes):
@@ -125,23 +137,19 @@ def group(**changes):
   `config.optim.groups.NAME = group(params=...)`; of the groups that match a
   parameter the first has it.
   """
-  fields = ml_collections.ConfigDict(
-    dict(
-      # A regular expression of whole names, as 'layers/.*', 'embed_VD'.
-      params='.*',
-      # 'all', or of an extended vocabulary's matrices the 'old' or 'new' rows.
-      rows='all',
-      frozen=False,
-      # It learns from this step on, by a schedule that begins there.
-      from_step=0,
-      peak_lr=ml_collections.config_dict.placeholder(float),
-      schedule=ml_collections.config_dict.placeholder(str),
-      weight_decay=ml_collections.config_dict.placeholder(float),
-    )
+  fields = dict(
+    # A regular expression of whole names, as 'layers/.*', 'embed_VD'.
+    params='.*',
+    # 'all', or of an extended vocabulary's matrices the 'old' or 'new' rows.
+    rows='all',
+    frozen=False,
+    # It learns from this step on, by a schedule that begins there.
+    from_step=0,
+    peak_lr=ml_collections.config_dict.placeholder(float),
+    schedule=ml_collections.config_dict.placeholder(str),
+    weight_decay=ml_collections.config_dict.placeholder(float),
   )
-  fields.lock()
-  fields.update(changes)
-  return fields
+  return _block(fields, changes)
 
 
 LINEAR = 'layers/(q|k|v|o|gate|up|down)_.*'
@@ -165,253 +173,249 @@ def adapt(config, *, params=LINEAR, also='nothing'):
   return config
 
 
+# -------------------------------------------------------------- evaluators
+
+
+def _evaluator(name, changes, *, at_start=False, **fields):
+  """A module of lbe.evals, what it is told, and when it runs."""
+  fields = dict(
+    evaluator=name,
+    **fields,
+    every=0,  # so many steps; 0 is only at the start and the end
+    at_start=at_start,
+    at_end=True,
+  )
+  return _block(fields, changes)
+
+
 def perplexity(**changes):
   """An evaluator: perplexity and bits per byte of one text set."""
-  fields = ml_collections.ConfigDict(
-    dict(
-      evaluator='perplexity',
-      # A source's name (its held-out documents) or '' to read `path`; with
-      # neither the set is not scored.
-      source='',
-      path='',
-      kind='auto',
-      cut='blank_line',
-      heading=r'^ = [^=].* = $',
-      field='text',
-      # Documents scored: the first ones in the seeded order; 0 is all.
-      # The paper has 200,000.
-      limit=0,
-      # Window of the rolling log-likelihood; 0 is the training length.
-      max_len=0,
-      every=0,
-      at_start=True,
-      at_end=True,
-    )
+  return _evaluator(
+    'perplexity',
+    changes,
+    # A source's name (its held-out documents) or '' to read `path`; with
+    # neither the set is not scored.
+    source='',
+    **_texts(),
+    # Documents scored: the first ones in the seeded order; 0 is all.
+    # The paper has 200,000.
+    limit=0,
+    # Window of the rolling log-likelihood; 0 is the training length.
+    max_len=0,
+    at_start=True,
   )
-  fields.lock()
-  fields.update(changes)
-  return fields
+
+
+def _questions():
+  """An exam, and what of it is asked."""
+  return dict(
+    protocol='',
+    # The exam's folder, or the file; '' leaves it out.
+    path='',
+    # Some subjects only, as ('law',); () is all.
+    subjects=(),
+    # Questions of each subject; 0 is all.
+    limit=0,
+  )
 
 
 def multiple_choice(**changes):
-  """An evaluator: questions with choices, answered by the likeliest."""
-  fields = ml_collections.ConfigDict(
-    dict(
-      evaluator='multiple_choice',
-      # 'mmlu@hendrycks' or '@lmeval', 'ceval@official', '@lmeval' or '@cla',
-      # 'cmmlu@lmeval', 'xcopa@lmeval', 'agieval@loglik' or '@lmeval',
-      # 'gaokao@loglik'; 'choices@letters' or '@texts' of an own file (see
-      # lbe/exams/choices.py).
-      protocol='',
-      # The exam's folder, or the file; '' leaves it out.
-      path='',
-      # '' and None are the protocol's own.
-      split='',
-      num_shots=ml_collections.config_dict.placeholder(int),
-      # Some subjects only, as ('law',); () is all.
-      subjects=(),
-      # Questions of each subject; 0 is all.
-      limit=0,
-      bos=True,
-      # Where prompt and choice part: 'safe', 'harness', or '': by protocol.
-      cut='',
-      every=0,
-      at_start=False,
-      at_end=True,
-    )
+  """An evaluator: questions with choices, answered by the likeliest.
+
+  `protocol` is 'mmlu@hendrycks' or '@lmeval', 'ceval@official', '@lmeval' or
+  '@cla', 'cmmlu@lmeval', 'xcopa@lmeval', 'agieval@loglik' or '@lmeval',
+  'gaokao@loglik'; 'choices@letters' or '@texts' of an own file (see
+  lbe/exams/choices.py).
+  """
+  return _evaluator(
+    'multiple_choice',
+    changes,
+    **_questions(),
+    # '' and None are the protocol's own.
+    split='',
+    num_shots=ml_collections.config_dict.placeholder(int),
+    bos=True,
+    # Where prompt and choice part: 'safe', 'harness', or '': by protocol.
+    cut='',
   )
-  fields.lock()
-  fields.update(changes)
-  return fields
 
 
 def exam(**changes):
-  """An evaluator: exams answered in text, read by their official rules."""
-  fields = ml_collections.ConfigDict(
-    dict(
-      evaluator='exam',
-      # 'agieval@official', 'agieval@official_few_shot', 'gaokao@official', and
-      # 'agieval@lmeval' of the two files without options.
-      protocol='',
-      # The exam's folder; '' leaves it out.
-      path='',
-      # How a chat model is asked ('alpaca', ..., or a .jinja file); '' is the
-      # bare text.
-      template='',
-      # Some subjects only; () is all.
-      subjects=(),
-      # Questions of each subject; 0 is all.
-      limit=0,
-      # None is the protocol's own, 512 or the harness's 32; 0 and 0.3.
-      max_new_tokens=ml_collections.config_dict.placeholder(int),
-      temperature=ml_collections.config_dict.placeholder(float),
-      seed=0,
-      every=0,
-      at_start=False,
-      at_end=True,
-    )
+  """An evaluator: exams answered in text, read by their official rules.
+
+  `protocol` is 'agieval@official', 'agieval@official_few_shot',
+  'gaokao@official', and 'agieval@lmeval' of the two files without options.
+  """
+  return _evaluator(
+    'exam',
+    changes,
+    **_questions(),
+    # How a chat model is asked ('alpaca', ..., or a .jinja file); '' is the
+    # bare text.
+    template='',
+    # None is the protocol's own, 512 or the harness's 32; 0 and 0.3.
+    max_new_tokens=ml_collections.config_dict.placeholder(int),
+    temperature=ml_collections.config_dict.placeholder(float),
+    seed=0,
   )
-  fields.lock()
-  fields.update(changes)
-  return fields
 
 
 def lm_eval(**changes):
   """An evaluator: tasks of lm-evaluation-harness, run by our own engine."""
-  fields = ml_collections.ConfigDict(
-    dict(
-      evaluator='lm_eval',
-      # As ('hellaswag', 'arc_easy'); () leaves it out.
-      tasks=(),
-      # A folder with more task files, whose data may be local.
-      include_path='',
-      num_fewshot=ml_collections.config_dict.placeholder(int),
-      # Documents of each task; 0 is all.
-      limit=0,
-      bos=True,
-      cut='harness',
-      # Where a task that generates does not say.
-      max_new_tokens=256,
-      every=0,
-      at_start=False,
-      at_end=True,
-    )
+  return _evaluator(
+    'lm_eval',
+    changes,
+    # As ('hellaswag', 'arc_easy'); () leaves it out.
+    tasks=(),
+    # A folder with more task files, whose data may be local.
+    include_path='',
+    # None is each task's own.
+    num_fewshot=ml_collections.config_dict.placeholder(int),
+    # Documents of each task; 0 is all.
+    limit=0,
+    bos=True,
+    # Where context and continuation part: 'harness' or 'safe'.
+    cut='harness',
+    # Where a task that generates does not say.
+    max_new_tokens=256,
   )
-  fields.lock()
-  fields.update(changes)
-  return fields
 
 
-def _sampling():
-  """How evaluators let a model write; temperature 0 is greedy."""
+def _answering(*, template, max_new_tokens=256):
+  """How a model is asked, and how it writes."""
   return dict(
-    max_new_tokens=256, temperature=0.0, top_k=0, top_p=1.0, seed=0, stop=()
+    # A template's name, the path of a chat_template.jinja, or '' for the
+    # prompt as a text to go on with.
+    template=template,
+    # Prompts answered: the first ones; 0 is all.
+    limit=0,
+    max_new_tokens=max_new_tokens,
+    temperature=0.0,  # 0 is greedy
+    top_k=0,
+    top_p=1.0,
+    seed=0,
+    stop=(),
+  )
+
+
+def _prompts():
+  """What a model is asked, and in which languages."""
+  return dict(
+    # A JSONL file of `prompt` (or question, or instruction and input, or
+    # messages that end with the user) and perhaps id, language and
+    # reference; '' is an empty slot.
+    path='',
+    # Of prompts that name none, as 'zh'.
+    language='',
+    # 'scripts', or 'lingua' or the path of a fastText model, which also tell
+    # apart languages that share a script.
+    language_identifier='scripts',
   )
 
 
 def generation(**changes):
   """An evaluator: samples to prompts, compared where there are references."""
-  fields = ml_collections.ConfigDict(
-    dict(
-      evaluator='generation',
-      # A JSONL file of `prompt` (or question, or instruction and input, or
-      # messages that end with the user) and perhaps id, language and
-      # reference; '' is an empty slot.
-      path='',
-      # Of prompts that name none, as 'zh'.
-      language='',
-      # 'scripts', 'lingua', or the path of a fastText model.
-      language_identifier='scripts',
-      # A template's name, the path of a chat_template.jinja, or '' for the
-      # prompt as a text to go on with.
-      template='',
-      limit=0,
-      **_sampling(),
-      every=0,
-      at_start=False,
-      at_end=True,
-    )
+  return _evaluator(
+    'generation', changes, **_prompts(), **_answering(template='')
   )
-  fields.lock()
-  fields.update(changes)
-  return fields
 
 
 def code_switching(**changes):
-  """An evaluator: whether responses stay in the asked language."""
-  fields = ml_collections.ConfigDict(
-    dict(
-      evaluator='code_switching',
-      # As of generation(); each prompt has a language.
-      path='',
-      # A JSONL file of id and response to be scored in place of the model's.
-      responses='',
-      language='',
-      # 'scripts'; 'lingua' or the path of a fastText model also tell apart
-      # languages that share a script.
-      language_identifier='scripts',
-      # A file of English words, one a line, for the word-level pass rate; ''
-      # takes every Latin word in small letters for one.
-      english_words='',
-      template='alpaca',
-      limit=0,
-      # A CSV file on which people mark what they see, and its rows; in
-      # training with the step in its name. Read back by
-      # `python -m lbe.judge --sheet=FILE`.
-      sheet='',
-      sheet_size=200,
-      **_sampling(),
-      every=0,
-      at_start=False,
-      at_end=True,
-    )
+  """An evaluator: whether responses stay in the language of their prompt."""
+  return _evaluator(
+    'code_switching',
+    changes,
+    **_prompts(),
+    **_answering(template='alpaca'),
+    # A JSONL file of id and response to be scored in place of the model's.
+    responses='',
+    # A file of English words, one a line, for the word-level pass rate; ''
+    # takes every Latin word in small letters for one.
+    english_words='',
+    # A CSV file on which people mark what they see, and its rows; in
+    # training with the step in its name. Read back by
+    # `python -m lbe.judge --sheet=FILE`.
+    sheet='',
+    sheet_size=200,
   )
-  fields.lock()
-  fields.update(changes)
-  return fields
 
 
-def response_quality(**changes):
-  """An evaluator: responses to questions, scored by a judge (LLM-Eval)."""
-  fields = ml_collections.ConfigDict(
-    dict(
-      evaluator='response_quality',
-      # A JSONL file of id, category, question, reference and language, or
-      # BELLE's eval_set.json; '' is an empty slot.
-      questions='',
-      # A JSONL file of id and response to be judged in place of the model's.
-      responses='',
-      # Questions asked: the first ones; 0 is all.
-      limit=0,
-      # How the model under test is asked: a template's name, the path of a
-      # chat_template.jinja, or '' for the question alone.
-      template='alpaca',
-      max_new_tokens=512,
-      temperature=0.0,  # 0 is greedy
-      top_k=0,
-      top_p=1.0,
-      seed=0,
-      stop=(),
-      # 'paper' (0 to 3), 'llmeval1' (1 to 3 stars), the path of a rubric's
-      # .toml, or that of BELLE's eval_prompt.json (0 to 1).
-      rubric='paper',
-      # 'endpoint', 'local', or 'people': only keep responses for the sheets
-      # of `python -m lbe.judge`.
-      judge='endpoint',
-      # The endpoint's name of a model; of a local one checkpoint or folder.
-      judge_model='',
-      judge_max_new_tokens=512,
-      # Of an endpoint. The key is read from the environment variable that is
-      # named here; '' sends none.
-      base_url='https://api.openai.com/v1',
-      key_env='OPENAI_API_KEY',
-      judge_seed=0,
-      # More fields of a request, as {'top_p': 1}; None takes one out.
-      request=ml_collections.ConfigDict(),
-      concurrency=8,  # requests at a time
-      requests_per_minute=0,  # 0 is no limit
-      timeout_s=120.0,
-      max_tries=6,  # of one request, where the server fails
-      backoff_s=1.0,  # before the second try; doubled each time
-      # Of a local judge.
-      judge_template='',
-      judge_batch_size=8,
-      judge_dtype='bfloat16',
-      # A reply that cannot be read is answered with the reason, until a prompt
-      # was asked so often; a local judge is asked once.
-      max_asks=3,
-      # Every reply by its prompt: nothing is asked twice. Evaluators and runs
-      # may share the file.
-      cache='runs/judged.jsonl',
-      every=0,
-      at_start=False,
-      at_end=True,
-    )
+def response_quality(*, judge=None, **changes):
+  """An evaluator: responses to questions, scored by a judge (LLM-Eval).
+
+  `judge` is endpoint(...), where nothing is given, local_judge(...) or
+  people().
+  """
+  return _evaluator(
+    'response_quality',
+    changes,
+    # A JSONL file of id, category, question, reference and language, or
+    # BELLE's eval_set.json; '' is an empty slot.
+    questions='',
+    # A JSONL file of id and response to be judged in place of the model's.
+    responses='',
+    **_answering(template='alpaca', max_new_tokens=512),
+    # 'paper' (0 to 3), 'llmeval1' (1 to 3 stars), the path of a rubric's
+    # .toml, or that of BELLE's eval_prompt.json (0 to 1).
+    rubric='paper',
+    judge=judge or endpoint(),
   )
-  fields.lock()
-  fields.request.unlock()
-  fields.update(changes)
-  return fields
+
+
+def _asked():
+  """A judge that is a model."""
+  return dict(
+    # The endpoint's name of a model; of a local one checkpoint or folder.
+    model='',
+    max_new_tokens=512,
+    # Every reply by its prompt: nothing is asked twice. Evaluators and runs
+    # may share the file.
+    cache='runs/judged.jsonl',
+  )
+
+
+def endpoint(**changes):
+  """A judge behind an OpenAI-compatible endpoint."""
+  fields = dict(
+    kind='endpoint',
+    **_asked(),
+    base_url='https://api.openai.com/v1',
+    # The key is read from the environment variable that is named here; ''
+    # sends none.
+    key_env='OPENAI_API_KEY',
+    seed=0,
+    # More fields of a request, as {'top_p': 1}; None takes one out.
+    request=ml_collections.ConfigDict(),
+    concurrency=8,  # requests at a time
+    requests_per_minute=0,  # 0 is no limit
+    timeout_s=120.0,
+    max_tries=6,  # of one request, where the server fails
+    backoff_s=1.0,  # before the second try; doubled each time
+    # A reply that cannot be read is answered with the reason, until a prompt
+    # was asked so often.
+    max_asks=3,
+  )
+  return _block(fields, changes, unlocked=['request'])
+
+
+def local_judge(**changes):
+  """A judge on disk, asked once: it would say the same again."""
+  fields = dict(
+    kind='local',
+    **_asked(),
+    template='',  # as that of the model that is judged
+    batch_size=8,
+    dtype='bfloat16',
+  )
+  return _block(fields, changes)
+
+
+def people():
+  """Responses are only kept, for the sheets of `python -m lbe.judge`."""
+  return _block(dict(kind='people'), {})
+
+
+# ------------------------------------------------------------------- a run
 
 
 def base():

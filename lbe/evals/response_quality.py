@@ -1,13 +1,14 @@
 """Quality of responses, scored by a judge against a rubric (LLM-Eval).
 
 The model under test answers questions, or its answers are read from a file.
-A judge scores each: a model behind an OpenAI-compatible endpoint ('endpoint'),
-a model on disk ('local'), or people ('people': the responses are only kept,
-and `python -m lbe.judge` makes sheets of them and reads the scores). The
+A judge scores each: a model behind an OpenAI-compatible endpoint, a model on
+disk, or people (the responses are only kept, and `python -m lbe.judge` makes
+sheets of them and reads the scores). The
 protocol is named after the rubric: `response_quality@paper`.
 """
 
 import functools
+import inspect
 import json
 
 import jax
@@ -21,45 +22,17 @@ from lbe.judging import questions as questions_lib
 from lbe.judging import rubrics
 from lbe.judging import scores
 
-JUDGES = ('endpoint', 'local', 'people')
+# Who judges, by `kind`; people do it beside the run.
+JUDGES = {'endpoint': endpoint.Endpoint, 'local': local.Local, 'people': None}
 
 
-def make(
-  *,
-  questions,
-  responses,
-  limit,
-  template,
-  max_new_tokens,
-  temperature,
-  top_k,
-  top_p,
-  seed,
-  stop,
-  rubric,
-  judge,
-  judge_model,
-  judge_max_new_tokens,
-  base_url,
-  key_env,
-  judge_seed,
-  request,
-  concurrency,
-  requests_per_minute,
-  timeout_s,
-  max_tries,
-  backoff_s,
-  judge_template,
-  judge_batch_size,
-  judge_dtype,
-  max_asks,
-  cache,
-):
+def make(*, questions, responses, limit, template, rubric, judge, **sampling):
   """The evaluator, its files read; None for empty `questions`.
 
-  The fields are those of configs.common.response_quality. Raises ValueError
-  for questions, responses and rubrics that cannot be used, settings out of
-  range, and a judge whose key or model is not there.
+  `judge` has a `kind` and the fields of that judge; `sampling` are
+  max_new_tokens and the fields of sampling.Settings. Raises ValueError for
+  questions, responses and rubrics that cannot be used, settings out of range,
+  and a judge whose key or model is not there.
   """
   if not questions:
     return None
@@ -72,72 +45,52 @@ def make(
       responses, questions_lib.read(questions), limit=limit
     )
   local.check_template(template)
-  if max_new_tokens < 1:
-    raise ValueError(f'max_new_tokens={max_new_tokens} is below 1.')
-  if judge not in JUDGES:
-    raise ValueError(
-      f'judge={judge!r} is unknown; take one of {", ".join(JUDGES)}.'
-    )
-  who, replies = None, None
-  if judge != 'people':
-    if max_asks < 1:
-      raise ValueError(f'max_asks={max_asks} is below 1.')
-    if not cache:
-      raise ValueError(
-        "cache='': name a file for the judge's replies, as runs/judged.jsonl; "
-        'without it a killed evaluation would ask everything again.'
-      )
-  if judge == 'endpoint':
-    who = endpoint.Endpoint(
-      base_url=base_url,
-      model=judge_model,
-      key_env=key_env,
-      seed=judge_seed,
-      max_new_tokens=judge_max_new_tokens,
-      request=dict(request),
-      concurrency=concurrency,
-      requests_per_minute=requests_per_minute,
-      timeout_s=timeout_s,
-      max_tries=max_tries,
-      backoff_s=backoff_s,
-    )
-  elif judge == 'local':
-    if jax.process_count() > 1:
-      raise ValueError(
-        f"judge='local' works in one process, and there are "
-        f"{jax.process_count()}; take judge='people' here, which keeps the "
-        'responses, and judge them in one process with `responses` set.'
-      )
-    who = local.Local(
-      judge_model,
-      template=judge_template,
-      max_new_tokens=judge_max_new_tokens,
-      batch_size=judge_batch_size,
-      compute_dtype=judge_dtype,
-    )
-    max_asks = 1  # it would say the same again
-  if who is not None and jax.process_index() == 0:
-    replies = asked.Cache(cache)
-  settings = dict(
-    max_new_tokens=max_new_tokens,
-    temperature=temperature,
-    top_k=top_k,
-    top_p=top_p,
-    seed=seed,
-    stop=tuple(stop),
-  )
-  source = {'template': template, **settings}
+  if sampling['max_new_tokens'] < 1:
+    raise ValueError(f'max_new_tokens={sampling["max_new_tokens"]} is below 1.')
+  who, ask = _make_judge(**judge)
   return ResponseQuality(
     asked_for,
     written,
     rubric,
     who,
-    replies,
-    max_asks=max_asks,
+    ask,
     template=template,
-    settings=settings,
-    source={'responses': responses} if responses else source,
+    sampling=sampling,
+    source={'responses': responses}
+    if responses
+    else {'template': template, **sampling},
   )
+
+
+def _make_judge(*, kind, **fields):
+  """(judge, how it is asked: the keywords of asked.ask); of people None."""
+  if kind not in JUDGES:
+    raise ValueError(
+      f'judge.kind={kind!r} is unknown; take one of {", ".join(JUDGES)}.'
+    )
+  if kind == 'people':
+    return None, {}
+  cache = fields.pop('cache', '')
+  max_asks = fields.pop('max_asks', 1)
+  takes = inspect.signature(JUDGES[kind]).parameters
+  if fields.keys() != takes.keys():
+    raise ValueError(
+      f'judge.kind={kind!r} takes {", ".join(takes)}, and the block is that of '
+      'another kind; let `judge` be common.endpoint(...) or '
+      'common.local_judge(...) in the config.'
+    )
+  if max_asks < 1:
+    raise ValueError(f'judge.max_asks={max_asks} is below 1.')
+  if not cache:
+    raise ValueError(
+      "judge.cache='': name a file for the judge's replies, as "
+      'runs/judged.jsonl; without it a killed evaluation would ask everything '
+      'again.'
+    )
+  who = JUDGES[kind](**fields)
+  if jax.process_index() != 0:
+    return who, {}  # the first host asks
+  return who, {'cache': asked.Cache(cache), 'max_asks': max_asks}
 
 
 class ResponseQuality:
@@ -149,21 +102,19 @@ class ResponseQuality:
     written,
     rubric,
     judge,
-    cache,
+    ask,
     *,
-    max_asks,
     template,
-    settings,
+    sampling,
     source,
   ):
     self.questions = questions
     self.rubric = rubric
     self._written = written
     self._judge = judge
-    self._cache = cache
-    self._max_asks = max_asks
+    self._how_to_ask = ask
     self._template = template
-    self._settings = settings
+    self._sampling = sampling
     self._source = source  # of the responses, for the rows
 
   def evaluate(self, model, *, name, step):
@@ -209,9 +160,8 @@ class ResponseQuality:
       self._judge,
       self.rubric,
       prompts,
-      cache=self._cache,
-      max_asks=self._max_asks,
       progress=name,
+      **self._how_to_ask,
     )
     return [[j.scores, list(j.replies), _failure(j), j.failure] for j in found]
 
@@ -248,16 +198,16 @@ class ResponseQuality:
     prompts = [
       encode([{'role': 'user', 'content': q.question}]) for q in self.questions
     ]
-    room = model.max_len - self._settings['max_new_tokens']
+    room = model.max_len - self._sampling['max_new_tokens']
     if room < 1:
       raise ValueError(
-        f'max_new_tokens={self._settings["max_new_tokens"]} leaves no prompt '
+        f'max_new_tokens={self._sampling["max_new_tokens"]} leaves no prompt '
         f'in the window of {model.max_len} tokens; ask for fewer.'
       )
     fitting = [i for i, ids in enumerate(prompts) if len(ids) <= room]
     texts = [('', '', 'too_long')] * len(prompts)
     if fitting:
-      found = model.generate([prompts[i] for i in fitting], **self._settings)
+      found = model.generate([prompts[i] for i in fitting], **self._sampling)
       for i, response in zip(fitting, found, strict=True):
         texts[i] = (response.text, response.ended, '')
     return texts

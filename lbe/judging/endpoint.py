@@ -58,30 +58,30 @@ class Endpoint:
     address = urllib.parse.urlsplit(base_url)
     if address.scheme not in ('http', 'https') or not address.hostname:
       raise ValueError(
-        f"base_url={base_url!r} is no address; give it up to '/v1', as "
+        f"judge.base_url={base_url!r} is no address; give it up to '/v1', as "
         'https://api.openai.com/v1.'
       )
     if '@' in address.netloc or address.query:
       raise ValueError(
-        'base_url has a user, a password or a query in it, which would be '
-        'written to config.json; put the key in an environment variable and '
-        'its name in key_env.'
+        'judge.base_url has a user, a password or a query in it, which would '
+        'be written to config.json; put the key in an environment variable and '
+        'its name in judge.key_env.'
       )
     if not model:
       raise ValueError(
-        "judge_model='': name the model that judges, as the endpoint knows it."
+        "judge.model='': name the model that judges, as the endpoint knows it."
       )
     for name, value, least in (
       ('concurrency', concurrency, 1),
       ('max_tries', max_tries, 1),
-      ('judge_max_new_tokens', max_new_tokens, 1),
+      ('max_new_tokens', max_new_tokens, 1),
       ('requests_per_minute', requests_per_minute, 0),
       ('backoff_s', backoff_s, 0),
     ):
       if value < least:
-        raise ValueError(f'{name}={value} is below {least}.')
+        raise ValueError(f'judge.{name}={value} is below {least}.')
     if timeout_s <= 0:
-      raise ValueError(f'timeout_s={timeout_s} is not above 0.')
+      raise ValueError(f'judge.timeout_s={timeout_s} is not above 0.')
     self._url = base_url.rstrip('/') + '/chat/completions'
     self._key = _key(key_env)
     self._settings = {
@@ -235,7 +235,7 @@ def _key(key_env):
   if not key:
     raise ValueError(
       f"the judge's key is not set; export {key_env}=…, name another variable "
-      "in key_env, or set key_env='' for an endpoint that asks for none."
+      "in judge.key_env, or set it to '' for an endpoint that asks for none."
     )
   return key
 

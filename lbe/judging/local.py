@@ -49,35 +49,39 @@ def check_template(template):
 class Local:
   """A judge as `asked.ask` sees it; looked at now, loaded when it is asked."""
 
-  def __init__(
-    self, path, *, template, max_new_tokens, batch_size, compute_dtype
-  ):
+  def __init__(self, *, model, template, max_new_tokens, batch_size, dtype):
     """Raises ValueError where there is no model, or no tokenizer with it."""
-    if not path:
+    if jax.process_count() > 1:
       raise ValueError(
-        "judge_model='': give the checkpoint or Hugging Face folder that "
+        f"judge.kind='local' works in one process, and there are "
+        f'{jax.process_count()}; take common.people() here, which keeps the '
+        'responses, and judge them in one process with `responses` set.'
+      )
+    if not model:
+      raise ValueError(
+        "judge.model='': give the checkpoint or Hugging Face folder that "
         'judges.'
       )
-    self._opened = stored.open_model(path)
+    self._opened = stored.open_model(model)
     self._opened.check()
     if self._opened.tokenizer is None:
-      raise ValueError(f'{path} has no tokenizer to judge with.')
+      raise ValueError(f'{model} has no tokenizer to judge with.')
     if not 1 <= max_new_tokens < self._opened.config.max_positions:
       raise ValueError(
-        f'judge_max_new_tokens={max_new_tokens} leaves no prompt in the '
-        f'{self._opened.config.max_positions} positions of {path}.'
+        f'judge.max_new_tokens={max_new_tokens} leaves no prompt in the '
+        f'{self._opened.config.max_positions} positions of {model}.'
       )
     if batch_size < 1:
-      raise ValueError(f'judge_batch_size={batch_size} is below 1.')
-    if compute_dtype not in ('float32', 'bfloat16'):
+      raise ValueError(f'judge.batch_size={batch_size} is below 1.')
+    if dtype not in ('float32', 'bfloat16'):
       raise ValueError(
-        f'judge_dtype={compute_dtype!r} is unknown; take float32 or bfloat16.'
+        f'judge.dtype={dtype!r} is unknown; take float32 or bfloat16.'
       )
     self._encode = prompt_encoder(template, self._opened.tokenizer)
     self._max_new_tokens = max_new_tokens
     self._batch_size = batch_size
-    self._compute_dtype = compute_dtype
-    self.name = str(path)
+    self._dtype = dtype
+    self.name = str(model)
     self.identity = {
       'model': self._opened.path,
       'files': _listing(self._opened.path),
@@ -85,7 +89,7 @@ class Local:
       'tokenizer': self._opened.tokenizer.fingerprint,
       'template': _listing(template) if template[-6:] == '.jinja' else template,
       'max_new_tokens': max_new_tokens,
-      'compute_dtype': compute_dtype,
+      'compute_dtype': dtype,
     }
 
   def replies(self, conversations):
@@ -121,11 +125,11 @@ class Local:
   def _load(self):
     mesh = sharding.make_mesh({'fsdp': -1}, devices=jax.local_devices())
     return model_lib.Model(
-      params=self._opened.load_params(mesh, dtype=self._compute_dtype),
+      params=self._opened.load_params(mesh, dtype=self._dtype),
       config=self._opened.config,
       tokenizer=self._opened.tokenizer,
       mesh=mesh,
-      execution=llama.Execution(compute_dtype=self._compute_dtype),
+      execution=llama.Execution(compute_dtype=self._dtype),
       batch_size=self._batch_size,
       max_len=self._opened.config.max_positions,
     )

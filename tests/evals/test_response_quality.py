@@ -31,6 +31,7 @@ CRITERIA = (
   'logicality',
   'harmlessness',
 )
+JSON = {'type': 'json_object'}
 QUESTIONS = [
   ('a', 'Code', 'Once upon a time, there was a little'),
   ('b', 'Code', 'Tom and Lily went to the'),
@@ -72,20 +73,44 @@ def settings(tmp_path):
     questions=str(path),
     template='',
     max_new_tokens=12,
-    judge_model='judge-1',
-    key_env='',
-    cache=str(tmp_path / 'deep' / 'judged.jsonl'),
-    backoff_s=0.01,
-    max_tries=2,
+    judge=dict(
+      model='judge-1',
+      key_env='',
+      cache=str(tmp_path / 'deep' / 'judged.jsonl'),
+      backoff_s=0.01,
+      max_tries=2,
+    ),
   )
 
 
-def make(**changes):
+def make(*, judge=None, judge_by=common.endpoint, **changes):
   """As a run makes it: the config's fields but those of its schedule."""
-  fields = common.response_quality(**changes).to_dict()
+  judge = judge_by(**(judge or {}))
+  fields = common.response_quality(judge=judge, **changes).to_dict()
   for name in ('evaluator', 'every', 'at_start', 'at_end'):
     fields.pop(name)
   return response_quality.make(**fields)
+
+
+def at(server, settings, **changes):
+  """The settings with a judge that is this server."""
+  judge = {**settings['judge'], 'base_url': server.url, **changes}
+  return {**settings, 'judge': judge}
+
+
+def by_people(settings):
+  """The settings with people in the place of a judge."""
+  return {**settings, 'judge': {}, 'judge_by': common.people}
+
+
+def of_local(settings, test_data, **changes):
+  """The settings with a judge on disk, the cache that of theirs."""
+  judge = dict(
+    model=str(test_data / 'ckpt_stories260K' / 'hf'),
+    cache=settings['judge']['cache'],
+    **changes,
+  )
+  return {**settings, 'judge': judge, 'judge_by': common.local_judge}
 
 
 def by_name(result):
@@ -109,7 +134,7 @@ def test_a_model_is_asked_judged_and_averaged_by_hand(
     return five(0, 0, 0, 0, 3) if 'big dog' in prompt else 'I cannot say.'
 
   with judge_server.serving(behave) as server:
-    evaluator = make(**settings, base_url=server.url)
+    evaluator = make(**at(server, settings))
     result = evaluator.evaluate(model, name='quality', step=40)
     assert len(server.seen) == 3 + 3  # one of them is asked three times
     again = evaluator.evaluate(model, name='quality', step=40)
@@ -207,7 +232,7 @@ def test_a_server_that_fails_ends_no_run_and_makes_up_no_score(model, settings):
     return {'status': 503, 'body': 'overloaded'}
 
   with judge_server.serving(behave) as server:
-    evaluator = make(**settings, base_url=server.url)
+    evaluator = make(**at(server, settings))
     result = evaluator.evaluate(model, name='quality', step=1)
   assert set(by_name(result)) == {
     'parse_failures',
@@ -240,14 +265,12 @@ def test_stored_responses_are_judged_in_place_of_the_models(
 
   with judge_server.serving(behave) as server:
     evaluator = make(
-      **settings,
-      base_url=server.url,
+      **at(server, settings, request={'response_format': JSON}),
       responses=str(path),
       limit=4,
-      request={'response_format': {'type': 'json_object'}},
     )
     result = evaluator.evaluate(model, name='quality', step=None)
-    assert server.seen[0]['response_format'] == {'type': 'json_object'}
+    assert server.seen[0]['response_format'] == JSON
   assert [p['response'] for p in result.predictions] == [
     'stored a',
     '',
@@ -274,7 +297,7 @@ def test_languages_have_rows_of_their_own(model, settings):
     return five(*[2 * ('in this language: sw' in prompt)] * 5)
 
   with judge_server.serving(behave) as server:
-    evaluator = make(**settings, base_url=server.url)
+    evaluator = make(**at(server, settings))
     rows = by_name(evaluator.evaluate(model, name='q', step=0))
   assert rows['overall/language=hi']['value'] == 0
   assert rows['overall/language=sw']['value'] == 2
@@ -301,7 +324,7 @@ def test_belles_thousand_by_class(model, settings, test_data, tmp_path):
     return '得分: 1' if '数学老师' in prompt else '得分：0.5，因为……'
 
   with judge_server.serving(behave) as server:
-    evaluator = make(**{**settings, **changes}, base_url=server.url)
+    evaluator = make(**at(server, {**settings, **changes}))
     result = evaluator.evaluate(model, name='belle', step=0)
   rows = by_name(result)
   assert rows['overall/math']['value'] == 1
@@ -316,15 +339,8 @@ def test_a_prompt_that_a_local_judge_has_no_room_for_is_counted(
   model, settings, test_data
 ):
   """llmeval1's rubric alone is longer than 512 positions of this model."""
-  changes = dict(
-    judge='local',
-    judge_model=str(test_data / 'ckpt_stories260K' / 'hf'),
-    judge_max_new_tokens=16,
-    judge_dtype='float32',
-    rubric='llmeval1',
-    limit=2,
-  )
-  evaluator = make(**{**settings, **changes})
+  settings = of_local(settings, test_data, max_new_tokens=16, dtype='float32')
+  evaluator = make(**settings, rubric='llmeval1', limit=2)
   result = evaluator.evaluate(model, name='q', step=0)
   assert result.metrics['judge_failures'] == 2
   assert (
@@ -358,15 +374,9 @@ def test_a_local_judge_is_asked_once_and_its_failures_are_counted(
   """
   rubric = tmp_path / 'short.toml'
   rubric.write_text(SHORT)
-  changes = dict(
-    judge='local',
-    judge_model=str(test_data / 'ckpt_stories260K' / 'hf'),
-    judge_max_new_tokens=16,
-    judge_dtype='float32',
-    judge_batch_size=2,
-    rubric=str(rubric),
-  )
-  evaluator = make(**{**settings, **changes})
+  how = dict(max_new_tokens=16, dtype='float32')
+  settings['rubric'] = str(rubric)
+  evaluator = make(**of_local(settings, test_data, batch_size=2, **how))
   result = evaluator.evaluate(model, name='q', step=0)
   assert result.metrics['parse_failures'] == 4
   assert result.metrics['judge_failures'] == 0
@@ -378,18 +388,18 @@ def test_a_local_judge_is_asked_once_and_its_failures_are_counted(
   assert [p['replies'] for p in result.predictions[:4]] == [
     [response.text] for response in told
   ]
-  with open(settings['cache'], 'rb') as f:
+  with open(settings['judge']['cache'], 'rb') as f:
     data = f.read()
   assert data.count(b'\n') == 4
-  other = make(**{**settings, **changes, 'judge_batch_size': 3})
+  other = make(**of_local(settings, test_data, batch_size=3, **how))
   assert other.evaluate(model, name='q', step=0) == result
-  with open(settings['cache'], 'rb') as f:
+  with open(settings['judge']['cache'], 'rb') as f:
     assert f.read() == data
 
 
 def test_for_people_the_responses_are_only_kept(model, settings):
   """No key, no cache, no scores; a sheet is made of the predictions."""
-  evaluator = make(**{**settings, 'judge': 'people', 'cache': ''})
+  evaluator = make(**by_people(settings))
   result = evaluator.evaluate(model, name='q', step=0)
   assert result.metrics == {'empty_responses': 1, 'too_long_questions': 1}
   assert result.predictions[0]['judge'] == 'people'
@@ -399,9 +409,7 @@ def test_for_people_the_responses_are_only_kept(model, settings):
 
 def test_a_template_asks_the_model_in_its_format(model, settings):
   with judge_server.serving(lambda n, p: five(1, 1, 1, 1, 1)) as server:
-    evaluator = make(
-      **{**settings, 'template': 'plain'}, base_url=server.url, limit=1
-    )
+    evaluator = make(**at(server, {**settings, 'template': 'plain'}), limit=1)
     result = evaluator.evaluate(model, name='q', step=0)
   (told,) = model.generate([f'{QUESTIONS[0][2]}\n'], max_new_tokens=12)
   assert result.predictions[0]['response'] == told.text
@@ -421,13 +429,14 @@ model = t.model_lib.Model(
   execution=t.llama.Execution(), batch_size=1, max_len=64)
 for judge in ('judge-1', 'refused'):
   try:
-    found = t.make(**{**settings, 'judge_model': judge})
+    settings['judge']['model'] = judge
+    found = t.make(**settings)
     result = found.evaluate(model, name='q', step=0)
     told.append([result.metrics, result.predictions])
   except ValueError as error:
     told.append(str(error))
 try:
-  t.make(**{**settings, 'judge': 'local'})
+  t.make(**{**settings, 'judge': {}, 'judge_by': t.common.local_judge})
 except ValueError as error:
   told.append(str(error))
 with open(sys.argv[4], 'w') as f:
@@ -453,7 +462,7 @@ def test_of_two_hosts_one_asks_and_both_know(settings, tmp_path):
     return five(1, 2, 3, 2, 1)
 
   with judge_server.serving(behave) as server:
-    told = {**settings, 'base_url': server.url, 'responses': str(path)}
+    told = {**at(server, settings), 'responses': str(path)}
     files = [tmp_path / 'told-0.json', tmp_path / 'told-1.json']
     command = [sys.executable, '-c', HOST, str(port)]
     hosts = [
@@ -492,14 +501,7 @@ def test_an_empty_slot_is_no_evaluator():
     ({'rubric': 'papers'}, "rubric='papers' is unknown"),
     ({'template': 'alpaka'}, "template 'alpaka' is unknown"),
     ({'template': 'no.jinja'}, 'there is no such file'),
-    ({'judge': 'gpt'}, "judge='gpt' is unknown; take one of endpoint, local"),
-    ({'cache': ''}, "cache='': name a file"),
-    ({'max_asks': 0}, 'max_asks=0 is below 1'),
-    ({'max_new_tokens': 0}, 'max_new_tokens=0 is below 1'),
-    ({'judge_model': ''}, "judge_model='': name the model"),
-    ({'key_env': 'NO_SUCH_KEY'}, 'export NO_SUCH_KEY=…'),
-    ({'judge': 'local', 'judge_model': ''}, 'give the checkpoint'),
-    ({'judge': 'local', 'judge_model': '/'}, 'neither a checkpoint'),
+    ({'max_new_tokens': 0}, '^max_new_tokens=0 is below 1'),
   ],
 )
 def test_what_cannot_be_is_told_before_anything_compiles(
@@ -513,21 +515,42 @@ def test_what_cannot_be_is_told_before_anything_compiles(
 @pytest.mark.parametrize(
   'changes, why',
   [
-    ({'judge_max_new_tokens': 512}, 'leaves no prompt in the 512 positions'),
-    ({'judge_batch_size': 0}, 'judge_batch_size=0 is below 1'),
-    ({'judge_dtype': 'int8'}, "judge_dtype='int8' is unknown"),
-    ({'judge_template': 'x'}, "template 'x' is unknown"),
+    ({'kind': 'gpt'}, "judge.kind='gpt' is unknown; take one of endpoint, loc"),
+    ({'kind': 'local'}, "judge.kind='local' takes model, template, "),
+    ({'cache': ''}, "judge.cache='': name a file"),
+    ({'max_asks': 0}, 'judge.max_asks=0 is below 1'),
+    ({'model': ''}, "judge.model='': name the model"),
+    ({'key_env': 'NO_SUCH_KEY'}, 'export NO_SUCH_KEY=…'),
+  ],
+)
+def test_a_judge_that_cannot_be_is_told_before_anything_compiles(
+  settings, monkeypatch, changes, why
+):
+  monkeypatch.delenv('NO_SUCH_KEY', raising=False)
+  with pytest.raises(ValueError, match=why):
+    make(**{**settings, 'judge': {**settings['judge'], **changes}})
+
+
+@pytest.mark.parametrize(
+  'changes, why',
+  [
+    ({'model': ''}, 'give the checkpoint'),
+    ({'model': '/'}, 'neither a checkpoint'),
+    ({'max_new_tokens': 512}, 'leaves no prompt in the 512 positions'),
+    ({'batch_size': 0}, 'judge.batch_size=0 is below 1'),
+    ({'dtype': 'int8'}, "judge.dtype='int8' is unknown"),
+    ({'template': 'x'}, "template 'x' is unknown"),
   ],
 )
 def test_settings_of_a_local_judge(settings, test_data, changes, why):
-  folder = str(test_data / 'ckpt_stories260K' / 'hf')
-  changes = {'judge_max_new_tokens': 8, **changes}
+  settings = of_local(settings, test_data, max_new_tokens=8)
+  settings['judge'].update(changes)
   with pytest.raises(ValueError, match=why):
-    make(**{**settings, 'judge': 'local', 'judge_model': folder, **changes})
+    make(**settings)
 
 
 def test_no_room_for_a_prompt_is_told(model, settings):
-  evaluator = make(**{**settings, 'judge': 'people', 'max_new_tokens': 128})
+  evaluator = make(**by_people(settings | {'max_new_tokens': 128}))
   with pytest.raises(ValueError, match='leaves no prompt in the window of 128'):
     evaluator.evaluate(model, name='q', step=0)
 
@@ -540,7 +563,7 @@ def test_the_batch_and_the_order_of_questions_move_no_score(model, settings):
     return five(*[len(response) % 4] * 5)
 
   with judge_server.serving(behave) as server:
-    settings = {**settings, 'base_url': server.url}
+    settings = at(server, settings)
     one = make(**settings).evaluate(model, name='q', step=0)
     with open(settings['questions'], encoding='utf-8') as f:
       lines = f.readlines()
