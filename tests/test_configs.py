@@ -54,6 +54,50 @@ def test_a_misspelt_field_is_refused_with_the_nearest_known_one(tmp_path):
   assert 'Traceback' not in output
 
 
+@pytest.mark.parametrize(
+  'written, there_is',
+  [
+    ('judge_model=gpt-4o', 'evals.quality.judge.model\n'),
+    ('base_url=http://a/v1', 'evals.quality.judge.base_url\n'),
+    ('judge=people', 'evals.quality.judge.backoff_s, '),
+  ],
+)
+def test_a_judges_fields_are_told_where_they_stand_now(
+  tmp_path, written, there_is
+):
+  """Commands of before a judge was a block end with what to write instead."""
+  output = runs.run(
+    'evaluate',
+    '--config=configs/eval_quality.py',
+    f'--config.evals.quality.{written}',
+    f'--workdir={tmp_path}',
+    status=1,
+  )
+  field = f'evals.quality.{written.partition("=")[0]}'
+  assert f'\ninstead of {field} there is {there_is}' in output
+  assert 'Traceback' not in output
+
+
+def test_a_config_says_which_judge():
+  """Each has its own fields, and nothing of the others'."""
+  from configs import eval_quality
+
+  fields = {
+    kind: set(eval_quality.get_config(kind).evals.quality.judge)
+    for kind in ('endpoint', 'local', 'people')
+  }
+  assert fields['people'] == {'kind'}
+  assert {'kind', 'model', 'base_url', 'key_env'} <= fields['endpoint']
+  assert fields['local'] - fields['endpoint'] == {
+    'template',
+    'batch_size',
+    'dtype',
+  }
+  assert eval_quality.get_config().evals.quality.judge.kind == 'endpoint'
+  with pytest.raises(ValueError, match='eval_quality.py:gpt is unknown; take'):
+    eval_quality.get_config('gpt')
+
+
 def test_a_config_finds_its_neighbours_from_any_folder(tmp_path):
   """A run that is started elsewhere, or by an installed lbe, has them too."""
   config = f'--config={runs.ROOT}/configs/zh_pretrain.py:1m'

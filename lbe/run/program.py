@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import runpy
 import shlex
 import sys
 import traceback
@@ -106,6 +107,38 @@ def find_neighbours(argv):
       sys.path.append(str(folder.parent))
 
 
+def _fields_meant(argv):
+  """A line for each field that stands elsewhere in the config, or is a block.
+
+  As peak_lr, which is optim.peak_lr, and judge_model, which is judge.model.
+  """
+  arguments = list(_given(argv[1:], 'config'))
+  path = next(value for name, value, _ in arguments if name == 'config')
+  path, *argument = path.split(':', 1)
+  known = list(_names(runpy.run_path(path)['get_config'](*argument)))
+  for name, _, _ in arguments:
+    field = name.partition('.')[2]
+    parent, _, last = f'.{field}'.rpartition('.')
+    meant = [k for k in known if k.startswith(f'{field}.')]
+    if field not in known:
+      meant = [
+        k
+        for k in known
+        if f'.{k}'.startswith(f'{parent}.')
+        and f'_{k.replace(".", "_")}'.endswith(f'_{last}')
+      ]
+    if last and meant:
+      yield f'\ninstead of {field} there is {", ".join(meant)}'
+
+
+def _names(block, before=''):
+  """The dotted names of a config's fields and blocks."""
+  for name, value in block.items():
+    yield before + name
+    if hasattr(value, 'items'):
+      yield from _names(value, f'{before}{name}.')
+
+
 def command(name):
   """The line that runs another program with this one's config and workdir."""
   kept = [
@@ -163,7 +196,14 @@ def run(main):
   def parse(argv):
     find_neighbours(argv)
     try:
-      return app.parse_flags_with_usage(argv)
+      return flags.FLAGS(argv)
+    except flags.Error as error:
+      told = f'FATAL Flags parsing error: {error}'
+      if 'as a ConfigDict' in told:
+        told += ''.join(_fields_meant(argv))
+      told += '\nPass --helpshort or --helpfull to see help on flags.'
+      print(told, file=sys.stderr, flush=True)
+      sys.exit(1)
     except (
       AttributeError,
       KeyError,
@@ -175,6 +215,8 @@ def run(main):
       while error.args and isinstance(error.args[0], Exception):
         error = error.args[0]
       told = str(error.args[0]).replace('\n', ': ')
+      if isinstance(error, KeyError) and 'Did you mean' not in told:
+        told += ''.join(_fields_meant(argv))
       print(
         f'error: in the config or its overrides: {told}',
         file=sys.stderr,
