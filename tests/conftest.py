@@ -1,8 +1,12 @@
 """What every test gets: eight CPU devices, and the folder of real data."""
 
 import ast
+import contextlib
+import ctypes
+import gc
 import os
 import pathlib
+import sys
 import tempfile
 
 import pytest
@@ -29,6 +33,22 @@ os.environ.setdefault('HF_HUB_OFFLINE', '1')
 os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope='module', autouse=True)
+def let_go_of_programs():
+  """After each file of tests jax forgets what it has compiled.
+
+  Its caches keep every program (241 of tests/inference/test_decode.py, 1 GiB)
+  for as long as the process lives, and a worker runs a hundred files.
+  """
+  yield
+  if 'jax' in sys.modules:
+    sys.modules['jax'].clear_caches()
+    gc.collect()
+    if sys.platform == 'linux':  # what was freed goes back to the system
+      with contextlib.suppress(AttributeError):  # glibc alone has it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @pytest.fixture(scope='session')
