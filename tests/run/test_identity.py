@@ -23,4 +23,4 @@ def test_a_run_from_before_a_judge_was_a_block_is_resumed(tmp_path):
   (tmp_path / 'config.json').write_text(json.dumps(old))
   said = []
   identity.check_same_run(tmp_path, new, said.append)
-  assert "evals.quality.judge: 'endpoint' → None" in said[0]
+  assert any("evals.quality.judge: 'endpoint' → None" in x for x in said)
