@@ -22,10 +22,11 @@ from absl import app
 from absl import flags
 
 from lbe.convert import hf
-from lbe.models import llama
+from lbe.models import architecture
+from lbe.models import weights
 
 # TinyLlama's shape: 1,100,048,384 parameters.
-MODEL = llama.Config(
+MODEL = architecture.Config(
   vocab_size=32000,
   dim=2048,
   num_layers=22,
@@ -45,7 +46,7 @@ def anonymous_bytes():
 
 def make_model(folder, c):
   """Writes the random model as a Hugging Face folder without a tokenizer."""
-  shapes = {k: v.shape for k, v in hf.flatten(llama.shapes(c)).items()}
+  shapes = {k: v.shape for k, v in hf.flatten(weights.shapes(c)).items()}
   rng = np.random.default_rng(0)
 
   def random(name):
@@ -86,11 +87,11 @@ def main(argv):
   del argv
   from benchmarks import record
 
-  shapes = hf.flatten(llama.shapes(MODEL, dtype='bfloat16'))
-  model_bytes = 2 * llama.num_params(MODEL)
+  shapes = hf.flatten(weights.shapes(MODEL, dtype='bfloat16'))
+  model_bytes = 2 * weights.num_params(MODEL)
   largest = max(x.size * 2 for x in shapes.values())
   figures = {
-    'parameters': llama.num_params(MODEL),
+    'parameters': weights.num_params(MODEL),
     'dtype': 'bfloat16',
     'model_bytes': model_bytes,
     'largest_stored_tensor_bytes': largest,

@@ -27,7 +27,8 @@ from benchmarks import record
 from lbe.convert import stored
 from lbe.inference import decode
 from lbe.mesh import sharding
-from lbe.models import llama
+from lbe.models import forward
+from lbe.models import weights
 
 _SHAPE = flags.DEFINE_enum('shape', '20m', ['20m', '300m'], 'Of the model.')
 _PROMPTS = flags.DEFINE_integer('prompts', 1, 'Prompts at a time.')
@@ -76,7 +77,7 @@ def make_ours(folder):
   opened = stored.open_model(folder)
   mesh = sharding.make_mesh({'fsdp': 1}, devices=jax.devices()[:1])
   params = opened.load_params(mesh)
-  execution = llama.Execution(
+  execution = forward.Execution(
     compute_dtype=_DTYPE.value, scan=jax.default_backend() != 'cpu'
   )
 
@@ -157,7 +158,7 @@ def main(argv):
     'decode',
     {
       'shape': _SHAPE.value,
-      'parameters': llama.num_params(c),
+      'parameters': weights.num_params(c),
       'prompts': [_PROMPTS.value, _PROMPT_TOKENS.value],
       'new_tokens': _NEW_TOKENS.value,
       'dtype': _DTYPE.value,

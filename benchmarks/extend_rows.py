@@ -98,7 +98,8 @@ def main(argv):
   del argv
   from benchmarks import convert
   from benchmarks import record
-  from lbe.models import llama
+  from lbe.models import architecture
+  from lbe.models import weights
   from lbe.vocab import tokenizers
 
   base, extended = (
@@ -106,10 +107,10 @@ def main(argv):
     tokenizers.load(_EXTENDED.value),
   )
   c = dataclasses.replace(
-    llama.PRESETS['llama_7b'], num_layers=2, vocab_size=base.vocab_size
+    architecture.PRESETS['llama_7b'], num_layers=2, vocab_size=base.vocab_size
   )
   figures = {
-    'parameters': llama.num_params(c),
+    'parameters': weights.num_params(c),
     'pieces': [base.vocab_size, extended.vocab_size],
     'devices': 8,
   }

@@ -25,7 +25,9 @@ from lbe.exams import item
 from lbe.exams import mmlu
 from lbe.inference import model as model_lib
 from lbe.mesh import sharding
-from lbe.models import llama
+from lbe.models import architecture
+from lbe.models import forward
+from lbe.models import weights
 from lbe.vocab import export as vocab_export
 from lbe.vocab import tokenizers
 
@@ -44,8 +46,8 @@ SHAPE = dict(
 
 def write_model(folder, tokenizer, *, seed=0, **shape):
   """A random LLaMA of SHAPE as a Hugging Face folder with its tokenizer."""
-  c = llama.Config(vocab_size=tokenizer.vocab_size, **{**SHAPE, **shape})
-  params = llama.init(c, jax.random.key(seed))
+  c = architecture.Config(vocab_size=tokenizer.vocab_size, **{**SHAPE, **shape})
+  params = weights.init(c, jax.random.key(seed))
   folder.mkdir()
   flat = {name: np.asarray(x) for name, x in hf.flatten(params).items()}
   hf.write_safetensors(folder, c, flat.__getitem__, dtype='float32')
@@ -69,7 +71,7 @@ def load_ours(folder, *, tokenizer=None, batch_size=32):
     config=c,
     tokenizer=tokenizer or tokenizers.load(folder),
     mesh=sharding.make_mesh({'fsdp': 1}, devices=jax.devices()[:1]),
-    execution=llama.Execution(compute_dtype='float32', scan=False),
+    execution=forward.Execution(compute_dtype='float32', scan=False),
     batch_size=batch_size,
     max_len=c.max_positions,
   )

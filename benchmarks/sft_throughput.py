@@ -28,7 +28,7 @@ from lbe.data import build
 from lbe.data import loader as loader_lib
 from lbe.data import packing
 from lbe.data import sources
-from lbe.models import llama
+from lbe.models import weights as weights_lib
 from lbe.vocab import tokenizers
 
 _DATA = flags.DEFINE_string('data', None, 'Alpaca records, a JSON file.')
@@ -199,7 +199,7 @@ def main(argv):
     record.write(
       'sft_throughput',
       {
-        'parameters': llama.num_params(c),
+        'parameters': weights_lib.num_params(c),
         'examples': data.num_documents,
         'row_tokens': T,
         'padding_share': round(1 - loader.fill('sft'), 4),

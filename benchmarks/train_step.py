@@ -50,7 +50,7 @@ from lbe.assemble import step as step_lib
 from lbe.mesh import hardware
 from lbe.mesh import place
 from lbe.mesh import sharding
-from lbe.models import llama
+from lbe.models import weights
 from lbe.training import loss
 
 _SHAPE = flags.DEFINE_enum(
@@ -438,7 +438,7 @@ def _rehearse():
       **{**_how(shape), 'rung': rung},
     )
     training.step.lower(training.abstract_state, training.abstract_batch)
-    print(f'{rung}: {llama.num_params(c):,} parameters, traced', flush=True)
+    print(f'{rung}: {weights.num_params(c):,} parameters, traced', flush=True)
     loss.sums.__kwdefaults__['chunk'] = loss.CHUNK
 
 
@@ -458,7 +458,7 @@ def main(argv):
   row = {
     'shape': _SHAPE.value,
     'setting': _SETTING.value,
-    'parameters': llama.num_params(c),
+    'parameters': weights.num_params(c),
     'batch': [B, T],
     'dtype': _dtype(),
   }

@@ -444,7 +444,7 @@ def base():
 
   # The shape of a model that starts from random weights.
   config.model = dict(
-    preset='',  # a name in lbe.models.llama.PRESETS, or the numbers below
+    preset='',  # of lbe.models.architecture.PRESETS, or the numbers below
     dim=0,
     num_layers=0,
     num_heads=0,

@@ -29,7 +29,7 @@ from lbe.chat import prompting
 from lbe.convert import stored
 from lbe.inference import decode
 from lbe.mesh import sharding
-from lbe.models import llama
+from lbe.models import forward
 from lbe.run import program
 
 _MODEL = flags.DEFINE_string('model', None, 'A checkpoint or an HF folder.')
@@ -119,7 +119,7 @@ def main(argv):
   mesh = sharding.make_mesh(shape, devices=jax.devices()[:num])
   params = opened.load_params(mesh)
   # Unrolled, a CPU copies no weights; elsewhere it would only compile longer.
-  execution = llama.Execution(
+  execution = forward.Execution(
     compute_dtype=_DTYPE.value, scan=jax.default_backend() != 'cpu'
   )
 

@@ -28,7 +28,8 @@ from lbe.mesh import hardware
 from lbe.mesh import hlo
 from lbe.mesh import sharding
 from lbe.mesh import topology
-from lbe.models import llama
+from lbe.models import architecture
+from lbe.models import weights as weights_lib
 from lbe.run import program
 from lbe.vocab import tokenizers
 
@@ -107,8 +108,8 @@ def _model(config):
   size = _VOCAB_SIZE.value
   if not size and config.tokenizer not in ('', 'train'):
     size = tokenizers.load(config.tokenizer).vocab_size
-  if not size and config.model.preset in llama.PRESETS:
-    size = llama.PRESETS[config.model.preset].vocab_size
+  if not size and config.model.preset in architecture.PRESETS:
+    size = architecture.PRESETS[config.model.preset].vocab_size
   size = size or config.tokenizer_vocab_size
   if not size:
     raise ValueError(
@@ -142,7 +143,7 @@ def make(config, model, devices, chip):
     device=devices[0].device_kind,
     devices=mesh.size,
     mesh={axis: size for axis, size in mesh.shape.items() if size > 1},
-    parameters=llama.num_params(model),
+    parameters=weights_lib.num_params(model),
     pieces=model.vocab_size,
     seq_len=config.data.seq_len,
     batch_size=config.data.batch_size,
@@ -449,7 +450,7 @@ def _guess(config, model, mesh, chip):
   compute = flops * (1 + again.get(remat, 1 / 3)) / chip.peak_flops
   tensor = mesh.shape['tensor']
   passes = 2 if remat == 'none' else 3  # gathers, and the gradients' sum
-  weights = 2 * llama.num_params(model) / tensor * config.num_microbatches
+  weights = 2 * weights_lib.num_params(model) / tensor * config.num_microbatches
   links = 2 * chip.sides * chip.link / chip.per_chip
   network = weights * (passes + 1) / links * (mesh.shape['fsdp'] > 1)
   activations = 2 * tokens * tensor * model.dim * model.num_layers

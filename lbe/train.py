@@ -36,7 +36,7 @@ from lbe.mesh import hardware
 from lbe.mesh import hosts
 from lbe.mesh import place
 from lbe.mesh import sharding
-from lbe.models import llama
+from lbe.models import weights
 from lbe.run import checkpoint
 from lbe.run import identity
 from lbe.run import metrics
@@ -127,7 +127,7 @@ def main(argv):
     )
     (workdir.here / 'data.txt').write_text('\n\n'.join(shown), encoding='utf-8')
   say(
-    f'model: {llama.num_params(model):,} parameters, '
+    f'model: {weights.num_params(model):,} parameters, '
     f'{model.vocab_size:,} pieces in {model.padded_vocab_size:,} rows\n'
     f'run: {num_steps:,} steps of {tokens_per_step:,} tokens = '
     f'{num_steps * tokens_per_step:,} tokens\n'
@@ -135,7 +135,7 @@ def main(argv):
     f'{jax.devices()[0].device_kind} in {jax.process_count()} process(es)'
   )
   exact = dataclasses.replace(model, vocab_multiple=1)  # without padding
-  say(partition.describe(llama.shapes(exact)))
+  say(partition.describe(weights.shapes(exact)))
   say(memory.describe(step_lib.memory_estimate(config, training)))
   device_kind = jax.devices()[0].device_kind
   say(hardware.describe_mfu(model, config.data.seq_len, device_kind))

@@ -11,7 +11,8 @@ import time
 import jax
 
 from lbe.convert import stored
-from lbe.models import llama
+from lbe.models import architecture
+from lbe.models import weights
 from lbe.run import checkpoint
 
 import conftest
@@ -48,7 +49,7 @@ def save_random(root, c, tokenizer):
     'config': None,
     'source': {'dtype': 'float32'},
   }
-  checkpoint.save_model(root, llama.init(c, jax.random.key(0)), meta=meta)
+  checkpoint.save_model(root, weights.init(c, jax.random.key(0)), meta=meta)
 
 
 def environment(num_devices=1):
@@ -121,7 +122,7 @@ def digests(output):
 
 def load(workdir):
   meta = checkpoint.read_meta(workdir)
-  shapes = llama.shapes(llama.Config.from_json(meta['model']))
+  shapes = weights.shapes(architecture.Config.from_json(meta['model']))
   device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
   return checkpoint.load_params(
     workdir,

@@ -11,8 +11,10 @@ from lbe.assemble import model as model_lib
 from lbe.assemble import step as step_lib
 from lbe.mesh import place
 from lbe.mesh import sharding
-from lbe.models import llama
+from lbe.models import architecture
+from lbe.models import forward
 from lbe.models import lora
+from lbe.models import weights
 from lbe.training import loss
 from lbe.vocab import tokenizers
 
@@ -85,7 +87,7 @@ def test_a_mesh_trains_as_one_device_does(mesh):
 
 def test_rows_cut_over_devices_have_the_same_loss_and_gradients():
   """Positions, segments or dropout of another token than the one at hand."""
-  c = llama.Config(
+  c = architecture.Config(
     vocab_size=64,
     dim=16,
     num_layers=2,
@@ -97,20 +99,20 @@ def test_rows_cut_over_devices_have_the_same_loss_and_gradients():
     init_std=0.3,
     lora=lora.make('layers/q_LDNH', rank=2, alpha=4.0),
   )
-  params = llama.init(c, jax.random.key(0))
+  params = weights.init(c, jax.random.key(0))
   params['lora'] = jax.tree.map(lambda x: x + 0.1, params['lora'])
   batch = next(batches(c.vocab_size))
 
   @functools.partial(jax.jit, static_argnums=1)
   def loss_and_gradients(params, mesh):
     def total(params):
-      x_BTD = llama.hidden(
+      x_BTD = forward.hidden(
         params,
         c,
         batch['ids_BT'],
         positions_BT=batch['positions_BT'],
         segments_BT=batch['segments_BT'],
-        execution=llama.Execution(compute_dtype='float32'),
+        execution=forward.Execution(compute_dtype='float32'),
         mesh=mesh,
         lora_dropout=0.5,
         dropout_key=jax.random.key(1),

@@ -13,12 +13,12 @@ import transformers
 from lbe.convert import certificate
 from lbe.convert import hf
 from lbe.inference import decode
-from lbe.models import llama
+from lbe.models import forward
 from lbe.vocab import tokenizers
 
 # Unrolled and not compiled as a whole: many shapes, each run once.
-FP32 = llama.Execution(compute_dtype='float32', scan=False)
-BF16 = llama.Execution(compute_dtype='bfloat16', scan=False)
+FP32 = forward.Execution(compute_dtype='float32', scan=False)
+BF16 = forward.Execution(compute_dtype='bfloat16', scan=False)
 # Frequencies on both sides of the scaled band, and some within it.
 LLAMA3 = dict(
   rope_type='llama3',
@@ -78,7 +78,7 @@ def random_model(folder, std, **changes):
 def ours(params, c, ids_BT, execution=FP32):
   """(states behind the final norm, logits without padding)."""
   B, T = ids_BT.shape
-  x_BTD = llama.hidden(
+  x_BTD = forward.hidden(
     params,
     c,
     jnp.asarray(ids_BT),
@@ -86,7 +86,7 @@ def ours(params, c, ids_BT, execution=FP32):
     segments_BT=jnp.ones((B, T), jnp.int32),
     execution=execution,
   )
-  logits_BTV = llama.logits(params, c, x_BTD)
+  logits_BTV = forward.logits(params, c, x_BTD)
   return np.asarray(x_BTD), np.asarray(logits_BTV)[..., : c.vocab_size]
 
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from lbe.models import llama
+from lbe.models import architecture
 
-TINY = llama.Config(
+TINY = architecture.Config(
   vocab_size=50,
   dim=32,
   num_layers=2,

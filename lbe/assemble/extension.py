@@ -9,7 +9,7 @@ import jax
 from lbe.assemble import model as model_lib
 from lbe.evals import perplexity
 from lbe.mesh import sharding
-from lbe.models import llama
+from lbe.models import weights
 from lbe.vocab import rows
 
 
@@ -47,7 +47,7 @@ def extend_params(
     )
   else:
     spellings = rows.spell(opened.tokenizer, tokenizer)
-  shardings = sharding.shardings(mesh, llama.dims(model))
+  shardings = sharding.shardings(mesh, weights.dims(model))
   # One matrix after the other, and the old one is let go: `params` changes.
   for i, name in enumerate(('embed_VD', 'head_DV')):
     if name in params:

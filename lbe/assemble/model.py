@@ -11,8 +11,10 @@ from lbe.data import sources as sources_lib
 from lbe.inference import model as model_lib
 from lbe.mesh import hosts
 from lbe.mesh import sharding
-from lbe.models import llama
+from lbe.models import architecture
+from lbe.models import forward
 from lbe.models import lora
+from lbe.models import weights
 from lbe.vocab import tokenizers
 
 
@@ -20,13 +22,13 @@ def make_config(config, tokenizer):
   """The architecture of a run from scratch; rows from the tokenizer."""
   m = config.model
   if m.preset:
-    if m.preset not in llama.PRESETS:
+    if m.preset not in architecture.PRESETS:
       raise ValueError(
         f'model.preset={m.preset!r} is unknown; take one of '
-        f'{", ".join(llama.PRESETS)}.'
+        f'{", ".join(architecture.PRESETS)}.'
       )
     return dataclasses.replace(
-      llama.PRESETS[m.preset],
+      architecture.PRESETS[m.preset],
       vocab_size=tokenizer.vocab_size,
       vocab_multiple=config.vocab_multiple,
     )
@@ -47,7 +49,7 @@ def make_config(config, tokenizer):
       f'model.num_kv_heads={num_kv_heads} does not divide '
       f'model.num_heads={m.num_heads}; take a divisor of it.'
     )
-  return llama.Config(
+  return architecture.Config(
     vocab_size=tokenizer.vocab_size,
     dim=m.dim,
     num_layers=m.num_layers,
@@ -89,25 +91,25 @@ def extended_config(opened, tokenizer):
 
 
 def make_execution(config):
-  return llama.Execution(**config.execution.to_dict())
+  return forward.Execution(**config.execution.to_dict())
 
 
 def init_params(model, mesh, seed):
   """Random parameters, each created in its shards."""
 
   def init_params(key):
-    return llama.init(model, key)
+    return weights.init(model, key)
 
-  places = sharding.shardings(mesh, llama.dims(model))
+  places = sharding.shardings(mesh, weights.dims(model))
   return _jit_once(init_params, places)(jax.random.key(seed))
 
 
 def init_adapters(model, mesh, seed):
   """New adapters in their shards: the model computes as without them."""
-  places = sharding.shardings(mesh, llama.dims(model))
+  places = sharding.shardings(mesh, weights.dims(model))
 
   def init_adapters(key):
-    return llama.init(model, key)['lora']
+    return weights.init(model, key)['lora']
 
   return _jit_once(init_adapters, places['lora'])(jax.random.key(seed))
 

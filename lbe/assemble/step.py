@@ -7,7 +7,8 @@ import jax
 from lbe.assemble import model as model_lib
 from lbe.mesh import place
 from lbe.mesh import sharding
-from lbe.models import llama
+from lbe.models import architecture
+from lbe.models import weights
 from lbe.training import groups
 from lbe.training import memory
 from lbe.training import optim
@@ -18,7 +19,7 @@ from lbe.training import step as step_lib
 class Training:
   """What the train step needs, as shapes: nothing here is on a device."""
 
-  model: llama.Config
+  model: architecture.Config
   mesh: jax.sharding.Mesh
   abstract_state: dict  # ShapeDtypeStructs with their shardings
   abstract_batch: dict
@@ -161,7 +162,7 @@ def make_partition(config, model, num_steps, *, num_old=None):
   named = {k: v for k, v in o.groups.to_dict().items() if changes(v)}
   partition = groups.Partition(
     [*(group(*item) for item in named.items()), group('rest', {})],
-    llama.dims(model),
+    weights.dims(model),
     num_old=num_old,
   )
   if model.lora:
@@ -176,7 +177,7 @@ def make_partition(config, model, num_steps, *, num_old=None):
 
 
 def param_dtypes(config, partition):
-  """{name: dtype} of what is not float32: llama.shapes takes it."""
+  """{name: dtype} of what is not float32: weights.shapes takes it."""
   dtype = config.optim.frozen_dtype
   if dtype not in ('float32', 'bfloat16'):
     raise ValueError(
@@ -204,7 +205,7 @@ def make_training(config, model, mesh, partition):
   shardings = step_lib.state_shardings(mesh, model, tx, partition)
   shapes = jax.eval_shape(
     lambda params: step_lib.init_state(params, tx, partition),
-    llama.shapes(model, dtype=param_dtypes(config, partition)),
+    weights.shapes(model, dtype=param_dtypes(config, partition)),
   )
   abstract_state = jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),

@@ -17,7 +17,9 @@ import tempfile
 import numpy as np
 import psutil
 
-from lbe.models import llama
+from lbe.models import architecture
+from lbe.models import forward
+from lbe.models import weights
 from lbe.vocab import tokenizers
 
 # Real sentences in several scripts; the ids of models without a tokenizer are
@@ -71,7 +73,7 @@ def logits_skipped_because(c, *, adapter=False):
   for package in ('torch', 'transformers', *['peft'] * adapter):
     if importlib.util.find_spec(package) is None:
       return f"{package} is not installed (pip install 'lbe[hf]')"
-  need = 2 * 4 * llama.num_params(c)
+  need = 2 * 4 * weights.num_params(c)
   free = psutil.virtual_memory().available
   if need > free / 2:
     return (
@@ -116,7 +118,7 @@ def _compare(checkpoint_dir, hf_dir, adapter_dir):
     str(hf_dir), dtype=torch.float32
   ).eval()
   meta = checkpoint.read_meta(checkpoint_dir)
-  c = llama.Config.from_json(meta['model'])
+  c = architecture.Config.from_json(meta['model'])
   if adapter_dir:
     import peft
 
@@ -133,19 +135,19 @@ def _compare(checkpoint_dir, hf_dir, adapter_dir):
     checkpoint_dir,
     jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device),
-      llama.shapes(c),
+      weights.shapes(c),
     ),
   )
   T = ids_BT.shape[1]
-  x_BTD = llama.hidden(
+  x_BTD = forward.hidden(
     params,
     c,
     jnp.asarray(ids_BT),
     positions_BT=jnp.arange(T)[None],
     segments_BT=jnp.ones((1, T), jnp.int32),
-    execution=llama.Execution(compute_dtype='float32'),
+    execution=forward.Execution(compute_dtype='float32'),
   )
-  ours_BTV = np.asarray(llama.logits(params, c, x_BTD))[..., : c.vocab_size]
+  ours_BTV = np.asarray(forward.logits(params, c, x_BTD))[..., : c.vocab_size]
   return logits_record(ours_BTV, theirs_BTV)
 
 

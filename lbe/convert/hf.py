@@ -13,7 +13,8 @@ import safetensors
 import safetensors.numpy
 from flax import traverse_util
 
-from lbe.models import llama
+from lbe.models import architecture
+from lbe.models import weights as weights_lib
 
 DTYPES = {
   'float32': np.dtype(np.float32),
@@ -37,7 +38,7 @@ def is_hf_dir(path):
 
 
 def read_config(folder):
-  """(llama.Config, info) of a folder's config.json.
+  """(architecture.Config, info) of a folder's config.json.
 
   `info` has `bos_id`, `eos_id`, `pad_id`, and `generation_config` where the
   folder has one. Raises ValueError for what this model does not compute, by
@@ -104,14 +105,14 @@ def read_config(folder):
     ]
     if missing:
       refuse(missing[0], None, 'RoPE scaling of type llama3 needs it.')
-    scaling = llama.RopeScaling(
+    scaling = architecture.RopeScaling(
       factor=float(rope['factor']),
       low_freq_factor=float(rope['low_freq_factor']),
       high_freq_factor=float(rope['high_freq_factor']),
       original_max_positions=int(rope['original_max_position_embeddings']),
     )
   heads = r['num_attention_heads']
-  config = llama.Config(
+  config = architecture.Config(
     vocab_size=r['vocab_size'],
     dim=r['hidden_size'],
     num_layers=r['num_hidden_layers'],
@@ -464,12 +465,14 @@ def load_params(folder, c, *, dtype=None, shardings=None):
   """The parameter tree, read tensor by tensor; padding rows are zero.
 
   In numpy, or with `shardings` (a tree of NamedShardings) as jax arrays whose
-  shards are read on their own hosts. `dtype` is that of llama.shapes; None
+  shards are read on their own hosts. `dtype` is that of weights.shapes; None
   keeps that on disk.
   """
   weights = Weights(folder, c)
   keep = dtype is None
-  shapes = flatten(llama.shapes(c, dtype=weights.dtype(c) if keep else dtype))
+  shapes = flatten(
+    weights_lib.shapes(c, dtype=weights.dtype(c) if keep else dtype)
+  )
   flat_shardings = flatten(shardings) if shardings is not None else None
   result = {}
   try:

@@ -12,8 +12,8 @@ import numpy as np
 import safetensors.numpy
 
 from lbe.convert import hf
-from lbe.models import llama
 from lbe.models import lora as lora_lib
+from lbe.models import weights
 
 _PREFIX = 'base_model.model.'
 _MODULES = {
@@ -157,7 +157,7 @@ def read(folder, c):
       'safetensors (PEFT does by default).'
     )
   tensors = safetensors.numpy.load_file(path)
-  shapes = hf.flatten(llama.shapes(c))
+  shapes = hf.flatten(weights.shapes(c))
   result = {}
 
   def take(key, shape):

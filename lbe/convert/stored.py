@@ -7,7 +7,8 @@ import jax
 
 from lbe.convert import hf
 from lbe.mesh import sharding
-from lbe.models import llama
+from lbe.models import architecture
+from lbe.models import weights
 from lbe.run import checkpoint
 from lbe.vocab import tokenizers
 
@@ -24,7 +25,7 @@ class Opened:
 
   path: str
   kind: str  # 'checkpoint' or 'hf'
-  config: llama.Config
+  config: architecture.Config
   tokenizer: tokenizers.Tokenizer | None
   info: dict
 
@@ -57,16 +58,16 @@ class Opened:
   def load_params(self, mesh, *, dtype='float32'):
     """The parameters, each created in its shards on `mesh`.
 
-    `dtype` is that of llama.shapes: one for all, or by name.
+    `dtype` is that of weights.shapes: one for all, or by name.
     """
-    shardings = sharding.shardings(mesh, llama.dims(self.config))
+    shardings = sharding.shardings(mesh, weights.dims(self.config))
     if self.kind == 'hf':
       return hf.load_params(
         self.path, self.config, dtype=dtype, shardings=shardings
       )
     abstract = jax.tree.map(
       lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-      llama.shapes(self.config, dtype=dtype),
+      weights.shapes(self.config, dtype=dtype),
       shardings,
     )
     return checkpoint.load_params(self.path, abstract)
@@ -83,7 +84,7 @@ def open_model(path, *, vocab_multiple=128):
     return Opened(
       path=str(checkpoint.find(path)),
       kind='checkpoint',
-      config=llama.Config.from_json(meta['model']),
+      config=architecture.Config.from_json(meta['model']),
       tokenizer=tokenizer,
       info=meta['source'] or {},
     )

@@ -16,7 +16,7 @@ from lbe.inference import sampling
 from lbe.mesh import compilation
 from lbe.mesh import sharding
 from lbe.models import cache as cache_lib
-from lbe.models import llama
+from lbe.models import forward
 
 
 def bucket(length):
@@ -157,7 +157,7 @@ def functions(c, execution, mesh):
 
     def body(state):
       number = state['number']
-      logits_BV = llama.logits(params, c, state['x_BD'][:, None])[:, 0]
+      logits_BV = forward.logits(params, c, state['x_BD'][:, None])[:, 0]
       token_B = sampling.choose(
         constrain(logits_BV, ('batch', None)),
         state['seen_BV'],

@@ -6,7 +6,8 @@ import jax
 
 from lbe.inference import decode
 from lbe.inference import score
-from lbe.models import llama
+from lbe.models import architecture
+from lbe.models import forward
 from lbe.vocab import tokenizers
 
 
@@ -19,10 +20,10 @@ class Model:
   """
 
   params: dict
-  config: llama.Config
+  config: architecture.Config
   tokenizer: tokenizers.Tokenizer
   mesh: jax.sharding.Mesh
-  execution: llama.Execution
+  execution: forward.Execution
   batch_size: int
   max_len: int
 

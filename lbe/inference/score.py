@@ -20,7 +20,7 @@ from lbe.inference import engine
 from lbe.mesh import compilation
 from lbe.models import attention
 from lbe.models import cached
-from lbe.models import llama
+from lbe.models import forward
 from lbe.training import loss
 
 # ---------------------------------------------------------------- requests
@@ -444,7 +444,7 @@ def _program(c, execution, mesh):
     x_BQD = jnp.take_along_axis(x_BTD, arrays['places_BQ'][:, :, None], axis=1)
     return loss.logprobs(
       x_BQD,
-      llama.head_DV(params, c),
+      forward.head_DV(params, c),
       arrays['targets_BQ'],
       vocab_size=c.vocab_size,
     )

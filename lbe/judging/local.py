@@ -16,7 +16,7 @@ from lbe.convert import stored
 from lbe.inference import model as model_lib
 from lbe.judging import asked
 from lbe.mesh import sharding
-from lbe.models import llama
+from lbe.models import forward
 from lbe.vocab import tokenizers
 
 
@@ -129,7 +129,7 @@ class Local:
       config=self._opened.config,
       tokenizer=self._opened.tokenizer,
       mesh=mesh,
-      execution=llama.Execution(compute_dtype=self._dtype),
+      execution=forward.Execution(compute_dtype=self._dtype),
       batch_size=self._batch_size,
       max_len=self._opened.config.max_positions,
     )

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from lbe.models import attention
-from lbe.models import llama
+from lbe.models import forward
 from lbe.models.attention import blocks
 
 # The position of padding and of an unused slot: behind every query.
@@ -29,10 +29,10 @@ def prepare(params, execution):
   inside a loop of steps a slice of a stack would be copied at every step.
   """
   params = jax.tree.map(lambda x: x.astype(execution.compute_dtype), params)
-  layers = llama.stacked(params)
+  layers = forward.stacked(params)
   if not execution.scan:
     num_layers = layers['attn_norm_LD'].shape[0]
-    layers = tuple(llama.unstacked(layers, num_layers))
+    layers = tuple(forward.unstacked(layers, num_layers))
   return {**params, 'layers': layers}
 
 
@@ -64,10 +64,10 @@ def prefill(
       ]
       return jnp.concatenate(outs, axis=1)
 
-    x_BTD = llama.decoder_layer(c, w, x_BTD, tables, attend, constrain)
+    x_BTD = forward.decoder_layer(c, w, x_BTD, tables, attend, constrain)
     return x_BTD, tuple(kept)
 
-  tables = llama.rope_tables(c, positions_BT)
+  tables = forward.rope_tables(c, positions_BT)
   x_BTD = _embed(params, ids_BT, constrain)
   layers = params['layers']
   if isinstance(layers, tuple):
@@ -102,7 +102,7 @@ def step(
 ):
   """As `prefill`, of T tokens more; they are written from `slot` on."""
   B, T = ids_BT.shape
-  tables = llama.rope_tables(c, positions_BT)
+  tables = forward.rope_tables(c, positions_BT)
   position_BS = jax.lax.dynamic_update_slice(
     cache['position_BS'], positions_BT, (0, slot)
   )
@@ -125,7 +125,7 @@ def step(
         k, v = k[None], v[None]
       return _attend(q_BTNH, k, v, positions_BT, position_BS, past)
 
-    x_BTD = llama.decoder_layer(c, w, x_BTD, tables, attend, constrain)
+    x_BTD = forward.decoder_layer(c, w, x_BTD, tables, attend, constrain)
     return x_BTD, *kept
 
   assert T <= position_BS.shape[1]
@@ -193,7 +193,7 @@ def _embed(params, ids_BT, constrain):
 
 
 def _final_norm(params, c, x_BTD):
-  return llama.rms_norm(x_BTD, params['final_norm_D'], c.norm_eps)
+  return forward.rms_norm(x_BTD, params['final_norm_D'], c.norm_eps)
 
 
 def _attend(q_BTNH, k_BKSH, v_BKSH, positions_BT, position_BS, prefix):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from lbe.mesh import compilation
 from lbe.mesh import sharding
 from lbe.models import attention
-from lbe.models import llama
+from lbe.models import forward as forward_lib
 from lbe.models.attention import blocks
 
 
@@ -31,28 +31,28 @@ def forward(
   it appends to the list `new` is kept. `kept_L` is a tree of arrays [L, ...],
   of which `kept` is the layer's own.
   """
-  tables = llama.rope_tables(c, positions_BT)
+  tables = forward_lib.rope_tables(c, positions_BT)
 
   def body(x_BTD, per_layer):
     w, kept = per_layer
     new = []
-    x_BTD = llama.decoder_layer(
+    x_BTD = forward_lib.decoder_layer(
       c, w, x_BTD, tables, functools.partial(attend, kept, new), constrain
     )
     return x_BTD, new
 
-  x_BTD = llama.embed(params, ids_BT, execution)
-  layers = llama.stacked(params)
+  x_BTD = forward_lib.embed(params, ids_BT, execution)
+  layers = forward_lib.stacked(params)
   if execution.scan:
     x_BTD, new_L = jax.lax.scan(body, x_BTD, (layers, kept_L))
   else:
     found = []
-    for i, w in enumerate(llama.unstacked(layers, c.num_layers)):
+    for i, w in enumerate(forward_lib.unstacked(layers, c.num_layers)):
       own = jax.tree.map(lambda x_L, i=i: x_L[i], kept_L)
       x_BTD, new = body(x_BTD, (w, own))
       found.append(new)
     new_L = jax.tree.map(lambda *xs: jnp.stack(xs), *found)
-  return llama.rms_norm(x_BTD, params['final_norm_D'], c.norm_eps), new_L
+  return forward_lib.rms_norm(x_BTD, params['final_norm_D'], c.norm_eps), new_L
 
 
 def prefill(params, c, ids_BT, *, execution, constrain):

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import optax
 
 from lbe.mesh import sharding
-from lbe.models import llama
+from lbe.models import forward
+from lbe.models import weights
 from lbe.training import loss
 
 
@@ -21,10 +22,10 @@ def init_state(params, tx, partition):
 
 def state_shardings(mesh, c, tx, partition):
   """NamedShardings of the state: moments lie where their parameters do."""
-  params = sharding.shardings(mesh, llama.dims(c))
+  params = sharding.shardings(mesh, weights.dims(c))
   replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
   shapes = jax.eval_shape(
-    lambda p: init_state(p, tx, partition), llama.shapes(c)
+    lambda p: init_state(p, tx, partition), weights.shapes(c)
   )
   by_path = {
     tuple(k.key for k in path): s
@@ -70,7 +71,7 @@ def make_train_step(
 
   def objective(learning, frozen, batch, key):
     params = partition.join(learning, frozen)
-    x_BTD = llama.hidden(
+    x_BTD = forward.hidden(
       params,
       c,
       batch['ids_BT'],
@@ -83,7 +84,7 @@ def make_train_step(
     )
     total = loss.sums(
       x_BTD,
-      llama.head_DV(params, c),
+      forward.head_DV(params, c),
       batch['targets_BT'],
       batch['weights_BT'],
       vocab_size=c.vocab_size,

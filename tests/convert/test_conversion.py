@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from lbe.convert import certificate
-from lbe.models import llama
+from lbe.models import architecture
 from lbe.vocab import tokenizers
 
 import runs
@@ -182,7 +182,7 @@ def test_an_export_says_what_tokenizer_json_loses(test_data, tmp_path):
   for piece in proto.pieces:
     piece.score = 0.0
   tokenizer = tokenizers.SentencePiece(proto.SerializeToString())
-  c = llama.Config(
+  c = architecture.Config(
     vocab_size=tokenizer.vocab_size,
     dim=16,
     num_layers=1,

@@ -12,7 +12,7 @@ import torch
 import transformers
 
 from lbe.convert import hf
-from lbe.models import llama
+from lbe.models import architecture
 
 
 @pytest.fixture
@@ -111,13 +111,13 @@ def test_old_and_new_spellings_of_rope_are_one_config(folder):
   old, _ = hf.read_config(folder)
   assert new == old
   assert new.rope_theta == 5e5
-  assert new.rope_scaling == llama.RopeScaling(8.0, 1.0, 4.0, 8192)
+  assert new.rope_scaling == architecture.RopeScaling(8.0, 1.0, 4.0, 8192)
 
 
 def test_what_we_write_is_read_back_as_the_same_config(folder):
   """By us and by transformers."""
   for name in ('llama_7b', 'llama31_8b', 'llama32_1b'):
-    c = llama.PRESETS[name]
+    c = architecture.PRESETS[name]
     record = hf.config_json(
       c, dtype='bfloat16', bos_id=1, eos_id=2, pad_id=None
     )

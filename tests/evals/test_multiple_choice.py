@@ -241,7 +241,7 @@ def test_scores_on_eight_devices_are_those_on_one(folder, model, tmp_path):
   import dataclasses
 
   from lbe.mesh import sharding
-  from lbe.models import llama
+  from lbe.models import weights
 
   exam_files.write_ceval(tmp_path)
   exam = multiple_choice.make(
@@ -252,7 +252,7 @@ def test_scores_on_eight_devices_are_those_on_one(folder, model, tmp_path):
     model,
     mesh=mesh,
     params=jax.device_put(
-      model.params, sharding.shardings(mesh, llama.dims(model.config))
+      model.params, sharding.shardings(mesh, weights.dims(model.config))
     ),
   )
   one = exam.evaluate(model, name='zh', step=0)

@@ -14,11 +14,12 @@ from lbe.data import sources
 from lbe.evals import perplexity
 from lbe.inference import model as model_lib
 from lbe.mesh import sharding
-from lbe.models import llama
+from lbe.models import forward
+from lbe.models import weights as weights_lib
 from lbe.vocab import export as vocab_export
 from lbe.vocab import tokenizers
 
-FP32 = llama.Execution(compute_dtype='float32', scan=False)
+FP32 = forward.Execution(compute_dtype='float32', scan=False)
 
 
 @pytest.fixture(scope='module')
@@ -35,7 +36,7 @@ def model(stories, *, batch_size=8, mesh=(1, 1), max_len=64):
     dict(data=mesh[0], fsdp=mesh[1], context=1, tensor=1),
     devices=jax.devices()[: mesh[0] * mesh[1]],
   )
-  params = jax.device_put(params, sharding.shardings(made, llama.dims(c)))
+  params = jax.device_put(params, sharding.shardings(made, weights_lib.dims(c)))
   return model_lib.Model(params, c, tokenizer, made, FP32, batch_size, max_len)
 
 

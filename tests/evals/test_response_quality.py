@@ -18,7 +18,7 @@ from lbe.inference import model as model_lib
 from lbe.judging import agreement
 from lbe.judging import scores
 from lbe.mesh import sharding
-from lbe.models import llama
+from lbe.models import forward
 from lbe.vocab import tokenizers
 
 import judge_server
@@ -54,7 +54,7 @@ def model(test_data):
     config=c,
     tokenizer=tokenizers.load(folder),
     mesh=mesh,
-    execution=llama.Execution(compute_dtype='float32'),
+    execution=forward.Execution(compute_dtype='float32'),
     batch_size=3,
     max_len=128,
   )
@@ -426,7 +426,7 @@ settings = json.loads(settings)
 told = []
 model = t.model_lib.Model(
   params={}, config=None, tokenizer=t.tokenizers.Bytes(), mesh=None,
-  execution=t.llama.Execution(), batch_size=1, max_len=64)
+  execution=t.forward.Execution(), batch_size=1, max_len=64)
 for judge in ('judge-1', 'refused'):
   try:
     settings['judge']['model'] = judge

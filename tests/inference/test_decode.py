@@ -13,11 +13,13 @@ from lbe.inference import decode
 from lbe.inference import engine
 from lbe.mesh import compilation
 from lbe.mesh import sharding
-from lbe.models import llama
+from lbe.models import architecture
+from lbe.models import forward
+from lbe.models import weights
 from lbe.vocab import tokenizers
 
-FP32 = llama.Execution(compute_dtype='float32')
-TINY = llama.Config(
+FP32 = forward.Execution(compute_dtype='float32')
+TINY = architecture.Config(
   vocab_size=50,
   dim=32,
   num_layers=2,
@@ -33,7 +35,7 @@ PROMPTS = [[1, 7, 3], [1], [1, 9, 9, 9, 9, 9, 4]]
 
 @functools.cache
 def params():
-  return llama.init(TINY, jax.random.key(0))
+  return weights.init(TINY, jax.random.key(0))
 
 
 def generate(prompts, **changes):
@@ -46,7 +48,7 @@ def test_greedy_equals_the_argmax_of_the_full_forward():
   for prompt, new in zip(PROMPTS, generate(PROMPTS), strict=True):
     ids = prompt + new
     T = len(ids)
-    x_BTD = llama.hidden(
+    x_BTD = forward.hidden(
       params(),
       TINY,
       jnp.asarray([ids]),
@@ -54,7 +56,7 @@ def test_greedy_equals_the_argmax_of_the_full_forward():
       segments_BT=jnp.ones((1, T), jnp.int32),
       execution=FP32,
     )
-    likeliest_T = llama.logits(params(), TINY, x_BTD)[0].argmax(-1)
+    likeliest_T = forward.logits(params(), TINY, x_BTD)[0].argmax(-1)
     assert likeliest_T[len(prompt) - 1 : -1].tolist() == new
 
 
@@ -155,7 +157,9 @@ def test_a_mesh_gives_the_ids_of_one_device(shape):
   """Rows, heads or the cache laid out so that something is lost."""
   mesh = sharding.make_mesh(shape)
   c = dataclasses.replace(TINY, max_positions=256)
-  placed = jax.device_put(params(), sharding.shardings(mesh, llama.dims(TINY)))
+  placed = jax.device_put(
+    params(), sharding.shardings(mesh, weights.dims(TINY))
+  )
   shared = [1 + (7 * i) % 47 for i in range(decode.MIN_PREFIX + 5)]
   for prompts, settings in (
     (PROMPTS, dict(temperature=1.0, top_p=0.9, num_samples=2)),
@@ -174,7 +178,7 @@ def test_a_mesh_gives_the_ids_of_one_device(shape):
 
 def test_samples_follow_the_distribution():
   """One token from BOS, 4,000 times, against the softmax; no padding id."""
-  x_BTD = llama.hidden(
+  x_BTD = forward.hidden(
     params(),
     TINY,
     jnp.asarray([[1]]),
@@ -182,7 +186,7 @@ def test_samples_follow_the_distribution():
     segments_BT=jnp.ones((1, 1), jnp.int32),
     execution=FP32,
   )
-  logits_V = llama.logits(params(), TINY, x_BTD)[0, 0]
+  logits_V = forward.logits(params(), TINY, x_BTD)[0, 0]
   for temperature in (1.0, 0.5):
     p_V = np.asarray(jax.nn.softmax(logits_V / temperature))
     new = generate([[1]] * 4000, max_new_tokens=1, temperature=temperature)
@@ -313,7 +317,7 @@ def by_rote(text):
   order = [1, *tokenizers.Bytes().encode(text), 2]
   assert len(set(order)) == len(order)
   c = dataclasses.replace(TINY, vocab_size=259, dim=260, num_layers=1)
-  made = jax.tree.map(jnp.zeros_like, llama.init(c, jax.random.key(0)))
+  made = jax.tree.map(jnp.zeros_like, weights.init(c, jax.random.key(0)))
   embed_VD = np.zeros(made['embed_VD'].shape, np.float32)
   head_DV = np.zeros(made['head_DV'].shape, np.float32)
   for i, token in enumerate(order):

@@ -10,11 +10,13 @@ import pytest
 from lbe.inference import score
 from lbe.mesh import compilation
 from lbe.mesh import sharding
-from lbe.models import llama
+from lbe.models import architecture
+from lbe.models import forward
+from lbe.models import weights
 from lbe.vocab import tokenizers
 
-FP32 = llama.Execution(compute_dtype='float32', scan=False)
-TINY = llama.Config(
+FP32 = forward.Execution(compute_dtype='float32', scan=False)
+TINY = architecture.Config(
   vocab_size=300,
   dim=64,
   num_layers=2,
@@ -30,7 +32,7 @@ BYTES = tokenizers.load('bytes')
 
 @functools.cache
 def params():
-  return llama.init(TINY, jax.random.key(0))
+  return weights.init(TINY, jax.random.key(0))
 
 
 def run(requests, *, mesh=(1, 1, 1), batch_size=4, execution=FP32):
@@ -39,7 +41,9 @@ def run(requests, *, mesh=(1, 1, 1), batch_size=4, execution=FP32):
     dict(zip(names, mesh, strict=True)),
     devices=jax.devices()[: int(np.prod(mesh))],
   )
-  placed = jax.device_put(params(), sharding.shardings(made, llama.dims(TINY)))
+  placed = jax.device_put(
+    params(), sharding.shardings(made, weights.dims(TINY))
+  )
   return score.score(
     placed,
     TINY,
@@ -53,7 +57,7 @@ def run(requests, *, mesh=(1, 1, 1), batch_size=4, execution=FP32):
 @jax.jit
 def plain_logits(ids_BT):
   T = ids_BT.shape[1]
-  x_BTD = llama.hidden(
+  x_BTD = forward.hidden(
     params(),
     TINY,
     ids_BT,
@@ -61,7 +65,7 @@ def plain_logits(ids_BT):
     segments_BT=jnp.ones((1, T), jnp.int32),
     execution=FP32,
   )
-  return llama.logits(params(), TINY, x_BTD)[0, :, :300]
+  return forward.logits(params(), TINY, x_BTD)[0, :, :300]
 
 
 def one_by_one(request):
@@ -158,7 +162,7 @@ def test_a_mesh_moves_no_score(mesh):
 
 
 def test_scanned_equals_unrolled():
-  scanned = llama.Execution(compute_dtype='float32', scan=True)
+  scanned = forward.Execution(compute_dtype='float32', scan=True)
   check(run(requests(), execution=scanned))
 
 

@@ -1,12 +1,12 @@
 """FLOPs by hand, peaks by name."""
 
 from lbe.mesh import hardware
-from lbe.models import llama
+from lbe.models import architecture
 
 
 def test_flops_of_llama_7b_by_hand():
   """6 a weight of a product, 6 L N H T for causal attention."""
-  c = llama.PRESETS['llama_7b']
+  c = architecture.PRESETS['llama_7b']
   weights = 32 * (4 * 4096 * 4096 + 3 * 4096 * 11008) + 4096 * 32000
   assert weights == 6_607_077_376
   attention = 6 * 32 * 4096 * 2048
@@ -14,7 +14,7 @@ def test_flops_of_llama_7b_by_hand():
 
 
 def test_grouped_query_attention_has_fewer_weights_but_as_much_attention():
-  c = llama.PRESETS['llama3_8b']
+  c = architecture.PRESETS['llama3_8b']
   layer = 4096 * 4096 * 2 + 2 * 4096 * 1024 + 3 * 4096 * 14336
   expected = 6 * (32 * layer + 4096 * 128256) + 6 * 32 * 4096 * 8192
   assert hardware.flops_per_token(c, 8192) == expected
@@ -30,7 +30,7 @@ def test_peaks_are_found_by_the_longest_name():
 
 def test_a_run_says_what_mfu_is_measured_against():
   """A share without its whole cannot be compared."""
-  c = llama.PRESETS['llama_7b']
+  c = architecture.PRESETS['llama_7b']
   told = hardware.describe_mfu(c, 2048, 'TPU v5p')
   assert f'{hardware.flops_per_token(c, 2048):,} a token' in told
   assert 'of 459 TFLOP/s a chip' in told

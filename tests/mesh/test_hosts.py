@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from lbe.mesh import hosts
-from lbe.models import llama
+from lbe.models import architecture
 from lbe.run import checkpoint
 from lbe.vocab import tokenizers
 
@@ -113,7 +113,7 @@ def get_config():
 
 def test_scores_over_two_processes_are_those_of_one(tmp_path):
   """Items that a host loses, scores twice or hands over in another order."""
-  c = llama.Config(
+  c = architecture.Config(
     vocab_size=259,
     dim=32,
     num_layers=1,

@@ -8,9 +8,10 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from lbe.mesh import sharding
-from lbe.models import llama
+from lbe.models import architecture
+from lbe.models import weights
 
-TINY = llama.Config(
+TINY = architecture.Config(
   vocab_size=100,
   dim=32,
   num_layers=2,
@@ -34,7 +35,7 @@ RUN = dict(
 def test_the_rules_give_these_specs():
   """A dim that moves to another mesh axis unseen."""
   specs = jax.tree.map(
-    sharding.spec, llama.dims(TINY), is_leaf=lambda x: isinstance(x, tuple)
+    sharding.spec, weights.dims(TINY), is_leaf=lambda x: isinstance(x, tuple)
   )
   assert specs == {
     'embed_VD': P('tensor', 'fsdp'),
@@ -119,9 +120,9 @@ def test_a_run_that_the_mesh_divides_passes():
 def test_parameters_are_created_in_their_shards_with_the_same_numbers():
   """A whole model on one device first, or numbers that the mesh decides."""
   mesh = sharding.make_mesh({'fsdp': 4, 'tensor': 2})
-  make = functools.partial(llama.init, TINY)
+  make = functools.partial(weights.init, TINY)
   sharded = jax.jit(
-    make, out_shardings=sharding.shardings(mesh, llama.dims(TINY))
+    make, out_shardings=sharding.shardings(mesh, weights.dims(TINY))
   )(jax.random.key(3))
   q_LDNH = sharded['layers']['q_LDNH']
   assert {s.data.shape for s in q_LDNH.addressable_shards} == {(2, 8, 2, 8)}

@@ -12,7 +12,7 @@ from jax.experimental import topologies
 
 from lbe.mesh import sharding
 from lbe.models import attention
-from lbe.models import llama
+from lbe.models import forward
 from lbe.models.attention import context
 from lbe.models.attention import reference
 from lbe.models.attention import splash
@@ -313,7 +313,7 @@ def test_an_implementation_that_the_platform_lacks_is_refused():
   with pytest.raises(ValueError, match='sees whole rows, but mesh.context=8'):
     attention.chosen('triton', cut)
   with pytest.raises(ValueError, match='rounds the products of float32'):
-    llama.Execution(attention='triton', compute_dtype='float32')
+    forward.Execution(attention='triton', compute_dtype='float32')
 
 
 # ---------------------------------------------- compiled for what is not here

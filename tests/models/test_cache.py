@@ -7,12 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lbe.models import architecture
 from lbe.models import cache as cache_lib
-from lbe.models import llama
+from lbe.models import forward
 from lbe.models import lora as lora_lib
+from lbe.models import weights
 from lbe.models.attention import blocks
 
-TINY = llama.Config(
+TINY = architecture.Config(
   vocab_size=97,
   dim=48,
   num_layers=3,
@@ -22,21 +24,21 @@ TINY = llama.Config(
   mlp_dim=80,
   init_std=0.1,
 )
-ADAPTED = llama.Config(
+ADAPTED = architecture.Config(
   **{
     **vars(TINY),
     'lora': lora_lib.Lora(weights=('q_LDNH', 'down_LFD'), rank=4, alpha=8.0),
   }
 )
-SCANNED = llama.Execution(compute_dtype='float32')
-UNROLLED = llama.Execution(compute_dtype='float32', scan=False)
+SCANNED = forward.Execution(compute_dtype='float32')
+UNROLLED = forward.Execution(compute_dtype='float32', scan=False)
 LENGTHS = (7, 1, 4)
 NUM_NEW = 5
 
 
 @functools.cache
 def params(c=TINY):
-  made = jax.jit(functools.partial(llama.init, c))(jax.random.key(0))
+  made = jax.jit(functools.partial(weights.init, c))(jax.random.key(0))
   # An adapter's second half begins at zero, where nothing would show.
   return jax.tree.map(lambda x: jnp.where(x == 0, 0.05, x), made)
 
@@ -50,7 +52,7 @@ def rows():
 
 def full(c, ids_T):
   """[T, V] logits without a cache."""
-  x_BTD = llama.hidden(
+  x_BTD = forward.hidden(
     params(c),
     c,
     ids_T[None],
@@ -58,7 +60,7 @@ def full(c, ids_T):
     segments_BT=np.ones((1, len(ids_T)), np.int32),
     execution=SCANNED,
   )
-  return np.asarray(llama.logits(params(c), c, x_BTD))[0]
+  return np.asarray(forward.logits(params(c), c, x_BTD))[0]
 
 
 def cached(c, execution, *, shared=0, chosen=(0, 1, 2)):
@@ -120,7 +122,7 @@ def cached(c, execution, *, shared=0, chosen=(0, 1, 2)):
     x_BTD, cache = step(now_B1, at_B1, W + n, cache)
     found.append(x_BTD[:, 0])
   return [
-    np.asarray(llama.logits(params(c), c, x[:, None]))[:, 0] for x in found
+    np.asarray(forward.logits(params(c), c, x[:, None]))[:, 0] for x in found
   ]
 
 
@@ -178,6 +180,6 @@ def test_a_prompt_in_blocks_equals_the_full_forward(shared, monkeypatch):
 def test_bfloat16_is_computed_in_bfloat16():
   """Parameters that stay float32, so that each step reads twice as much."""
   for scan in (True, False):
-    execution = llama.Execution(compute_dtype='bfloat16', scan=scan)
+    execution = forward.Execution(compute_dtype='bfloat16', scan=scan)
     ready = cache_lib.prepare(params(), execution)
     assert {str(x.dtype) for x in jax.tree.leaves(ready)} == {'bfloat16'}

@@ -11,10 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lbe.models import llama
+from lbe.models import architecture
+from lbe.models import forward
+from lbe.models import weights
 from lbe.training import loss
 
-TINY = llama.Config(
+TINY = architecture.Config(
   vocab_size=97,
   dim=48,
   num_layers=3,
@@ -24,7 +26,7 @@ TINY = llama.Config(
   mlp_dim=80,
   init_std=0.1,
 )
-FP32 = llama.Execution(compute_dtype='float32')
+FP32 = forward.Execution(compute_dtype='float32')
 # PAPER.md's table: parameters without padding, computed from the published
 # config.json files.
 COUNTS = {
@@ -47,12 +49,12 @@ COUNTS = {
 
 @functools.cache
 def tiny():
-  return jax.jit(functools.partial(llama.init, TINY))(jax.random.key(0))
+  return jax.jit(functools.partial(weights.init, TINY))(jax.random.key(0))
 
 
 @functools.partial(jax.jit, static_argnames=('c', 'execution'))
-def forward(params, ids_BT, positions_BT, segments_BT, *, c, execution):
-  x_BTD = llama.hidden(
+def compute(params, ids_BT, positions_BT, segments_BT, *, c, execution):
+  x_BTD = forward.hidden(
     params,
     c,
     ids_BT,
@@ -60,7 +62,7 @@ def forward(params, ids_BT, positions_BT, segments_BT, *, c, execution):
     segments_BT=segments_BT,
     execution=execution,
   )
-  return llama.logits(params, c, x_BTD)
+  return forward.logits(params, c, x_BTD)
 
 
 def packed(*documents, length):
@@ -82,14 +84,14 @@ def random_ids(*shape, seed=0):
 
 
 def run(row, execution=FP32):
-  return np.asarray(forward(tiny(), *row, c=TINY, execution=execution))
+  return np.asarray(compute(tiny(), *row, c=TINY, execution=execution))
 
 
 @pytest.mark.parametrize('name', COUNTS)
 def test_preset_has_the_published_number_of_parameters(name):
   """A wrong width, head count or tying in a preset."""
-  assert COUNTS.keys() == llama.PRESETS.keys()
-  assert llama.num_params(llama.PRESETS[name]) == COUNTS[name]
+  assert COUNTS.keys() == architecture.PRESETS.keys()
+  assert weights.num_params(architecture.PRESETS[name]) == COUNTS[name]
 
 
 @pytest.mark.parametrize('tied', [False, True])
@@ -97,7 +99,7 @@ def test_shapes_names_and_dims_agree(tied):
   """A weight whose sharding, name and shape are declared apart."""
   c = dataclasses.replace(TINY, tied=tied)
   size = dict(V=128, D=48, L=3, N=4, K=2, H=16, F=80)
-  shapes, dims = llama.shapes(c, dtype='bfloat16'), llama.dims(c)
+  shapes, dims = weights.shapes(c, dtype='bfloat16'), weights.dims(c)
   flat = jax.tree_util.tree_leaves_with_path(shapes)
   for path, x in flat:
     letters = path[-1].key.rsplit('_', 1)[1]
@@ -106,7 +108,7 @@ def test_shapes_names_and_dims_agree(tied):
     logical = functools.reduce(lambda tree, key: tree[key.key], path, dims)
     assert len(logical) == len(letters)
   assert ('head_DV' in shapes) == (not tied)
-  assert sum(math.prod(x.shape) for _, x in flat) == llama.num_params(
+  assert sum(math.prod(x.shape) for _, x in flat) == weights.num_params(
     dataclasses.replace(c, vocab_size=128)
   )
 
@@ -114,7 +116,7 @@ def test_shapes_names_and_dims_agree(tied):
 def test_initial_weights_do_not_depend_on_the_padding():
   """Padding that shifts the random numbers, or is not zero."""
   few = dataclasses.replace(TINY, vocab_multiple=1)
-  b = jax.jit(functools.partial(llama.init, few))(jax.random.key(0))
+  b = jax.jit(functools.partial(weights.init, few))(jax.random.key(0))
   a = tiny()
   assert a['embed_VD'].shape == (128, 48)
   assert not np.any(a['embed_VD'][97:]) and not np.any(a['head_DV'][:, 97:])
@@ -134,15 +136,15 @@ def test_initial_weights_differ_by_name_and_have_the_asked_spread():
 
 def test_config_survives_json():
   """A checkpoint that comes back as another architecture."""
-  for c in (TINY, llama.PRESETS['llama31_8b']):
+  for c in (TINY, architecture.PRESETS['llama31_8b']):
     record = json.loads(json.dumps(c.to_json()))
-    assert llama.Config.from_json(record) == c
+    assert architecture.Config.from_json(record) == c
 
 
 def test_config_refuses_a_field_that_it_does_not_know():
   """A field of a newer version that is dropped without a word."""
   with pytest.raises(ValueError, match="'num_experts'.*newer lbe"):
-    llama.Config.from_json({**TINY.to_json(), 'num_experts': 8})
+    architecture.Config.from_json({**TINY.to_json(), 'num_experts': 8})
 
 
 @pytest.mark.parametrize(
@@ -164,16 +166,16 @@ def test_config_refuses_a_field_that_it_does_not_know():
 def test_execution_refuses_what_it_cannot_run(field, value, message):
   """A misspelt policy that falls back to none."""
   with pytest.raises(ValueError, match=message):
-    llama.Execution(**{field: value})
+    forward.Execution(**{field: value})
 
 
 def test_rope_turns_the_halves_by_the_position():
   """Interleaved pairs instead of halves, or the wrong sign; worked by hand."""
   c = dataclasses.replace(TINY, head_dim=4, rope_theta=100.0)
   # Frequencies 1 and 1/10; at position 2 the angles are 2 and 0.2.
-  tables = llama.rope_tables(c, jnp.array([[2]]))
+  tables = forward.rope_tables(c, jnp.array([[2]]))
   x = jnp.array([1.0, 0.0, 0.0, 1.0])[None, None, None]
-  turned = llama.rope(x, tables)[0, 0, 0]
+  turned = forward.rope(x, tables)[0, 0, 0]
   expected = [math.cos(2), -math.sin(0.2), math.sin(2), math.cos(0.2)]
   np.testing.assert_allclose(turned, expected, rtol=1e-6)
 
@@ -197,7 +199,7 @@ def test_packed_documents_equal_the_documents_alone():
 def test_perturbing_a_document_changes_no_bit_of_another(dtype):
   """A mask that only damps: a bit of document A in document B's logits."""
   a, b, other = (random_ids(n, seed=i) for i, n in enumerate((9, 8, 9)))
-  execution = llama.Execution(compute_dtype=dtype)
+  execution = forward.Execution(compute_dtype=dtype)
   one = run(packed(a, b, length=20), execution)[0]
   two = run(packed(other, b, length=20), execution)[0]
   assert np.any(one[:9] != two[:9])
@@ -224,7 +226,7 @@ def _loss_and_gradients(execution):
   @jax.jit
   def compute(params):
     def loss_sum(params):
-      x_BTD = llama.hidden(
+      x_BTD = forward.hidden(
         params,
         TINY,
         ids[:, :-1],
@@ -234,7 +236,7 @@ def _loss_and_gradients(execution):
       )
       return loss.sums(
         x_BTD,
-        llama.head_DV(params, TINY),
+        forward.head_DV(params, TINY),
         ids[:, 1:],
         np.ones((2, 11), np.float32),
         vocab_size=97,
@@ -294,17 +296,17 @@ def test_bfloat16_runs_in_bfloat16_and_ends_in_float32():
   """A weight or table in float32 that silently lifts the whole stream."""
   row = packed(random_ids(8), length=8)
   x_BTD = jax.eval_shape(
-    lambda: llama.hidden(
+    lambda: forward.hidden(
       tiny(),
       TINY,
       row[0],
       positions_BT=row[1],
       segments_BT=row[2],
-      execution=llama.Execution(compute_dtype='bfloat16'),
+      execution=forward.Execution(compute_dtype='bfloat16'),
     )
   )
   assert x_BTD.dtype == jnp.bfloat16
-  logits = run(row, llama.Execution(compute_dtype='bfloat16'))
+  logits = run(row, forward.Execution(compute_dtype='bfloat16'))
   assert logits.dtype == np.float32
   assert np.any(logits != logits.astype(jnp.bfloat16).astype(np.float32))
 
@@ -321,17 +323,17 @@ def test_norms_rope_softmax_and_loss_are_float32_in_bfloat16_runs():
   row = packed(random_ids(8), length=8)
 
   def loss_sum(params):
-    x_BTD = llama.hidden(
+    x_BTD = forward.hidden(
       params,
       TINY,
       row[0],
       positions_BT=row[1],
       segments_BT=row[2],
-      execution=llama.Execution(compute_dtype='bfloat16'),
+      execution=forward.Execution(compute_dtype='bfloat16'),
     )
-    head_DV = llama.head_DV(params, TINY)
-    weights = jnp.ones_like(row[0])
-    return loss.sums(x_BTD, head_DV, row[0], weights, vocab_size=97)[
+    head_DV = forward.head_DV(params, TINY)
+    weights_BT = jnp.ones_like(row[0])
+    return loss.sums(x_BTD, head_DV, row[0], weights_BT, vocab_size=97)[
       'objective'
     ]
 
@@ -349,7 +351,7 @@ def test_float32_products_ask_for_float32_on_every_chip():
   row = packed(random_ids(8), length=8)
 
   def loss_sum(params):
-    x_BTD = llama.hidden(
+    x_BTD = forward.hidden(
       params,
       TINY,
       row[0],
@@ -357,10 +359,10 @@ def test_float32_products_ask_for_float32_on_every_chip():
       segments_BT=row[2],
       execution=FP32,
     )
-    head_DV = llama.head_DV(params, TINY)
-    weights = jnp.ones_like(row[0])
-    of_loss = loss.sums(x_BTD, head_DV, row[0], weights, vocab_size=97)
-    return of_loss['objective'] + llama.logits(params, TINY, x_BTD).max()
+    head_DV = forward.head_DV(params, TINY)
+    weights_BT = jnp.ones_like(row[0])
+    of_loss = loss.sums(x_BTD, head_DV, row[0], weights_BT, vocab_size=97)
+    return of_loss['objective'] + forward.logits(params, TINY, x_BTD).max()
 
   text = str(jax.make_jaxpr(jax.grad(loss_sum))(tiny()))
   assert text.count('dot_general[') > 20

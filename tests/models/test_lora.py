@@ -17,8 +17,10 @@ from lbe.assemble import step as step_lib
 from lbe.convert import peft
 from lbe.convert import stored
 from lbe.mesh import sharding
-from lbe.models import llama
+from lbe.models import architecture
+from lbe.models import forward
 from lbe.models import lora
+from lbe.models import weights
 from lbe.run import checkpoint
 
 import runs
@@ -27,7 +29,7 @@ import tiny
 TINY = tiny.TINY
 ALL = lora.make(common.LINEAR, rank=4, alpha=8)
 ADAPTED = dataclasses.replace(TINY, lora=ALL)
-FP32 = llama.Execution(compute_dtype='float32')
+FP32 = forward.Execution(compute_dtype='float32')
 
 
 def random_adapters(params, seed=0):
@@ -45,7 +47,7 @@ def random_adapters(params, seed=0):
 @functools.partial(jax.jit, static_argnames=('c', 'execution', 'lora_dropout'))
 def logits(params, c, execution=FP32, **more):
   rows = tiny.batch()
-  x_BTD = llama.hidden(
+  x_BTD = forward.hidden(
     params,
     c,
     rows['ids_BT'],
@@ -54,12 +56,12 @@ def logits(params, c, execution=FP32, **more):
     execution=execution,
     **more,
   )
-  return llama.logits(params, c, x_BTD)
+  return forward.logits(params, c, x_BTD)
 
 
 def test_at_its_start_an_adapted_model_is_its_base():
   """A B that is not zero would throw away what the base knows."""
-  params = llama.init(ADAPTED, jax.random.key(0))
+  params = weights.init(ADAPTED, jax.random.key(0))
   base = {k: v for k, v in params.items() if k != 'lora'}
   np.testing.assert_array_equal(logits(params, ADAPTED), logits(base, TINY))
   a = params['lora']['o_a_LNHR']
@@ -74,7 +76,7 @@ def test_an_adapter_is_its_weight_with_the_product_added(rslora):
     TINY, lora=lora.make(common.LINEAR, rank=4, alpha=8, rslora=rslora)
   )
   assert c.lora.scale == (4.0 if rslora else 2.0)
-  params = random_adapters(llama.init(c, jax.random.key(0)))
+  params = random_adapters(weights.init(c, jax.random.key(0)))
   merged = {**params, 'layers': dict(params['layers'])}
   for name in c.lora.weights:
     parts = (params['lora'][part] for part in lora.names(name))
@@ -109,7 +111,7 @@ def test_the_published_shares_of_trained_parameters(
   """Embedding and head whole; in the first stage the embedding alone."""
   config = common.base()
   c = dataclasses.replace(
-    llama.PRESETS['llama_7b'], vocab_size=vocab_size, vocab_multiple=1
+    architecture.PRESETS['llama_7b'], vocab_size=vocab_size, vocab_multiple=1
   )
   if params:
     common.adapt(config, params=params, also='all')
@@ -120,7 +122,7 @@ def test_the_published_shares_of_trained_parameters(
     config.optim.groups.body.frozen = True
     config.optim.groups.head = common.group(params='head_DV', frozen=True)
   partition = step_lib.make_partition(config, c, 100)
-  told = partition.describe(llama.shapes(c)).splitlines()[0]
+  told = partition.describe(weights.shapes(c)).splitlines()[0]
   assert told.endswith(f'({percent:.2f}%)'), told
 
 
@@ -148,7 +150,9 @@ def train(config, num_steps=3, shape=(1, 1, 1)):
   params = model_lib.init_params(c, mesh, 0)
   dtypes = step_lib.param_dtypes(config, partition)
   params = jax.tree.map(
-    lambda x, like: x.astype(like.dtype), params, llama.shapes(c, dtype=dtypes)
+    lambda x, like: x.astype(like.dtype),
+    params,
+    weights.shapes(c, dtype=dtypes),
   )
   before = jax.device_get(params)
   state = step_lib.new_state(training, params)
@@ -209,7 +213,7 @@ def test_a_frozen_base_may_be_half_as_wide():
 
 def test_dropout_is_before_the_adapter_and_only_in_training():
   """Scaled up, so that the mean stays; another mask each step and layer."""
-  params = random_adapters(llama.init(ADAPTED, jax.random.key(0)))
+  params = random_adapters(weights.init(ADAPTED, jax.random.key(0)))
   plain = logits(params, ADAPTED)
   key = jax.random.key(1)
   scanned, unrolled = (
@@ -286,7 +290,7 @@ def our_logits(path, ids):
     dict(data=1, fsdp=1, context=1, tensor=1), devices=jax.devices()[:1]
   )
   params = opened.load_params(mesh)
-  x_BTD = llama.hidden(
+  x_BTD = forward.hidden(
     params,
     opened.config,
     jnp.asarray(ids),
@@ -294,7 +298,7 @@ def our_logits(path, ids):
     segments_BT=jnp.ones(ids.shape, jnp.int32),
     execution=FP32,
   )
-  found = llama.logits(params, opened.config, x_BTD)
+  found = forward.logits(params, opened.config, x_BTD)
   return np.asarray(found)[..., : opened.config.vocab_size]
 
 

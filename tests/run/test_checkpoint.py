@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from lbe.mesh import sharding
-from lbe.models import llama
+from lbe.models import architecture
+from lbe.models import weights
 from lbe.run import checkpoint
 from lbe.training import groups
 from lbe.training import optim
@@ -17,7 +18,7 @@ from lbe.training import step as step_lib
 
 import runs
 
-TINY = llama.Config(
+TINY = architecture.Config(
   vocab_size=50,
   dim=32,
   num_layers=2,
@@ -27,7 +28,7 @@ TINY = llama.Config(
   mlp_dim=64,
 )
 ALL = groups.Partition(
-  [groups.Group('rest', lambda step: 0.1, 0.1)], llama.dims(TINY)
+  [groups.Group('rest', lambda step: 0.1, 0.1)], weights.dims(TINY)
 )
 TX = optim.make(ALL, b1=0.9, b2=0.95, eps=1e-8, clip_norm=1.0)
 META = {'model': TINY.to_json(), 'tokenizer': None, 'config': None}
@@ -43,7 +44,7 @@ def mesh(data, fsdp, tensor):
 
 @functools.cache
 def state(seed=0):
-  return step_lib.init_state(llama.init(TINY, jax.random.key(seed)), TX, ALL)
+  return step_lib.init_state(weights.init(TINY, jax.random.key(seed)), TX, ALL)
 
 
 def abstract(on):

@@ -10,7 +10,7 @@ from configs import common
 from lbe.assemble import model
 from lbe.assemble import step as step_lib
 from lbe.mesh import sharding
-from lbe.models import llama
+from lbe.models import weights
 
 import tiny
 
@@ -158,7 +158,7 @@ def test_split_and_join_are_inverse_to_each_other():
   partition = step_lib.make_partition(
     config(old_rows=dict(frozen=True)), tiny.TINY, STEPS, num_old=NUM_OLD
   )
-  params = llama.init(tiny.TINY, jax.random.key(0))
+  params = weights.init(tiny.TINY, jax.random.key(0))
   learning, frozen = partition.split(params)
   assert frozen['embed_VD']['old'].shape == (NUM_OLD, 32)
   assert frozen['head_DV']['old'].shape == (32, NUM_OLD)

@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import pytest
 
 from lbe.mesh import sharding
-from lbe.models import llama
+from lbe.models import architecture
+from lbe.models import forward
+from lbe.models import weights
 from lbe.training import groups
 from lbe.training import memory
 from lbe.training import optim
@@ -14,7 +16,7 @@ from lbe.training import step as step_lib
 
 def test_the_estimate_is_near_what_the_compiler_says():
   """A plan that is off by half ends in an hour's wait and no memory."""
-  c = llama.Config(
+  c = architecture.Config(
     vocab_size=4096,
     dim=128,
     num_layers=4,
@@ -24,7 +26,7 @@ def test_the_estimate_is_near_what_the_compiler_says():
     mlp_dim=352,
   )
   partition = groups.Partition(
-    [groups.Group('rest', lambda s: 0.1, 0.1)], llama.dims(c)
+    [groups.Group('rest', lambda s: 0.1, 0.1)], weights.dims(c)
   )
   tx = optim.make(partition, b1=0.9, b2=0.95, eps=1e-8, clip_norm=1.0)
   mesh = sharding.make_mesh(
@@ -32,7 +34,7 @@ def test_the_estimate_is_near_what_the_compiler_says():
   )
   B, T = 4, 256
   shapes = jax.eval_shape(
-    lambda p: step_lib.init_state(p, tx, partition), llama.shapes(c)
+    lambda p: step_lib.init_state(p, tx, partition), weights.shapes(c)
   )
   rows = jax.ShapeDtypeStruct((B, T), jnp.int32)
   of = {k: rows for k in ('ids_BT', 'targets_BT')}
@@ -40,7 +42,7 @@ def test_the_estimate_is_near_what_the_compiler_says():
   of['weights_BT'] = jax.ShapeDtypeStruct((B, T), jnp.float32)
   of['num_bytes_B'] = jax.ShapeDtypeStruct((B,), jnp.int32)
   for remat in ('none', 'dots', 'attention', 'full'):
-    execution = llama.Execution(compute_dtype='float32', remat=remat)
+    execution = forward.Execution(compute_dtype='float32', remat=remat)
     run = step_lib.make_train_step(
       c,
       execution=execution,

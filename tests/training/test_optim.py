@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lbe.models import llama
+from lbe.models import architecture
+from lbe.models import weights
 from lbe.training import groups
 from lbe.training import optim
 
@@ -54,7 +55,7 @@ def test_what_does_not_fit_is_refused():
 @pytest.mark.parametrize('kind', optim.KINDS)
 def test_weight_decay_is_of_matrices_and_scaled_by_the_rate(kind):
   """Weight decay on norms shrinks every layer's output."""
-  c = llama.Config(
+  c = architecture.Config(
     vocab_size=10,
     dim=8,
     num_layers=2,
@@ -63,9 +64,9 @@ def test_weight_decay_is_of_matrices_and_scaled_by_the_rate(kind):
     head_dim=4,
     mlp_dim=8,
   )
-  params = llama.init(c, jax.random.key(0))
+  params = weights.init(c, jax.random.key(0))
   partition = groups.Partition(
-    [groups.Group('rest', lambda step: 0.1, 0.5)], llama.dims(c)
+    [groups.Group('rest', lambda step: 0.1, 0.5)], weights.dims(c)
   )
   tx = optim.make(partition, kind=kind, b1=0.9, b2=0.95, eps=1e-8, clip_norm=0)
   zeros = jax.tree.map(jnp.zeros_like, params)
@@ -87,7 +88,7 @@ def test_weight_decay_is_of_matrices_and_scaled_by_the_rate(kind):
 def test_optimizers_keep_what_they_say():
   """A bfloat16 moment that is float32 after the first update, or the second
   one rounded to 8 bits, where small squares are lost."""
-  c = llama.Config(
+  c = architecture.Config(
     vocab_size=128,
     dim=128,
     num_layers=1,
@@ -96,9 +97,9 @@ def test_optimizers_keep_what_they_say():
     head_dim=64,
     mlp_dim=256,
   )
-  params = llama.init(c, jax.random.key(0))
+  params = weights.init(c, jax.random.key(0))
   partition = groups.Partition(
-    [groups.Group('rest', lambda step: 0.1, 0.5)], llama.dims(c)
+    [groups.Group('rest', lambda step: 0.1, 0.5)], weights.dims(c)
   )
 
   def kept(**how):

@@ -7,13 +7,15 @@ import optax
 import pytest
 
 from lbe.mesh import sharding
-from lbe.models import llama
+from lbe.models import architecture
+from lbe.models import forward
+from lbe.models import weights
 from lbe.training import groups
 from lbe.training import loss
 from lbe.training import optim
 from lbe.training import step as step_lib
 
-TINY = llama.Config(
+TINY = architecture.Config(
   vocab_size=50,
   dim=16,
   num_layers=2,
@@ -22,7 +24,7 @@ TINY = llama.Config(
   head_dim=8,
   mlp_dim=24,
 )
-FP32 = llama.Execution(compute_dtype='float32')
+FP32 = forward.Execution(compute_dtype='float32')
 
 
 def batch():
@@ -46,7 +48,7 @@ def make(**changes):
 
   partition = groups.Partition(
     [groups.Group('rest', schedule, changes.pop('weight_decay', 0.1))],
-    llama.dims(TINY),
+    weights.dims(TINY),
   )
   tx = optim.make(
     partition, **dict(b1=0.9, b2=0.95, eps=1e-8, clip_norm=0.1) | changes
@@ -62,14 +64,14 @@ def make(**changes):
     mesh=mesh,
     num_microbatches=1,
   )
-  params = llama.init(TINY, jax.random.key(0))
+  params = weights.init(TINY, jax.random.key(0))
   state = step_lib.init_state(params, tx, partition)
   return jax.jit(run), state
 
 
 @jax.jit
 def mean_loss(params, of):
-  x_BTD = llama.hidden(
+  x_BTD = forward.hidden(
     params,
     TINY,
     of['ids_BT'],
@@ -79,7 +81,7 @@ def mean_loss(params, of):
   )
   total = loss.sums(
     x_BTD,
-    llama.head_DV(params, TINY),
+    forward.head_DV(params, TINY),
     of['targets_BT'],
     of['weights_BT'],
     vocab_size=50,

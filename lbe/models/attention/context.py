@@ -3,8 +3,8 @@
 A causal row cut into C equal parts gives the last device most to attend to.
 So it is cut into 2 C chunks, and device i holds chunks i and 2 C - 1 - i: the
 "balanced" order. With C = 2 and eight tokens, device 0 holds 0 1 6 7 and
-device 1 holds 2 3 4 5. `llama.hidden` puts a row into this order and its states
-back into that of the batch, once each; between them only attention looks
+device 1 holds 2 3 4 5. `forward.hidden` puts a row into this order and its
+states back into that of the batch, once each; between them only attention looks
 beyond a token, and it gathers the keys and values of the whole row.
 """
 
