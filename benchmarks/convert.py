@@ -22,6 +22,7 @@ from absl import app
 from absl import flags
 
 from lbe.convert import hf
+from lbe.convert import hf_config
 from lbe.models import architecture
 from lbe.models import weights
 
@@ -46,7 +47,7 @@ def anonymous_bytes():
 
 def make_model(folder, c):
   """Writes the random model as a Hugging Face folder without a tokenizer."""
-  shapes = {k: v.shape for k, v in hf.flatten(weights.shapes(c)).items()}
+  shapes = {k: v.shape for k, v in weights.flatten(weights.shapes(c)).items()}
   rng = np.random.default_rng(0)
 
   def random(name):
@@ -55,7 +56,9 @@ def make_model(folder, c):
 
   folder.mkdir()
   hf.write_safetensors(folder, c, random, dtype='bfloat16')
-  record = hf.config_json(c, dtype='bfloat16', bos_id=1, eos_id=2, pad_id=None)
+  record = hf_config.config_json(
+    c, dtype='bfloat16', bos_id=1, eos_id=2, pad_id=None
+  )
   (folder / 'config.json').write_text(json.dumps(record))
 
 
@@ -87,7 +90,7 @@ def main(argv):
   del argv
   from benchmarks import record
 
-  shapes = hf.flatten(weights.shapes(MODEL, dtype='bfloat16'))
+  shapes = weights.flatten(weights.shapes(MODEL, dtype='bfloat16'))
   model_bytes = 2 * weights.num_params(MODEL)
   largest = max(x.size * 2 for x in shapes.values())
   figures = {

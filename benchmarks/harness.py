@@ -18,6 +18,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 from lbe.convert import hf
+from lbe.convert import hf_config
 from lbe.evals import multiple_choice
 from lbe.exams import agieval
 from lbe.exams import ceval
@@ -49,13 +50,13 @@ def write_model(folder, tokenizer, *, seed=0, **shape):
   c = architecture.Config(vocab_size=tokenizer.vocab_size, **{**SHAPE, **shape})
   params = weights.init(c, jax.random.key(seed))
   folder.mkdir()
-  flat = {name: np.asarray(x) for name, x in hf.flatten(params).items()}
+  flat = {name: np.asarray(x) for name, x in weights.flatten(params).items()}
   hf.write_safetensors(folder, c, flat.__getitem__, dtype='float32')
   ids = {
     f'{r}_id': getattr(tokenizer, f'{r}_id') for r in ('bos', 'eos', 'pad')
   }
   (folder / 'config.json').write_text(
-    json.dumps(hf.config_json(c, dtype='float32', **ids))
+    json.dumps(hf_config.config_json(c, dtype='float32', **ids))
   )
   vocab_export.write(tokenizer, folder, max_positions=c.max_positions)
   return folder
@@ -63,7 +64,7 @@ def write_model(folder, tokenizer, *, seed=0, **shape):
 
 def load_ours(folder, *, tokenizer=None, batch_size=32):
   """The folder as an inference.model.Model on one device."""
-  c, _ = hf.read_config(folder)
+  c, _ = hf_config.read_config(folder)
   return model_lib.Model(
     params=jax.tree.map(
       jax.numpy.asarray, hf.load_params(folder, c, dtype='float32')

@@ -18,7 +18,7 @@ from absl import flags
 
 from benchmarks import harness
 from benchmarks import record
-from lbe.convert import hf
+from lbe.convert import hf_config
 from lbe.evals import lm_eval as adapter
 from lbe.vocab import export as vocab_export
 from lbe.vocab import extend
@@ -116,7 +116,7 @@ def _model(name, data, scratch):
   if name == 'stories':
     folder = data / 'ckpt_stories260K' / 'hf'
     tokenizer = tokenizers.load(folder)
-    c, _ = hf.read_config(folder)
+    c, _ = hf_config.read_config(folder)
     target = scratch / 'tokenizer'
     target.mkdir()
     vocab_export.write(tokenizer, target, max_positions=c.max_positions)

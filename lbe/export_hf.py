@@ -17,9 +17,11 @@ from absl import flags
 
 from lbe.convert import certificate
 from lbe.convert import hf
+from lbe.convert import hf_config
 from lbe.convert import peft
 from lbe.convert import stored
 from lbe.models import lora
+from lbe.models import weights
 from lbe.run import checkpoint
 from lbe.run import program
 from lbe.vocab import export
@@ -96,7 +98,7 @@ def main(argv):
   for name, record in (
     ('generation_config.json', generation),
     # Last: a folder with a config.json is whole.
-    ('config.json', hf.config_json(c, dtype=dtype, **ids)),
+    ('config.json', hf_config.config_json(c, dtype=dtype, **ids)),
   ):
     (target / name).write_text(json.dumps(record, indent=2))
   exact = _same_dtype(source, dtype) and (c.lora is None or dtype == 'float32')
@@ -138,7 +140,8 @@ def _merged(source, c, name):
   if c.lora is None or weight not in c.lora.weights:
     return array
   a, b = (
-    checkpoint.load_array(source, f'lora/{part}') for part in lora.names(weight)
+    checkpoint.load_array(source, f'lora/{part}')
+    for part in weights.adapters(weight)
   )
   return lora.merged(array, a, b, c.lora)
 
@@ -182,7 +185,7 @@ def _export_adapter(source, target, opened):
     **lost,
   }
   why = certificate.logits_skipped_because(c, adapter=True)
-  if not hf.is_hf_dir(base):
+  if not hf_config.is_hf_dir(base):
     why = f'{base} is no Hugging Face folder; name it with --base'
   if _VERIFY.value == 'digests' or (_VERIFY.value == 'auto' and why):
     record['logits'] = {'skipped': why or '--verify=digests'}

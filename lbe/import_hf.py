@@ -9,16 +9,16 @@ them. Ends with a certificate.
 """
 
 import dataclasses
-import hashlib
 import pathlib
 
-import numpy as np
 from absl import flags
 
 from lbe.convert import certificate
 from lbe.convert import hf
+from lbe.convert import hf_config
 from lbe.convert import peft
 from lbe.convert import stored
+from lbe.models import weights
 from lbe.run import checkpoint
 from lbe.run import program
 from lbe.vocab import tokenizers
@@ -43,7 +43,7 @@ _ADAPTER = flags.DEFINE_string(
 def main(argv):
   del argv
   source, target = pathlib.Path(_SOURCE.value), pathlib.Path(_TARGET.value)
-  if not hf.is_hf_dir(source):
+  if not hf_config.is_hf_dir(source):
     raise ValueError(
       f'--source={source} is no Hugging Face folder: it has no config.json '
       'of a model.'
@@ -64,7 +64,7 @@ def main(argv):
   expected = hf.tensor_digests(source, c)
   if _ADAPTER.value:
     c, tokenizer, found = _read_adapter(c)
-    params = hf.unflatten({**hf.flatten(params), **found})
+    params = weights.unflatten({**weights.flatten(params), **found})
     kept = [name for name in kept if name not in found]
     info = {**info, 'base': str(source), 'frozen': kept}
   checkpoint.save_model(
@@ -125,11 +125,10 @@ def checkpoint_digests(path, c, kept=None):
     if kept is not None and name not in kept:
       continue
     array = checkpoint.load_array(path, name)
-    stacked = name.startswith('layers/')
+    stacked = weights.is_stacked(name)
     for i, theirs in enumerate(names):
       one = hf.to_theirs(c, name, array[i] if stacked else array)
-      data = np.ascontiguousarray(one).view(np.uint8)
-      digests[theirs] = hashlib.sha256(memoryview(data.reshape(-1))).hexdigest()
+      digests[theirs] = hf.digest(one)
     del array
   return digests
 

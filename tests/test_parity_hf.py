@@ -12,6 +12,7 @@ import transformers
 
 from lbe.convert import certificate
 from lbe.convert import hf
+from lbe.convert import hf_config
 from lbe.inference import decode
 from lbe.models import forward
 from lbe.vocab import tokenizers
@@ -104,7 +105,7 @@ def test_states_after_each_block_and_logits_are_theirs(tmp_path, name, std):
   At a spread of 0.02 attention is nearly uniform and hides errors.
   """
   model = random_model(tmp_path, std, **CONFIGS[name])
-  c, _ = hf.read_config(tmp_path)
+  c, _ = hf_config.read_config(tmp_path)
   params = hf.load_params(tmp_path, c)
   ids_BT = np.random.default_rng(0).integers(0, c.vocab_size, (2, 150))
   logits = ours(params, c, ids_BT)[1]
@@ -127,7 +128,7 @@ def test_states_after_each_block_and_logits_are_theirs(tmp_path, name, std):
 def stories(test_data):
   """(folder, config, parameters, tokenizer) of the trained small LLaMA."""
   folder = test_data / 'ckpt_stories260K' / 'hf'
-  c, _ = hf.read_config(folder)
+  c, _ = hf_config.read_config(folder)
   params = hf.load_params(folder, c, dtype='float32')
   return folder, c, params, tokenizers.load(folder)
 
@@ -187,7 +188,7 @@ def test_greedy_decoding_gives_the_published_ids(test_data, stories):
 def test_the_old_format_imports(test_data):
   """`.bin`, `rope_theta` absent, rotary buffers among the tensors."""
   folder = test_data / 'ckpt_hf_tiny_random_llama'
-  c, _ = hf.read_config(folder)
+  c, _ = hf_config.read_config(folder)
   params = hf.load_params(folder, c, dtype='float32')
   model = transformers.LlamaForCausalLM.from_pretrained(
     folder, dtype=torch.float32

@@ -1,4 +1,4 @@
-"""Hugging Face LLaMA folders: configs and weights, both ways, streamed."""
+"""The weights of Hugging Face LLaMA folders, both ways, streamed."""
 
 import contextlib
 import hashlib
@@ -11,7 +11,6 @@ import ml_dtypes
 import numpy as np
 import safetensors
 import safetensors.numpy
-from flax import traverse_util
 
 from lbe.models import architecture
 from lbe.models import weights as weights_lib
@@ -22,243 +21,60 @@ DTYPES = {
   'float16': np.dtype(np.float16),
 }
 
-# ----------------------------------------------------------------- configs
-
-
-def is_hf_dir(path):
-  """Whether `path` is a folder with a config.json of Hugging Face."""
-  config = pathlib.Path(path) / 'config.json'
-  if not config.is_file():
-    return False
-  try:
-    record = json.loads(config.read_text(encoding='utf-8'))
-  except ValueError:
-    return False
-  return 'model_type' in record or 'architectures' in record
-
-
-def read_config(folder):
-  """(architecture.Config, info) of a folder's config.json.
-
-  `info` has `bos_id`, `eos_id`, `pad_id`, and `generation_config` where the
-  folder has one. Raises ValueError for what this model does not compute, by
-  name.
-  """
-  path = pathlib.Path(folder) / 'config.json'
-  r = json.loads(path.read_text(encoding='utf-8'))
-
-  def refuse(field, value, rule):
-    raise ValueError(f'{path}: {field}={value!r}: {rule}')
-
-  kind = r.get('model_type')
-  architectures = r.get('architectures') or ['LlamaForCausalLM']
-  if kind != 'llama' or architectures != ['LlamaForCausalLM']:
-    refuse(
-      'model_type',
-      f'{kind} ({", ".join(architectures)})',
-      'only llama (LlamaForCausalLM) is supported; convert such a model '
-      'elsewhere.',
-    )
-  for field in (
-    'vocab_size',
-    'hidden_size',
-    'intermediate_size',
-    'num_hidden_layers',
-    'num_attention_heads',
-  ):
-    if not isinstance(r.get(field), int):
-      refuse(field, r.get(field), 'it must be a whole number.')
-  for field in ('attention_bias', 'mlp_bias'):
-    if r.get(field):
-      refuse(field, True, 'biases are not supported; LLaMA has none.')
-  if r.get('hidden_act', 'silu') != 'silu':
-    refuse('hidden_act', r['hidden_act'], "only 'silu' is supported.")
-  if r.get('quantization_config'):
-    refuse(
-      'quantization_config',
-      r['quantization_config'].get('quant_method', '?'),
-      'quantized weights are not supported; give the unquantized model.',
-    )
-  # transformers 5 holds theta and scaling in one record, older ones in two.
-  rope = {
-    'rope_theta': r.get('rope_theta', 10000.0),
-    **(r.get('rope_scaling') or {}),
-    **(r.get('rope_parameters') or {}),
-  }
-  rope_type = rope.get('rope_type', rope.get('type', 'default'))
-  if rope_type not in ('default', 'llama3'):
-    refuse('rope_type', rope_type, "only 'default' and 'llama3' are supported.")
-  partial = rope.get('partial_rotary_factor', r.get('partial_rotary_factor'))
-  if partial not in (None, 1, 1.0):
-    refuse('partial_rotary_factor', partial, 'RoPE turns whole heads here.')
-  scaling = None
-  if rope_type == 'llama3':
-    missing = [
-      name
-      for name in (
-        'factor',
-        'low_freq_factor',
-        'high_freq_factor',
-        'original_max_position_embeddings',
-      )
-      if name not in rope
-    ]
-    if missing:
-      refuse(missing[0], None, 'RoPE scaling of type llama3 needs it.')
-    scaling = architecture.RopeScaling(
-      factor=float(rope['factor']),
-      low_freq_factor=float(rope['low_freq_factor']),
-      high_freq_factor=float(rope['high_freq_factor']),
-      original_max_positions=int(rope['original_max_position_embeddings']),
-    )
-  heads = r['num_attention_heads']
-  config = architecture.Config(
-    vocab_size=r['vocab_size'],
-    dim=r['hidden_size'],
-    num_layers=r['num_hidden_layers'],
-    num_heads=heads,
-    num_kv_heads=r.get('num_key_value_heads') or heads,
-    head_dim=r.get('head_dim') or r['hidden_size'] // heads,
-    mlp_dim=r['intermediate_size'],
-    max_positions=r.get('max_position_embeddings', 2048),
-    rope_theta=float(rope['rope_theta']),
-    rope_scaling=scaling,
-    norm_eps=r.get('rms_norm_eps', 1e-6),
-    tied=bool(r.get('tie_word_embeddings', False)),
-    init_std=r.get('initializer_range', 0.02),
-  )
-  info = {
-    'bos_id': r.get('bos_token_id'),
-    'eos_id': r.get('eos_token_id'),
-    'pad_id': r.get('pad_token_id'),
-  }
-  generation = pathlib.Path(folder) / 'generation_config.json'
-  if generation.is_file():
-    info['generation_config'] = json.loads(
-      generation.read_text(encoding='utf-8')
-    )
-  return config, info
-
-
-def config_json(c, *, dtype, bos_id, eos_id, pad_id):
-  """config.json as a dictionary that old and new transformers read alike."""
-  rope = {'rope_theta': c.rope_theta, 'rope_type': 'default'}
-  old_scaling = None
-  if c.rope_scaling is not None:
-    s = c.rope_scaling
-    old_scaling = {
-      'rope_type': 'llama3',
-      'factor': s.factor,
-      'low_freq_factor': s.low_freq_factor,
-      'high_freq_factor': s.high_freq_factor,
-      'original_max_position_embeddings': s.original_max_positions,
-    }
-    rope |= old_scaling
-  return {
-    'architectures': ['LlamaForCausalLM'],
-    'model_type': 'llama',
-    'vocab_size': c.vocab_size,
-    'hidden_size': c.dim,
-    'intermediate_size': c.mlp_dim,
-    'num_hidden_layers': c.num_layers,
-    'num_attention_heads': c.num_heads,
-    'num_key_value_heads': c.num_kv_heads,
-    'head_dim': c.head_dim,
-    'max_position_embeddings': c.max_positions,
-    'rms_norm_eps': c.norm_eps,
-    'rope_theta': c.rope_theta,
-    'rope_scaling': old_scaling,
-    'rope_parameters': rope,
-    'tie_word_embeddings': c.tied,
-    'hidden_act': 'silu',
-    'attention_bias': False,
-    'mlp_bias': False,
-    'initializer_range': c.init_std,
-    'pretraining_tp': 1,
-    'use_cache': True,
-    'bos_token_id': bos_id,
-    'eos_token_id': eos_id,
-    'pad_token_id': pad_id,
-    'dtype': dtype,
-    'torch_dtype': dtype,
-  }
-
-
 # ------------------------------------------------------------------- names
 
 
-def tensor_names(c):
-  """Our name → (Hugging Face names, one a layer where stacked).
+def their_names(c: architecture.Config, name: str) -> list[str]:
+  """Hugging Face's names of one of our weights: one a layer where stacked."""
+  module = weights_lib.of(c)[name].theirs
+  if not weights_lib.is_stacked(name):
+    return [f'{module}.weight']
+  return [f'model.layers.{i}.{module}.weight' for i in range(c.num_layers)]
+
+
+def tensor_names(c: architecture.Config) -> dict[str, list[str]]:
+  """Our name → Hugging Face names, of all weights but adapters.
 
   Order is that of the forward pass, which is the order on disk.
   """
-  layer = {
-    'attn_norm_LD': 'input_layernorm',
-    'q_LDNH': 'self_attn.q_proj',
-    'k_LDKH': 'self_attn.k_proj',
-    'v_LDKH': 'self_attn.v_proj',
-    'o_LNHD': 'self_attn.o_proj',
-    'mlp_norm_LD': 'post_attention_layernorm',
-    'gate_LDF': 'mlp.gate_proj',
-    'up_LDF': 'mlp.up_proj',
-    'down_LFD': 'mlp.down_proj',
-  }
-  names = {'embed_VD': ['model.embed_tokens.weight']}
-  for ours, theirs in layer.items():
-    names[f'layers/{ours}'] = [
-      f'model.layers.{i}.{theirs}.weight' for i in range(c.num_layers)
-    ]
-  names['final_norm_D'] = ['model.norm.weight']
-  if not c.tied:
-    names['head_DV'] = ['lm_head.weight']
-  return names
-
-
-def _their_shape(c, name):
-  """The shape that Hugging Face stores for one tensor of `name`."""
-  D, F, H = c.dim, c.mlp_dim, c.head_dim
   return {
-    'embed_VD': (c.vocab_size, D),
-    'layers/attn_norm_LD': (D,),
-    'layers/q_LDNH': (c.num_heads * H, D),
-    'layers/k_LDKH': (c.num_kv_heads * H, D),
-    'layers/v_LDKH': (c.num_kv_heads * H, D),
-    'layers/o_LNHD': (D, c.num_heads * H),
-    'layers/mlp_norm_LD': (D,),
-    'layers/gate_LDF': (F, D),
-    'layers/up_LDF': (F, D),
-    'layers/down_LFD': (D, F),
-    'final_norm_D': (D,),
-    'head_DV': (c.vocab_size, D),
-  }[name]
-
-
-def to_ours(name, tensor):
-  """One stored [out, in] tensor as our array (of one layer), a view."""
-  D_first = {
-    'layers/q_LDNH',
-    'layers/k_LDKH',
-    'layers/v_LDKH',
-    'layers/o_LNHD',
-    'layers/gate_LDF',
-    'layers/up_LDF',
-    'layers/down_LFD',
-    'head_DV',
+    name: their_names(c, name)
+    for name in weights_lib.of(c)
+    if not name.startswith('lora/')
   }
-  return tensor.T if name in D_first else tensor
+
+
+def _one_shape(c, name):
+  """Our shape of one layer's weight, without padding rows."""
+  size = weights_lib.sizes(c) | {'V': c.vocab_size}
+  return tuple(size[x] for x in weights_lib.letters(name).removeprefix('L'))
+
+
+def their_shape(c: architecture.Config, name: str) -> tuple[int, ...]:
+  """The shape that Hugging Face stores for one tensor: [out, in] of products.
+
+  Our letters come in the order in, out.
+  """
+  shape = _one_shape(c, name)
+  num_in = len(weights_lib.of(c)[name].takes)
+  if not num_in:
+    return shape
+  return math.prod(shape[num_in:]), math.prod(shape[:num_in])
+
+
+def to_ours(c, name, tensor):
+  """One stored tensor as our array of one layer, a view without padding."""
+  if not weights_lib.of(c)[name].takes:
+    return tensor
+  return tensor.T.reshape(_one_shape(c, name))
 
 
 def to_theirs(c, name, array):
   """The inverse of `to_ours` for one layer's array; padding rows are cut."""
-  if name == 'embed_VD':
-    return array[: c.vocab_size]
-  if name == 'head_DV':
-    return array[:, : c.vocab_size].T
-  if array.ndim == 1:
+  array = array[tuple(slice(n) for n in _one_shape(c, name))]
+  if not weights_lib.of(c)[name].takes:
     return array
-  if name == 'layers/o_LNHD':
-    return array.reshape(-1, c.dim).T
-  return array.reshape(array.shape[0], -1).T
+  return array.reshape(their_shape(c, name)[::-1]).T
 
 
 # ------------------------------------------------------------------ loading
@@ -384,7 +200,7 @@ class Weights:
       self._check_shape(c, name, theirs, tuple(shape))
 
   def _check_shape(self, c, name, theirs, shape):
-    expected = _their_shape(c, name)
+    expected = their_shape(c, name)
     if shape != expected:
       raise ValueError(
         f'{self._where[theirs]}: tensor {theirs!r} has shape {shape}, but '
@@ -394,8 +210,8 @@ class Weights:
 
   def dtype(self, c):
     """The dtype on disk, as numpy's name: that of the first projection."""
-    theirs = 'model.layers.0.self_attn.q_proj.weight'
-    return str(self.read(c, 'layers/q_LDNH', theirs).dtype)
+    name = 'layers/q_LDNH'
+    return str(self.read(c, name, their_names(c, name)[0]).dtype)
 
 
 def _unreadable(path, theirs, error):
@@ -407,20 +223,14 @@ def _unreadable(path, theirs, error):
 
 def check_weights(folder, c):
   """Raises ValueError where `load_params` would; reads next to nothing."""
-  weights = Weights(folder, c)
-  try:
+  with contextlib.closing(Weights(folder, c)) as weights:
     weights.check(c)
-  finally:
-    weights.close()
 
 
 def stored_dtype(folder, c):
   """The dtype of the weights on disk, whatever config.json says of it."""
-  weights = Weights(folder, c)
-  try:
+  with contextlib.closing(Weights(folder, c)) as weights:
     return weights.dtype(c)
-  finally:
-    weights.close()
 
 
 def _load_bin(path):
@@ -451,16 +261,6 @@ def _torch_to_numpy(tensor):
   return tensor.numpy()
 
 
-def flatten(params):
-  """{'layers/q_LDNH': ...} of the parameter tree."""
-  return traverse_util.flatten_dict(params, sep='/')
-
-
-def unflatten(flat):
-  """The parameter tree of what `flatten` gives."""
-  return traverse_util.unflatten_dict(flat, sep='/')
-
-
 def load_params(folder, c, *, dtype=None, shardings=None):
   """The parameter tree, read tensor by tensor; padding rows are zero.
 
@@ -468,26 +268,24 @@ def load_params(folder, c, *, dtype=None, shardings=None):
   shards are read on their own hosts. `dtype` is that of weights.shapes; None
   keeps that on disk.
   """
-  weights = Weights(folder, c)
   keep = dtype is None
-  shapes = flatten(
-    weights_lib.shapes(c, dtype=weights.dtype(c) if keep else dtype)
-  )
-  flat_shardings = flatten(shardings) if shardings is not None else None
   result = {}
-  try:
+  with contextlib.closing(Weights(folder, c)) as weights:
+    like = weights_lib.flatten(
+      weights_lib.shapes(c, dtype=weights.dtype(c) if keep else dtype)
+    )
     for name, theirs in tensor_names(c).items():
-      array = _stacked(weights, c, name, theirs, shapes[name], keep)
-      if flat_shardings is not None:
+      array = _stacked(weights, c, name, theirs, like[name], keep)
+      if shardings is not None:
         array = jax.make_array_from_callback(
-          array.shape, flat_shardings[name], lambda i, a=array: a[i]
+          array.shape,
+          weights_lib.flatten(shardings)[name],
+          lambda i, a=array: a[i],
         )
         # The host copy goes before the next one is made.
         array = jax.block_until_ready(array)
       result[name] = array
-  finally:
-    weights.close()
-  return unflatten(result)
+  return weights_lib.unflatten(result)
 
 
 def _stacked(weights, c, name, theirs, like, keep):
@@ -501,11 +299,10 @@ def _stacked(weights, c, name, theirs, like, keep):
         f'are {like.dtype}; store all in one dtype (transformers: '
         f'from_pretrained(..., dtype=...).save_pretrained(...)).'
       )
-    tensor = to_ours(name, tensor)
-    if name.startswith('layers/'):
-      array[i] = tensor.reshape(array.shape[1:])
-    else:  # the rest of the vocabulary's rows is padding
-      array[tuple(slice(n) for n in tensor.shape)] = tensor
+    one = to_ours(c, name, tensor)
+    # The rest of the vocabulary's rows is padding.
+    part = array[i] if weights_lib.is_stacked(name) else array
+    part[tuple(slice(n) for n in one.shape)] = one
   return array
 
 
@@ -546,11 +343,11 @@ def _plan_files(c, dtype, shard_bytes):
   files, size, total = [[]], 0, 0
   for name, theirs in tensor_names(c).items():
     for i, their_name in enumerate(theirs):
-      n = math.prod(_their_shape(c, name)) * dtype.itemsize
+      n = math.prod(their_shape(c, name)) * dtype.itemsize
       if files[-1] and size + n > shard_bytes:
         files.append([])
         size = 0
-      layer = i if name.startswith('layers/') else None
+      layer = i if weights_lib.is_stacked(name) else None
       files[-1].append((name, layer, their_name))
       size += n
       total += n
@@ -566,7 +363,7 @@ def _write_file(path, c, tensors, get_array, dtype, digests):
   names = {'float32': 'F32', 'bfloat16': 'BF16', 'float16': 'F16'}
   header, offset = {'__metadata__': {'format': 'pt'}}, 0
   for name, _, theirs in tensors:
-    shape = _their_shape(c, name)
+    shape = their_shape(c, name)
     end = offset + math.prod(shape) * dtype.itemsize
     header[theirs] = {
       'dtype': names[str(dtype)],
@@ -586,25 +383,24 @@ def _write_file(path, c, tensors, get_array, dtype, digests):
         held, held_name = get_array(name), name
       one = held if layer is None else held[layer]
       data = np.ascontiguousarray(to_theirs(c, name, one).astype(dtype))
-      view = memoryview(data.view(np.uint8).reshape(-1))
-      digests[theirs] = hashlib.sha256(view).hexdigest()
-      f.write(view)
+      digests[theirs] = digest(data)
+      f.write(_bytes(data))
 
 
-def tensor_digests(folder, c):
+def digest(array) -> str:
+  """The sha256 of an array's bytes as they are stored."""
+  return hashlib.sha256(_bytes(array)).hexdigest()
+
+
+def _bytes(array):
+  return memoryview(np.ascontiguousarray(array).view(np.uint8).reshape(-1))
+
+
+def tensor_digests(folder, c: architecture.Config) -> dict[str, str]:
   """{their name: sha256 of the stored bytes}, one tensor in memory."""
-  weights = Weights(folder, c)
-  try:
+  with contextlib.closing(Weights(folder, c)) as weights:
     return {
-      theirs: hashlib.sha256(
-        memoryview(
-          np.ascontiguousarray(weights.read(c, name, theirs))
-          .view(np.uint8)
-          .reshape(-1)
-        )
-      ).hexdigest()
+      theirs: digest(weights.read(c, name, theirs))
       for name, names in tensor_names(c).items()
       for theirs in names
     }
-  finally:
-    weights.close()

@@ -12,35 +12,18 @@ import numpy as np
 import safetensors.numpy
 
 from lbe.convert import hf
-from lbe.models import lora as lora_lib
+from lbe.models import architecture
 from lbe.models import weights
 
 _PREFIX = 'base_model.model.'
 _MODULES = {
-  'q_LDNH': 'q_proj',
-  'k_LDKH': 'k_proj',
-  'v_LDKH': 'v_proj',
-  'o_LNHD': 'o_proj',
-  'gate_LDF': 'gate_proj',
-  'up_LDF': 'up_proj',
-  'down_LFD': 'down_proj',
+  name: weights.TABLE[f'layers/{name}'].theirs.split('.')[-1]
+  for name in weights.ADAPTABLE
 }
-_SAVED = {'embed_VD': 'model.embed_tokens.weight', 'head_DV': 'lm_head.weight'}
-
-
-def is_adapter(folder):
-  return (pathlib.Path(folder) / 'adapter_config.json').is_file()
-
-
-def _keys(c, name):
-  """(A's key, B's key) in each layer."""
-  return [
-    tuple(
-      f'{_PREFIX}{theirs.removesuffix(".weight")}.lora_{side}.weight'
-      for side in 'AB'
-    )
-    for theirs in hf.tensor_names(c)[f'layers/{name}']
-  ]
+_SAVED = {
+  name: f'{weights.TABLE[name].theirs}.weight'
+  for name in ('embed_VD', 'head_DV')
+}
 
 
 def write(folder, c, get_array, *, dtype, base, saved=()):
@@ -55,11 +38,10 @@ def write(folder, c, get_array, *, dtype, base, saved=()):
   dtype = hf.DTYPES[dtype]
   tensors = {}
   for name in c.lora.weights:
-    a, b = (get_array(f'lora/{part}') for part in lora_lib.names(name))
-    for i, (key_a, key_b) in enumerate(_keys(c, name)):
-      rank = c.lora.rank
-      tensors[key_a] = a[i].reshape(-1, rank).T.astype(dtype)
-      tensors[key_b] = b[i].reshape(rank, -1).T.astype(dtype)
+    for part in (f'lora/{x}' for x in weights.adapters(name)):
+      array = get_array(part)
+      for theirs, one in zip(hf.their_names(c, part), array, strict=True):
+        tensors[_PREFIX + theirs] = hf.to_theirs(c, part, one).astype(dtype)
   for name in saved:
     array = hf.to_theirs(c, name, get_array(name)).astype(dtype)
     tensors[_PREFIX + _SAVED[name]] = array
@@ -136,7 +118,7 @@ def read_config(folder):
       f'{path}: modules_to_save={sorted(others)}; only embed_tokens and '
       'lm_head are read.'
     )
-  return lora_lib.Lora(
+  return architecture.Lora(
     weights=tuple(n for n, module in _MODULES.items() if module in wanted),
     rank=record['r'],
     alpha=record['lora_alpha'],
@@ -157,7 +139,6 @@ def read(folder, c):
       'safetensors (PEFT does by default).'
     )
   tensors = safetensors.numpy.load_file(path)
-  shapes = hf.flatten(weights.shapes(c))
   result = {}
 
   def take(key, shape):
@@ -171,15 +152,13 @@ def read(folder, c):
     return tensors.pop(key)
 
   for name in c.lora.weights:
-    for part, keys in zip(
-      lora_lib.names(name), zip(*_keys(c, name), strict=True), strict=True
-    ):
-      shape = shapes[f'lora/{part}'].shape
-      # One layer's [in.., R] or [R, out..] as PEFT's [R, in] or [out, R].
-      flat = (-1, shape[-1]) if part.endswith('R') else (shape[1], -1)
-      theirs = np.empty(shape[1:]).reshape(flat).T.shape
-      result[f'lora/{part}'] = np.stack(
-        [take(key, theirs).T.reshape(shape[1:]) for key in keys]
+    for part in (f'lora/{x}' for x in weights.adapters(name)):
+      shape = hf.their_shape(c, part)
+      result[part] = np.stack(
+        [
+          hf.to_ours(c, part, take(_PREFIX + theirs, shape))
+          for theirs in hf.their_names(c, part)
+        ]
       ).astype(np.float32)
   for name, theirs in _SAVED.items():
     if _PREFIX + theirs in tensors:

@@ -4,8 +4,10 @@ import base64
 import dataclasses
 
 import jax
+from etils import epath
 
 from lbe.convert import hf
+from lbe.convert import hf_config
 from lbe.mesh import sharding
 from lbe.models import architecture
 from lbe.models import weights
@@ -52,7 +54,7 @@ class Opened:
     """The dtypes on disk, as `load_params` takes them."""
     if self.kind == 'hf':
       return self.info['dtype']
-    found = hf.flatten(checkpoint.params_metadata(self.path))
+    found = weights.flatten(checkpoint.params_metadata(self.path))
     return {name: str(x.dtype) for name, x in found.items()}
 
   def load_params(self, mesh, *, dtype='float32'):
@@ -88,8 +90,8 @@ def open_model(path, *, vocab_multiple=128):
       tokenizer=tokenizer,
       info=meta['source'] or {},
     )
-  if hf.is_hf_dir(path):
-    model_config, info = hf.read_config(path)
+  if hf_config.is_hf_dir(path):
+    model_config, info = hf_config.read_config(path)
     model_config = dataclasses.replace(
       model_config, vocab_multiple=vocab_multiple
     )
@@ -100,8 +102,18 @@ def open_model(path, *, vocab_multiple=128):
     info['dtype'] = hf.stored_dtype(path, model_config)
     return Opened(str(path), 'hf', model_config, tokenizer, info)
   raise ValueError(
-    f'{path!r} is neither a checkpoint (a folder with checkpoints/) nor a '
-    'Hugging Face folder (with config.json); give the path of one of these.'
+    f'{path!r} is neither a checkpoint nor a Hugging Face folder: '
+    f'{_lacks(path)}; give the path of a workdir, a checkpoint or a Hugging '
+    'Face folder.'
+  )
+
+
+def _lacks(path):
+  if not epath.Path(path).is_dir():
+    return 'there is no such folder'
+  return (
+    'it has no finished step in checkpoints/ (and is none), and no config.json '
+    'with a model_type'
   )
 
 

@@ -1,8 +1,7 @@
 """What a LLaMA is: its numbers, and those of the published models."""
 
 import dataclasses
-
-from lbe.models import lora as lora_lib
+import math
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,6 +12,21 @@ class RopeScaling:
   low_freq_factor: float
   high_freq_factor: float
   original_max_positions: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Lora:
+  """Low-rank updates: which weights are adapted, and how strongly."""
+
+  weights: tuple  # names in a layer, as 'q_LDNH'
+  rank: int
+  alpha: float
+  rslora: bool = False
+
+  @property
+  def scale(self):
+    """alpha / rank, or alpha / √rank with rsLoRA (arXiv 2312.03732)."""
+    return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +47,7 @@ class Config:
   tied: bool = False
   vocab_multiple: int = 128
   init_std: float = 0.02
-  lora: lora_lib.Lora | None = None
+  lora: Lora | None = None
 
   @property
   def padded_vocab_size(self):
@@ -55,7 +69,7 @@ class Config:
       )
     scaling, lora = fields.get('rope_scaling'), fields.get('lora')
     if lora:
-      lora = lora_lib.Lora(**{**lora, 'weights': tuple(lora['weights'])})
+      lora = Lora(**{**lora, 'weights': tuple(lora['weights'])})
     return cls(
       **{
         **fields,

@@ -6,42 +6,19 @@ stacked `[L, ...]` like the weights, under params['lora']; of 'q_LDNH' they are
 W takes in and B gives those that it gives out.
 """
 
-import dataclasses
-import math
 import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Of each weight of a layer, the dims that it takes in.
-INPUTS = {
-  'q_LDNH': 'D',
-  'k_LDKH': 'D',
-  'v_LDKH': 'D',
-  'o_LNHD': 'NH',
-  'gate_LDF': 'D',
-  'up_LDF': 'D',
-  'down_LFD': 'F',
-}
+from lbe.models import architecture
+from lbe.models import weights
 
 
-@dataclasses.dataclass(frozen=True)
-class Lora:
-  """Which weights are adapted, and how strongly."""
-
-  weights: tuple  # names in a layer, as 'q_LDNH'
-  rank: int
-  alpha: float
-  rslora: bool = False
-
-  @property
-  def scale(self):
-    """alpha / rank, or alpha / √rank with rsLoRA (arXiv 2312.03732)."""
-    return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
-
-
-def make(params, *, rank, alpha, rslora=False):
+def make(
+  params: str, *, rank: int, alpha: float, rslora: bool = False
+) -> architecture.Lora:
   """A Lora of the weights whose whole name ('layers/q_LDNH') matches.
 
   Raises ValueError for a pattern that matches none that can be adapted.
@@ -52,30 +29,24 @@ def make(params, *, rank, alpha, rslora=False):
     raise ValueError(
       f'lora.params={params!r} is no regular expression ({error}).'
     ) from error
-  found = tuple(n for n in INPUTS if pattern.fullmatch(f'layers/{n}'))
-  if not found:
+  names = tuple(
+    n for n in weights.ADAPTABLE if pattern.fullmatch(f'layers/{n}')
+  )
+  if not names:
     raise ValueError(
       f'lora.params={params!r} matches no weight that can be adapted; these '
-      f'are {", ".join(f"layers/{n}" for n in INPUTS)}. Embeddings, head and '
-      'norms are trained whole (optim.groups).'
+      f'are {", ".join(f"layers/{n}" for n in weights.ADAPTABLE)}. '
+      'Embeddings, head and norms are trained whole (optim.groups).'
     )
   if rank < 1:
     raise ValueError(f'lora.rank={rank} is not positive.')
-  return Lora(found, rank, alpha, rslora)
-
-
-def names(weight):
-  """('q_a_LDR', 'q_b_LRNH') of 'q_LDNH'."""
-  stem, dims = weight.split('_')
-  inner = INPUTS[weight]
-  outer = dims[1:].removeprefix(inner)
-  return f'{stem}_a_L{inner}R', f'{stem}_b_LR{outer}'
+  return architecture.Lora(names, rank, alpha, rslora)
 
 
 def update(x, w, weight, spec, lora, *, project):
   """What the adapter of one layer adds to `einsum(spec, x, w[weight])`."""
-  a, b = (w[name] for name in names(weight))
-  inner = INPUTS[weight]
+  a, b = (w[name] for name in weights.adapters(weight))
+  inner = weights.takes(weight)
   of_x, rest = spec.split(',')
   of_w, out = rest.split('->')
   low_BTR = project(x, a, f'{of_x},{inner}R->BTR')

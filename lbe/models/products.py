@@ -14,11 +14,12 @@ import jax.numpy as jnp
 
 from lbe.mesh import sharding
 from lbe.models import attention
+from lbe.models import weights as weights_lib
 
-# Dims of activations and of weights by their letters (GLOSSARY.md).
+# Dims of activations by their letters (GLOSSARY.md); those of weights are in
+# weights.DIMS.
 _CUT = dict(N='heads', K='kv_heads', F='mlp')
 _OF_X = dict(B='batch', T='position', D=None, H=None, R=None, **_CUT)
-_OF_W = dict(D='embed', H='head', R='rank', **_CUT)
 
 
 def _multiply(a, b, spec):
@@ -207,7 +208,7 @@ def _spec(letters, names):
 
 
 def _weight_specs(specs):
-  return tuple(_spec(_letters(s)[1], _OF_W) for s in specs)
+  return tuple(_spec(_letters(s)[1], weights_lib.DIMS) for s in specs)
 
 
 def _is_cut(letters, mesh):

@@ -1,158 +1,210 @@
-"""The weights of a LLaMA, each once: names, shapes, dims, how they start.
+"""The weights of a LLaMA, each once: all that is said of one follows from here.
 
-Layers are stacked `[L, ...]`.
+The letters behind a name are its dims (GLOSSARY.md). Where L is one of them,
+the weights of all layers are stacked.
 """
 
 import dataclasses
-import functools
 import math
 import zlib
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
-from lbe.models import lora as lora_lib
+from lbe.models import architecture
 
 
 @dataclasses.dataclass(frozen=True)
-class _Weight:
-  shape: tuple
-  dims: tuple
-  init: str  # 'normal', 'ones', 'zeros', or 'uniform' by what it takes in
+class Weight:
+  """What the letters of a weight's name do not say.
+
+  `takes` are the dims that a product sums over; a weight without is no matrix
+  of a product. `theirs` is Hugging Face's module: of a stacked weight, in each
+  layer. `init` is 'normal', 'ones', 'zeros', or 'uniform' by what it takes.
+  """
+
+  takes: str
+  theirs: str
+  init: str = 'normal'
 
 
-def _weights(c):
-  """Every weight of the model once: its shape, its logical dims, its start."""
-  L, D, N, K, H = (
-    c.num_layers,
-    c.dim,
-    c.num_heads,
-    c.num_kv_heads,
-    c.head_dim,
-  )
-  F, V = c.mlp_dim, c.padded_vocab_size
+TABLE = {
+  'embed_VD': Weight('', 'model.embed_tokens'),
+  'layers/attn_norm_LD': Weight('', 'input_layernorm', 'ones'),
+  'layers/q_LDNH': Weight('D', 'self_attn.q_proj'),
+  'layers/k_LDKH': Weight('D', 'self_attn.k_proj'),
+  'layers/v_LDKH': Weight('D', 'self_attn.v_proj'),
+  'layers/o_LNHD': Weight('NH', 'self_attn.o_proj'),
+  'layers/mlp_norm_LD': Weight('', 'post_attention_layernorm', 'ones'),
+  'layers/gate_LDF': Weight('D', 'mlp.gate_proj'),
+  'layers/up_LDF': Weight('D', 'mlp.up_proj'),
+  'layers/down_LFD': Weight('F', 'mlp.down_proj'),
+  'final_norm_D': Weight('', 'model.norm', 'ones'),
+  'head_DV': Weight('D', 'lm_head'),
+}
+# Logical dims of the letters, which sharding.RULES lays out; D of a norm is
+# 'norm'.
+DIMS = {
+  'L': 'layers',
+  'V': 'vocab',
+  'D': 'embed',
+  'N': 'heads',
+  'K': 'kv_heads',
+  'H': 'head',
+  'F': 'mlp',
+  'R': 'rank',
+}
 
-  def w(dims, *shape, init='normal'):
-    return _Weight(shape, tuple(dims.split()), init)
 
-  result = {
-    'embed_VD': w('vocab embed', V, D),
-    'layers': {
-      'attn_norm_LD': w('layers norm', L, D, init='ones'),
-      'q_LDNH': w('layers embed heads head', L, D, N, H),
-      'k_LDKH': w('layers embed kv_heads head', L, D, K, H),
-      'v_LDKH': w('layers embed kv_heads head', L, D, K, H),
-      'o_LNHD': w('layers heads head embed', L, N, H, D),
-      'mlp_norm_LD': w('layers norm', L, D, init='ones'),
-      'gate_LDF': w('layers embed mlp', L, D, F),
-      'up_LDF': w('layers embed mlp', L, D, F),
-      'down_LFD': w('layers mlp embed', L, F, D),
-    },
-    'final_norm_D': w('norm', D, init='ones'),
-  }
-  if not c.tied:
-    result['head_DV'] = w('embed vocab', D, V)
-  if c.lora:
-    result['lora'] = adapters = {}
-    R = c.lora.rank
-    for name in c.lora.weights:
-      whole = result['layers'][name]
-      cut = 1 + len(lora_lib.INPUTS[name])
-      a, b = lora_lib.names(name)
-      dims = whole.dims
-      adapters[a] = _Weight(
-        (*whole.shape[:cut], R), (*dims[:cut], 'rank'), 'uniform'
-      )
-      adapters[b] = _Weight(
-        (L, R, *whole.shape[cut:]), ('layers', 'rank', *dims[cut:]), 'zeros'
-      )
+def is_stacked(name: str) -> bool:
+  """Whether a weight of the table has one part a layer."""
+  return 'L' in letters(name)
+
+
+def letters(name: str) -> str:
+  """'LDNH' of 'layers/q_LDNH'."""
+  return name.rpartition('_')[2]
+
+
+# Names in a layer of the weights that a low-rank update can adapt.
+ADAPTABLE = [
+  name.removeprefix('layers/')
+  for name, weight in TABLE.items()
+  if weight.takes and is_stacked(name)
+]
+
+
+def of(c: architecture.Config) -> dict[str, Weight]:
+  """{whole name: Weight} of a model, in the order of the forward pass.
+
+  Adapters come last, each A before its B, under the modules of PEFT.
+  """
+  result = dict(TABLE)
+  if c.tied:
+    del result['head_DV']
+  for name in c.lora.weights if c.lora else ():
+    whole = TABLE[f'layers/{name}']
+    a, b = adapters(name)
+    result[f'lora/{a}'] = Weight(
+      whole.takes, f'{whole.theirs}.lora_A', 'uniform'
+    )
+    result[f'lora/{b}'] = Weight('R', f'{whole.theirs}.lora_B', 'zeros')
   return result
 
 
-def _is_weight(x):
-  return isinstance(x, _Weight)
+def takes(name: str) -> str:
+  """The dims that a weight of a layer takes in: 'NH' of 'o_LNHD'."""
+  return TABLE[f'layers/{name}'].takes
 
 
-def _normal(key, shape, std):
-  return std * jax.random.normal(key, shape, jnp.float32)
+def adapters(name: str) -> tuple[str, str]:
+  """('q_a_LDR', 'q_b_LRNH') of 'q_LDNH': what takes in, what gives out."""
+  stem, dims = name.split('_')
+  inner = takes(name)
+  outer = dims[1:].removeprefix(inner)
+  return f'{stem}_a_L{inner}R', f'{stem}_b_LR{outer}'
 
 
-class Llama(nnx.Module):
-  """The module tree: one `nnx.Param` a weight, under the names of `dims`."""
-
-  def __init__(self, c, *, rngs):
-    def make(name, weight):
-      if weight.init == 'ones':
-        return nnx.Param(jnp.ones(weight.shape, jnp.float32))
-      if weight.init == 'zeros':
-        return nnx.Param(jnp.zeros(weight.shape, jnp.float32))
-      key = jax.random.fold_in(rngs.params(), zlib.crc32(name.encode()))
-      if weight.init == 'uniform':  # as PEFT: Kaiming's, with a = √5
-        bound = 1 / math.sqrt(math.prod(weight.shape[1:-1]))
-        return nnx.Param(
-          jax.random.uniform(key, weight.shape, minval=-bound, maxval=bound)
-        )
-      if 'vocab' not in weight.dims:
-        return nnx.Param(_normal(key, weight.shape, c.init_std))
-      # Drawn with the vocabulary in front, the real rows do not depend on
-      # how many padding rows follow them; those are zero.
-      axis = weight.dims.index('vocab')
-      x_VD = _normal(key, (c.padded_vocab_size, c.dim), c.init_std)
-      row_V1 = jnp.arange(c.padded_vocab_size)[:, None]
-      x_VD = jnp.where(row_V1 < c.vocab_size, x_VD, 0.0)
-      return nnx.Param(jnp.moveaxis(x_VD, 0, axis))
-
-    weights = _weights(c)
-    for group in ('layers', 'lora'):
-      if group in weights:
-        module = nnx.Module()
-        for name, weight in weights.pop(group).items():
-          setattr(module, name, make(name, weight))
-        setattr(self, group, module)
-    for name, weight in weights.items():
-      setattr(self, name, make(name, weight))
+def sizes(c: architecture.Config) -> dict[str, int]:
+  """{letter: size}; V counts the padding rows."""
+  return {
+    'L': c.num_layers,
+    'V': c.padded_vocab_size,
+    'D': c.dim,
+    'N': c.num_heads,
+    'K': c.num_kv_heads,
+    'H': c.head_dim,
+    'F': c.mlp_dim,
+    'R': c.lora.rank if c.lora else 0,
+  }
 
 
-class _OneKey:
-  """Every weight folds its name into the same key, whatever the order."""
+def flatten(tree: dict) -> dict[str, Any]:
+  """{'layers/q_LDNH': ...} of the parameter tree, or of one like it."""
+  flat = {}
+  for name, x in tree.items():
+    if isinstance(x, dict):
+      flat |= {f'{name}/{inner}': y for inner, y in flatten(x).items()}
+    else:
+      flat[name] = x
+  return flat
 
-  def __init__(self, key):
-    self._key = key
 
-  def params(self):
-    return self._key
+def unflatten(flat: dict[str, Any]) -> dict:
+  """The tree of what `flatten` gives."""
+  tree = {}
+  for name, x in flat.items():
+    *groups, last = name.split('/')
+    node = tree
+    for group in groups:
+      node = node.setdefault(group, {})
+    node[last] = x
+  return tree
 
 
-def init(c, key):
+def _tree(c, make: Callable[[str, Weight], Any]):
+  """The parameter tree of what `make` gives for each weight, as jax sorts."""
+  return unflatten({name: make(name, w) for name, w in sorted(of(c).items())})
+
+
+def _shape(c, name):
+  size = sizes(c)
+  return tuple(size[letter] for letter in letters(name))
+
+
+def init(c: architecture.Config, key) -> dict:
   """Random float32 parameters; each weight's key is made from its name."""
-  return nnx.to_pure_dict(nnx.state(Llama(c, rngs=_OneKey(key))))
+
+  def make(name, weight):
+    shape = _shape(c, name)
+    if weight.init == 'ones':
+      return jnp.ones(shape, jnp.float32)
+    if weight.init == 'zeros':
+      return jnp.zeros(shape, jnp.float32)
+    own = jax.random.fold_in(key, zlib.crc32(name.split('/')[-1].encode()))
+    if weight.init == 'uniform':  # as PEFT: Kaiming's, with a = √5
+      bound = 1 / math.sqrt(math.prod(shape[1:-1]))
+      return jax.random.uniform(
+        own, shape, jnp.float32, minval=-bound, maxval=bound
+      )
+    if 'V' not in letters(name):
+      return c.init_std * jax.random.normal(own, shape, jnp.float32)
+    # Drawn with the vocabulary in front, the real rows do not depend on
+    # how many padding rows follow them; those are zero.
+    rows = c.padded_vocab_size
+    x_VD = c.init_std * jax.random.normal(own, (rows, c.dim), jnp.float32)
+    x_VD = jnp.where(jnp.arange(rows)[:, None] < c.vocab_size, x_VD, 0.0)
+    return jnp.moveaxis(x_VD, 0, letters(name).index('V'))
+
+  return _tree(c, make)
 
 
-def shapes(c, *, dtype='float32'):
+def shapes(c: architecture.Config, *, dtype='float32') -> dict:
   """The parameter tree as ShapeDtypeStructs.
 
   `dtype` is one for all, or {name: dtype} of those that are not float32.
   """
-  tree = jax.eval_shape(functools.partial(init, c), jax.random.key(0))
 
-  def shape(path, x):
-    name = '/'.join(k.key for k in path)
+  def make(name, _):
     one = dtype.get(name, 'float32') if isinstance(dtype, dict) else dtype
-    return jax.ShapeDtypeStruct(x.shape, jnp.dtype(one))
+    return jax.ShapeDtypeStruct(_shape(c, name), jnp.dtype(one))
 
-  return jax.tree_util.tree_map_with_path(shape, tree)
+  return _tree(c, make)
 
 
-def dims(c):
+def dims(c: architecture.Config) -> dict:
   """The parameter tree as tuples of logical dim names."""
-  return jax.tree.map(lambda w: w.dims, _weights(c), is_leaf=_is_weight)
+
+  def make(name, weight):
+    names = DIMS | {'D': 'norm'} if weight.init == 'ones' else DIMS
+    return tuple(names[letter] for letter in letters(name))
+
+  return _tree(c, make)
 
 
-def num_params(c):
+def num_params(c: architecture.Config) -> int:
   """Parameters without the padding rows of the vocabulary."""
   exact = dataclasses.replace(c, vocab_multiple=1)
-  return sum(
-    math.prod(w.shape)
-    for w in jax.tree.leaves(_weights(exact), is_leaf=_is_weight)
-  )
+  return sum(math.prod(_shape(exact, name)) for name in of(exact))

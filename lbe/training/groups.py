@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from flax import traverse_util
+
+from lbe.models import weights
 
 ROWS = ('all', 'old', 'new')
 
@@ -49,7 +50,7 @@ class Partition:
     self._groups = {}  # by the names of the cut tree
     for g in groups:
       _check(g, num_old)
-    flat = traverse_util.flatten_dict(dims, sep='/')
+    flat = weights.flatten(dims)
     for name, names in flat.items():
       rows = ('old', 'new') if 'vocab' in names else ('all',)
       found = {
@@ -85,7 +86,7 @@ class Partition:
   def split(self, params):
     """(what learns, what is frozen), two trees in which matrices are cut."""
     flat = {}
-    for name, x in traverse_util.flatten_dict(params, sep='/').items():
+    for name, x in weights.flatten(params).items():
       if name not in self._axes:
         flat[name] = x
         continue
@@ -94,20 +95,20 @@ class Partition:
       flat[f'{name}/new'] = jax.lax.slice_in_dim(x, cut, None, axis=axis)
     frozen = {n for n in flat if self._groups[n].frozen}
     return tuple(
-      traverse_util.unflatten_dict(
-        {n: x for n, x in flat.items() if (n in frozen) == side}, sep='/'
+      weights.unflatten(
+        {n: x for n, x in flat.items() if (n in frozen) == side}
       )
       for side in (False, True)
     )
 
   def join(self, learning, frozen):
     """The parameters again: the inverse of `split`."""
-    flat = traverse_util.flatten_dict(learning, sep='/')
-    flat |= traverse_util.flatten_dict(frozen, sep='/')
+    flat = weights.flatten(learning)
+    flat |= weights.flatten(frozen)
     for name, axis in self._axes.items():
       parts = [flat.pop(f'{name}/old'), flat.pop(f'{name}/new')]
       flat[name] = jnp.concatenate(parts, axis=axis)
-    return traverse_util.unflatten_dict(flat, sep='/')
+    return weights.unflatten(flat)
 
   def frozen_names(self):
     """Names of the parameters that never learn, whole ones only."""
@@ -119,21 +120,19 @@ class Partition:
 
   def labels(self, learning):
     """The tree of what learns, with its groups' names."""
-    flat = traverse_util.flatten_dict(learning, sep='/')
-    return traverse_util.unflatten_dict(
-      {name: self._groups[name].name for name in flat}, sep='/'
-    )
+    flat = weights.flatten(learning)
+    return weights.unflatten({name: self._groups[name].name for name in flat})
 
   def begun(self, grads, step):
     """The gradients, zero where a group does not learn yet."""
     if not any(g.from_step for g in self.learning):
       return grads
-    flat = traverse_util.flatten_dict(grads, sep='/')
+    flat = weights.flatten(grads)
     for name, x in flat.items():
       first = self._groups[name].from_step
       if first:
         flat[name] = jnp.where(step >= first, x, 0)
-    return traverse_util.unflatten_dict(flat, sep='/')
+    return weights.unflatten(flat)
 
   def learning_rates(self, step):
     """{group's name: its rate at this step}; 0 before it begins."""
@@ -149,7 +148,7 @@ class Partition:
     learning, frozen = jax.eval_shape(self.split, shapes)
     sizes = dict.fromkeys((g.name for g in self.groups), 0)
     for tree in (learning, frozen):
-      for name, x in traverse_util.flatten_dict(tree, sep='/').items():
+      for name, x in weights.flatten(tree).items():
         sizes[self._groups[name].name] += x.size
     total = sum(sizes.values())
     learns = sum(sizes[g.name] for g in self.learning)

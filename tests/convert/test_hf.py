@@ -12,7 +12,9 @@ import torch
 import transformers
 
 from lbe.convert import hf
+from lbe.convert import hf_config
 from lbe.models import architecture
+from lbe.models import weights
 
 
 @pytest.fixture
@@ -86,7 +88,7 @@ def test_what_is_not_computed_is_refused_by_name(folder, changes, words):
   """A model that is read as what it is not gives fluent nonsense."""
   edit(folder, **changes)
   with pytest.raises(ValueError, match=words):
-    hf.read_config(folder)
+    hf_config.read_config(folder)
 
 
 def test_old_and_new_spellings_of_rope_are_one_config(folder):
@@ -101,14 +103,14 @@ def test_old_and_new_spellings_of_rope_are_one_config(folder):
     folder,
     rope_parameters=dict(rope_type='llama3', rope_theta=5e5, **scaling),
   )
-  new, _ = hf.read_config(folder)
+  new, _ = hf_config.read_config(folder)
   edit(
     folder,
     rope_parameters=None,
     rope_theta=5e5,
     rope_scaling=dict(rope_type='llama3', **scaling),
   )
-  old, _ = hf.read_config(folder)
+  old, _ = hf_config.read_config(folder)
   assert new == old
   assert new.rope_theta == 5e5
   assert new.rope_scaling == architecture.RopeScaling(8.0, 1.0, 4.0, 8192)
@@ -118,11 +120,11 @@ def test_what_we_write_is_read_back_as_the_same_config(folder):
   """By us and by transformers."""
   for name in ('llama_7b', 'llama31_8b', 'llama32_1b'):
     c = architecture.PRESETS[name]
-    record = hf.config_json(
+    record = hf_config.config_json(
       c, dtype='bfloat16', bos_id=1, eos_id=2, pad_id=None
     )
     (folder / 'config.json').write_text(json.dumps(record))
-    assert hf.read_config(folder)[0] == c
+    assert hf_config.read_config(folder)[0] == c
     theirs = transformers.AutoConfig.from_pretrained(folder)
     assert theirs.rope_parameters['rope_theta'] == c.rope_theta
     assert theirs.head_dim == c.head_dim
@@ -132,7 +134,7 @@ def test_what_we_write_is_read_back_as_the_same_config(folder):
 
 def load(folder):
   """The parameters; what they are refused for, a check says, too."""
-  c, _ = hf.read_config(folder)
+  c, _ = hf_config.read_config(folder)
   try:
     params = hf.load_params(folder, c)
   except ValueError as error:
@@ -222,8 +224,8 @@ def test_bin_files_hold_the_same_weights_and_old_buffers_are_ignored(folder):
   """Rotary buffers of old conversions must not be an unknown tensor."""
   before = load(folder)
   _as_bin(folder)
-  after = hf.flatten(load(folder))
-  for name, x in hf.flatten(before).items():
+  after = weights.flatten(load(folder))
+  for name, x in weights.flatten(before).items():
     np.testing.assert_array_equal(x, after[name])
 
 
@@ -252,12 +254,12 @@ def test_bin_files_that_hold_code_are_not_run(folder):
 
 def test_padding_rows_are_zero_and_cut_again(folder):
   """40 pieces in 128 rows; what is written has 40."""
-  c, _ = hf.read_config(folder)
+  c, _ = hf_config.read_config(folder)
   params = hf.load_params(folder, c)
   assert params['embed_VD'].shape == (128, 16)
   assert not params['embed_VD'][40:].any()
   assert not params['head_DV'][:, 40:].any()
-  flat = hf.flatten(params)
+  flat = weights.flatten(params)
   target = folder / 'again'
   target.mkdir()
   hf.write_safetensors(

@@ -10,6 +10,7 @@ import pytest
 from lbe.chat import messages
 from lbe.chat import templates
 from lbe.convert import hf
+from lbe.convert import hf_config
 from lbe.data import sources
 from lbe.evals import perplexity
 from lbe.inference import model as model_lib
@@ -25,7 +26,7 @@ FP32 = forward.Execution(compute_dtype='float32', scan=False)
 @pytest.fixture(scope='module')
 def stories(test_data):
   folder = test_data / 'ckpt_stories260K' / 'hf'
-  c, _ = hf.read_config(folder)
+  c, _ = hf_config.read_config(folder)
   params = hf.load_params(folder, c, dtype='float32')
   return folder, c, jax.tree.map(jnp.asarray, params), tokenizers.load(folder)
 

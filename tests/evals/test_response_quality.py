@@ -12,6 +12,7 @@ import pytest
 
 from configs import common
 from lbe.convert import hf
+from lbe.convert import hf_config
 from lbe.evals import core
 from lbe.evals import response_quality
 from lbe.inference import model as model_lib
@@ -44,7 +45,7 @@ QUESTIONS = [
 @pytest.fixture(scope='module')
 def model(test_data):
   folder = test_data / 'ckpt_stories260K' / 'hf'
-  c, _ = hf.read_config(folder)
+  c, _ = hf_config.read_config(folder)
   params = hf.load_params(folder, c, dtype='float32')
   mesh = sharding.make_mesh(
     dict(data=1, fsdp=1, context=1, tensor=1), devices=jax.devices()[:1]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from lbe.convert import hf
+from lbe.convert import hf_config
 from lbe.inference import decode
 from lbe.inference import engine
 from lbe.mesh import compilation
@@ -270,7 +271,7 @@ def test_what_cannot_be_generated_is_refused(prompts, settings, words):
 @pytest.fixture(scope='module')
 def stories(test_data):
   folder = test_data / 'ckpt_stories260K' / 'hf'
-  c, _ = hf.read_config(folder)
+  c, _ = hf_config.read_config(folder)
   loaded = hf.load_params(folder, c, dtype='float32')
   return c, jax.tree.map(jnp.asarray, loaded), tokenizers.load(folder)
 

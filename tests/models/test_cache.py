@@ -10,7 +10,6 @@ import pytest
 from lbe.models import architecture
 from lbe.models import cache as cache_lib
 from lbe.models import forward
-from lbe.models import lora as lora_lib
 from lbe.models import weights
 from lbe.models.attention import blocks
 
@@ -27,7 +26,9 @@ TINY = architecture.Config(
 ADAPTED = architecture.Config(
   **{
     **vars(TINY),
-    'lora': lora_lib.Lora(weights=('q_LDNH', 'down_LFD'), rank=4, alpha=8.0),
+    'lora': architecture.Lora(
+      weights=('q_LDNH', 'down_LFD'), rank=4, alpha=8.0
+    ),
   }
 )
 SCANNED = forward.Execution(compute_dtype='float32')

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import traverse_util
 
 from configs import common
 from lbe.assemble import model as model_lib
@@ -79,7 +78,7 @@ def test_an_adapter_is_its_weight_with_the_product_added(rslora):
   params = random_adapters(weights.init(c, jax.random.key(0)))
   merged = {**params, 'layers': dict(params['layers'])}
   for name in c.lora.weights:
-    parts = (params['lora'][part] for part in lora.names(name))
+    parts = (params['lora'][part] for part in weights.adapters(name))
     array = lora.merged(np.asarray(params['layers'][name]), *parts, c.lora)
     assert np.abs(array - params['layers'][name]).max() > 0.01
     merged['layers'][name] = array
@@ -176,8 +175,8 @@ def train(config, num_steps=3, shape=(1, 1, 1)):
 def test_only_what_was_asked_for_learns(also, moving):
   """And only that has moments: two a parameter."""
   before, after, state = train(make_config(also))
-  flat = traverse_util.flatten_dict(after, sep='/')
-  for name, x in traverse_util.flatten_dict(before, sep='/').items():
+  flat = weights.flatten(after)
+  for name, x in weights.flatten(before).items():
     moved = not np.array_equal(x, flat[name])
     assert moved == (name.startswith('lora/') or name in moving), name
   if also == 'new_rows':
@@ -411,7 +410,7 @@ def test_peft_settings_that_we_cannot_compute_are_refused(
   record = dict(peft_type='LORA', r=4, lora_alpha=8, target_modules=['q_proj'])
   path = tmp_path / 'adapter_config.json'
   path.write_text(json.dumps(record))
-  assert peft.read_config(tmp_path) == lora.Lora(('q_LDNH',), 4, 8)
+  assert peft.read_config(tmp_path) == architecture.Lora(('q_LDNH',), 4, 8)
   path.write_text(json.dumps(record | changes))
   with pytest.raises(ValueError, match=words):
     peft.read_config(tmp_path)

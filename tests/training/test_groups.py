@@ -4,7 +4,6 @@ import jax
 import numpy as np
 import optax
 import pytest
-from flax import traverse_util
 
 from configs import common
 from lbe.assemble import model
@@ -67,8 +66,8 @@ NEW_ONLY = dict(old_rows=dict(frozen=True), body=dict(frozen=True))
 def test_new_rows_alone_leave_everything_else_to_the_bit(shape):
   """Weight decay or a moment that reaches an old row moves old text."""
   (before, *_, after), _, state = train(3, shape, **NEW_ONLY)
-  for name, x in traverse_util.flatten_dict(before, sep='/').items():
-    y = traverse_util.flatten_dict(after, sep='/')[name]
+  for name, x in weights.flatten(before).items():
+    y = weights.flatten(after)[name]
     if name in ('embed_VD', 'head_DV'):
       x, y = (z if name == 'embed_VD' else z.T for z in (x, y))
       assert np.any(x[NUM_OLD:50] != y[NUM_OLD:50]), name
