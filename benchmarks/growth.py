@@ -69,7 +69,7 @@ def _step(seq_len, layers, width, vocabulary):
   c = model.make_config(config, _Pieces(vocabulary))
   mesh = sharding.make_mesh(config.mesh.to_dict(), devices=jax.devices()[:1])
   training = step_lib.make_training(
-    config, c, mesh, step_lib.make_partition(config, c, 100)
+    config, c, mesh, step_lib.make_partition(config, c), 100
   )
   start = _clock()
   step = training.step.lower(

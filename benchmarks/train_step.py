@@ -176,8 +176,8 @@ def make_abstract(model, vocab_size, *, seq_len, batch_size, **how):
   config.mesh.update(data=1, fsdp=1)
   c = model_lib.make_config(config, _Pieces(vocab_size))
   mesh = sharding.make_mesh(config.mesh.to_dict(), devices=jax.devices()[:1])
-  partition = step_lib.make_partition(config, c, 1000)
-  return c, mesh, step_lib.make_training(config, c, mesh, partition)
+  partition = step_lib.make_partition(config, c)
+  return c, mesh, step_lib.make_training(config, c, mesh, partition, 1000)
 
 
 def _settings(model, *, dtype='float32', lean=False, chip='', rung='base'):
@@ -260,7 +260,7 @@ def make_ours(shape, batch):
   step = training.step.lower(
     training.abstract_state, training.abstract_batch
   ).compile(compiler_options=options)
-  batch = place.place(
+  batch = place.batch(
     training.abstract_batch, batch, slice(0, shape['batch_size'])
   )
 

@@ -14,11 +14,10 @@ from ml_collections import config_flags
 from lbe.assemble import data
 from lbe.assemble import evaluators as evaluators_lib
 from lbe.assemble import model as model_lib
-from lbe.convert import stored
 from lbe.evals import core
+from lbe.evals import schedule
 from lbe.mesh import hosts
 from lbe.mesh import sharding
-from lbe.run import metrics
 from lbe.run import program
 from lbe.run import workdir as workdir_lib
 
@@ -33,13 +32,11 @@ def main(argv):
   files = workdir_lib.open_workdir(_WORKDIR.value)
   workdir = files.here
   program.keep_compiled(files.path)
-  if not config.init_from:
+  opened = model_lib.open_weights(config)
+  if opened is None:
     raise ValueError(
       "init_from='': give the model, --config.init_from=CKPT_OR_HF."
     )
-  opened = stored.open_model(
-    config.init_from, vocab_multiple=config.vocab_multiple
-  )
   tokenizer = model_lib.make_tokenizer(config, opened, workdir)
   prepared = None
   if any(e.get('source') for e in config.evals.values()):
@@ -53,10 +50,10 @@ def main(argv):
   mesh = sharding.make_mesh(config.mesh.to_dict())
   params = opened.load_params(mesh)
   facts = json.loads(config.to_json_best_effort()) | {'scored': opened.path}
-  done = _begin(workdir, facts) if jax.process_index() == 0 else None
-  done = json.loads(
-    hosts.share('scored', None if done is None else json.dumps(done))
-  )
+  done = None
+  if jax.process_index() == 0:
+    done = json.dumps(_begin(workdir, facts))
+  done = json.loads(hosts.share('scored', done))
   model = model_lib.as_evaluated(params, opened.config, tokenizer, mesh, config)
   for evaluator in evaluators:
     if evaluator.name in done:
@@ -64,11 +61,11 @@ def main(argv):
         print(f'{evaluator.name}: scored before the last call was interrupted')
       continue
     start = time.perf_counter()
-    found = core.evaluate(evaluator.task, model, name=evaluator.name, step=None)
+    result = schedule.evaluate(evaluator, model, step=None)
+    for row in result.rows:
+      row['model'] = opened.path
+    schedule.record(workdir, result)
     if jax.process_index() == 0:
-      for row in found.rows:
-        row['model'] = opened.path
-      core.record(workdir, found)
       print(f'{evaluator.name}: {time.perf_counter() - start:.1f} s')
   if jax.process_index() == 0:
     print(core.write_summary(workdir))
@@ -86,11 +83,7 @@ def _begin(workdir, facts):
     and json.loads(config.read_text('utf-8')) == facts
     and not (workdir / 'results.json').exists()  # written last
   )
-  rows = metrics.keep_lines(workdir / 'results.jsonl', lambda row: goes_on)
-  done = list(dict.fromkeys(row['evaluator'] for row in rows))
-  metrics.keep_lines(
-    workdir / 'predictions.jsonl', lambda row: row['evaluator'] in done
-  )
+  done = schedule.names_scored(workdir, goes_on=goes_on)
   (workdir / 'results.json').unlink(missing_ok=True)
   config.write_text(json.dumps(facts, indent=2), encoding='utf-8')
   return done

@@ -23,13 +23,13 @@ from ml_collections import config_flags
 
 from lbe.assemble import model as model_lib
 from lbe.assemble import step as step_lib
-from lbe.convert import stored
 from lbe.mesh import hardware
 from lbe.mesh import hlo
+from lbe.mesh import roofline
 from lbe.mesh import sharding
 from lbe.mesh import topology
 from lbe.models import architecture
-from lbe.models import weights as weights_lib
+from lbe.models import weights
 from lbe.run import program
 from lbe.vocab import tokenizers
 
@@ -61,6 +61,8 @@ _EXECUTABLE = flags.DEFINE_string(
 )
 
 _GIB = 2**30
+# Of the schedules; neither memory nor time hang on the rates.
+_NUM_STEPS = 10**6
 # Less to spare than this is told as borderline: close to the limit XLA makes
 # things again by itself, and memory is in pieces.
 _MARGIN = 0.05
@@ -98,10 +100,7 @@ def _tokens(config):
 def _model(config):
   """The architecture alone: of a preset, a config's numbers, or init_from."""
   if config.init_from:
-    opened = stored.open_model(
-      config.init_from, vocab_multiple=config.vocab_multiple
-    )
-    model = opened.config
+    model = model_lib.open_weights(config).config
     if _VOCAB_SIZE.value:
       model = dataclasses.replace(model, vocab_size=_VOCAB_SIZE.value)
     return model_lib.adapted_config(config, model)
@@ -135,21 +134,21 @@ def make(config, model, devices, chip):
   """
   mesh = sharding.make_mesh(config.mesh.to_dict(), devices=devices)
   step_lib.check_fit(config, model, mesh)
-  partition = step_lib.make_partition(config, model, 10**6)
-  training = step_lib.make_training(config, model, mesh, partition)
+  partition = step_lib.make_partition(config, model)
+  training = step_lib.make_training(config, model, mesh, partition, _NUM_STEPS)
   tokens = config.data.batch_size * config.data.seq_len
   plan = dict(
     topology=_TOPOLOGY.value if _TOPOLOGY.present else '',
     device=devices[0].device_kind,
     devices=mesh.size,
     mesh={axis: size for axis, size in mesh.shape.items() if size > 1},
-    parameters=weights_lib.num_params(model),
+    parameters=weights.num_params(model),
     pieces=model.vocab_size,
     seq_len=config.data.seq_len,
     batch_size=config.data.batch_size,
     num_microbatches=config.num_microbatches,
     execution=config.execution.to_dict(),
-    estimate=step_lib.memory_estimate(config, training),
+    estimate=step_lib.memory_estimate(config, model, mesh, partition),
     memory=_memory(devices[0], chip),
     model_flops=hardware.flops_per_token(model, config.data.seq_len)
     * tokens
@@ -179,10 +178,10 @@ def make(config, model, devices, chip):
     memory.argument_size_in_bytes + memory.temp_size_in_bytes
   )
   text = compiled.as_text()
-  found = hlo.sections(text, dict(mesh.shape))
-  loops = _loops(
+  sections = hlo.sections(text, dict(mesh.shape))
+  loops = roofline.loops(
     traced.jaxpr.jaxpr,
-    attention=_attention_flops(config, model),
+    attention_flops=_attention_flops(config, model),
     num_devices=mesh.size,
   )
   plan |= dict(
@@ -190,17 +189,18 @@ def make(config, model, devices, chip):
     peak_bytes=peak,
     host_bytes=memory.host_temp_size_in_bytes,
     flops=sum(flops for _, flops in loops),
-    memory_moved=sum(s.memory_bytes for s in found),
+    memory_moved=sum(s.memory_bytes for s in sections),
     collectives=[
       dict(kind=c.kind, axes=c.axes, count=c.count, sent=c.sent)
-      for c in hlo.totals(found)
+      for c in hlo.totals(sections)
     ],
     largest_gather=hlo.largest_gather(text),
     resharded=sum('Involuntary full remat' in line for line in said),
-    loops=[(trips, flops) for trips, flops in loops],
+    loops=loops,
   )
   if chip and chip.link:
-    plan |= _roofline(plan, found, loops, mesh, chip)
+    parts = roofline.seconds(sections, loops, mesh, chip)
+    plan |= _time(plan, parts, chip)
   return plan, compiled
 
 
@@ -218,72 +218,8 @@ def _attention_flops(config, c):
   return rows * c.num_heads * config.data.seq_len**2 * c.head_dim
 
 
-def _loops(jaxpr, *, attention, num_devices):
-  """[(trips, FLOPs of a device in all of them)]: outside of loops, then loops.
-
-  Of a traced function, where products are as they were written. A kernel of
-  attention has two products forward and five backward.
-  """
-  found = [[1, 0.0]]
-
-  def walk(jaxpr, times, share, section):
-    for e in jaxpr.eqns:
-      name = e.primitive.name
-      if name == 'dot_general':
-        (contracted, _), _ = e.params['dimension_numbers']
-        shape = e.invars[0].aval.shape
-        depth = math.prod(shape[d] for d in contracted)
-        section[1] += 2 * times * share * depth * e.outvars[0].aval.size
-      elif name == 'pallas_call':
-        products = 5 if 'dkv' in str(e.params.get('name', e.params)) else 2
-        section[1] += products * times * attention / num_devices
-      elif name == 'scan':
-        trips = times * e.params['length']
-        inner = [trips, 0.0]
-        found.append(inner)
-        walk(e.params['jaxpr'].jaxpr, trips, share, inner)
-      elif name == 'shard_map':
-        walk(e.params['jaxpr'], times, 1.0, section)
-      elif name == 'cond':
-        walk(e.params['branches'][0].jaxpr, times, share, section)
-      else:
-        for inner in jax.tree.leaves(
-          list(e.params.values()), is_leaf=_is_jaxpr
-        ):
-          if _is_jaxpr(inner):
-            walk(getattr(inner, 'jaxpr', inner), times, share, section)
-
-  walk(jaxpr, 1, 1 / num_devices, found[0])
-  return [tuple(x) for x in found if x[1] or x[0] == 1]
-
-
-def _is_jaxpr(x):
-  return hasattr(x, 'eqns') or hasattr(getattr(x, 'jaxpr', None), 'eqns')
-
-
-def _roofline(plan, found, loops, mesh, chip):
-  """The least time of a step: each loop's longest of three, all else hidden."""
-  devices = mesh.devices.reshape(-1)
-
-  def seconds(flops, sections):
-    network = sum(
-      c.sent / topology.send_rate(chip, [devices[i] for i in c.group])
-      for s in sections
-      for c in s.collectives
-    )
-    moved = sum(s.memory_bytes for s in sections)
-    return flops / chip.peak_flops, moved / chip.memory_rate, network
-
-  inner = [s for s in found[1:] if s.trips > 1]
-  if [s.trips for s in inner] == [trips for trips, _ in loops[1:]]:
-    rest = [s for s in found if s not in inner]
-    parts = [seconds(loops[0][1], rest)]
-    parts += [
-      seconds(flops, [s])
-      for s, (_, flops) in zip(inner, loops[1:], strict=True)
-    ]
-  else:
-    parts = [seconds(plan['flops'], found)]
+def _time(plan, parts, chip):
+  """Figures of the least time of a step, from those of its parts."""
   step = sum(max(p) for p in parts)
   tokens = plan['batch_size'] * plan['seq_len']
   return dict(
@@ -321,7 +257,7 @@ def describe(plan, chip, *, price=0.0, tokens=0.0):
   peak, limit = plan.get('peak_bytes', 0), plan['memory']
   if 'flops' in plan:
     lines.append(f'  the rest   {(peak - state) / g:8.2f}  at the peak')
-  told = f'  peak       {peak / g:8.2f}' if peak else '  peak unknown'
+  line = f'  peak       {peak / g:8.2f}' if peak else '  peak unknown'
   if limit:
     left = limit - peak
     verdict = f'FITS, {left / g:.2f} to spare ({left / limit:.0%})'
@@ -329,8 +265,8 @@ def describe(plan, chip, *, price=0.0, tokens=0.0):
       verdict = f'DOES NOT FIT, by {-left / g:.2f}'
     elif left < _MARGIN * limit:
       verdict = f'BORDERLINE, {left / g:.2f} to spare ({left / limit:.1%})'
-    told += f'  of {limit / g:.2f}: {verdict}'
-  lines.append(told)
+    line += f'  of {limit / g:.2f}: {verdict}'
+  lines.append(line)
   estimate = sum(plan['estimate'].values())
   lines.append(f'  (our estimate before compiling {estimate / g:.2f})')
   if plan.get('host_bytes'):
@@ -385,12 +321,12 @@ def _describe_time(plan, chip, price, tokens):
   if tokens:
     seconds = tokens / plan['tokens_per_second_per_device'] / plan['devices']
     chips = plan['devices'] / chip.per_chip
-    told = f'{tokens:,.0f} tokens: {seconds / 3600:,.1f} hours at least'
+    line = f'{tokens:,.0f} tokens: {seconds / 3600:,.1f} hours at least'
     if price:
-      told += (
+      line += (
         f', {seconds / 3600 * chips * price:,.0f} at {price:g} a chip-hour'
       )
-    lines.append(told)
+    lines.append(line)
   return lines
 
 
@@ -400,6 +336,7 @@ def _describe_time(plan, chip, price, tokens):
 def _search(config, model, devices, chip):
   """Prints the plans that were compiled, the fastest that fits first."""
   candidates = []
+  partition = step_lib.make_partition(config, model)
   slices = len({getattr(d, 'slice_index', 0) or 0 for d in devices})
   for tensor, microbatches, remat in itertools.product(
     (1, 2, 4, 8), (1, 2, 4, 8), ('none', 'dots_attention', 'attention', 'full')
@@ -413,7 +350,7 @@ def _search(config, model, devices, chip):
       step_lib.check_fit(tried, model, mesh)
     except ValueError:
       continue
-    seconds, memory = _guess(tried, model, mesh, chip)
+    seconds, memory = _guess(tried, model, mesh, partition, chip)
     if memory <= chip.memory:
       candidates.append((seconds, memory, tried))
   if not candidates:
@@ -438,11 +375,9 @@ def _search(config, model, devices, chip):
     pathlib.Path(_JSON.value).write_text(json.dumps(rows, indent=1))
 
 
-def _guess(config, model, mesh, chip):
+def _guess(config, model, mesh, partition, chip):
   """(seconds, bytes) of a step before compiling, to order the candidates."""
-  partition = step_lib.make_partition(config, model, 10**6)
-  training = step_lib.make_training(config, model, mesh, partition)
-  memory = step_lib.memory_estimate(config, training)
+  memory = step_lib.memory_estimate(config, model, mesh, partition)
   tokens = config.data.batch_size * config.data.seq_len / mesh.size
   flops = hardware.flops_per_token(model, config.data.seq_len) * tokens
   again = {'none': 0, 'dots_attention': 0.02, 'attention': 0.3, 'full': 1 / 3}
@@ -450,9 +385,9 @@ def _guess(config, model, mesh, chip):
   compute = flops * (1 + again.get(remat, 1 / 3)) / chip.peak_flops
   tensor = mesh.shape['tensor']
   passes = 2 if remat == 'none' else 3  # gathers, and the gradients' sum
-  weights = 2 * weights_lib.num_params(model) / tensor * config.num_microbatches
+  gathered = 2 * weights.num_params(model) / tensor * config.num_microbatches
   links = 2 * chip.sides * chip.link / chip.per_chip
-  network = weights * (passes + 1) / links * (mesh.shape['fsdp'] > 1)
+  network = gathered * (passes + 1) / links * (mesh.shape['fsdp'] > 1)
   activations = 2 * tokens * tensor * model.dim * model.num_layers
   network += 8 * activations * (tensor - 1) / tensor / (2 * chip.link)
   return max(compute, network), sum(memory.values())
@@ -460,18 +395,18 @@ def _guess(config, model, mesh, chip):
 
 def _flags(plan):
   mesh = {axis: plan['mesh'].get(axis, 1) for axis in sharding.AXES}
-  told = [f'--config.mesh.{axis}={size}' for axis, size in mesh.items()]
-  told.append(f'--config.num_microbatches={plan["num_microbatches"]}')
-  told.append(f'--config.execution.remat={plan["execution"]["remat"]}')
-  return '  ' + ' '.join(told)
+  given = [f'--config.mesh.{axis}={size}' for axis, size in mesh.items()]
+  given.append(f'--config.num_microbatches={plan["num_microbatches"]}')
+  given.append(f'--config.execution.remat={plan["execution"]["remat"]}')
+  return '  ' + ' '.join(given)
 
 
 def _row(plan):
   fits = {True: 'fits', False: 'does not fit', None: ''}[plan['fits']]
-  told = f'{plan.get("peak_bytes", 0) / _GIB:.2f} GiB'
+  figures = f'{plan.get("peak_bytes", 0) / _GIB:.2f} GiB'
   if 'seconds' in plan:
-    told += f', {plan["seconds"]:.3f} s, MFU {plan["mfu"]:.1%}'
-  return f'{_flags(plan)}: {told}, {fits}'
+    figures += f', {plan["seconds"]:.3f} s, MFU {plan["mfu"]:.1%}'
+  return f'{_flags(plan)}: {figures}, {fits}'
 
 
 if __name__ == '__main__':

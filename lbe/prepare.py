@@ -14,7 +14,6 @@ from ml_collections import config_flags
 
 from lbe.assemble import data
 from lbe.assemble import model
-from lbe.convert import stored
 from lbe.data import beam
 from lbe.run import program
 from lbe.run import workdir as workdir_lib
@@ -47,13 +46,8 @@ def main(argv):
     raise ValueError(
       f'beam_options={_BEAM_OPTIONS.value} without a runner; set --beam_runner.'
     )
-  opened = None
-  if config.init_from:
-    opened = stored.open_model(
-      config.init_from, vocab_multiple=config.vocab_multiple
-    )
   tokenizer = model.make_tokenizer(
-    config, opened, workdir.here, may_extend=True
+    config, model.open_weights(config), workdir.here, may_extend=True
   )
   prepared = data.prepare(config, tokenizer, workdir.here, elsewhere=elsewhere)
   loader = data.make_loader(config, prepared, tokenizer)

@@ -66,13 +66,13 @@ def losses(
 
   model = model_lib.make_config(config, tokenizers.load('bytes'))
   training = step_lib.make_training(
-    config, model, made, step_lib.make_partition(config, model, STEPS)
+    config, model, made, step_lib.make_partition(config, model), STEPS
   )
   params = model_lib.init_params(model, made, seed=0)
   state = step_lib.new_state(training, params)
   result = []
   for batch in batches(model.vocab_size):
-    placed = place.place(training.abstract_batch, batch, slice(0, 8))
+    placed = place.batch(training.abstract_batch, batch, slice(0, 8))
     state, metrics = training.step(state, placed)
     result.append(float(metrics['loss_sum'] / metrics['weight_sum']))
   assert result[-1] < result[0] - 1, 'equal losses would say little'
@@ -168,7 +168,7 @@ def test_the_state_lies_in_shards():
 
   model = model_lib.make_config(config, tokenizers.load('bytes'))
   training = step_lib.make_training(
-    config, model, mesh, step_lib.make_partition(config, model, STEPS)
+    config, model, mesh, step_lib.make_partition(config, model), STEPS
   )
   state = step_lib.new_state(
     training, model_lib.init_params(model, mesh, seed=0)

@@ -2,6 +2,7 @@
 
 import math
 import pathlib
+from collections.abc import Callable
 
 import jax
 
@@ -9,11 +10,13 @@ from lbe.data import build
 from lbe.data import cleaning
 from lbe.data import loader as loader_lib
 from lbe.data import sources as sources_lib
+from lbe.data import tokenized
 from lbe.mesh import hosts
 from lbe.run import program
+from lbe.vocab import tokenizers
 
 
-def make_sources(config):
+def make_sources(config) -> dict[str, sources_lib.Source]:
   """The sources of the config by name, proportions checked.
 
   Raises ValueError where there is none, a path is missing, or the
@@ -56,7 +59,13 @@ def make_sources(config):
   return result
 
 
-def prepare(config, tokenizer, workdir, *, elsewhere=None):
+def prepare(
+  config,
+  tokenizer: tokenizers.Tokenizer,
+  workdir: str | pathlib.Path,
+  *,
+  elsewhere: Callable | None = None,
+) -> dict[str, tokenized.Prepared]:
   """Every source tokenized, by name; made once, by process 0.
 
   `elsewhere` is that of build.prepare. Hosts that do not see the folder of
@@ -102,7 +111,11 @@ def prepare(config, tokenizer, workdir, *, elsewhere=None):
   return prepare_all(may_make=False)
 
 
-def make_loader(config, prepared, tokenizer):
+def make_loader(
+  config,
+  prepared: dict[str, tokenized.Prepared],
+  tokenizer: tokenizers.Tokenizer,
+) -> loader_lib.Loader:
   return loader_lib.Loader(
     prepared,
     {name: s.proportion for name, s in config.data.sources.items()},
@@ -114,7 +127,9 @@ def make_loader(config, prepared, tokenizer):
   )
 
 
-def count_steps(config, prepared, loader):
+def count_steps(
+  config, prepared: dict[str, tokenized.Prepared], loader: loader_lib.Loader
+) -> int:
   """Optimizer steps of the run's budget.
 
   Raises ValueError where not exactly one budget is set.
@@ -155,7 +170,7 @@ def count_steps(config, prepared, loader):
   return math.ceil(amount / total * room / share / tokens_per_step)
 
 
-def check_epochs(config, loader, num_steps):
+def check_epochs(config, loader: loader_lib.Loader, num_steps: int):
   """Raises ValueError where a source runs dry: seen more than `max_epochs`."""
   for name, epochs in loader.epochs(num_steps).items():
     most = config.data.sources[name].max_epochs

@@ -1,11 +1,13 @@
 """The evaluators of a config, with the steps at which they are due."""
 
-import dataclasses
 import importlib
 
 from lbe.data import order as order_lib
 from lbe.data import sources as sources_lib
+from lbe.data import tokenized
 from lbe.evals import perplexity
+from lbe.evals import schedule
+from lbe.vocab import tokenizers
 
 # Modules of lbe.evals, by their names.
 EVALUATORS = (
@@ -19,18 +21,11 @@ EVALUATORS = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Evaluator:
-  """What is evaluated, and the steps at which it is."""
-
-  name: str
-  task: object
-  every: int
-  at_start: bool
-  at_end: bool
-
-
-def make(config, prepared, tokenizer):
+def make(
+  config,
+  prepared: dict[str, tokenized.Prepared] | None,
+  tokenizer: tokenizers.Tokenizer,
+) -> list[schedule.Evaluator]:
   """The evaluators of the config, their data read and checked.
 
   One without data (an empty path) is left out. `prepared` is None where no
@@ -46,7 +41,7 @@ def make(config, prepared, tokenizer):
         f'evals.{name}.evaluator={kind!r} is unknown; take one of '
         f'{", ".join(EVALUATORS)}.'
       )
-    schedule = {k: fields.pop(k) for k in ('every', 'at_start', 'at_end')}
+    steps = {k: fields.pop(k) for k in ('every', 'at_start', 'at_end')}
     try:
       if kind == 'perplexity':
         task = _make_documents(config, prepared, name, **fields)
@@ -58,7 +53,7 @@ def make(config, prepared, tokenizer):
     except ValueError as error:
       raise ValueError(f'evals.{name}: {error}') from error
     if task is not None:
-      result.append(Evaluator(name=name, task=task, **schedule))
+      result.append(schedule.Evaluator(name=name, task=task, **steps))
   whole = {e.name for e in result if e.at_start and e.at_end}
   for side, scores in config.forgetting.items():
     for score in scores:
@@ -92,8 +87,8 @@ def _make_documents(
         f'data.sources.{source}.holdout.'
       )
   elif path:
-    found = sources_lib.make(name, path=path, **fields)
-    texts = [text for text, _ in sources_lib.documents(found)]
+    of_path = sources_lib.make(name, path=path, **fields)
+    texts = [text for text, _ in sources_lib.documents(of_path)]
     order = order_lib.document_order(texts, seed=config.seed)
     texts = [texts[i] for i in order]
   else:

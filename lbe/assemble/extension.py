@@ -3,29 +3,34 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 
 from lbe.assemble import model as model_lib
+from lbe.convert import stored
 from lbe.evals import perplexity
+from lbe.evals import schedule
 from lbe.mesh import sharding
+from lbe.models import architecture
 from lbe.models import weights
 from lbe.vocab import rows
+from lbe.vocab import tokenizers
 
 
 def extend_params(
-  opened,
-  tokenizer,
-  model,
-  mesh,
-  params,
+  opened: stored.Opened,
+  tokenizer: tokenizers.Tokenizer,
+  model: architecture.Config,
+  mesh: jax.sharding.Mesh,
+  params: dict,
   *,
-  method,
-  match_norms,
-  dictionary,
-  seed,
-  say=print,
-):
+  method: str,
+  match_norms: bool,
+  dictionary: str,
+  seed: int,
+  say: Callable[[str], None] = print,
+) -> dict:
   """`params` of the opened weights get rows for the tokenizer's new pieces.
 
   `model` is the extended architecture; both matrices come in their shards.
@@ -67,7 +72,14 @@ def extend_params(
   return params
 
 
-def describe(config, opened, model, params, evaluators, mesh):
+def describe(
+  config,
+  opened: stored.Opened,
+  model: architecture.Config,
+  params: dict,
+  evaluators: list[schedule.Evaluator],
+  mesh: jax.sharding.Mesh,
+) -> str:
   """Lines about the new rows before the first step.
 
   For each set of texts: bits per byte in the base's pieces with the new ones
@@ -94,8 +106,8 @@ def describe(config, opened, model, params, evaluators, mesh):
       seen = dataclasses.replace(
         seen, max_len=min(e.task.max_len, seen.max_len)
       )
-      found, num_tokens = perplexity.document_nats(seen, documents)
-      nats.append(found.sum())
+      of_documents, num_tokens = perplexity.document_nats(seen, documents)
+      nats.append(of_documents.sum())
     num_bytes = sum(len(text.encode()) for text in documents)
     mass = -math.expm1((nats[0] - nats[1]) / num_tokens.sum())
     lines.append(

@@ -7,6 +7,7 @@ import pathlib
 import jax
 
 from lbe.assemble import data
+from lbe.convert import stored
 from lbe.data import sources as sources_lib
 from lbe.inference import model as model_lib
 from lbe.mesh import hosts
@@ -18,7 +19,7 @@ from lbe.models import weights
 from lbe.vocab import tokenizers
 
 
-def make_config(config, tokenizer):
+def make_config(config, tokenizer: tokenizers.Tokenizer) -> architecture.Config:
   """The architecture of a run from scratch; rows from the tokenizer."""
   m = config.model
   if m.preset:
@@ -66,7 +67,7 @@ def make_config(config, tokenizer):
   )
 
 
-def adapted_config(config, model):
+def adapted_config(config, model: architecture.Config) -> architecture.Config:
   """The architecture with the adapters that the config asks for.
 
   Raises ValueError where the weights come with others.
@@ -75,43 +76,75 @@ def adapted_config(config, model):
   if not fields['params']:
     return model
   fields.pop('dropout')
-  found = lora.make(**fields)
-  if model.lora not in (None, found):
+  asked = lora.make(**fields)
+  if model.lora not in (None, asked):
     raise ValueError(
       f'{config.init_from} has adapters already ({model.lora}), and lora asks '
-      f'for {found}; leave lora.params empty to go on with them, or export '
+      f'for {asked}; leave lora.params empty to go on with them, or export '
       'the model, which merges them, and start from that.'
     )
-  return dataclasses.replace(model, lora=found)
+  return dataclasses.replace(model, lora=asked)
 
 
-def extended_config(opened, tokenizer):
+def extended_config(
+  opened: stored.Opened, tokenizer: tokenizers.Tokenizer
+) -> architecture.Config:
   """The architecture of the opened weights with a row for every piece."""
   return dataclasses.replace(opened.config, vocab_size=tokenizer.vocab_size)
 
 
-def make_execution(config):
+def make_architecture(
+  config,
+  opened: stored.Opened | None,
+  tokenizer: tokenizers.Tokenizer,
+) -> architecture.Config:
+  """That of a run: of its weights, with what it adds to them, or from scratch.
+
+  Weights get rows for new pieces of the tokenizer, and adapters.
+  """
+  if opened is None:
+    return make_config(config, tokenizer)
+  model = opened.config
+  if is_extended(opened, tokenizer):
+    model = extended_config(opened, tokenizer)
+  return adapted_config(config, model)
+
+
+def open_weights(config) -> stored.Opened | None:
+  """The model of init_from, not yet loaded; None for a run from scratch."""
+  if not config.init_from:
+    return None
+  return stored.open_model(
+    config.init_from, vocab_multiple=config.vocab_multiple
+  )
+
+
+def make_execution(config) -> forward.Execution:
   return forward.Execution(**config.execution.to_dict())
 
 
-def init_params(model, mesh, seed):
+def init_params(
+  model: architecture.Config, mesh: jax.sharding.Mesh, seed: int
+) -> dict:
   """Random parameters, each created in its shards."""
 
   def init_params(key):
     return weights.init(model, key)
 
-  places = sharding.shardings(mesh, weights.dims(model))
-  return _jit_once(init_params, places)(jax.random.key(seed))
+  shardings = sharding.shardings(mesh, weights.dims(model))
+  return _jit_once(init_params, shardings)(jax.random.key(seed))
 
 
-def init_adapters(model, mesh, seed):
+def init_adapters(
+  model: architecture.Config, mesh: jax.sharding.Mesh, seed: int
+) -> dict:
   """New adapters in their shards: the model computes as without them."""
-  places = sharding.shardings(mesh, weights.dims(model))
+  shardings = sharding.shardings(mesh, weights.dims(model))
 
   def init_adapters(key):
     return weights.init(model, key)['lora']
 
-  return _jit_once(init_adapters, places['lora'])(jax.random.key(seed))
+  return _jit_once(init_adapters, shardings['lora'])(jax.random.key(seed))
 
 
 def _jit_once(function, out_shardings):
@@ -123,7 +156,13 @@ def _jit_once(function, out_shardings):
   )
 
 
-def as_evaluated(params, model, tokenizer, mesh, config):
+def as_evaluated(
+  params: dict,
+  model: architecture.Config,
+  tokenizer: tokenizers.Tokenizer,
+  mesh: jax.sharding.Mesh,
+  config,
+) -> model_lib.Model:
   """The inference.model.Model of live parameters."""
   return model_lib.Model(
     params=params,
@@ -136,7 +175,13 @@ def as_evaluated(params, model, tokenizer, mesh, config):
   )
 
 
-def make_tokenizer(config, opened, workdir, *, may_extend=False):
+def make_tokenizer(
+  config,
+  opened: stored.Opened | None,
+  workdir: str | pathlib.Path,
+  *,
+  may_extend: bool = False,
+) -> tokenizers.Tokenizer:
   """The run's tokenizer; trains one where the config says 'train'.
 
   A tokenizer that is given beside `init_from` must be the one that the
@@ -178,7 +223,9 @@ def make_tokenizer(config, opened, workdir, *, may_extend=False):
   return tokenizer
 
 
-def is_extended(opened, tokenizer):
+def is_extended(
+  opened: stored.Opened | None, tokenizer: tokenizers.Tokenizer
+) -> bool:
   """Whether the tokenizer extends that of the opened weights.
 
   Raises ValueError where it does, but ids and rows of the weights differ.

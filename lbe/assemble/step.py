@@ -1,8 +1,10 @@
-"""The train step of a config: what learns and how, its shapes and places."""
+"""The train step of a config: what learns and how, shapes and shardings."""
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
+import optax
 
 from lbe.assemble import model as model_lib
 from lbe.mesh import place
@@ -28,8 +30,8 @@ class Training:
   step: object  # the jitted (state, batch) -> (state, metrics)
 
 
-def check_fit(config, model, mesh, *, num_old=None):
-  """Raises ValueError where rows, model, groups and mesh do not go together.
+def check_fit(config, model: architecture.Config, mesh: jax.sharding.Mesh):
+  """Raises ValueError where rows, model and mesh do not go together.
 
   It needs no data, so it is asked before hours of tokenizing.
   """
@@ -44,13 +46,16 @@ def check_fit(config, model, mesh, *, num_old=None):
       f'lora.params={config.lora.params!r}: adapters need trained weights '
       'beside them; set init_from.'
     )
+  if config.optim.gradient_dtype not in ('float32', 'bfloat16'):
+    raise ValueError(
+      f'optim.gradient_dtype={config.optim.gradient_dtype!r} is unknown; take '
+      "'float32' or 'bfloat16'."
+    )
   if config.data.seq_len > model.max_positions:
     raise ValueError(
       f"data.seq_len={config.data.seq_len} is longer than the model's "
       f'{model.max_positions} positions; shorten it.'
     )
-  # However long the run will be: how long is known once the data is there.
-  make_partition(config, model, 10**9, num_old=num_old)
   sharding.check(
     mesh,
     num_heads=model.num_heads,
@@ -64,21 +69,21 @@ def check_fit(config, model, mesh, *, num_old=None):
   )
 
 
-def check_memory(config, model, mesh, *, num_old=None):
-  """Raises ValueError where the state alone is more than a device holds."""
-  stats = mesh.local_devices[0].memory_stats() or {}
-  partition = make_partition(config, model, 10**9, num_old=num_old)
-  training = make_training(config, model, mesh, partition)
-  memory.check(memory_estimate(config, training), stats.get('bytes_limit'))
-
-
-def memory_estimate(config, training):
+def memory_estimate(
+  config,
+  model: architecture.Config,
+  mesh: jax.sharding.Mesh,
+  partition: groups.Partition,
+) -> dict[str, float]:
   """Bytes on each device by part, before anything is compiled."""
+  # Moments are as large at any rate, so it is known before the run's length.
+  schedules = {g.name: optax.constant_schedule(0.0) for g in partition.learning}
+  tx = _make_tx(config, partition, schedules)
   return memory.estimate(
-    training.abstract_state,
-    training.model,
-    partition=training.partition,
-    mesh=training.mesh,
+    _abstract_state(config, model, mesh, partition, tx),
+    model,
+    partition=partition,
+    mesh=mesh,
     batch_size=config.data.batch_size,
     seq_len=config.data.seq_len,
     num_microbatches=config.num_microbatches,
@@ -87,7 +92,183 @@ def memory_estimate(config, training):
   )
 
 
-def compile_step(config, lowered):
+def check_memory(parts: dict[str, float], mesh: jax.sharding.Mesh):
+  """Raises ValueError where the state alone is more than a device holds."""
+  stats = mesh.local_devices[0].memory_stats() or {}
+  memory.check(parts, stats.get('bytes_limit'))
+
+
+# A group with these values learns as it would without one.
+_UNCHANGED = {
+  'frozen': False,
+  'from_step': 0,
+  'peak_lr': None,
+  'schedule': None,
+  'weight_decay': None,
+}
+
+
+def _groups(config):
+  """{name: fields} of the groups that change something; the rest is last."""
+  named = {
+    name: fields
+    for name, fields in config.optim.groups.to_dict().items()
+    if any(fields[k] != value for k, value in _UNCHANGED.items())
+  }
+  if 'rest' in named:
+    raise ValueError(
+      'optim.groups.rest: that name has what no other group has; set '
+      'optim.peak_lr, schedule and weight_decay for it, or take another name.'
+    )
+  return named | {'rest': dict(_UNCHANGED)}
+
+
+def make_partition(
+  config, model: architecture.Config, *, num_old: int | None = None
+) -> groups.Partition:
+  """Which parameters learn: the groups of the config, and the rest.
+
+  `num_old` is the number of old rows of an extended vocabulary. Raises
+  ValueError for groups and schedules that fit into no run, so that it is said
+  before the run's length is known.
+  """
+  o = config.optim
+  made = []
+  for name, fields in _groups(config).items():
+    kind, weight_decay = fields.pop('schedule'), fields.pop('weight_decay')
+    optim.check_schedule(
+      o.schedule if kind is None else kind,
+      warmup_fraction=o.warmup_fraction,
+      decay_fraction=o.decay_fraction,
+    )
+    if fields['from_step'] < 0:
+      raise ValueError(
+        f'optim.groups.{name}.from_step={fields["from_step"]} lies before the '
+        'run; its first step is 0.'
+      )
+    del fields['peak_lr']
+    if weight_decay is None:
+      weight_decay = o.weight_decay
+    made.append(groups.Group(name, weight_decay, **fields))
+  partition = groups.Partition(made, weights.dims(model), num_old=num_old)
+  if model.lora:
+    adapted = {f'layers/{name}' for name in model.lora.weights}
+    both = sorted(adapted - set(partition.frozen_names()))
+    if both:
+      raise ValueError(
+        f'{", ".join(both)}: both adapted (lora) and fully trained; freeze '
+        'them, as --config.optim.groups.body.frozen=True, or adapt others.'
+      )
+  return partition
+
+
+def make_schedules(config, num_steps: int) -> dict[str, Callable]:
+  """The learning rate of each group by the steps since its first one.
+
+  Raises ValueError for a group that does not begin within the run.
+  """
+  o = config.optim
+  schedules = {}
+  for name, fields in _groups(config).items():
+    from_step, kind = fields['from_step'], fields['schedule']
+    peak_lr = fields['peak_lr']
+    if from_step >= num_steps:
+      raise ValueError(
+        f'optim.groups.{name}.from_step={from_step} does not lie within the '
+        f'{num_steps} steps of the run.'
+      )
+    left = num_steps - from_step
+    schedules[name] = optim.make_schedule(
+      kind=o.schedule if kind is None else kind,
+      peak_lr=o.peak_lr if peak_lr is None else peak_lr,
+      num_steps=left,
+      warmup_steps=round(o.warmup_fraction * left),
+      final_fraction=o.final_fraction,
+      decay_steps=round(o.decay_fraction * left),
+    )
+  return schedules
+
+
+def param_dtypes(config, partition: groups.Partition) -> dict[str, str]:
+  """{name: dtype} of what is not float32: weights.shapes takes it."""
+  dtype = config.optim.frozen_dtype
+  if dtype not in ('float32', 'bfloat16'):
+    raise ValueError(
+      f"optim.frozen_dtype={dtype!r} is unknown; take 'float32' or 'bfloat16'."
+    )
+  return dict.fromkeys(partition.frozen_names(), dtype)
+
+
+def _make_tx(config, partition, schedules):
+  o = config.optim
+  return optim.make(
+    partition,
+    schedules,
+    kind=o.kind,
+    first_moment_dtype=o.first_moment_dtype,
+    b1=o.b1,
+    b2=o.b2,
+    eps=o.eps,
+    clip_norm=o.clip_norm,
+  )
+
+
+def _abstract_state(config, model, mesh, partition, tx):
+  """The state as ShapeDtypeStructs with their shardings."""
+  shardings = step_lib.state_shardings(mesh, model, tx, partition)
+  shapes = jax.eval_shape(
+    lambda params: step_lib.init_state(params, tx, partition),
+    weights.shapes(model, dtype=param_dtypes(config, partition)),
+  )
+  return jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+    shapes,
+    shardings,
+  )
+
+
+def make_training(
+  config,
+  model: architecture.Config,
+  mesh: jax.sharding.Mesh,
+  partition: groups.Partition,
+  num_steps: int,
+) -> Training:
+  """The jitted train step with the shapes and shardings of its arguments."""
+  schedules = make_schedules(config, num_steps)
+  tx = _make_tx(config, partition, schedules)
+  abstract_state = _abstract_state(config, model, mesh, partition, tx)
+  abstract_batch = place.batch_shapes(
+    mesh, config.data.batch_size, config.data.seq_len
+  )
+
+  def shardings(tree):
+    return jax.tree.map(lambda x: x.sharding, tree)
+
+  step = jax.jit(
+    step_lib.make_train_step(
+      model,
+      execution=model_lib.make_execution(config),
+      tx=tx,
+      partition=partition,
+      schedules=schedules,
+      mesh=mesh,
+      lora_dropout=config.lora.dropout,
+      z_loss=config.optim.z_loss,
+      gradient_dtype=config.optim.gradient_dtype,
+      seed=config.seed,
+      num_microbatches=config.num_microbatches,
+    ),
+    donate_argnums=0,
+    in_shardings=(shardings(abstract_state), shardings(abstract_batch)),
+    out_shardings=(shardings(abstract_state), None),
+  )
+  return Training(
+    model, mesh, abstract_state, abstract_batch, tx, partition, step
+  )
+
+
+def compile_step(config, lowered: jax.stages.Lowered) -> jax.stages.Compiled:
   """The compiled train step, by the compiler options of the config.
 
   Raises ValueError for an option that is not NAME=VALUE, or that XLA lacks.
@@ -112,135 +293,7 @@ def compile_step(config, lowered):
     ) from None
 
 
-# A group with these values learns as it would without one.
-_UNCHANGED = {
-  'frozen': False,
-  'from_step': 0,
-  'peak_lr': None,
-  'schedule': None,
-  'weight_decay': None,
-}
-
-
-def make_partition(config, model, num_steps, *, num_old=None):
-  """Which parameters learn, and how: the groups of the config, and the rest.
-
-  `num_old` is the number of old rows of an extended vocabulary. Groups that
-  change nothing are left out. Raises ValueError for groups that do not fit.
-  """
-  o = config.optim
-
-  def group(name, fields):
-    from_step = fields.pop('from_step', 0)
-    if not 0 <= from_step < num_steps:
-      raise ValueError(
-        f'optim.groups.{name}.from_step={from_step} does not lie within the '
-        f'{num_steps} steps of the run.'
-      )
-    own = {k: fields.pop(k, None) for k in ('peak_lr', 'schedule')}
-    weight_decay = fields.pop('weight_decay', None)
-    left = num_steps - from_step
-    schedule = optim.make_schedule(
-      kind=o.schedule if own['schedule'] is None else own['schedule'],
-      peak_lr=o.peak_lr if own['peak_lr'] is None else own['peak_lr'],
-      num_steps=left,
-      warmup_steps=round(o.warmup_fraction * left),
-      final_fraction=o.final_fraction,
-      decay_steps=round(o.decay_fraction * left),
-    )
-    return groups.Group(
-      name,
-      schedule,
-      o.weight_decay if weight_decay is None else weight_decay,
-      from_step=from_step,
-      **fields,
-    )
-
-  def changes(fields):
-    return any(fields[k] != value for k, value in _UNCHANGED.items())
-
-  named = {k: v for k, v in o.groups.to_dict().items() if changes(v)}
-  partition = groups.Partition(
-    [*(group(*item) for item in named.items()), group('rest', {})],
-    weights.dims(model),
-    num_old=num_old,
-  )
-  if model.lora:
-    adapted = {f'layers/{name}' for name in model.lora.weights}
-    both = sorted(adapted - set(partition.frozen_names()))
-    if both:
-      raise ValueError(
-        f'{", ".join(both)}: both adapted (lora) and fully trained; freeze '
-        'them, as --config.optim.groups.body.frozen=True, or adapt others.'
-      )
-  return partition
-
-
-def param_dtypes(config, partition):
-  """{name: dtype} of what is not float32: weights.shapes takes it."""
-  dtype = config.optim.frozen_dtype
-  if dtype not in ('float32', 'bfloat16'):
-    raise ValueError(
-      f"optim.frozen_dtype={dtype!r} is unknown; take 'float32' or 'bfloat16'."
-    )
-  return dict.fromkeys(partition.frozen_names(), dtype)
-
-
-def make_training(config, model, mesh, partition):
-  """The jitted train step with the shapes and places of its arguments."""
-  if config.optim.gradient_dtype not in ('float32', 'bfloat16'):
-    raise ValueError(
-      f'optim.gradient_dtype={config.optim.gradient_dtype!r} is unknown; take '
-      "'float32' or 'bfloat16'."
-    )
-  tx = optim.make(
-    partition,
-    kind=config.optim.kind,
-    first_moment_dtype=config.optim.first_moment_dtype,
-    b1=config.optim.b1,
-    b2=config.optim.b2,
-    eps=config.optim.eps,
-    clip_norm=config.optim.clip_norm,
-  )
-  shardings = step_lib.state_shardings(mesh, model, tx, partition)
-  shapes = jax.eval_shape(
-    lambda params: step_lib.init_state(params, tx, partition),
-    weights.shapes(model, dtype=param_dtypes(config, partition)),
-  )
-  abstract_state = jax.tree.map(
-    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-    shapes,
-    shardings,
-  )
-  abstract_batch = place.shapes(
-    mesh, config.data.batch_size, config.data.seq_len
-  )
-  step = jax.jit(
-    step_lib.make_train_step(
-      model,
-      execution=model_lib.make_execution(config),
-      tx=tx,
-      partition=partition,
-      mesh=mesh,
-      lora_dropout=config.lora.dropout,
-      z_loss=config.optim.z_loss,
-      gradient_dtype=config.optim.gradient_dtype,
-      seed=config.seed,
-      num_microbatches=config.num_microbatches,
-    ),
-    donate_argnums=0,
-    in_shardings=(
-      shardings,
-      jax.tree.map(lambda x: x.sharding, abstract_batch),
-    ),
-    out_shardings=(shardings, None),
-  )
-  return Training(
-    model, mesh, abstract_state, abstract_batch, tx, partition, step
-  )
-
-
-def new_state(training, params):
+def new_state(training: Training, params: dict) -> dict:
   """The state of step 0 around `params`, which it takes over."""
   shardings = jax.tree.map(lambda x: x.sharding, training.abstract_state)
 

@@ -10,7 +10,6 @@ import hashlib
 import json
 import pathlib
 
-import jax
 import numpy as np
 
 
@@ -26,32 +25,6 @@ class Result:
   rows: list
   metrics: dict
   predictions: list = dataclasses.field(default_factory=list)
-
-
-def evaluate(task, model, *, name, step):
-  """The Result of what an evaluator made, on a model.
-
-  Raises ValueError where the device's memory does not do for it.
-  """
-  try:
-    return task.evaluate(model, name=name, step=step)
-  except jax.errors.JaxRuntimeError as error:
-    if 'RESOURCE_EXHAUSTED' not in str(error):
-      raise
-    raise ValueError(
-      f'evals.{name}: not enough memory beside the model for '
-      f'eval_batch_size={model.batch_size} ({str(error).splitlines()[0]}); '
-      'lower --config.eval_batch_size.'
-    ) from error
-
-
-def due(step, *, every, at_start, at_end, last):
-  """Whether an evaluator runs after `step` of a run of `last` steps."""
-  if step == 0:
-    return at_start
-  if step == last:
-    return at_end
-  return bool(every) and step % every == 0
 
 
 def data_hash(texts):
@@ -74,15 +47,6 @@ def bootstrap(numerators, denominators, *, scale=1.0, num_samples=1000):
     ratios.append(n[drawn].sum() / d[drawn].sum())
   low, high = np.quantile(ratios, [0.025, 0.975]) * scale
   return [float(low), float(high)]
-
-
-def record(workdir, result):
-  """Adds a Result to predictions.jsonl, and then to results.jsonl.
-
-  So whoever has rows there is done.
-  """
-  append_rows(workdir, result.predictions, 'predictions.jsonl')
-  append_rows(workdir, result.rows)
 
 
 def append_rows(workdir, rows, file='results.jsonl'):

@@ -9,13 +9,14 @@ import functools
 import inspect
 import os
 import pathlib
+from collections.abc import Callable
 
 import jax
 
 # -------------------------------------------------------------- kept programs
 
 
-def keep(folder):
+def keep(folder: str | pathlib.Path):
   """Programs compiled from now on are kept in `folder`, and found there.
 
   Call it before anything is compiled. What takes less than a tenth of a
@@ -27,13 +28,13 @@ def keep(folder):
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
 
 
-def home():
+def home() -> pathlib.Path:
   """The user's own folder for compiled programs."""
   base = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
   return pathlib.Path(base) / 'lbe' / 'compiled'
 
 
-def num_found():
+def num_found() -> int:
   """How many programs this process has found there."""
   return len(_found)
 
@@ -59,7 +60,7 @@ jax.monitoring.register_event_duration_secs_listener(_note_compiled)
 jax.monitoring.register_event_listener(_note_found)
 
 
-def num_compiled():
+def num_compiled() -> int:
   """How many programs this process has compiled, or found."""
   return len(_compiled)
 
@@ -71,12 +72,12 @@ class Watch:
     ...
   """
 
-  def __init__(self, say):
+  def __init__(self, say: Callable[[str], None]):
     self._say = say
     self._parts = set()
 
   @contextlib.contextmanager
-  def __call__(self, part):
+  def __call__(self, part: str):
     first = part not in self._parts
     self._parts.add(part)
     before = len(_compiled)
@@ -88,7 +89,7 @@ class Watch:
       )
 
 
-def jit(function, **options):
+def jit(function: Callable, **options) -> Callable:
   """jax.jit of a function whose arguments a Watch is to tell apart."""
   jitted = jax.jit(function, **options)
   of = inspect.signature(function)
@@ -110,18 +111,18 @@ def jit(function, **options):
 
 
 def _signature(arguments, static):
-  """{path: (shape and dtype, place)} of the leaves of named arguments."""
+  """{path: (shape and dtype, sharding)} of the leaves of named arguments."""
   result = {}
   for path, x in jax.tree_util.tree_leaves_with_path(arguments):
     name = path[0].key + jax.tree_util.keystr(path[1:])
     if not hasattr(x, 'shape'):
       result[name] = (repr(x) if name in static else type(x).__name__, '')
       continue
-    place = str(getattr(x, 'sharding', 'the host'))
+    where = str(getattr(x, 'sharding', 'the host'))
     if not getattr(x, 'committed', True):
-      place += ', where JAX put it'
+      where += ', where JAX put it'
     shape = ','.join(str(n) for n in x.shape)
-    result[name] = (f'{x.dtype}[{shape}]', place)
+    result[name] = (f'{x.dtype}[{shape}]', where)
   return result
 
 
@@ -134,15 +135,15 @@ def _difference(seen, new, most=3):
     return [k for k in {**old, **new} if old.get(k) != new.get(k)]
 
   old = min(reversed(seen), key=lambda s: len(differing(s)))
-  told = []
+  changes = []
   for name in differing(old):
     (was, was_at), (now, now_at) = (
       s.get(name, ('absent', '')) for s in (old, new)
     )
     if was == now:
       was, now = was_at, now_at
-    told.append(f'{name} was {was}, is {now}')
-  if not told:
+    changes.append(f'{name} was {was}, is {now}')
+  if not changes:
     return 'its arguments are as before, so the model or how it runs changed'
-  more = f' and {len(told) - most} more' if len(told) > most else ''
-  return '; '.join(told[:most]) + more
+  more = f' and {len(changes) - most} more' if len(changes) > most else ''
+  return '; '.join(changes[:most]) + more

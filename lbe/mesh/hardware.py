@@ -88,24 +88,24 @@ CHIPS = {
 }
 
 
-def chip_of(device_kind):
+def chip_of(device_kind: str) -> Chip | None:
   """The Chip of a device kind, None where it is not known (CPUs)."""
-  found = {
+  named = {
     kind: chip
     for chip in CHIPS.values()
     for kind in chip.kinds
     if device_kind.startswith(kind)
   }
-  return found[max(found, key=len)] if found else None
+  return named[max(named, key=len)] if named else None
 
 
-def peak_flops(device_kind):
+def peak_flops(device_kind: str) -> float | None:
   """Peak bf16 FLOP/s of a device kind, None where it is not known (CPUs)."""
   chip = chip_of(device_kind)
   return chip and chip.peak_flops
 
 
-def flops_per_token(c, seq_len):
+def flops_per_token(c, seq_len: int) -> float:
   """Model FLOPs of training on one token, forward and backward.
 
   6 for each weight of a matrix product (the head once, the embedding's
@@ -120,13 +120,13 @@ def flops_per_token(c, seq_len):
   return 6 * weights + 6 * attention
 
 
-def describe_mfu(c, seq_len, device_kind):
+def describe_mfu(c, seq_len: int, device_kind: str) -> str:
   """One line: what MFU is measured against."""
-  told = (
+  line = (
     f'model FLOPs: {flops_per_token(c, seq_len):,} a token (6 for each weight '
     'of a product, attention causal, recomputation not counted)'
   )
   peak = peak_flops(device_kind)
   if peak is None:
-    return f'{told}; no peak is known of {device_kind}, so no MFU'
-  return f'{told}; MFU is their share of {peak / 1e12:,.0f} TFLOP/s a chip'
+    return f'{line}; no peak is known of {device_kind}, so no MFU'
+  return f'{line}; MFU is their share of {peak / 1e12:,.0f} TFLOP/s a chip'

@@ -69,14 +69,14 @@ class _Instruction:
   is_root: bool
 
 
-def sections(text, mesh_shape):
+def sections(text: str, mesh_shape: dict[str, int]) -> list[Section]:
   """The Sections of a compiled module's text: outside of loops, then loops.
 
   `mesh_shape` is {axis: size} in the order of the devices.
   """
   computations, entry = _parse(text)
   outside = Section(1, [])
-  found = [outside]
+  result = [outside]
 
   def walk(name, times, section):
     types = {i.name: i.type for i in computations[name]}
@@ -88,7 +88,7 @@ def sections(text, mesh_shape):
         )
         trips = times * _trips(i, computations[condition])
         inner = Section(trips, [])
-        found.append(inner)
+        result.append(inner)
         walk(body, trips, inner)
         continue
       if i.op in ('call', 'async-start', 'conditional'):
@@ -107,13 +107,13 @@ def sections(text, mesh_shape):
       section.memory_bytes += times * _moved(i, types, computations)
 
   walk(entry, 1, outside)
-  return found
+  return result
 
 
-def totals(found):
+def totals(sections: list[Section]) -> list[Collective]:
   """Collectives of all sections by kind and axes, what sends most first."""
   result = {}
-  for section in found:
+  for section in sections:
     for c in section.collectives:
       old = result.get((c.kind, c.axes))
       if old:
@@ -124,7 +124,7 @@ def totals(found):
   return sorted(result.values(), key=lambda c: -c.sent)
 
 
-def largest_gather(text):
+def largest_gather(text: str) -> int:
   """Bytes of the largest array that an all-gather makes on a device."""
   computations, _ = _parse(text)
   return max(
@@ -159,10 +159,10 @@ def _parse(text):
 
 
 def _instruction(line):
-  found = re.match(r'\s+(ROOT )?%?([\w.\-]+) = (.*)$', line)
-  if not found:
+  match = re.match(r'\s+(ROOT )?%?([\w.\-]+) = (.*)$', line)
+  if not match:
     return None
-  root, name, rest = found.groups()
+  root, name, rest = match.groups()
   end = _closing(rest) + 1 if rest[0] == '(' else rest.index(' ')
   kind, rest = rest[:end], rest[end:].strip()
   op, _, arguments = rest.partition('(')

@@ -19,6 +19,8 @@ import sys
 import threading
 import time
 import uuid
+from collections.abc import Callable
+from collections.abc import Iterable
 
 import jax
 
@@ -45,7 +47,7 @@ def _state():
   return distributed.global_state
 
 
-def alone():
+def alone() -> bool:
   """Whether this process is the whole run; starts no backend."""
   return _state().num_processes == 1
 
@@ -100,11 +102,11 @@ def join(
 
 def _names():
   """{process: name of its host}, of those that have come so far."""
-  found = _state().client.key_value_dir_get('lbe/host')
-  return {int(key.rsplit('/', 1)[1]): name for key, name in found}
+  entries = _state().client.key_value_dir_get('lbe/host')
+  return {int(key.rsplit('/', 1)[1]): name for key, name in entries}
 
 
-def named(processes):
+def named(processes: Iterable[int]) -> str:
   """'1 (host-b), 4 (host-e)'."""
   names = _names()
   return ', '.join(f'{i} ({names.get(i, "never joined")})' for i in processes)
@@ -139,7 +141,7 @@ def _telling(what, *, limit_seconds):
     thread.join()
 
 
-def wait_for_others(name, *, limit_seconds=WAIT_SECONDS):
+def wait_for_others(name: str, *, limit_seconds: float = WAIT_SECONDS):
   """A barrier with a name; returns at once where there is one process.
 
   Raises TimeoutError where somebody does not come in time, and
@@ -153,13 +155,13 @@ def wait_for_others(name, *, limit_seconds=WAIT_SECONDS):
     ):
       _state().client.wait_at_barrier(f'lbe/{name}', int(limit_seconds * 1000))
   except jax.errors.JaxRuntimeError as error:
-    found = re.search(r'timed out task names:\n((?:.*\d+\n)+)', str(error))
-    if not found:
+    match = re.search(r'timed out task names:\n((?:.*\d+\n)+)', str(error))
+    if not match:
       raise ConnectionError(
         f'waiting at {name!r} failed, since another process died or gave up: '
         f'{error}'
       ) from error
-    missing = [int(re.search(r'\d+$', x)[0]) for x in found[1].splitlines()]
+    missing = [int(re.search(r'\d+$', x)[0]) for x in match[1].splitlines()]
     raise TimeoutError(
       f'waited {limit_seconds:g} s at {name!r}, and process '
       f'{named(missing)} did not come; its own output says what it does. '
@@ -167,7 +169,9 @@ def wait_for_others(name, *, limit_seconds=WAIT_SECONDS):
     ) from error
 
 
-def share(name, text, *, limit_seconds=WAIT_SECONDS):
+def share(
+  name: str, text: str | None, *, limit_seconds: float = WAIT_SECONDS
+) -> str:
   """The text of the one process that gives one; the others give None."""
   if alone():
     return text
@@ -178,7 +182,7 @@ def share(name, text, *, limit_seconds=WAIT_SECONDS):
   return client.blocking_key_value_get(f'lbe/{name}', 1000 * WAIT_SECONDS)
 
 
-def gather(name, value):
+def gather(name: str, value) -> dict[int, object]:
   """{process: its value}, on every process; what JSON holds. A name a time."""
   if alone():
     return {0: value}
@@ -187,11 +191,11 @@ def gather(name, value):
     f'lbe/{name}/{state.process_id}', json.dumps(value)
   )
   wait_for_others(name)
-  found = state.client.key_value_dir_get(f'lbe/{name}')
-  return {int(k.rsplit('/', 1)[1]): json.loads(v) for k, v in sorted(found)}
+  entries = state.client.key_value_dir_get(f'lbe/{name}')
+  return {int(k.rsplit('/', 1)[1]): json.loads(v) for k, v in sorted(entries)}
 
 
-def fail_together(*, limit_seconds=3):
+def fail_together(*, limit_seconds: float = 3) -> bool:
   """Whether all processes call this: one that fails alone is not waited for."""
   if alone():
     return True
@@ -205,27 +209,27 @@ def fail_together(*, limit_seconds=3):
 # ---------------------------------------------------------------- agreeing
 
 
-def facts():
+def facts() -> dict[str, str | None]:
   """What has to be the same on all hosts: code, versions, compiler's flags."""
   package = pathlib.Path(__file__).parent.parent
-  found = {
+  result = {
     f'lbe/{path.relative_to(package).as_posix()}': hashlib.sha256(
       path.read_bytes()
     ).hexdigest()[:12]
     for path in sorted(package.rglob('*.py'))
   }
   for name in ('XLA_FLAGS', 'LIBTPU_INIT_ARGS'):
-    found[name] = os.environ.get(name)
-  found['Python'] = platform.python_version()
+    result[name] = os.environ.get(name)
+  result['Python'] = platform.python_version()
   for name in ('jax', 'jaxlib', 'libtpu', 'flax', 'optax', 'orbax-checkpoint'):
     try:
-      found[name] = importlib.metadata.version(name)
+      result[name] = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-      found[name] = None
-  return found
+      result[name] = None
+  return result
 
 
-def check_same(name, found):
+def check_same(name: str, own: dict):
   """Refuses hosts of which one differs from process 0 in these facts.
 
   Every process raises the same ValueError, with both values. `name` says of
@@ -233,29 +237,29 @@ def check_same(name, found):
   """
   if alone():
     return
-  found = {k: json.dumps(v, default=str) for k, v in found.items()}
+  own = {k: json.dumps(v, default=str) for k, v in own.items()}
   first = _state().process_id == 0
-  wanted = json.loads(share(name, json.dumps(found) if first else None))
+  wanted = json.loads(share(name, json.dumps(own) if first else None))
   differs = {
-    key: [found.get(key, 'absent'), wanted.get(key, 'absent')]
-    for key in sorted(found.keys() | wanted.keys())
-    if found.get(key) != wanted.get(key)
+    key: [own.get(key, 'absent'), wanted.get(key, 'absent')]
+    for key in sorted(own.keys() | wanted.keys())
+    if own.get(key) != wanted.get(key)
   }
   lines = [
     f'  {key}: {a} on process {named([process])}, {b} on process {named([0])}'
-    for process, found in gather(f'differences of {name}', differs).items()
-    for key, (a, b) in found.items()
+    for process, theirs in gather(f'differences of {name}', differs).items()
+    for key, (a, b) in theirs.items()
   ]
   if lines:
     rest = [f'  and {len(lines) - 20} more'] if len(lines) > 20 else []
-    told = '\n'.join([*lines[:20], *rest])
+    listed = '\n'.join([*lines[:20], *rest])
     raise ValueError(
-      f'the hosts of this run differ in the {name}:\n{told}\n'
+      f'the hosts of this run differ in the {name}:\n{listed}\n'
       'Give all of them the same command, code and versions.'
     )
 
 
-def blind_to(folder, name):
+def blind_to(folder: str | pathlib.Path, name: str) -> list[int]:
   """The processes that do not see what process 0 writes into a folder."""
   if alone():
     return []
@@ -271,7 +275,7 @@ def blind_to(folder, name):
   return [process for process, sees in seen.items() if not sees]
 
 
-def check_shared(folder):
+def check_shared(folder: str | pathlib.Path):
   """Refuses a --workdir that is another folder on another host."""
   blind = blind_to(folder, 'workdir')
   if blind:
@@ -285,7 +289,9 @@ def check_shared(folder):
 # ---------------------------------------------------------------- watching
 
 
-def pace(own_seconds, seconds_per_step, say):
+def pace(
+  own_seconds: float, seconds_per_step: float, say: Callable[[str], None]
+) -> dict[str, float]:
   """Tells process 0 how long this host works before it dispatches a step.
 
   That is what a host does alone (waiting for data, handing it over): what
@@ -302,21 +308,23 @@ def pace(own_seconds, seconds_per_step, say):
   )
   if state.process_id != 0:
     return {}
-  told = {
+  own_by_id = {
     int(key.rsplit('/', 1)[1]): float(value)
     for key, value in state.client.key_value_dir_get('lbe/pace')
   }
-  metrics, slow = compare(told, seconds_per_step)
+  metrics, slow = compare(own_by_id, seconds_per_step)
   if slow is not None:
     say(
-      f'slowest host: process {named([slow])} takes {told[slow]:.3f} s of '
+      f'slowest host: process {named([slow])} takes {own_by_id[slow]:.3f} s of '
       f'{seconds_per_step:.3f} s a step on its own, the median host '
       f'{metrics["hosts/median_own_seconds"]:.3f} s'
     )
   return metrics
 
 
-def compare(own_seconds, seconds_per_step):
+def compare(
+  own_seconds: dict[int, float], seconds_per_step: float
+) -> tuple[dict[str, float], int | None]:
   """(metrics, slow process or None) of {process: own seconds a step}.
 
   Slow is the slowest where it takes SLOW_SHARE of a step more than the median.
@@ -346,7 +354,7 @@ class Heartbeat:
     path = os.environ.get('LBE_HEARTBEAT')
     self._file = open(path, 'w', encoding='utf-8') if path else None  # noqa: SIM115
 
-  def beat(self, step):
+  def beat(self, step: int):
     if self._file is not None:
       self._file.seek(0)
       self._file.write(f'{_state().process_id} {socket.gethostname()} {step}\n')

@@ -1,4 +1,4 @@
-"""The global batch: its shapes, the rows of each host, and its places."""
+"""The global batch: its shapes, the rows of each host, and on devices."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,9 @@ import numpy as np
 from lbe.mesh import sharding
 
 
-def shapes(mesh, batch_size, seq_len):
+def batch_shapes(
+  mesh: jax.sharding.Mesh, batch_size: int, seq_len: int
+) -> dict[str, jax.ShapeDtypeStruct]:
   """The global batch as ShapeDtypeStructs, rows over data and fsdp."""
 
   def shape(dims, dtype):
@@ -29,7 +31,7 @@ def shapes(mesh, batch_size, seq_len):
   }
 
 
-def local_rows(abstract_batch):
+def local_rows(abstract_batch: dict[str, jax.ShapeDtypeStruct]) -> slice:
   """The rows [start, stop) of the global batch that this host loads."""
   struct = abstract_batch['num_bytes_B']
   slices = struct.sharding.addressable_devices_indices_map(struct.shape)
@@ -37,8 +39,12 @@ def local_rows(abstract_batch):
   return slice(min(b[0] for b in bounds), max(b[1] for b in bounds))
 
 
-def place(abstract_batch, batch, rows):
-  """Local numpy rows as global arrays in their shards."""
+def batch(
+  abstract_batch: dict[str, jax.ShapeDtypeStruct],
+  local: dict[str, np.ndarray],
+  rows: slice,
+) -> dict[str, jax.Array]:
+  """The global batch on its devices, from what this host has of it: `rows`."""
 
   def one(struct, x):
     def shard(index):
@@ -49,6 +55,6 @@ def place(abstract_batch, batch, rows):
     return jax.make_array_from_callback(struct.shape, struct.sharding, shard)
 
   return {
-    name: one(struct, np.asarray(batch[name]))
+    name: one(struct, np.asarray(local[name]))
     for name, struct in abstract_batch.items()
   }

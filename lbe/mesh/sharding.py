@@ -1,6 +1,7 @@
 """One table from logical dims to mesh axes; meshes, shardings, and checks."""
 
 import math
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -28,12 +29,12 @@ RULES = {
 }
 
 
-def spec(dims):
+def spec(dims: tuple) -> PartitionSpec:
   """The PartitionSpec of an array whose dims have these logical names."""
   return PartitionSpec(*(RULES[dim] for dim in dims))
 
 
-def shardings(mesh, dims_tree):
+def shardings(mesh: Mesh, dims_tree):
   """A tree of logical dims as a tree of NamedShardings."""
   return jax.tree.map(
     lambda dims: NamedSharding(mesh, spec(dims)),
@@ -42,13 +43,14 @@ def shardings(mesh, dims_tree):
   )
 
 
-def fitted(place, shape):
-  """The NamedSharding without the axes that do not divide `shape`."""
+def fitted(sharding: NamedSharding, shape: tuple[int, ...]) -> NamedSharding:
+  """The sharding without the axes that do not divide `shape`."""
+  mesh = sharding.mesh
   parts = [
-    axes if axes is None or size % _size(place.mesh, axes) == 0 else None
-    for axes, size in zip(place.spec, shape, strict=False)
+    axes if axes is None or size % _size(mesh, axes) == 0 else None
+    for axes, size in zip(sharding.spec, shape, strict=False)
   ]
-  return NamedSharding(place.mesh, PartitionSpec(*parts))
+  return NamedSharding(mesh, PartitionSpec(*parts))
 
 
 def _size(mesh, axes):
@@ -56,18 +58,18 @@ def _size(mesh, axes):
   return math.prod(mesh.shape[axis] for axis in axes)
 
 
-def constrain(mesh):
-  """A function (x, dims) that places an activation by its logical dims.
+def constrain(mesh: Mesh | None) -> Callable:
+  """A function (x, dims) that cuts an activation by its logical dims.
 
   Without a mesh it leaves x as it is.
   """
 
-  def place(x, dims):
+  def constrained(x, dims):
     if mesh is None:
       return x
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec(dims)))
 
-  return place
+  return constrained
 
 
 # ------------------------------------------------- collectives over `fsdp`
@@ -99,11 +101,11 @@ def sum_scatter(x, dim, mesh):
 
 
 def rings(mesh):
-  """Groups of places along `fsdp` for one collective after the other.
+  """Groups of positions along `fsdp` for one collective after the other.
 
   On a TPU the first are neighbours along one side of its torus and the second
   what is left. A group of all chips would be summed whole and then cut, with
-  twice as much sent, by the compiler of libtpu 0.0.42. Elsewhere all places
+  twice as much sent, by the compiler of libtpu 0.0.42. Elsewhere all
   are one group; none where the axis has one.
   """
   size = mesh.shape['fsdp']
@@ -112,23 +114,23 @@ def rings(mesh):
     return []
   if inner in (1, size) or size % inner:
     return [None]
-  places = np.arange(size).reshape(-1, inner)
-  return [places.tolist(), places.T.tolist()]
+  positions = np.arange(size).reshape(-1, inner)
+  return [positions.tolist(), positions.T.tolist()]
 
 
 def _run_length(devices):
   """How many of the first devices differ in one coordinate alone."""
   if not hasattr(devices[0], 'coords'):
     return 1
-  places = np.array([(*d.coords, d.core_on_chip) for d in devices])
-  moved = np.maximum.accumulate(places != places[0])
+  coords = np.array([(*d.coords, d.core_on_chip) for d in devices])
+  moved = np.maximum.accumulate(coords != coords[0])
   return int(np.sum(moved.sum(axis=1) < 2))
 
 
 # ------------------------------------------------------------------- meshes
 
 
-def make_mesh(shape, *, devices=None):
+def make_mesh(shape: dict[str, int], *, devices=None) -> Mesh:
   """A mesh over all devices; one axis may be -1, which takes what is left.
 
   Several slices are laid along `data`, then `fsdp`: only these cross the

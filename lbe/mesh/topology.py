@@ -13,20 +13,20 @@ from lbe.mesh import hardware
 _NAMES = ', '.join(k for k, c in hardware.CHIPS.items() if c.sides)
 
 
-def parse(name):
+def parse(name: str) -> tuple[str, tuple[int, ...], int]:
   """(chip, sides, number of slices) of 'v5p:4x4x4', 'v5p-128' or '2*v5p:4x4x4'.
 
   The second spelling is the one under which slices are sold, and counts cores
   for some chips. Raises ValueError for a name that is none.
   """
-  found = re.fullmatch(r'(?:(\d+)\*)?([a-z0-9]+)(?::([\dx]+)|-(\d+))', name)
-  if not found:
+  match = re.fullmatch(r'(?:(\d+)\*)?([a-z0-9]+)(?::([\dx]+)|-(\d+))', name)
+  if not match:
     raise ValueError(
       f'topology={name!r} is no name of a slice; write CHIP:SIDES, as '
       "'v5p:4x4x4', or the sold name, as 'v5p-128', and '2*' before it for "
       f'two slices. Chips are {_NAMES}.'
     )
-  slices, chip_name, sides, count = found.groups()
+  slices, chip_name, sides, count = match.groups()
   chip = hardware.CHIPS.get(chip_name)
   if chip is None or not chip.sides:
     raise ValueError(
@@ -51,18 +51,18 @@ def _sold(chip, count, name):
   chips, rest = divmod(count, chip.per_name)
   # Sides are 1, 2, or multiples of 4 (of 8 chips on a flat slice: 2x4).
   known = [1, 2, *range(4, 257, 4)]
-  found = [
+  fitting = [
     sides
     for sides in _products(chips, chip.sides, known)
     if chip.sides == 3 or sides[1] <= 16
   ]
-  if rest or not found:
+  if rest or not fitting:
     raise ValueError(
       f'topology={name!r}: no slice has {count} '
       f'{"cores" if chip.per_name > 1 else "chips"}; give its sides, as '
       f'{name.split("-")[0]}:{"x".join(["4"] * chip.sides)}.'
     )
-  sides = min(found, key=sum)  # smaller ones first, but 1 last: 2x2x1
+  sides = min(fitting, key=sum)  # smaller ones first, but 1 last: 2x2x1
   return tuple(sorted(sides, key=lambda side: (side == 1, side)))
 
 
@@ -78,7 +78,7 @@ def _products(number, sides, known):
   ]
 
 
-def devices(name):
+def devices(name: str) -> list:
   """The devices of a slice that is not there: jit compiles for their mesh.
 
   Raises ValueError for a slice that libtpu does not know, ImportError where
@@ -120,7 +120,7 @@ def devices(name):
     ) from None
 
 
-def send_rate(chip, devices):
+def send_rate(chip: hardware.Chip, devices: list) -> float:
   """Bytes a second that each of these devices sends while all exchange.
 
   Along a side of the slice on which they lie in a closed ring both directions

@@ -46,15 +46,15 @@ def _context(tree=None, *, in_flight_bytes=None):
 
 
 def _bytes_on_a_device(x):
-  place = getattr(x, 'sharding', None)
-  shape = x.shape if place is None else place.shard_shape(x.shape)
+  sharding = getattr(x, 'sharding', None)
+  shape = x.shape if sharding is None else sharding.shard_shape(x.shape)
   return math.prod(shape) * np.dtype(x.dtype).itemsize
 
 
 # ------------------------------------------------------------------ looking
 
 
-def _place(path):
+def _absolute(path):
   """A path as Orbax takes it: absolute, or in a bucket."""
   if '://' in str(path):
     return epath.Path(path)
@@ -80,7 +80,7 @@ def _steps(folder):
 
 
 def _find(path):
-  path = _place(path)
+  path = _absolute(path)
   if _is_finished(path) and (path / 'params').is_dir():
     return path
   for folder in (path / 'checkpoints', path):
@@ -90,26 +90,26 @@ def _find(path):
   return None
 
 
-def is_checkpoint(path):
+def is_checkpoint(path: str | pathlib.Path) -> bool:
   """Whether `path` is a workdir, a folder of checkpoints, or one of them."""
   return _find(path) is not None
 
 
-def find(path):
+def find(path: str | pathlib.Path) -> epath.Path:
   """The newest finished checkpoint of a workdir, a folder, or itself.
 
   Raises ValueError where there is none.
   """
-  found = _find(path)
-  if found is None:
+  newest = _find(path)
+  if newest is None:
     raise ValueError(
       f'{path} holds no finished checkpoint; give a workdir, its '
       'checkpoints/ folder, or one step in it.'
     )
-  return found
+  return newest
 
 
-def read_meta(path):
+def read_meta(path: str | pathlib.Path) -> dict:
   """The `meta` of the newest checkpoint under `path`, a dictionary."""
   with _context():
     meta = ocp.load_checkpointables(find(path), {'meta': None})['meta']
@@ -124,22 +124,22 @@ def read_meta(path):
 # ------------------------------------------------------------------ loading
 
 
-def load_params(path, abstract):
+def load_params(path: str | pathlib.Path, abstract: dict) -> dict:
   """The parameters in the dtypes and shards of `abstract`, on any mesh."""
   with _context(abstract):
     return ocp.load_checkpointables(find(path), {'params': abstract})['params']
 
 
-def params_metadata(path):
+def params_metadata(path: str | pathlib.Path) -> dict:
   """The parameter tree of the checkpoint, as shapes and dtypes on disk."""
   with _context():
-    found = ocp.checkpointables_metadata(find(path))
+    stored = ocp.checkpointables_metadata(find(path))
   return jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), found.metadata['params']
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), stored.metadata['params']
   )
 
 
-def load_array(path, name):
+def load_array(path: str | pathlib.Path, name: str) -> np.ndarray:
   """One stacked array, as 'layers/q_LDNH', in numpy and the dtype on disk."""
   keys = name.split('/')
 
@@ -165,7 +165,7 @@ def _meta(step, meta):
   return {'version': VERSION, 'step': step, **meta}
 
 
-def save_model(root, params, *, meta):
+def save_model(root: str | pathlib.Path, params: dict, *, meta: dict):
   """Saves weights alone, as step 0 of `root`; returns when they are written.
 
   Beside `params` it holds no more than about the largest array in memory.
@@ -176,7 +176,7 @@ def save_model(root, params, *, meta):
   context.memory.deepcopy_host_arrays = False
   with context, _clear_errors(root):
     ocp.save_checkpointables(
-      _place(root) / 'checkpoints' / '0',
+      _absolute(root) / 'checkpoints' / '0',
       {'params': params, 'data': {}, 'meta': _meta(0, meta)},
       overwrite=True,
     )
@@ -190,13 +190,21 @@ class Checkpointer:
   latest ones.
   """
 
-  def __init__(self, root, abstract_state, *, every, keep, keep_best=None):
+  def __init__(
+    self,
+    root: str | pathlib.Path,
+    abstract_state: dict,
+    *,
+    every: int,
+    keep: int,
+    keep_best: str | None = None,
+  ):
     if every < 1 or keep < 1:
       raise ValueError(
         f'checkpoint.every={every} and checkpoint.keep={keep}: both are at '
         'least 1.'
       )
-    self._root = _place(root)
+    self._root = _absolute(root)
     self._abstract_state = abstract_state
     self._every = every
     policies = [ocp.training.preservation_policies.LatestN(keep)]
@@ -221,15 +229,23 @@ class Checkpointer:
     )
     self._pending = None
 
-  def due(self, step):
+  def due(self, step: int) -> bool:
     return step % self._every == 0
 
-  def latest(self):
+  def latest(self) -> int | None:
     """The newest finished step, or None."""
     newest = self._checkpointer.latest
     return None if newest is None else newest.step
 
-  def save(self, step, state, *, data, meta, metrics=None):
+  def save(
+    self,
+    step: int,
+    state: dict,
+    *,
+    data: dict,
+    meta: dict,
+    metrics: dict | None = None,
+  ):
     """Starts to save; returns when the arrays may be overwritten.
 
     Waits for the save before. Raises OSError where that one failed: what was
@@ -273,7 +289,7 @@ class Checkpointer:
       with _clear_errors(self._root):
         pending.result()
 
-  def restore(self, step):
+  def restore(self, step: int) -> tuple[dict, dict, dict]:
     """(state, data, meta) of `step`, in the shards of the abstract state."""
     abstract = self._abstract_state
     loaded = self._checkpointer.load_checkpointables(
@@ -317,8 +333,8 @@ def _clear_errors(root):
     on_disk = any(word in str(error) for word in _DISK_WORDS)
     if not on_disk and not isinstance(error, OSError):
       raise
-    found = _find(root)
-    last = found.name if found else 'none'
+    newest = _find(root)
+    last = newest.name if newest else 'none'
     raise OSError(
       f'saving into {root} failed ({error}); the last whole checkpoint is '
       f'{last}. Make room (or mend the folder) and start the same command '

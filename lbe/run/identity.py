@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from collections.abc import Callable
 
 # Fields that may change when a run is resumed: where and how, not what.
 FREE = (
@@ -24,7 +25,7 @@ FREE = (
 )
 
 
-def flatten(config):
+def flatten(config) -> dict:
   """Dotted names to values of a config or its dictionary."""
   result = {}
   fields = config if isinstance(config, dict) else config.to_dict()
@@ -36,7 +37,7 @@ def flatten(config):
   return result
 
 
-def differences(old, new):
+def differences(old: dict, new: dict) -> tuple[dict, dict]:
   """(decisive, free) fields that differ, each name: (old, new).
 
   A source's path may move: the fingerprint of its text decides instead.
@@ -55,7 +56,7 @@ def differences(old, new):
   return decisive, free
 
 
-def describe(config, model, tokenizer, prepared, num_steps):
+def describe(config, model, tokenizer, prepared: dict, num_steps: int) -> dict:
   """What makes this run this run, as JSON: kept in every checkpoint."""
   return {
     'config': json.loads(config.to_json_best_effort()),
@@ -66,7 +67,9 @@ def describe(config, model, tokenizer, prepared, num_steps):
   }
 
 
-def check_same_run(workdir, new, say):
+def check_same_run(
+  workdir: pathlib.Path, new: dict, say: Callable[[str], None]
+):
   """Refuses a workdir whose run differs in what decides numbers.
 
   Other differences are said through `say`. Raises ValueError.

@@ -1,21 +1,14 @@
-"""What a run says of itself: metrics.jsonl, TensorBoard, a progress line."""
+"""What a run says of itself: metrics.jsonl and TensorBoard."""
 
 import json
 import math
 import os
 import pathlib
-import sys
-import time
 
 import jax
-import tqdm
-from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.event_pb2 import SessionLog
-from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.summary.writer import event_file_writer
 
 
-def reduce(steps):
+def reduce(steps: list[dict]) -> dict[str, float]:
   """The metrics of several steps' sums as one row, divided once.
 
   `train/loss` in nats a token, `train/perplexity`, `train/bits_per_byte`
@@ -94,87 +87,33 @@ class Writer:
   an earlier process wrote behind it is cut, so that no step stands twice.
   """
 
-  def __init__(self, workdir, *, resume_step):
+  def __init__(self, workdir: pathlib.Path, *, resume_step: int):
+    self._workdir = pathlib.Path(workdir)
+    self._resume_step = resume_step
     self._file = self._board = None
     if jax.process_index() != 0:
       return
-    path = pathlib.Path(workdir) / 'metrics.jsonl'
+    path = self._workdir / 'metrics.jsonl'
     truncate_lines(path, resume_step)
     self._file = open(path, 'a', encoding='utf-8')  # noqa: SIM115
-    self._board = event_file_writer.EventFileWriter(
-      str(pathlib.Path(workdir) / 'tensorboard')
-    )
-    # TensorBoard leaves out what earlier files have from this step on.
-    self._add_event(
-      resume_step + 1, session_log=SessionLog(status=SessionLog.START)
-    )
 
-  def _add_event(self, step, **what):
-    self._board.add_event(Event(wall_time=time.time(), step=step, **what))
-
-  def write(self, step, row):
+  def write(self, step: int, row: dict[str, float]):
     """One line; it is in the file when this returns."""
     if self._file is None:
       return
     self._file.write(json.dumps({'step': step, **row}) + '\n')
     self._file.flush()
-    values = [
-      Summary.Value(tag=name, simple_value=value) for name, value in row.items()
-    ]
-    self._add_event(step, summary=Summary(value=values))
+    if self._board is None:
+      # Not at the start: the first step need not wait for its imports.
+      from lbe.run import board
+
+      self._board = board.Board(
+        self._workdir / 'tensorboard', first_step=self._resume_step + 1
+      )
+    self._board.write(step, row)
 
   def close(self):
     if self._file is not None:
       self._file.close()
+    if self._board is not None:
       self._board.close()
-
-
-class Progress:
-  """A bar with ETA on a terminal, plain lines elsewhere, on process 0."""
-
-  def __init__(self, num_steps, *, first_step):
-    self._quiet = jax.process_index() != 0
-    self._bar = tqdm.tqdm(
-      total=num_steps,
-      initial=first_step,
-      unit='step',
-      dynamic_ncols=True,
-      file=sys.stderr,
-      disable=self._quiet or not sys.stderr.isatty(),
-    )
-    self._num_steps = num_steps
-    self._first_step = first_step
-
-  def update(self, step, row):
-    """Shows `step`; `row` are new metrics, or None."""
-    if self._quiet:
-      return
-    self._bar.update(step - self._bar.n)
-    if row is None:
-      return
-    parts = [f'loss {row["train/loss"]:.4f}']
-    parts.append(f'lr {row["train/learning_rate"]:.2e}')
-    speed = row['speed/tokens_per_second_per_chip']
-    parts.append(f'{speed:,.0f} tokens/s/chip')
-    if 'speed/mfu' in row:
-      parts.append(f'MFU {row["speed/mfu"]:.1%}')
-    parts.append(f'data wait {row["speed/data_wait_share"]:.0%}')
-    if not self._bar.disable:
-      self._bar.set_postfix_str('  '.join(parts))
-      return
-    left = (self._num_steps - step) * row['speed/seconds_per_step']
-    hours, rest = divmod(int(left), 3600)
-    eta = f'{hours}:{rest // 60:02}:{rest % 60:02}'
-    print(
-      f'step {step:,}/{self._num_steps:,}  {"  ".join(parts)}  ETA {eta}',
-      flush=True,
-    )
-
-  def say(self, text):
-    """A line above the bar."""
-    if not self._quiet:
-      tqdm.tqdm.write(text, file=sys.stdout)
-      sys.stdout.flush()
-
-  def close(self):
-    self._bar.close()

@@ -11,15 +11,15 @@ _TPU_LINE = 'XLA Ops'
 _INSTRUCTION = re.compile(r'^\s*(?:ROOT )?%?(\S+) = .*?op_name="([^"]*)"', re.M)
 
 
-def parse_steps(text):
+def parse_steps(text: str) -> tuple[int, int]:
   """(first, last) of 'FROM:TO', (0, 0) of ''; ValueError for other texts."""
-  found = re.fullmatch(r'(\d+):(\d+)', text or '0:0')
-  if not found or (text and not 1 <= int(found[1]) <= int(found[2])):
+  match = re.fullmatch(r'(\d+):(\d+)', text or '0:0')
+  if not match or (text and not 1 <= int(match[1]) <= int(match[2])):
     raise ValueError(
       f'profile={text!r} is no span of steps; give FROM:TO, as 10:12 for the '
       'steps 10, 11 and 12; the first step is 1.'
     )
-  return int(found[1]), int(found[2])
+  return int(match[1]), int(match[2])
 
 
 class Trace:
@@ -29,7 +29,9 @@ class Trace:
   outside.
   """
 
-  def __init__(self, folder, first, last, *, steps):
+  def __init__(
+    self, folder: pathlib.Path, first: int, last: int, *, steps: range
+  ):
     if last and not steps.start <= first <= last < steps.stop:
       raise ValueError(
         f'profile={first}:{last}: the run has the steps {steps.start} to '
@@ -38,13 +40,15 @@ class Trace:
     self._folder = pathlib.Path(folder)
     self._first, self._last = first, last
 
-  def before(self, step, state):
+  def before(self, step: int, state: dict):
     """Starts where `step`, which takes `state`, is the first one."""
     if step == self._first:
       jax.block_until_ready(state)
       jax.profiler.start_trace(str(self._folder))
 
-  def after(self, step, result, compiled):
+  def after(
+    self, step: int, result: dict, compiled: jax.stages.Compiled
+  ) -> str:
     """What was heavy, behind the last step, of which `result` is; else ''."""
     if step != self._last:
       return ''
@@ -53,7 +57,7 @@ class Trace:
     return describe(self._folder, compiled.as_text())
 
 
-def self_times(folder):
+def self_times(folder: pathlib.Path) -> dict[str, float]:
   """{op of the compiled program: seconds} of the newest trace there.
 
   The time of an op is without that of others inside it on the same thread or
@@ -83,7 +87,7 @@ def self_times(folder):
   return dict(total)
 
 
-def describe(folder, program, most=5):
+def describe(folder: pathlib.Path, program: str, most: int = 5) -> str:
   """The heaviest operations as lines, by what they are in `program`.
 
   `program` is the compiled program as text. What comes from one operation of

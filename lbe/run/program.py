@@ -6,6 +6,7 @@ import runpy
 import shlex
 import sys
 import traceback
+from collections.abc import Callable
 
 import jax
 from absl import app
@@ -60,17 +61,17 @@ def join_hosts():
   elif not _DISTRIBUTED.value:
     return
   hosts.join(*given, heartbeat_seconds=_HEARTBEAT.value)
-  found = {}
+  fields = {}
   for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0]):
     value = flag.value
     if hasattr(value, 'to_dict'):
-      found |= identity.flatten({flag.name: value.to_dict()})
+      fields |= identity.flatten({flag.name: value.to_dict()})
     elif isinstance(value, str | bool | int | float | None):
-      found[f'--{flag.name}'] = value
-  hosts.check_same('command and code', found | hosts.facts())
+      fields[f'--{flag.name}'] = value
+  hosts.check_same('command and code', fields | hosts.facts())
 
 
-def keep_compiled(workdir=None):
+def keep_compiled(workdir: str | None = None):
   """Says where compiled programs are kept; call it behind join_hosts."""
   folder = _COMPILATION_CACHE.value
   if folder is None:
@@ -98,7 +99,7 @@ def _given(arguments, *flags_of):
       yield name, value, written
 
 
-def find_neighbours(argv):
+def find_neighbours(argv: list[str]):
   """Lets a config import its neighbours as `configs.NAME` from any folder."""
   for name, path, _ in _given(argv[1:], 'config'):
     if name == 'config':
@@ -139,7 +140,7 @@ def _names(block, before=''):
       yield from _names(value, f'{before}{name}.')
 
 
-def command(name):
+def command(name: str) -> str:
   """The line that runs another program with this one's config and workdir."""
   kept = [
     argument
@@ -162,7 +163,7 @@ def _leave():
   sys.exit(1)
 
 
-def run(main):
+def run(main: Callable[[list[str]], None]):
   """Runs `main(argv)`; a user's error ends it with one message, status 1.
 
   Set --traceback to see where it came from.

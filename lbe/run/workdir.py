@@ -23,7 +23,7 @@ _LOCAL = ('data', 'checkpoints', 'compiled')  # what is never copied
 _HEAVY = ('tensorboard', 'hf', 'profile')  # what a run does not read again
 
 
-def open_workdir(path):
+def open_workdir(path: str) -> 'Workdir':
   """The Workdir at `path`, here or gs://; its local folder exists then.
 
   Raises ValueError for a place that checkpoints cannot be written to, and
@@ -61,7 +61,7 @@ class Workdir:
     self._sending = None
     here.mkdir(parents=True, exist_ok=True)
 
-  def is_local(self):
+  def is_local(self) -> bool:
     return self._bucket is None
 
   def fetch(self):
@@ -98,7 +98,7 @@ class Workdir:
         'set GOOGLE_APPLICATION_CREDENTIALS to a key file.'
       ) from error
 
-  def send(self, *, now=False):
+  def send(self, *, now: bool = False):
     """Copies what has changed: in the background, at most every SECONDS.
 
     With `now` it has arrived when this returns, or OSError is raised;

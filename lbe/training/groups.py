@@ -1,4 +1,4 @@
-"""Which parameters learn, from which step, and how fast.
+"""Which parameters learn, from which step, and what decays.
 
 A group has the parameters whose whole name (as 'layers/q_LDNH') its pattern
 matches; of the vocabulary's matrices it may have the old or the new rows only.
@@ -20,14 +20,15 @@ ROWS = ('all', 'old', 'new')
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-  """Parameters with one schedule, which counts from `from_step` on.
+  """Parameters that learn alike, from `from_step` on.
 
-  `rows` other than 'all' means the vocabulary's matrices alone, cut at the
-  first new row; padding rows belong to the new ones.
+  How fast is said by the group's name, in a schedule that counts from there:
+  it needs the length of the run, and what learns is known before. `rows` other
+  than 'all' means the vocabulary's matrices alone, cut at the first new row;
+  padding rows belong to the new ones.
   """
 
   name: str
-  schedule: Callable
   weight_decay: float
   params: str = '.*'
   rows: str = 'all'
@@ -44,7 +45,9 @@ class Partition:
   where nothing learns.
   """
 
-  def __init__(self, groups, dims, *, num_old=None):
+  def __init__(
+    self, groups: list[Group], dims: dict, *, num_old: int | None = None
+  ):
     self._num_old = num_old
     self._axes = {}  # of the matrices that are cut
     self._groups = {}  # by the names of the cut tree
@@ -53,7 +56,7 @@ class Partition:
     flat = weights.flatten(dims)
     for name, names in flat.items():
       rows = ('old', 'new') if 'vocab' in names else ('all',)
-      found = {
+      owners = {
         part: next(
           g
           for g in groups
@@ -61,11 +64,11 @@ class Partition:
         )
         for part in rows
       }
-      if len(set(map(id, found.values()))) == 1:
-        self._groups[name] = found[rows[0]]
+      if len(set(map(id, owners.values()))) == 1:
+        self._groups[name] = owners[rows[0]]
         continue
       self._axes[name] = names.index('vocab')
-      for part, group in found.items():
+      for part, group in owners.items():
         self._groups[f'{name}/{part}'] = group
     for g in groups[:-1]:  # the last one has what is left
       if not any(g is owner for owner in self._groups.values()):
@@ -83,7 +86,7 @@ class Partition:
         'every parameter is frozen (optim.groups); let one group learn.'
       )
 
-  def split(self, params):
+  def split(self, params: dict) -> tuple[dict, dict]:
     """(what learns, what is frozen), two trees in which matrices are cut."""
     flat = {}
     for name, x in weights.flatten(params).items():
@@ -101,7 +104,7 @@ class Partition:
       for side in (False, True)
     )
 
-  def join(self, learning, frozen):
+  def join(self, learning: dict, frozen: dict) -> dict:
     """The parameters again: the inverse of `split`."""
     flat = weights.flatten(learning)
     flat |= weights.flatten(frozen)
@@ -110,7 +113,7 @@ class Partition:
       flat[name] = jnp.concatenate(parts, axis=axis)
     return weights.unflatten(flat)
 
-  def frozen_names(self):
+  def frozen_names(self) -> list[str]:
     """Names of the parameters that never learn, whole ones only."""
     return [
       name
@@ -118,32 +121,36 @@ class Partition:
       if group.frozen and name.rpartition('/')[0] not in self._axes
     ]
 
-  def labels(self, learning):
+  def labels(self, learning: dict) -> dict:
     """The tree of what learns, with its groups' names."""
     flat = weights.flatten(learning)
     return weights.unflatten({name: self._groups[name].name for name in flat})
 
-  def begun(self, grads, step):
+  def begun(self, d_learning: dict, step: jax.Array) -> dict:
     """The gradients, zero where a group does not learn yet."""
     if not any(g.from_step for g in self.learning):
-      return grads
-    flat = weights.flatten(grads)
-    for name, x in flat.items():
+      return d_learning
+    flat = weights.flatten(d_learning)
+    for name, d_x in flat.items():
       first = self._groups[name].from_step
       if first:
-        flat[name] = jnp.where(step >= first, x, 0)
+        flat[name] = jnp.where(step >= first, d_x, 0)
     return weights.unflatten(flat)
 
-  def learning_rates(self, step):
+  def learning_rates(
+    self, schedules: dict[str, Callable], step: jax.Array
+  ) -> dict[str, jax.Array]:
     """{group's name: its rate at this step}; 0 before it begins."""
     return {
       g.name: jnp.where(
-        step >= g.from_step, g.schedule(jnp.maximum(step - g.from_step, 0)), 0.0
+        step >= g.from_step,
+        schedules[g.name](jnp.maximum(step - g.from_step, 0)),
+        0.0,
       )
       for g in self.learning
     }
 
-  def describe(self, shapes):
+  def describe(self, shapes: dict) -> str:
     """Lines that say how many parameters learn, and when."""
     learning, frozen = jax.eval_shape(self.split, shapes)
     sizes = dict.fromkeys((g.name for g in self.groups), 0)

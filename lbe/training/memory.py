@@ -2,22 +2,25 @@
 
 import jax
 
+from lbe.models import architecture
 from lbe.models import attention
+from lbe.models import forward
+from lbe.training import groups
 from lbe.training import loss
 
 
 def estimate(
-  state,
-  c,
+  state: dict,
+  c: architecture.Config,
   *,
-  partition,
-  mesh,
-  batch_size,
-  seq_len,
-  num_microbatches,
-  execution,
-  gradient_dtype='float32',
-):
+  partition: groups.Partition,
+  mesh: jax.sharding.Mesh,
+  batch_size: int,
+  seq_len: int,
+  num_microbatches: int,
+  execution: forward.Execution,
+  gradient_dtype: str = 'float32',
+) -> dict[str, float]:
   """Bytes on each device by part, before anything is compiled.
 
   Parameters and moments as in the shapes of `state`, gradients of what learns,
@@ -69,7 +72,7 @@ def estimate(
   }
 
 
-def check(parts, limit):
+def check(parts: dict[str, float], limit: int | None):
   """Raises ValueError where what is there in any case exceeds `limit` bytes.
 
   Parameters, moments and gradients are known to the byte; a device that does
@@ -87,7 +90,7 @@ def check(parts, limit):
     )
 
 
-def describe(parts):
+def describe(parts: dict[str, float]) -> str:
   """One line of what `estimate` gives."""
   listed = ', '.join(f'{k} {v / 2**30:.2f}' for k, v in parts.items())
   return (
@@ -95,7 +98,7 @@ def describe(parts):
   )
 
 
-def describe_compiled(compiled):
+def describe_compiled(compiled: jax.stages.Compiled) -> str:
   """What XLA says of the memory of a compiled step, in one line."""
   memory = compiled.memory_analysis()
   if memory is None:

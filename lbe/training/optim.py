@@ -3,15 +3,45 @@
 import jax
 import optax
 
+from lbe.training import groups
+
+SCHEDULES = ('cosine', 'linear', 'constant', 'wsd')
+
+
+def check_schedule(kind: str, *, warmup_fraction: float, decay_fraction: float):
+  """Raises ValueError for what fits into a run of no length."""
+  if kind not in SCHEDULES:
+    raise ValueError(
+      f'optim.schedule={kind!r} is unknown; take one of {", ".join(SCHEDULES)}.'
+    )
+  if warmup_fraction > 1:
+    raise ValueError(
+      f'optim.warmup_fraction={warmup_fraction:g} is more than the run; lower '
+      'it.'
+    )
+  # What is lost in adding two shares is no reason.
+  if kind == 'wsd' and warmup_fraction + decay_fraction > 1 + 1e-6:
+    raise ValueError(
+      f'optim.warmup_fraction={warmup_fraction:g} and '
+      f'optim.decay_fraction={decay_fraction:g} are more than the run; lower '
+      'optim.decay_fraction.'
+    )
+
 
 def make_schedule(
-  *, kind, peak_lr, num_steps, warmup_steps, final_fraction, decay_steps
-):
+  *,
+  kind: str,
+  peak_lr: float,
+  num_steps: int,
+  warmup_steps: int,
+  final_fraction: float,
+  decay_steps: int,
+) -> optax.Schedule:
   """The learning rate by step, from 0 over `peak_lr` to the final share.
 
   'cosine' and 'linear' fall until the last step, 'constant' stays, and 'wsd'
   (warm-up, stable, decay) falls linearly over the last `decay_steps`. Raises
-  ValueError for another kind and where warm-up and decay do not fit.
+  ValueError where warm-up and decay do not fit.
   """
   final_lr = final_fraction * peak_lr
   left = max(num_steps - warmup_steps, 1)
@@ -26,7 +56,8 @@ def make_schedule(
     after = optax.linear_schedule(peak_lr, final_lr, left)
   elif kind == 'constant':
     after = optax.constant_schedule(peak_lr)
-  elif kind == 'wsd':
+  else:
+    assert kind == 'wsd', kind
     if decay_steps > left:
       raise ValueError(
         f'{warmup_steps} steps of warm-up and {decay_steps} of decay are '
@@ -39,11 +70,6 @@ def make_schedule(
       ],
       [left - decay_steps],
     )
-  else:
-    raise ValueError(
-      f'optim.schedule={kind!r} is unknown; take one of cosine, linear, '
-      'constant, wsd.'
-    )
   if not warmup_steps:
     return after
   # The first update already moves: step 0 has 1 / warmup_steps of the peak.
@@ -53,7 +79,7 @@ def make_schedule(
   return optax.join_schedules([warmup, after], [warmup_steps])
 
 
-def decays(params):
+def decays(params: dict) -> dict:
   """A tree of booleans: weight decay is for matrices, not for norms."""
   return jax.tree_util.tree_map_with_path(
     lambda path, _: 'norm' not in jax.tree_util.keystr(path), params
@@ -64,17 +90,19 @@ KINDS = ('adamw', 'lion', 'adafactor')
 
 
 def make(
-  partition,
+  partition: groups.Partition,
+  schedules: dict[str, optax.Schedule],
   *,
-  kind='adamw',
-  b1,
-  b2,
-  eps,
-  clip_norm,
-  first_moment_dtype='float32',
-):
+  kind: str = 'adamw',
+  b1: float,
+  b2: float,
+  eps: float,
+  clip_norm: float,
+  first_moment_dtype: str = 'float32',
+) -> optax.GradientTransformation:
   """The optimizer of what learns, each group with its own schedule and decay.
 
+  `schedules` are functions of the step, by the groups' names.
   Clipped by the global norm of all groups (0 is none). 'adamw' keeps two
   moments, the second in float32; 'lion' keeps one; 'adafactor' keeps a row and
   a column of the second moment and no first one, with updates clipped to an
@@ -94,10 +122,11 @@ def make(
     )
 
   def of_group(group):
+    schedule = schedules[group.name]
     decay = dict(weight_decay=group.weight_decay, mask=decays)
     if kind == 'adamw':
       tx = optax.adamw(
-        group.schedule,
+        schedule,
         b1=b1,
         b2=b2,
         eps=eps,
@@ -106,14 +135,14 @@ def make(
       )
     elif kind == 'lion':
       tx = optax.lion(
-        group.schedule, b1=b1, b2=b2, mu_dtype=first_moment_dtype, **decay
+        schedule, b1=b1, b2=b2, mu_dtype=first_moment_dtype, **decay
       )
     else:
       tx = optax.chain(
         optax.scale_by_factored_rms(),
         optax.clip_by_block_rms(1.0),
         optax.add_decayed_weights(**decay),
-        optax.scale_by_learning_rate(group.schedule),
+        optax.scale_by_learning_rate(schedule),
       )
     if not group.from_step:
       return tx
@@ -121,12 +150,12 @@ def make(
       tx, lambda step: step >= group.from_step
     )
 
-  groups = partition.learning
-  if len(groups) == 1:
-    tx = of_group(groups[0])
+  learning = partition.learning
+  if len(learning) == 1:
+    tx = of_group(learning[0])
   else:
     tx = optax.partition(
-      {g.name: of_group(g) for g in groups}, partition.labels
+      {g.name: of_group(g) for g in learning}, partition.labels
     )
   parts = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
   return optax.chain(*parts, tx)

@@ -1,16 +1,22 @@
 """The train step: one pure function of (state, batch)."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import optax
 
 from lbe.mesh import sharding
+from lbe.models import architecture
 from lbe.models import forward
 from lbe.models import weights
+from lbe.training import groups
 from lbe.training import loss
 
 
-def init_state(params, tx, partition):
+def init_state(
+  params: dict, tx: optax.GradientTransformation, partition: groups.Partition
+) -> dict:
   """{'params', 'opt_state', 'step'} around `params`, at step 0."""
   learning, _ = partition.split(params)
   return {
@@ -20,7 +26,12 @@ def init_state(params, tx, partition):
   }
 
 
-def state_shardings(mesh, c, tx, partition):
+def state_shardings(
+  mesh: jax.sharding.Mesh,
+  c: architecture.Config,
+  tx: optax.GradientTransformation,
+  partition: groups.Partition,
+) -> dict:
   """NamedShardings of the state: moments lie where their parameters do."""
   params = sharding.shardings(mesh, weights.dims(c))
   replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
@@ -32,7 +43,7 @@ def state_shardings(mesh, c, tx, partition):
     for path, s in jax.tree_util.tree_leaves_with_path(params)
   }
 
-  def place(path, x):
+  def of_state(path, x):
     # A moment's path ends with its parameter's, or that of some of its rows.
     keys = tuple(k.key for k in path if hasattr(k, 'key'))
     for i in range(len(keys)):
@@ -41,22 +52,23 @@ def state_shardings(mesh, c, tx, partition):
           return sharding.fitted(by_path[keys[i:end]], x.shape)
     return replicated
 
-  return jax.tree_util.tree_map_with_path(place, shapes)
+  return jax.tree_util.tree_map_with_path(of_state, shapes)
 
 
 def make_train_step(
-  c,
+  c: architecture.Config,
   *,
-  execution,
-  tx,
-  partition,
-  mesh,
-  num_microbatches,
-  lora_dropout=0.0,
-  z_loss=0.0,
-  gradient_dtype='float32',
-  seed=0,
-):
+  execution: forward.Execution,
+  tx: optax.GradientTransformation,
+  partition: groups.Partition,
+  schedules: dict[str, optax.Schedule],
+  mesh: jax.sharding.Mesh,
+  num_microbatches: int,
+  lora_dropout: float = 0.0,
+  z_loss: float = 0.0,
+  gradient_dtype: str = 'float32',
+  seed: int = 0,
+) -> Callable[[dict, dict], tuple[dict, dict]]:
   """A pure (state, batch) → (state, metrics); the caller jits it.
 
   The loss is the mean over the weighted targets of the whole global batch,
@@ -94,17 +106,12 @@ def make_train_step(
     return total['objective'], total['loss_sum']
 
   def one(learning, frozen, batch, key):
-    (_, loss_sum), grads = jax.value_and_grad(objective, has_aux=True)(
+    (_, loss_sum), d_learning = jax.value_and_grad(objective, has_aux=True)(
       learning, frozen, batch, key
     )
-    return loss_sum, grads
+    return loss_sum, d_learning
 
-  def microbatch(x):
-    """[M, B / M, ...]: each takes every M-th row, so hosts keep theirs."""
-    x = x.reshape(-1, num_microbatches, *x.shape[1:])
-    return jnp.moveaxis(x, 1, 0)
-
-  def gradients(learning, frozen, batch, key):
+  def accumulated(learning, frozen, batch, key):
     # Gradients have the dtype of what they are taken for; products are in the
     # compute dtype anyway.
     learning = jax.tree.map(lambda x: x.astype(gradient_dtype), learning)
@@ -125,37 +132,33 @@ def make_train_step(
     total, _ = jax.lax.scan(
       add,
       (jnp.zeros((), jnp.float32), zeros),
-      (jax.tree.map(microbatch, batch), jnp.arange(num_microbatches)),
+      (_microbatches(batch, num_microbatches), jnp.arange(num_microbatches)),
     )
     return total
 
   def train_step(state, batch):
     learning, frozen = partition.split(state['params'])
     key = jax.random.fold_in(jax.random.key(seed), state['step'])
-    total, grads = gradients(learning, frozen, batch, key)
+    loss_sum, d_learning = accumulated(learning, frozen, batch, key)
     weight_sum = jnp.sum(batch['weights_BT'])
     # A batch without a target changes nothing but the moments.
     scale = 1.0 / jnp.maximum(weight_sum, 1.0)
-    grads = jax.tree.map(lambda g: g.astype(jnp.float32) * scale, grads)
-    grads = partition.begun(grads, state['step'])
-    grad_norm = optax.tree.norm(grads)
-    updates, opt_state = tx.update(grads, state['opt_state'], learning)
-    # One such gradient would spoil the weights, and all checkpoints after it.
-    finite = jnp.isfinite(grad_norm)
-    updates = jax.tree.map(lambda x: jnp.where(finite, x, 0), updates)
-    opt_state = jax.tree.map(
-      # Counts go on, and the schedules with them.
-      lambda new, old: jnp.where(finite, new, old) if new.ndim else new,
-      opt_state,
-      state['opt_state'],
+    d_learning = jax.tree.map(
+      lambda d_x: d_x.astype(jnp.float32) * scale, d_learning
+    )
+    d_learning = partition.begun(d_learning, state['step'])
+    grad_norm = optax.tree.norm(d_learning)
+    updates, opt_state = tx.update(d_learning, state['opt_state'], learning)
+    updates, opt_state = _where_finite(
+      jnp.isfinite(grad_norm), updates, opt_state, state['opt_state']
     )
     metrics = {
-      'loss_sum': total,
+      'loss_sum': loss_sum,
       'weight_sum': weight_sum,
       'num_bytes': jnp.sum(batch['num_bytes_B']).astype(jnp.float32),
       'grad_norm': grad_norm,
       'param_norm': optax.tree.norm(state['params']),
-      'learning_rates': partition.learning_rates(state['step']),
+      'learning_rates': partition.learning_rates(schedules, state['step']),
     }
     learning = optax.apply_updates(learning, updates)
     state = {
@@ -166,3 +169,29 @@ def make_train_step(
     return state, metrics
 
   return train_step
+
+
+def _microbatches(batch, num_microbatches):
+  """[M, B / M, ...]: each takes every M-th row, so hosts keep theirs."""
+
+  def cut(x):
+    x = x.reshape(-1, num_microbatches, *x.shape[1:])
+    return jnp.moveaxis(x, 1, 0)
+
+  return jax.tree.map(cut, batch)
+
+
+def _where_finite(finite, updates, opt_state, old_opt_state):
+  """(updates, optimizer state), of a step that changes nothing where not.
+
+  One gradient that is not finite would spoil the weights, and all checkpoints
+  after it.
+  """
+  updates = jax.tree.map(lambda x: jnp.where(finite, x, 0), updates)
+  opt_state = jax.tree.map(
+    # Counts go on, and the schedules with them.
+    lambda new, old: jnp.where(finite, new, old) if new.ndim else new,
+    opt_state,
+    old_opt_state,
+  )
+  return updates, opt_state

@@ -1,23 +1,10 @@
-"""When evaluators run; intervals; hashes; rows."""
+"""Intervals; hashes; rows."""
 
 import json
 
 import numpy as np
 
 from lbe.evals import core
-
-
-def test_evaluators_run_when_they_are_due():
-  """A run that ends between two evaluations still ends with one."""
-
-  def steps(**changes):
-    settings = dict(every=4, at_start=True, at_end=True) | changes
-    return [s for s in range(11) if core.due(s, last=10, **settings)]
-
-  assert steps() == [0, 4, 8, 10]
-  assert steps(at_start=False, at_end=False) == [4, 8]
-  assert steps(every=0) == [0, 10]
-  assert steps(every=0, at_start=False) == [10]
 
 
 def test_the_bootstrap_interval_covers_as_often_as_it_says():

@@ -78,7 +78,7 @@ def test_the_train_step_takes_what_it_was_compiled_for_only():
   model = model_lib.make_config(config, tokenizers.load('bytes'))
   mesh = sharding.make_mesh({'fsdp': 1}, devices=jax.devices()[:1])
   training = step_lib.make_training(
-    config, model, mesh, step_lib.make_partition(config, model, 10)
+    config, model, mesh, step_lib.make_partition(config, model), 10
   )
   step = training.step.lower(
     training.abstract_state, training.abstract_batch

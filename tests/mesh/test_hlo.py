@@ -104,7 +104,7 @@ def test_a_step_sends_what_its_mesh_asks_for():
   model = model_lib.make_config(config, tokenizers.load('bytes'))
   mesh = sharding.make_mesh(config.mesh.to_dict())
   training = step_lib.make_training(
-    config, model, mesh, step_lib.make_partition(config, model, 10)
+    config, model, mesh, step_lib.make_partition(config, model), 10
   )
   step = training.step.lower(training.abstract_state, training.abstract_batch)
   text = step.compile().as_text()

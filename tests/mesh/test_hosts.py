@@ -174,7 +174,7 @@ def test_scores_over_two_processes_are_those_of_one(tmp_path):
 def test_hosts_with_another_config_or_code_are_refused(tmp_path):
   """Catches hosts that compile different programs and wait for ever."""
   shutil.copytree(runs.ROOT / 'lbe', tmp_path / 'lbe')
-  with open(tmp_path / 'lbe' / 'loss.py', 'a') as f:
+  with open(tmp_path / 'lbe' / 'training' / 'loss.py', 'a') as f:
     f.write('# another version\n')
   config = f'--config={runs.ROOT}/configs/quickstart.py'
   port = runs.free_port()
@@ -231,7 +231,7 @@ def talk(num_processes, script, *, cwd=None, silent=None):
   The `silent` one is not waited for.
   """
   head = (
-    'import os, signal, sys, time; from lbe import hosts\n'
+    'import os, signal, sys, time; from lbe.mesh import hosts\n'
     'i, n, port = map(int, sys.argv[1:])\n'
     "hosts.join(f'localhost:{port}', n, i, heartbeat_seconds=3)\n"
   )

@@ -120,7 +120,7 @@ def test_the_published_shares_of_trained_parameters(
   else:
     config.optim.groups.body.frozen = True
     config.optim.groups.head = common.group(params='head_DV', frozen=True)
-  partition = step_lib.make_partition(config, c, 100)
+  partition = step_lib.make_partition(config, c)
   told = partition.describe(weights.shapes(c)).splitlines()[0]
   assert told.endswith(f'({percent:.2f}%)'), told
 
@@ -144,8 +144,8 @@ def train(config, num_steps=3, shape=(1, 1, 1)):
     devices=jax.devices()[: data * fsdp * tensor],
   )
   c = model_lib.adapted_config(config, TINY)
-  partition = step_lib.make_partition(config, c, 10, num_old=40)
-  training = step_lib.make_training(config, c, mesh, partition)
+  partition = step_lib.make_partition(config, c, num_old=40)
+  training = step_lib.make_training(config, c, mesh, partition, 10)
   params = model_lib.init_params(c, mesh, 0)
   dtypes = step_lib.param_dtypes(config, partition)
   params = jax.tree.map(

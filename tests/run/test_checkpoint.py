@@ -27,10 +27,10 @@ TINY = architecture.Config(
   head_dim=8,
   mlp_dim=64,
 )
-ALL = groups.Partition(
-  [groups.Group('rest', lambda step: 0.1, 0.1)], weights.dims(TINY)
+ALL = groups.Partition([groups.Group('rest', 0.1)], weights.dims(TINY))
+TX = optim.make(
+  ALL, {'rest': lambda step: 0.1}, b1=0.9, b2=0.95, eps=1e-8, clip_norm=1.0
 )
-TX = optim.make(ALL, b1=0.9, b2=0.95, eps=1e-8, clip_norm=1.0)
 META = {'model': TINY.to_json(), 'tokenizer': None, 'config': None}
 META['source'] = {'dtype': 'float32'}
 

@@ -38,8 +38,8 @@ def train(num_steps, shape=(1, 1, 1), **changes):
     dict(data=data, fsdp=fsdp, context=1, tensor=tensor),
     devices=jax.devices()[: data * fsdp * tensor],
   )
-  partition = step_lib.make_partition(made, tiny.TINY, STEPS, num_old=NUM_OLD)
-  training = step_lib.make_training(made, tiny.TINY, mesh, partition)
+  partition = step_lib.make_partition(made, tiny.TINY, num_old=NUM_OLD)
+  training = step_lib.make_training(made, tiny.TINY, mesh, partition, STEPS)
   state = step_lib.new_state(
     training, model.init_params(tiny.TINY, mesh, made.seed)
   )
@@ -99,9 +99,7 @@ def test_a_group_begins_at_its_step_as_if_that_were_its_first():
     assert np.any(x != path[3]['layers'][name]), name
   assert np.any(path[0]['embed_VD'] != path[1]['embed_VD'])
   rates = [m['learning_rates']['body'] for m in metrics]
-  own = (
-    step_lib.make_partition(config(), tiny.TINY, STEPS - 2).learning[0].schedule
-  )
+  own = step_lib.make_schedules(config(), STEPS - 2)['rest']
   np.testing.assert_allclose(rates, [0, 0, own(0), own(1)], rtol=1e-6)
   # Adam's first update is the rate itself, whatever the gradient's size.
   step = path[3]['layers']['q_LDNH'] - path[2]['layers']['q_LDNH']
@@ -143,8 +141,8 @@ def test_microbatches_accumulate_what_learns_only():
     mesh = sharding.make_mesh(
       dict(data=1, fsdp=1, context=1, tensor=1), devices=jax.devices()[:1]
     )
-    partition = step_lib.make_partition(made, tiny.TINY, STEPS, num_old=NUM_OLD)
-    training = step_lib.make_training(made, tiny.TINY, mesh, partition)
+    partition = step_lib.make_partition(made, tiny.TINY, num_old=NUM_OLD)
+    training = step_lib.make_training(made, tiny.TINY, mesh, partition, STEPS)
     state = step_lib.new_state(training, model.init_params(tiny.TINY, mesh, 0))
     results.append(training.step(state, tiny.batch())[0]['params'])
   jax.tree.map(
@@ -155,7 +153,7 @@ def test_microbatches_accumulate_what_learns_only():
 def test_split_and_join_are_inverse_to_each_other():
   """Head and embedding are cut along different axes."""
   partition = step_lib.make_partition(
-    config(old_rows=dict(frozen=True)), tiny.TINY, STEPS, num_old=NUM_OLD
+    config(old_rows=dict(frozen=True)), tiny.TINY, num_old=NUM_OLD
   )
   params = weights.init(tiny.TINY, jax.random.key(0))
   learning, frozen = partition.split(params)
@@ -181,20 +179,26 @@ def test_split_and_join_are_inverse_to_each_other():
     ),
     (dict(x=dict(params='(', frozen=True)), 'is no regular expression'),
     (dict(x=dict(rows='odd', frozen=True)), "rows='odd' is unknown; take one"),
-    (dict(x=dict(from_step=20)), 'from_step=20 does not lie within the 20'),
+    (dict(x=dict(from_step=-1)), 'from_step=-1 lies before the run'),
+    (dict(rest=dict(peak_lr=0.1)), 'optim.groups.rest: that name has what no'),
     (dict(x=dict(frozen=True)), 'every parameter is frozen'),
     (dict(x=dict(schedule='cos')), "schedule='cos' is unknown"),
   ],
 )
 def test_groups_that_cannot_be_are_refused(changes, words):
   with pytest.raises(ValueError, match=words):
-    step_lib.make_partition(
-      config(**changes), tiny.TINY, STEPS, num_old=NUM_OLD
-    )
+    step_lib.make_partition(config(**changes), tiny.TINY, num_old=NUM_OLD)
+
+
+def test_a_group_that_begins_behind_the_end_is_refused():
+  """It would never learn, without a word."""
+  with pytest.raises(ValueError, match='from_step=20 does not lie within the'):
+    step_lib.make_schedules(config(x=dict(from_step=20)), 20)
+  step_lib.make_schedules(config(x=dict(from_step=19)), 20)
 
 
 def test_rows_without_an_extension_are_refused():
   """Half of a vocabulary that was never cut is nobody's half."""
   made = config(old_rows=dict(frozen=True))
   with pytest.raises(ValueError, match='no vocabulary was extended'):
-    step_lib.make_partition(made, tiny.TINY, STEPS)
+    step_lib.make_partition(made, tiny.TINY)

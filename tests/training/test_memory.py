@@ -25,10 +25,11 @@ def test_the_estimate_is_near_what_the_compiler_says():
     head_dim=32,
     mlp_dim=352,
   )
-  partition = groups.Partition(
-    [groups.Group('rest', lambda s: 0.1, 0.1)], weights.dims(c)
+  partition = groups.Partition([groups.Group('rest', 0.1)], weights.dims(c))
+  schedules = {'rest': lambda step: 0.1}
+  tx = optim.make(
+    partition, schedules, b1=0.9, b2=0.95, eps=1e-8, clip_norm=1.0
   )
-  tx = optim.make(partition, b1=0.9, b2=0.95, eps=1e-8, clip_norm=1.0)
   mesh = sharding.make_mesh(
     dict(data=1, fsdp=1, context=1, tensor=1), devices=jax.devices()[:1]
   )
@@ -48,6 +49,7 @@ def test_the_estimate_is_near_what_the_compiler_says():
       execution=execution,
       tx=tx,
       partition=partition,
+      schedules=schedules,
       mesh=mesh,
       num_microbatches=1,
     )

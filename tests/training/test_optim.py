@@ -10,6 +10,8 @@ from lbe.models import weights
 from lbe.training import groups
 from lbe.training import optim
 
+RATES = {'rest': lambda step: 0.1}
+
 
 def schedule(kind, **changes):
   settings = dict(
@@ -44,12 +46,25 @@ def test_wsd_stays_then_falls():
 
 def test_what_does_not_fit_is_refused():
   for kind, changes, words in (
-    ('cosin', {}, "schedule='cosin' is unknown; take one of cosine"),
     ('cosine', dict(warmup_steps=11), '11 steps of warm-up are more than'),
     ('wsd', dict(decay_steps=9), 'lower optim.decay_fraction'),
   ):
     with pytest.raises(ValueError, match=words):
       schedule(kind, **changes)
+
+
+def test_what_fits_into_no_run_is_refused_before_its_length_is_known():
+  """Hours of tokenizing, and then a typo."""
+  fractions = dict(warmup_fraction=0.3, decay_fraction=0.7)
+  for kind in optim.SCHEDULES:
+    optim.check_schedule(kind, **fractions)
+  for kind, changes, words in (
+    ('cosin', {}, "schedule='cosin' is unknown; take one of cosine"),
+    ('cosine', dict(warmup_fraction=1.1), 'warmup_fraction=1.1 is more than'),
+    ('wsd', dict(decay_fraction=0.8), 'lower optim.decay_fraction'),
+  ):
+    with pytest.raises(ValueError, match=words):
+      optim.check_schedule(kind, **fractions | changes)
 
 
 @pytest.mark.parametrize('kind', optim.KINDS)
@@ -65,10 +80,10 @@ def test_weight_decay_is_of_matrices_and_scaled_by_the_rate(kind):
     mlp_dim=8,
   )
   params = weights.init(c, jax.random.key(0))
-  partition = groups.Partition(
-    [groups.Group('rest', lambda step: 0.1, 0.5)], weights.dims(c)
+  partition = groups.Partition([groups.Group('rest', 0.5)], weights.dims(c))
+  tx = optim.make(
+    partition, RATES, kind=kind, b1=0.9, b2=0.95, eps=1e-8, clip_norm=0
   )
-  tx = optim.make(partition, kind=kind, b1=0.9, b2=0.95, eps=1e-8, clip_norm=0)
   zeros = jax.tree.map(jnp.zeros_like, params)
   updates, _ = tx.update(zeros, tx.init(params), params)
   for name, update in (
@@ -98,12 +113,12 @@ def test_optimizers_keep_what_they_say():
     mlp_dim=256,
   )
   params = weights.init(c, jax.random.key(0))
-  partition = groups.Partition(
-    [groups.Group('rest', lambda step: 0.1, 0.5)], weights.dims(c)
-  )
+  partition = groups.Partition([groups.Group('rest', 0.5)], weights.dims(c))
 
   def kept(**how):
-    tx = optim.make(partition, b1=0.9, b2=0.95, eps=1e-8, clip_norm=1, **how)
+    tx = optim.make(
+      partition, RATES, b1=0.9, b2=0.95, eps=1e-8, clip_norm=1, **how
+    )
     state = tx.init(params)
     _, state = tx.update(params, state, params)
     sizes = {}
@@ -129,4 +144,4 @@ def test_an_unknown_optimizer_is_refused():
     (dict(first_moment_dtype='int8'), "first_moment_dtype='int8' is unknown"),
   ):
     with pytest.raises(ValueError, match=words):
-      optim.make(None, b1=0.9, b2=0.95, eps=1e-8, clip_norm=1, **how)
+      optim.make(None, {}, b1=0.9, b2=0.95, eps=1e-8, clip_norm=1, **how)

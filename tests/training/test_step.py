@@ -47,11 +47,14 @@ def make(**changes):
     return 0.01 * (step + 1)
 
   partition = groups.Partition(
-    [groups.Group('rest', schedule, changes.pop('weight_decay', 0.1))],
+    [groups.Group('rest', changes.pop('weight_decay', 0.1))],
     weights.dims(TINY),
   )
+  schedules = {'rest': schedule}
   tx = optim.make(
-    partition, **dict(b1=0.9, b2=0.95, eps=1e-8, clip_norm=0.1) | changes
+    partition,
+    schedules,
+    **dict(b1=0.9, b2=0.95, eps=1e-8, clip_norm=0.1) | changes,
   )
   mesh = sharding.make_mesh(
     dict(data=1, fsdp=1, context=1, tensor=1), devices=jax.devices()[:1]
@@ -61,6 +64,7 @@ def make(**changes):
     execution=FP32,
     tx=tx,
     partition=partition,
+    schedules=schedules,
     mesh=mesh,
     num_microbatches=1,
   )

@@ -1,0 +1,141 @@
+"""Evaluations on schedule: what is due, what came of it, what is left."""
+
+import contextlib
+import dataclasses
+import pathlib
+import time
+from collections.abc import Callable
+from collections.abc import Sequence
+
+import jax
+
+from lbe.evals import core
+from lbe.inference import model as model_lib
+from lbe.mesh import hosts
+from lbe.run import metrics
+from lbe.run import progress
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+  """What is evaluated, and the steps at which it is."""
+
+  name: str
+  task: object  # what a module of lbe.evals made
+  every: int
+  at_start: bool
+  at_end: bool
+
+  def is_due(self, step: int, *, last: int) -> bool:
+    """Whether it runs after `step` of a run of `last` steps."""
+    if step == 0:
+      return self.at_start
+    if step == last:
+      return self.at_end
+    return bool(self.every) and step % self.every == 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+  """What came of evaluators that were due.
+
+  `scores`, 'eval/NAME/SCORE' → number, are metrics of the step, with the
+  seconds that they took. The turn of the `unscored` comes again: the run had
+  to stop, or the first of them failed with `error`.
+  """
+
+  scores: dict = dataclasses.field(default_factory=dict)
+  unscored: Sequence[Evaluator] = ()
+  error: Exception | None = None
+
+
+def evaluate(
+  evaluator: Evaluator, model: model_lib.Model, *, step: int | None
+) -> core.Result:
+  """What it says of a model.
+
+  Raises ValueError where the device's memory does not do for it.
+  """
+  try:
+    return evaluator.task.evaluate(model, name=evaluator.name, step=step)
+  except jax.errors.JaxRuntimeError as error:
+    if 'RESOURCE_EXHAUSTED' not in str(error):
+      raise
+    raise ValueError(
+      f'evals.{evaluator.name}: not enough memory beside the model for '
+      f'eval_batch_size={model.batch_size} ({str(error).splitlines()[0]}); '
+      'lower --config.eval_batch_size.'
+    ) from error
+
+
+def run(
+  due: Sequence[Evaluator],
+  model: model_lib.Model,
+  *,
+  step: int,
+  workdir: pathlib.Path,
+  stop: progress.StopFlag,
+  watch: Callable[[str], contextlib.AbstractContextManager],
+) -> Outcome:
+  """Scores one after the other, and records each, until one fails or SIGTERM.
+
+  Of several processes one that fails raises: the others would not come to
+  save with it. `watch` is a compilation.Watch.
+  """
+  # Steps that the device still works on are not the evaluators' time.
+  jax.block_until_ready(model.params)
+  start, scores, num_scored, failure = time.perf_counter(), {}, 0, None
+  for evaluator in due:
+    name = evaluator.name
+    try:
+      with watch(name), stop.interrupting():
+        result = evaluate(evaluator, model, step=step)
+      # Not to be interrupted: rows are written whole.
+      record(workdir, result)
+    except progress.Stopped:
+      break
+    except Exception as error:
+      if not hosts.alone():
+        raise
+      failure = error
+      break
+    scores |= {f'eval/{name}/{k}': v for k, v in result.metrics.items()}
+    num_scored += 1
+  scores['speed/evaluation_seconds'] = time.perf_counter() - start
+  return Outcome(scores, due[num_scored:], failure)
+
+
+# ---------------------------------------------------------------------- files
+
+
+def record(workdir: pathlib.Path, result: core.Result):
+  """Process 0 adds a Result to predictions.jsonl, then to results.jsonl.
+
+  So whoever has rows there is done.
+  """
+  if jax.process_index() == 0:
+    core.append_rows(workdir, result.predictions, 'predictions.jsonl')
+    core.append_rows(workdir, result.rows)
+
+
+def cut_behind(workdir: pathlib.Path, step: int, *, unscored: Sequence[str]):
+  """Rows that an earlier process wrote behind `step` go.
+
+  So do those of `step` itself by the evaluators of these names, whose turn
+  comes again.
+  """
+  for file in ('results.jsonl', 'predictions.jsonl'):
+    metrics.truncate_lines(workdir / file, step, unscored=unscored)
+
+
+def names_scored(workdir: pathlib.Path, *, goes_on: bool) -> list[str]:
+  """Names of what an interrupted call has scored; all other rows go.
+
+  Where this call does not go on with it, all go.
+  """
+  rows = metrics.keep_lines(workdir / 'results.jsonl', lambda row: goes_on)
+  names = list(dict.fromkeys(row['evaluator'] for row in rows))
+  metrics.keep_lines(
+    workdir / 'predictions.jsonl', lambda row: row['evaluator'] in names
+  )
+  return names

@@ -1,0 +1,190 @@
+"""A run while it runs: its line, its speed, and its end on demand."""
+
+import contextlib
+import math
+import signal
+import sys
+import time
+
+import jax
+import tqdm
+
+from lbe.run import metrics
+
+
+class Line:
+  """A bar with ETA on a terminal, plain lines elsewhere, on process 0."""
+
+  def __init__(self, num_steps: int, *, first_step: int):
+    self._quiet = jax.process_index() != 0
+    self._bar = tqdm.tqdm(
+      total=num_steps,
+      initial=first_step,
+      unit='step',
+      dynamic_ncols=True,
+      file=sys.stderr,
+      disable=self._quiet or not sys.stderr.isatty(),
+    )
+    self._num_steps = num_steps
+
+  def update(self, step: int, row: dict):
+    """Shows `step`; `row` are new metrics, empty where there are none."""
+    if self._quiet:
+      return
+    self._bar.update(step - self._bar.n)
+    if not row:
+      return
+    parts = [f'loss {row["train/loss"]:.4f}']
+    parts.append(f'lr {row["train/learning_rate"]:.2e}')
+    speed = row['speed/tokens_per_second_per_chip']
+    parts.append(f'{speed:,.0f} tokens/s/chip')
+    if 'speed/mfu' in row:
+      parts.append(f'MFU {row["speed/mfu"]:.1%}')
+    parts.append(f'data wait {row["speed/data_wait_share"]:.0%}')
+    if not self._bar.disable:
+      self._bar.set_postfix_str('  '.join(parts))
+    else:
+      left = (self._num_steps - step) * row['speed/seconds_per_step']
+      hours, rest = divmod(int(left), 3600)
+      eta = f'{hours}:{rest // 60:02}:{rest % 60:02}'
+      print(
+        f'step {step:,}/{self._num_steps:,}  {"  ".join(parts)}  ETA {eta}',
+        flush=True,
+      )
+    if 'train/skipped_steps' in row:
+      self.say(
+        f'step {step:,}: {row["train/skipped_steps"]} steps since the last '
+        'line had no finite gradient and changed nothing.'
+      )
+
+  def say(self, text: str):
+    """A line above the bar."""
+    if not self._quiet:
+      tqdm.tqdm.write(text, file=sys.stdout)
+      sys.stdout.flush()
+
+  def say_scores(self, step: int, scores: dict):
+    """Of what was scored after `step`, what a line has room for."""
+    shown = '  '.join(
+      f'{name.removeprefix("eval/")} {value:.4f}'
+      for name, value in scores.items()
+      if name.endswith(_HEADLINES)
+    )
+    self.say(f'step {step:,}: {shown}')
+
+  def close(self):
+    self._bar.close()
+
+
+# Scores that a line in the terminal has room for.
+_HEADLINES = ('bits_per_byte', '/acc', '/score_rate', '/overall', '/switched')
+
+# So many steps without a finite gradient in a row end a run.
+_MOST_SKIPPED = 10
+
+
+class Meter:
+  """Sums of the steps since the last row; the device is read only there.
+
+  `peak_flops` of one chip give the MFU; where it is None there is none.
+  """
+
+  def __init__(
+    self, *, num_chips: int, flops_per_token: float, peak_flops: float | None
+  ):
+    self._num_chips = num_chips
+    self._flops_per_token = flops_per_token
+    self._peak_flops = peak_flops
+    self._skipped = 0  # steps up to the last one
+    self.restart()
+
+  def restart(self):
+    self._steps = []
+    self._waited = 0.0
+    self._start = time.perf_counter()
+
+  def skip(self, seconds: float):
+    """So long nothing was trained."""
+    self._start += seconds
+
+  @contextlib.contextmanager
+  def waiting(self):
+    """Within, the step waits for its data."""
+    start = time.perf_counter()
+    yield
+    self._waited += time.perf_counter() - start
+
+  def add(self, step_metrics: dict):
+    """What a train step gives; it may still be on its way."""
+    self._steps.append(step_metrics)
+
+  def row(self) -> dict:
+    """The metrics of the steps since the last row; waits for the device.
+
+    Raises ValueError where too many steps in a row changed nothing.
+    """
+    steps = jax.device_get(self._steps)
+    seconds = time.perf_counter() - self._start
+    for s in steps:
+      skipped = not math.isfinite(s['grad_norm'])
+      self._skipped = self._skipped + 1 if skipped else 0
+      if self._skipped == _MOST_SKIPPED:
+        raise ValueError(
+          f'the last {_MOST_SKIPPED} steps had no finite gradient (loss '
+          f'{s["loss_sum"] / s["weight_sum"]:.4g}) and changed nothing; look '
+          'at the data, or go on from the last checkpoint in another workdir '
+          '(--config.init_from=THIS_WORKDIR) with a lower optim.peak_lr.'
+        )
+    row = metrics.reduce(steps)
+    speed = sum(s['weight_sum'] for s in steps) / seconds / self._num_chips
+    row['speed/tokens_per_second_per_chip'] = float(speed)
+    row['speed/seconds_per_step'] = seconds / len(steps)
+    row['speed/data_wait_share'] = self._waited / seconds
+    if self._peak_flops:
+      mfu = float(speed) * self._flops_per_token / self._peak_flops
+      row['speed/mfu'] = mfu
+    self.restart()
+    return row
+
+
+class Stopped(BaseException):
+  """SIGTERM in the middle of an evaluation; not for evaluators to catch."""
+
+
+class StopFlag:
+  """SIGTERM asks for a save and an end, on every host at the same step."""
+
+  def __init__(self):
+    self._asked = self._interrupts = False
+    self._alone = jax.process_count() == 1
+    if self._alone:
+      signal.signal(signal.SIGTERM, self._ask)
+
+  def _ask(self, signum, frame):
+    del signum, frame
+    self._asked = True
+    if self._interrupts:
+      raise Stopped
+
+  @contextlib.contextmanager
+  def interrupting(self):
+    """Within, SIGTERM raises Stopped: evaluations outlast a notice.
+
+    Where a run has several processes they end together, at the next step.
+    """
+    if self._asked:
+      raise Stopped
+    self._interrupts = True
+    try:
+      yield
+    finally:
+      self._interrupts = False
+
+  def agreed(self, step: int) -> bool:
+    """Whether all processes end behind `step`; each asks at every step."""
+    if self._alone:
+      return self._asked
+    # jax.distributed takes SIGTERM itself and picks a step for all hosts.
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.reached_preemption_sync_point(step)

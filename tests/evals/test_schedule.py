@@ -1,0 +1,119 @@
+"""When evaluators run, and what becomes of those that did not come to it."""
+
+import contextlib
+import os
+import signal
+
+import jax.numpy as jnp
+import pytest
+
+from lbe.evals import core
+from lbe.evals import schedule
+from lbe.inference import model as model_lib
+from lbe.run import metrics
+from lbe.run import progress
+
+MODEL = model_lib.Model({'x': jnp.zeros(3)}, None, None, None, None, 2, 8)
+
+
+def test_evaluators_run_when_they_are_due():
+  """A run that ends between two evaluations still ends with one."""
+
+  def steps(**changes):
+    settings = dict(every=4, at_start=True, at_end=True) | changes
+    e = schedule.Evaluator('en', None, **settings)
+    return [s for s in range(11) if e.is_due(s, last=10)]
+
+  assert steps() == [0, 4, 8, 10]
+  assert steps(at_start=False, at_end=False) == [4, 8]
+  assert steps(every=0) == [0, 10]
+  assert steps(every=0, at_start=False) == [10]
+
+
+class Task:
+  """Scores 1, after what happens."""
+
+  def __init__(self, happens=lambda: None):
+    self.happens = happens
+
+  def evaluate(self, model, *, name, step):
+    self.happens()
+    row = {'step': step, 'evaluator': name, 'name': 'acc', 'value': 1.0}
+    return core.Result([row], {'acc': 1.0}, [{'step': step, 'evaluator': name}])
+
+
+@pytest.fixture
+def stop():
+  before = signal.getsignal(signal.SIGTERM)
+  yield progress.StopFlag()
+  signal.signal(signal.SIGTERM, before)
+
+
+def run(due, workdir, stop, step=4):
+  return schedule.run(
+    due,
+    MODEL,
+    step=step,
+    workdir=workdir,
+    stop=stop,
+    watch=lambda part: contextlib.nullcontext(),
+  )
+
+
+def evaluators(**happens):
+  return [
+    schedule.Evaluator(name, Task(it), every=1, at_start=True, at_end=True)
+    for name, it in happens.items()
+  ]
+
+
+def names(workdir, file='results.jsonl'):
+  rows = metrics.keep_lines(workdir / file, lambda row: True)
+  return [(row['step'], row['evaluator']) for row in rows]
+
+
+def fail():
+  raise KeyError('mine')
+
+
+def terminate():
+  os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize('happens', [fail, terminate])
+def test_what_stops_an_evaluation_leaves_it_and_the_rest_unscored(
+  happens, stop, tmp_path
+):
+  """Scores that are lost, or that stand twice when their turn comes again."""
+  due = evaluators(a=lambda: None, b=happens, c=lambda: None)
+  outcome = run(due, tmp_path, stop)
+  assert [e.name for e in outcome.unscored] == ['b', 'c']
+  assert isinstance(outcome.error, KeyError) == (happens is fail)
+  assert outcome.scores.keys() == {'eval/a/acc', 'speed/evaluation_seconds'}
+  assert names(tmp_path) == names(tmp_path, 'predictions.jsonl') == [(4, 'a')]
+  # The notice holds for what comes after it, too.
+  assert stop.agreed(4) == (happens is terminate)
+  if happens is terminate:
+    assert len(run(due[:1], tmp_path, stop).unscored) == 1
+
+
+def test_the_next_process_has_no_rows_of_what_comes_again(stop, tmp_path):
+  """A score that stands twice, or one behind the restored step."""
+  due = evaluators(a=lambda: None, b=lambda: None)
+  for step in (4, 6, 8):
+    assert not run(due, tmp_path, stop, step).unscored
+  schedule.cut_behind(tmp_path, 6, unscored=['b'])
+  left = [(4, 'a'), (4, 'b'), (6, 'a')]
+  assert names(tmp_path) == names(tmp_path, 'predictions.jsonl') == left
+
+
+def test_an_interrupted_call_goes_on_behind_what_it_scored(stop, tmp_path):
+  """Predictions without rows are of one that was broken off."""
+  a, b = evaluators(a=lambda: None, b=lambda: None)
+  run([a], tmp_path, stop)
+  result = schedule.evaluate(b, MODEL, step=4)
+  core.append_rows(tmp_path, result.predictions, 'predictions.jsonl')
+  assert schedule.names_scored(tmp_path, goes_on=True) == ['a']
+  assert names(tmp_path, 'predictions.jsonl') == [(4, 'a')]
+  assert schedule.names_scored(tmp_path, goes_on=False) == []
+  assert names(tmp_path) == names(tmp_path, 'predictions.jsonl') == []

@@ -1,0 +1,72 @@
+"""The line of a run, and the speed that it says."""
+
+import math
+
+import pytest
+
+from lbe.run import progress
+
+
+def sums(grad_norm=1.0):
+  return dict(
+    loss_sum=20.0,
+    weight_sum=10.0,
+    num_bytes=10.0,
+    grad_norm=grad_norm,
+    param_norm=2.0,
+    learning_rates={'rest': 0.5},
+  )
+
+
+def make():
+  return progress.Meter(num_chips=2, flops_per_token=3.0, peak_flops=100.0)
+
+
+def test_speed_counts_tokens_of_a_chip_and_no_evaluation():
+  """Hours of an exam in the seconds of a step."""
+  meter = make()
+  for _ in range(4):
+    meter.add(sums())
+  meter.skip(-20.0)  # as if 20 seconds had gone by
+  row = meter.row()
+  assert row['train/tokens'] == 40
+  assert row['speed/seconds_per_step'] == pytest.approx(5.0, rel=1e-2)
+  speed = row['speed/tokens_per_second_per_chip']
+  assert speed == pytest.approx(40 / 20 / 2, rel=1e-2)
+  assert row['speed/mfu'] == pytest.approx(speed * 3 / 100)
+
+
+def test_ten_steps_without_a_gradient_end_a_run_also_over_several_rows():
+  """A night of steps with NaN."""
+  meter = make()
+  for norms in ([math.nan] * 9, [1.0], [math.nan] * 6):
+    for norm in norms:
+      meter.add(sums(norm))
+    meter.row()
+  for _ in range(4):
+    meter.add(sums(math.inf))
+  with pytest.raises(ValueError, match='the last 10 steps had no finite'):
+    meter.row()
+
+
+def test_the_line_says_speed_and_what_is_left(capsys):
+  line = progress.Line(10, first_step=0)
+  row = {
+    'train/loss': 2.0,
+    'train/learning_rate': 1e-3,
+    'train/skipped_steps': 2,
+    'speed/tokens_per_second_per_chip': 1234.5,
+    'speed/seconds_per_step': 400.0,
+    'speed/data_wait_share': 0.25,
+  }
+  line.update(1, {})
+  line.update(2, row)
+  line.say_scores(2, {'eval/zh/acc': 0.5, 'eval/zh/perplexity': 7.0})
+  line.close()
+  assert capsys.readouterr().out.splitlines() == [
+    'step 2/10  loss 2.0000  lr 1.00e-03  1,234 tokens/s/chip  '
+    'data wait 25%  ETA 0:53:20',
+    'step 2: 2 steps since the last line had no finite gradient and changed '
+    'nothing.',
+    'step 2: zh/acc 0.5000',
+  ]
