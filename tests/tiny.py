@@ -1,7 +1,11 @@
-"""A tiny model and its batches."""
+"""A tiny model and its batches; a tiny config and its texts."""
 
+import pathlib
+
+import ml_collections
 import numpy as np
 
+from configs import common
 from lbe.models import architecture
 
 TINY = architecture.Config(
@@ -25,3 +29,18 @@ def batch(seed=0, B=4, T=8):
     'segments_BT': np.ones((B, T), np.int32),
     'num_bytes_B': np.full(B, 9, np.int32),
   }
+
+
+def config(folder: pathlib.Path, **sources: dict) -> ml_collections.ConfigDict:
+  """A run over sources of these names and fields, with 20 documents each."""
+  config = common.base()
+  config.tokenizer = 'bytes'
+  config.model.update(dim=32, num_layers=2, num_heads=4, mlp_dim=64)
+  config.data.seq_len = 32
+  config.data.batch_size = 4
+  config.budget.steps = 2
+  for name, fields in sources.items():
+    path = folder / f'{name}.txt'
+    path.write_text('\n\n'.join(f'{name} {i} ' * 20 for i in range(20)))
+    config.data.sources[name] = common.source(path=str(path), **fields)
+  return config

@@ -5,6 +5,8 @@ import json
 from configs import common
 from lbe.run import identity
 
+import tiny
+
 
 def test_a_run_from_before_a_judge_was_a_block_is_resumed(tmp_path):
   """Its saved config has the judge's fields flat among the evaluator's."""
@@ -24,3 +26,24 @@ def test_a_run_from_before_a_judge_was_a_block_is_resumed(tmp_path):
   said = []
   identity.check_same_run(tmp_path, new, said.append)
   assert any("evals.quality.judge: 'endpoint' → None" in x for x in said)
+
+
+def test_what_decides_numbers_is_told_from_what_does_not(tmp_path):
+  """A moved text is the same text; another rate is another run."""
+  config = tiny.config(tmp_path, a={})
+  old = json.loads(config.to_json_best_effort())
+  config.mesh.data = 8
+  config.data.sources.a.path = '/moved'
+  config.data.sources.a.max_epochs = 4.0
+  config.optim.peak_lr = 1.0
+  config.execution.remat = 'full'
+  config.execution.compute_dtype = 'float32'
+  new = json.loads(config.to_json_best_effort())
+  decisive, free = identity.differences(old, new)
+  assert set(decisive) == {'optim.peak_lr', 'execution.compute_dtype'}
+  assert set(free) == {
+    'mesh.data',
+    'data.sources.a.path',
+    'data.sources.a.max_epochs',
+    'execution.remat',
+  }
