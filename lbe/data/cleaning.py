@@ -19,6 +19,7 @@ import unicodedata
 from lbe.data import contamination
 from lbe.text import languages
 from lbe.text import scripts as scripts_lib
+from lbe.text import tables
 
 # Shown of each rule, and how much of each.
 NUM_SAMPLES = 20
@@ -114,25 +115,16 @@ class Report:
   def markdown(self):
     """A table of the rules, and under it the samples of each."""
     rows = [('in', self.total), *self.removed.items(), ('kept', self.kept)]
-    lines = ['| rule | records | share |', '| --- | ---: | ---: |']
-    for rule, number in rows:
-      share = number / self.total if self.total else 0
-      lines.append(f'| {rule} | {number:,} | {share:.2%} |')
+    total = self.total or 1
+    rows = [[rule, f'{n:,}', f'{n / total:.2%}'] for rule, n in rows]
+    lines = [tables.markdown(['rule', 'records', 'share'], 'lrr', rows)]
     for name, about in self.benchmarks.items():
       short = f'{about["too_short"]:,} too short to be looked for'
       lines += ['', f'{name}: {about["items"]:,} items, {short}.']
     for rule, samples in self.samples.items():
-      lines += [
-        '',
-        f'## {rule}',
-        '',
-        '| where | why | text |',
-        '|' + ' --- |' * 3,
-      ]
-      lines += [
-        '| ' + ' | '.join(_cell(s[k]) for k in ('where', 'why', 'text')) + ' |'
-        for s in samples
-      ]
+      heads = ['where', 'why', 'text']
+      rows = [[sample[x] for x in heads] for sample in samples]
+      lines += ['', f'## {rule}', '', tables.markdown(heads, 'lll', rows)]
     return '\n'.join(lines) + '\n'
 
   def write(self, folder):
@@ -142,10 +134,6 @@ class Report:
     told = json.dumps(dataclasses.asdict(self), ensure_ascii=False, indent=2)
     (folder / 'cleaning.json').write_text(told, encoding='utf-8')
     (folder / 'cleaning.md').write_text(self.markdown(), encoding='utf-8')
-
-
-def _cell(text):
-  return ' '.join(text.split()).replace('|', '\\|')
 
 
 class Turn(typing.NamedTuple):

@@ -18,11 +18,13 @@ import re
 import string
 
 import jax
+import numpy as np
 
 from lbe.chat import prompts as prompts_lib
 from lbe.evals import core
 from lbe.judging import local
 from lbe.judging import sheets
+from lbe.run import averages
 from lbe.text import languages
 
 # Of the language confusion benchmark; tokens are words, and of Chinese and
@@ -134,39 +136,31 @@ def rates(records):
   name, value, count, protocol and interval95; what cannot be said of any
   record is left out. Responses without letters are `empty` and in no other.
   """
-  found = []
+  rows = []
 
-  def put(score, numbers, of, protocol):
-    if sum(of):
-      found.append(
-        {
-          'name': score,
-          'value': float(sum(numbers) / sum(of)),
-          'count': len(of),
-          'protocol': f'code_switching@{protocol}',
-          'interval95': core.bootstrap(numbers, of),
-        }
-      )
+  def put(score, average, protocol):
+    if average.denominators_N.sum():
+      protocol = f'code_switching@{protocol}'
+      rows.append(averages.row(score, average, protocol=protocol))
 
   every = sorted({r['language'] for r in records})
   for language in [None, *every] if len(every) > 1 else [None]:
     mine = [r for r in records if language in (None, r['language'])]
     full = [r for r in mine if r['letters']]
-    ones = [1] * len(full)
     label = f'/{language}' if language else ''
-    put(f'switched{label}', [r['switched'] for r in full], ones, 'scripts')
-    put(
-      f'letters_outside{label}',
-      [r['letters_outside'] for r in full],
-      [r['letters'] for r in full],
-      'scripts',
+    switched = averages.mean([r['switched'] for r in full])
+    put(f'switched{label}', switched, 'scripts')
+    outside = averages.Average(
+      np.array([r['letters_outside'] for r in full]),
+      np.array([r['letters'] for r in full]),
     )
+    put(f'letters_outside{label}', outside, 'scripts')
     for score in ('line_pass', 'word_pass'):
-      told = [r[score] for r in mine if r[score] is not None]
-      put(f'{score}{label}', told, [1] * len(told), 'lines')
-    empty = [not r['letters'] for r in mine]
-    put(f'empty{label}', empty, [1] * len(mine), 'scripts')
-  return found
+      passes = [r[score] for r in mine if r[score] is not None]
+      put(f'{score}{label}', averages.mean(passes), 'lines')
+    empty = averages.mean([not r['letters'] for r in mine])
+    put(f'empty{label}', empty, 'scripts')
+  return rows
 
 
 def make(
@@ -277,6 +271,7 @@ class Prompts:
       **self._detector.facts,
       **asked,
     )
-    found = rates(records)
-    metrics = {r['name']: r['value'] for r in found}
-    return core.Result([row(**r) for r in found], metrics, records)
+    rows = rates(records)
+    return core.Result(
+      [row(**r) for r in rows], averages.metrics(rows), records
+    )

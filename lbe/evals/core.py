@@ -10,7 +10,7 @@ import hashlib
 import json
 import pathlib
 
-import numpy as np
+from lbe.text import tables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,17 +36,6 @@ def data_hash(texts):
   return digest.hexdigest()[:16]
 
 
-def bootstrap(numerators, denominators, *, scale=1.0, num_samples=1000):
-  """The 95% interval of scale * sum(n) / sum(d) over documents drawn anew."""
-  n = np.asarray(numerators, np.float64)
-  d = np.asarray(denominators, np.float64)
-  rng = np.random.default_rng(0)
-  ratios = []
-  for _ in range(num_samples):
-    drawn = rng.integers(len(n), size=len(n))
-    ratios.append(n[drawn].sum() / d[drawn].sum())
-  low, high = np.quantile(ratios, [0.025, 0.975]) * scale
-  return [float(low), float(high)]
 
 
 def append_rows(workdir, rows, file='results.jsonl'):
@@ -63,21 +52,17 @@ def newest(rows):
 
 def table(rows):
   """Rows as a Markdown table; of an exam's many subjects only the groups."""
-  lines = [
-    '| evaluator | protocol | score | value | 95% | N |',
-    '| --- | --- | --- | ---: | --- | ---: |',
-  ]
+  lines = []
   for r in rows:
     if r['count'] is None or r.get('of_subject'):
       continue
     low_high = ''
     if 'interval95' in r:
       low_high = ' to '.join(f'{x:.4f}' for x in r['interval95'])
-    lines.append(
-      f'| {r["evaluator"]} | {r["protocol"]} | {r["name"]} | '
-      f'{_short(r["value"])} | {low_high} | {r["count"]:,} |'
-    )
-  return '\n'.join(lines)
+    names = [r[x] for x in ('evaluator', 'protocol', 'name')]
+    lines.append([*names, _short(r['value']), low_high, f'{r["count"]:,}'])
+  heads = ['evaluator', 'protocol', 'score', 'value', '95%', 'N']
+  return tables.markdown(heads, 'lllrlr', lines)
 
 
 def _short(value):

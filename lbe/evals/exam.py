@@ -20,6 +20,7 @@ from lbe.evals import core
 from lbe.exams import agieval
 from lbe.exams import gaokao
 from lbe.exams import item
+from lbe.run import averages
 
 
 class Protocol(NamedTuple):
@@ -228,10 +229,35 @@ class Exam:
     return [r.text for r in responses], np.array(cuts)
 
   def _result(self, model, name, step, records):
-    subjects = np.array([q.subject for q in self.questions])
-    groups = np.array([q.group for q in self.questions])
-    got = np.array([r['points'] for r in records])
-    total = np.array([q.points for q in self.questions])
+    subjects = averages.masks(q.subject for q in self.questions)
+    groups = averages.masks(q.group for q in self.questions)
+    got_N = np.array([r['points'] for r in records])
+    total_N = np.array([q.points for q in self.questions])
+    # In the macro average a subject's points sum to 1.
+    weight_of = {s: 1 / total_N[mine_N].sum() for s, mine_N in subjects.items()}
+    weights_N = np.array([weight_of[q.subject] for q in self.questions])
+    rows = averages.rows(
+      'score_rate',
+      {
+        'macro': averages.Average(got_N * weights_N, total_N * weights_N),
+        'points': averages.Average(got_N, total_N),
+      },
+      headline=PROTOCOLS[self.protocol].headline,
+      groups=dict(sorted(groups.items())),
+      subjects=subjects,
+      of_all={
+        'num_cut': sum(r['cut_tokens'] > 0 for r in records),
+        'num_not_extracted': sum(not r['extracted'] for r in records),
+        'num_fewer_shots': sum(
+          r['num_shots'] < self._most_shots(q)
+          for r, q in zip(records, self.questions, strict=True)
+        ),
+      },
+      of_part=lambda mine_N: {
+        'points': float(got_N[mine_N].sum()),
+        'of_points': float(total_N[mine_N].sum()),
+      },
+    )
     row = functools.partial(
       model.row,
       step=step,
@@ -241,49 +267,6 @@ class Exam:
       template=self._template,
       **self._settings,
     )
-    names = list(dict.fromkeys(subjects.tolist()))
-    # In the macro average a subject's points sum to 1.
-    weight_of = {s: 1 / total[subjects == s].sum() for s in names}
-    weights = np.array([weight_of[s] for s in subjects])
-    rows, metrics = [], {}
-
-    def put(label, mine, average, **more):
-      by = (weights if average == 'macro' else np.ones(len(total)))[mine]
-      value = float((got[mine] * by).sum() / (total[mine] * by).sum())
-      rows.append(
-        row(
-          name=f'score_rate{label}',
-          value=value,
-          count=int(mine.sum()),
-          average=average,
-          points=float(got[mine].sum()),
-          of_points=float(total[mine].sum()),
-          **more,
-        )
-      )
-      return value
-
-    everything = np.ones(len(total), bool)
-    headline = PROTOCOLS[self.protocol].headline
-    metrics['score_rate'] = put(
-      '',
-      everything,
-      headline,
-      num_cut=sum(r['cut_tokens'] > 0 for r in records),
-      num_not_extracted=sum(not r['extracted'] for r in records),
-      num_fewer_shots=sum(
-        r['num_shots'] < self._most_shots(q)
-        for r, q in zip(records, self.questions, strict=True)
-      ),
+    return core.Result(
+      [row(**r) for r in rows], averages.metrics(rows), records
     )
-    by = weights if headline == 'macro' else np.ones(len(total))
-    rows[-1]['interval95'] = core.bootstrap(got * by, total * by)
-    other = {'macro': 'points', 'points': 'macro'}[headline]
-    metrics[f'score_rate_{other}'] = put(f'_{other}', everything, other)
-    for group in sorted(set(groups.tolist())):
-      metrics[f'score_rate/{group}'] = put(
-        f'/{group}', groups == group, headline
-      )
-    for subject in names:
-      put(f'/{subject}', subjects == subject, 'points', of_subject=True)
-    return core.Result(rows, metrics, records)

@@ -12,6 +12,8 @@ import pathlib
 
 from absl import flags
 
+from lbe.text import tables
+
 # Scores of which less is better; of all others more is.
 _LESS_IS_BETTER = (
   'bits_per_byte',
@@ -69,16 +71,14 @@ def compare(rows, *, source, target):
 def table(compared):
   """The comparison in Markdown; changes are signed so that more is better."""
   names = [name for name in compared[0] if name != 'step']
-  lines = [
-    f'| step | {" | ".join(names)} |',
-    f'| ---: |{" ---: |" * len(names)}',
+  rows = [
+    [
+      at['step'],
+      *(f'{at[n]["value"]:.4f} ({at[n]["change"]:+.4f})' for n in names),
+    ]
+    for at in compared
   ]
-  for found in compared:
-    cells = (
-      f'{found[n]["value"]:.4f} ({found[n]["change"]:+.4f})' for n in names
-    )
-    lines.append(f'| {found["step"]} | {" | ".join(cells)} |')
-  return '\n'.join(lines)
+  return tables.markdown(['step', *names], 'r' * (len(names) + 1), rows)
 
 
 def plot(compared, path, *, source, target):

@@ -12,11 +12,10 @@ import re
 import string
 import unicodedata
 
-import numpy as np
-
 from lbe.chat import prompts as prompts_lib
 from lbe.evals import core
 from lbe.judging import local
+from lbe.run import averages
 from lbe.text import languages
 from lbe.text import scripts
 
@@ -120,15 +119,10 @@ class Prompts:
       num_cut=sum(r['cut_tokens'] > 0 for r in records),
       **self._sampling,
     )
-    rows, metrics = [], {}
+    rows = []
 
-    def put(score, values, **more):
-      values = np.array(values, np.float64)
-      rows.append(
-        row(name=score, value=float(values.mean()), count=len(values), **more)
-      )
-      rows[-1]['interval95'] = core.bootstrap(values, np.ones(len(values)))
-      metrics[score] = float(values.mean())
+    def put(score, values):
+      rows.append(row(**averages.row(score, averages.mean(values))))
 
     scored = [r for r in records if 'references' in r]
     if scored:
@@ -138,16 +132,18 @@ class Prompts:
         rows.append(
           row(name=score, value=value, count=count, signature=signature)
         )
-        metrics[score] = value
     put('tokens', [r['tokens'] for r in records])
     put('characters', [len(r['response']) for r in records])
     put('repetition', [r['repetition'] for r in records])
     put('ended_by_length', [r['ended'] == 'length' for r in records])
     put('empty', [not r['response'].strip() for r in records])
-    told = [r for r in records if r.get('found_language')]
-    if told:
-      put('in_language', [r['found_language'] == r['language'] for r in told])
-    return core.Result(rows, metrics, records)
+    identified = [r for r in records if r.get('found_language')]
+    if identified:
+      put(
+        'in_language',
+        [r['found_language'] == r['language'] for r in identified],
+      )
+    return core.Result(rows, averages.metrics(rows), records)
 
   def _corpus_scores(self, records):
     """[(name, value, signature, N)] of sacrebleu, by language."""

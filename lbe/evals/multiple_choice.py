@@ -11,7 +11,6 @@ average that is the headline; `ceval@official` is another score than
   as Chinese-LLaMA-Alpaca does.
 """
 
-import collections
 import functools
 from typing import NamedTuple
 
@@ -24,6 +23,7 @@ from lbe.exams import choices
 from lbe.exams import gaokao
 from lbe.exams import mmlu
 from lbe.inference import score
+from lbe.run import averages
 
 
 class Protocol(NamedTuple):
@@ -220,13 +220,31 @@ class Exam:
     return requests, cuts
 
   def _result(self, model, name, step, records):
-    subjects = np.array([item.subject for item in self.items])
-    groups = np.array([item.group for item in self.items])
-    sizes = collections.Counter(subjects.tolist())
-    weights = np.array([1 / sizes[s] for s in subjects])
-    points = np.array([item.points for item in self.items])
-    headline = PROTOCOLS[self.protocol].headline
-    num_cut = sum(r['cut_tokens'] > 0 for r in records)
+    subjects = averages.masks(item.subject for item in self.items)
+    groups = averages.masks(item.group for item in self.items)
+    groups.pop('all', None)
+    points_N = np.array([item.points for item in self.items])
+    weights_N = np.array(
+      [1 / subjects[item.subject].sum() for item in self.items]
+    )
+    rows = []
+    for metric in ('acc', 'acc_norm'):
+      if metric == 'acc_norm' and all(
+        len(set(map(len, item.answers))) == 1 for item in self.items
+      ):
+        continue  # the same as acc
+      right_N = np.array([r[metric] for r in records], np.float64)
+      rows += averages.rows(
+        metric,
+        {
+          'micro': averages.Average(right_N * points_N, points_N),
+          'macro': averages.Average(right_N * weights_N, weights_N),
+        },
+        headline=PROTOCOLS[self.protocol].headline,
+        groups=dict(sorted(groups.items())),
+        subjects=subjects,
+        of_all={'num_cut': sum(r['cut_tokens'] > 0 for r in records)},
+      )
     row = functools.partial(
       model.row,
       step=step,
@@ -235,37 +253,9 @@ class Exam:
       data_hash=self._hash,
       **self._settings,
     )
-    rows, metrics = [], {}
-    for metric in ('acc', 'acc_norm'):
-      right = np.array([r[metric] for r in records], np.float64)
-      if metric == 'acc_norm' and all(
-        len(set(map(len, item.answers))) == 1 for item in self.items
-      ):
-        continue  # the same as acc
-
-      def put(label, mine, average, right=right, metric=metric, **more):
-        share = (weights if average == 'macro' else points)[mine]
-        value = float((right[mine] * share).sum() / share.sum())
-        told = f'{metric}{label}'
-        found = row(
-          name=told, value=value, count=int(mine.sum()), average=average, **more
-        )
-        rows.append(found)
-        return value, share
-
-      everything = np.ones(len(right), bool)
-      value, share = put('', everything, headline, num_cut=num_cut)
-      rows[-1]['interval95'] = core.bootstrap(right * share, share)
-      metrics[metric] = value
-      other = {'micro': 'macro', 'macro': 'micro'}[headline]
-      metrics[f'{metric}_{other}'] = put(f'_{other}', everything, other)[0]
-      for group in sorted(set(groups) - {'all'}):
-        metrics[f'{metric}/{group}'] = put(
-          f'/{group}', groups == group, headline
-        )[0]
-      for subject in dict.fromkeys(subjects.tolist()):
-        put(f'/{subject}', subjects == subject, 'micro', of_subject=True)
-    return core.Result(rows, metrics, records)
+    return core.Result(
+      [row(**r) for r in rows], averages.metrics(rows), records
+    )
 
 
 def _penalized(logit, token, ids):

@@ -18,6 +18,7 @@ import numpy as np
 
 from lbe.evals import core
 from lbe.inference import score
+from lbe.run import averages
 
 
 def document_nats(model, documents):
@@ -95,7 +96,7 @@ class Documents:
     for what, value, count in summarize(nats, num_tokens, counts):
       rows.append(row(name=what, value=value, count=count))
       if what == 'bits_per_byte':
-        rows[-1]['interval95'] = core.bootstrap(
+        rows[-1]['interval95'] = averages.bootstrap(
           nats, counts['byte'], scale=1 / math.log(2)
         )
       metrics[what] = value

@@ -8,6 +8,7 @@ from scipy import stats
 
 from lbe.judging import files
 from lbe.judging import scores
+from lbe.text import tables
 
 
 def read(path):
@@ -94,21 +95,21 @@ def table(paths):
       f'agreement of {", ".join(paths) or "nothing"}: give two files or more, '
       'with commas between.'
     )
-  found = {path: read(path) for path in paths}
+  records = {path: read(path) for path in paths}
   parts = []
   for one, other in itertools.combinations(paths, 2):
-    lines = [
-      f'{one} and {other}',
-      '',
-      '| criterion | N | Spearman | Kendall tau-b | exact |',
-      '| --- | ---: | ---: | ---: | ---: |',
+    rows = [
+      [
+        row['name'],
+        row['count'],
+        *(_figure(row[x]) for x in ('spearman', 'kendall', 'exact')),
+      ]
+      for row in compare(records[one], records[other], names=(one, other))
     ]
-    for row in compare(found[one], found[other], names=(one, other)):
-      cells = [_told(row[x]) for x in ('spearman', 'kendall', 'exact')]
-      lines.append(f'| {row["name"]} | {row["count"]} | {" | ".join(cells)} |')
-    parts.append('\n'.join(lines))
+    heads = ['criterion', 'N', 'Spearman', 'Kendall tau-b', 'exact']
+    parts += [f'{one} and {other}', tables.markdown(heads, 'lrrrr', rows)]
   return '\n\n'.join(parts)
 
 
-def _told(value):
+def _figure(value):
   return '–' if value is None or math.isnan(value) else f'{value:.3f}'

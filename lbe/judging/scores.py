@@ -8,7 +8,8 @@ nothing is put in for a failure.
 
 import numpy as np
 
-from lbe.evals import core
+from lbe.run import averages
+from lbe.text import tables
 
 # How a response can be without scores, and the count that tells it.
 FAILURES = {
@@ -33,56 +34,28 @@ def summarize(records):
   judged = [record for record in records if is_judged(record)]
   rows = []
   if judged:
-    parts = {
-      f'/{c}': [r['category'] == c for r in judged]
-      for c in _distinct(judged, 'category')
-    }
-    languages = _distinct(judged, 'language')
+    categories = averages.masks(r['category'] for r in judged)
+    languages = averages.masks(r['language'] for r in judged)
+    parts = dict(categories)
     if len(languages) > 1:
-      for x in languages:
-        parts[f'/language={x}'] = [r['language'] == x for r in judged]
-    for name, values in _columns(judged).items():
-      rows += _means(name, values, parts)
+      parts |= {f'language={x}': mine_N for x, mine_N in languages.items()}
+    for name, values_N in _columns(judged).items():
+      micro = averages.mean(values_N)
+      means = [micro.of(mine_N) for mine_N in categories.values()]
+      rows += averages.rows(
+        name,
+        {'micro': micro, 'macro': averages.mean(means)},
+        headline='micro',
+        groups={},
+        subjects=parts,
+        of_all={},
+      )
   counts = {'empty_responses': sum(not r['response'].strip() for r in records)}
   for failure, name in FAILURES.items():
     counts[name] = sum(r['failure'] == failure for r in records)
   return rows + [
     {'name': name, 'value': number, 'count': len(records)}
     for name, number in counts.items()
-  ]
-
-
-def _means(name, values, parts):
-  parts = {label: values[np.array(mine)] for label, mine in parts.items()}
-  macro = [
-    part.mean()
-    for label, part in parts.items()
-    if not label.startswith('/language=')
-  ]
-  return [
-    {
-      'name': name,
-      'value': float(values.mean()),
-      'count': len(values),
-      'average': 'micro',
-      'interval95': core.bootstrap(values, np.ones(len(values))),
-    },
-    {
-      'name': f'{name}_macro',
-      'value': float(np.mean(macro)),
-      'count': len(values),
-      'average': 'macro',
-    },
-    *(
-      {
-        'name': f'{name}{label}',
-        'value': float(part.mean()),
-        'count': len(part),
-        'average': 'micro',
-        'of_subject': True,
-      }
-      for label, part in parts.items()
-    ),
   ]
 
 
@@ -107,15 +80,13 @@ def table(records):
   """
   rows = {row['name']: row for row in summarize(records)}
   criteria = list(records[0]['scores'])
-  lines = [
-    ['category', 'N', *criteria, 'overall'],
-    ['---', *['---:'] * (len(criteria) + 2)],
-  ]
+  heads = ['category', 'N', *criteria, 'overall']
+  lines = []
 
   def put(label, suffix, count):
-    found = [rows.get(f'{name}{suffix}') for name in [*criteria, 'overall']]
-    cells = ['–' if row is None else f'{row["value"]:.3f}' for row in found]
-    lines.append([label, str(count), *cells])
+    scores = [rows.get(f'{name}{suffix}') for name in heads[2:]]
+    cells = ['–' if row is None else f'{row["value"]:.3f}' for row in scores]
+    lines.append([label, count, *cells])
 
   for category in _distinct(records, 'category'):
     mine = [r for r in records if r['category'] == category]
@@ -127,9 +98,5 @@ def table(records):
     f'{rows[name]["value"]} {name.replace("_", " ")}'
     for name in ('empty_responses', *FAILURES.values())
   )
-  told = '\n'.join('| ' + ' | '.join(_cell(c) for c in x) + ' |' for x in lines)
-  return f'{told}\n\n{len(records)} responses: {counts}.'
-
-
-def _cell(text):
-  return text.replace('|', '\\|')
+  means = tables.markdown(heads, 'l' + 'r' * (len(heads) - 1), lines)
+  return f'{means}\n\n{len(records)} responses: {counts}.'

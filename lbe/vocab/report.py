@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 
+from lbe.text import tables
 from lbe.vocab import byte_level
 from lbe.vocab import extend
 from lbe.vocab import tokenizers
@@ -235,11 +236,6 @@ def _arrow(form, row, column):
   return ' → '.join(dict.fromkeys(values))
 
 
-def _rows(heads, rows):
-  lines = [heads, ['---', *['---:'] * (len(heads) - 1)], *rows]
-  return '\n'.join(f'| {" | ".join(cells)} |' for cells in lines)
-
-
 def _table(sets, context):
   heads = ['texts', *(name.replace('_', ' ') for name, _ in _COLUMNS)]
   heads[6] = f'characters in {context:,} tokens'
@@ -255,7 +251,7 @@ def _table(sets, context):
     else:
       cells += [''] * 3
     rows.append(cells)
-  return _rows(heads, rows)
+  return tables.markdown(heads, 'l' + 'r' * (len(heads) - 1), rows)
 
 
 def _script_table(sets):
@@ -268,8 +264,7 @@ def _script_table(sets):
       both = {side: found.get(script, {}) for side, found in sides.items()}
       cells = [_arrow(form, both, column) for column, form in forms]
       rows.append([name, script, *cells])
-  lines = _rows(heads, rows).splitlines()
-  return '\n'.join([lines[0], lines[1].replace('---:', '---', 1), *lines[2:]])
+  return tables.markdown(heads, 'll' + 'r' * len(forms), rows)
 
 
 def save(report, folder):

@@ -1,24 +1,10 @@
-"""Intervals; hashes; rows."""
+"""Hashes; rows."""
 
 import json
-
-import numpy as np
 
 from lbe.evals import core
 
 
-def test_the_bootstrap_interval_covers_as_often_as_it_says():
-  """95% of intervals hold the true ratio; documents are drawn whole."""
-  rng = np.random.default_rng(1)
-  covered = 0
-  for _ in range(100):
-    sizes = rng.integers(50, 150, 80)
-    nats = sizes * rng.normal(2.0, 0.5, 80)
-    low, high = core.bootstrap(nats, sizes)
-    covered += low < 2.0 < high
-  assert 88 <= covered <= 100
-  low, high = core.bootstrap([1, 1, 1], [1, 1, 1], scale=3.0)
-  assert (low, high) == (3.0, 3.0)
 
 
 def test_the_data_hash_knows_borders():

@@ -1,0 +1,56 @@
+"""Averages by hand, and their intervals."""
+
+import numpy as np
+
+from lbe.run import averages
+
+
+def test_the_bootstrap_interval_covers_as_often_as_it_says():
+  """95% of intervals hold the true ratio; documents are drawn whole."""
+  rng = np.random.default_rng(1)
+  covered = 0
+  for _ in range(100):
+    sizes = rng.integers(50, 150, 80)
+    nats = sizes * rng.normal(2.0, 0.5, 80)
+    low, high = averages.bootstrap(nats, sizes)
+    covered += low < 2.0 < high
+  assert 88 <= covered <= 100
+  low, high = averages.bootstrap([1, 1, 1], [1, 1, 1], scale=3.0)
+  assert (low, high) == (3.0, 3.0)
+
+
+def test_parts_are_averaged_as_their_names_say():
+  """A group has the headline's average, a subject never the macro one."""
+  subjects = averages.masks('aab')
+  weights_N = np.array([0.5, 0.5, 1.0])
+  right_N = np.array([1.0, 0.0, 1.0])
+  of = {
+    'micro': averages.mean(right_N),
+    'macro': averages.Average(right_N * weights_N, weights_N),
+  }
+  rows = averages.rows(
+    'acc',
+    of,
+    headline='macro',
+    groups=averages.masks('xxx'),
+    subjects=subjects,
+    of_all={'num_cut': 7},
+    of_part=lambda mine_N: {'right': float(right_N[mine_N].sum())},
+  )
+  assert [
+    (r['name'], r['value'], r['count'], r['average'], r['right']) for r in rows
+  ] == [
+    ('acc', 0.75, 3, 'macro', 2.0),
+    ('acc_micro', 2 / 3, 3, 'micro', 2.0),
+    ('acc/x', 0.75, 3, 'macro', 2.0),
+    ('acc/a', 0.5, 2, 'micro', 1.0),
+    ('acc/b', 1.0, 1, 'micro', 1.0),
+  ]
+  assert [list(r)[5:] for r in rows] == [
+    ['num_cut', 'interval95'],
+    [],
+    [],
+    ['of_subject'],
+    ['of_subject'],
+  ]
+  assert list(averages.metrics(rows)) == ['acc', 'acc_micro', 'acc/x']
