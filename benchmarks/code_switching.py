@@ -112,7 +112,7 @@ def score(asked, lines_of, others, number, segment=None):
 
 def lines_right(asked, lines, identifier):
   """The share of lines that are in their language, by the line protocol."""
-  detector = code_switching.Detector(identifier, {asked})
+  detector = code_switching.Detector(identifier, {asked}, english_words='')
   judged = [detector.judge(line, asked)['line_pass'] for line in lines]
   told = [x for x in judged if x is not None]
   return round(sum(told) / len(told), 4)

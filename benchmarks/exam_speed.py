@@ -70,6 +70,11 @@ def _exam(data, scratch):
     path=data / 'bench_ceval',
     protocol='ceval@lmeval',
     subjects=_SUBJECTS.value,
+    split='',
+    num_shots=None,
+    limit=0,
+    bos=True,
+    cut='',
   )
   tasks = [harness.ceval_task(scratch, data, s) for s in _SUBJECTS.value]
   return made, tasks, 5, {'setting': 'C-Eval, 5-shot', 'items': len(made.items)}

@@ -161,7 +161,9 @@ def mmlu_task(folder, data, subject, *, limit=0):
         'choices': [r[x] for x in item.LETTERS],
         'answer': item.LETTERS.index(r['answer']),
       }
-      for r in item.read_csv(path, mmlu.COLUMNS, header=False)
+      for r in item.read_csv(
+        path, ('question', *item.LETTERS, 'answer'), header=False
+      )
     ]
 
   return _put(
@@ -268,8 +270,11 @@ def own_equals(model, data, exam, names, theirs, *, limit, bos):
     path=data / folder,
     protocol=f'{exam}@lmeval',
     subjects=names,
+    split='',
+    num_shots=None,
     limit=limit,
     bos=bos,
+    cut='',
   )
   found = made.evaluate(model, name=exam, step=None)
   differ, worst = 0, 0.0

@@ -75,7 +75,9 @@ def main(argv):
           ids_of=tokenizer if name == 'extended' else None,
           batch_size=1,
         )
-        adapted = adapter.adapt(ours, bos=bos)
+        adapted = adapter.adapt(
+          ours, bos=bos, cut='harness', max_new_tokens=256
+        )
         figures = {}
         for label, tasks, shots in (('5_shot', few, 5), ('0_shot', zero, 0)):
           expected, their_seconds = harness.run(

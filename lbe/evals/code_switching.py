@@ -39,7 +39,7 @@ _WORD_LETTERS = 3
 class Detector:
   """Judges responses in the `asked` languages, one at a time."""
 
-  def __init__(self, language_identifier, asked, *, english_words=''):
+  def __init__(self, language_identifier, asked, *, english_words):
     """`language_identifier` is that of languages.choose.
 
     `english_words` is a file of them, one a line; without it every Latin word

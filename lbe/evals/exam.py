@@ -66,12 +66,12 @@ def make(
   *,
   path,
   protocol,
-  template='',
-  subjects=(),
-  limit=0,
-  max_new_tokens=None,
-  temperature=None,
-  seed=0,
+  template,
+  subjects,
+  limit,
+  max_new_tokens,
+  temperature,
+  seed,
 ):
   """The questions of an exam, read and checked; None for an empty `path`.
 

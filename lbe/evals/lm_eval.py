@@ -15,12 +15,12 @@ from lbe.inference import score
 def make(
   *,
   tasks,
-  include_path='',
-  num_fewshot=None,
-  limit=0,
-  bos=True,
-  cut='harness',
-  max_new_tokens=256,
+  include_path,
+  num_fewshot,
+  limit,
+  bos,
+  cut,
+  max_new_tokens,
 ):
   """The tasks, found by the harness; None where none is named.
 
@@ -136,7 +136,7 @@ class Tasks:
     return core.Result(rows, metrics, json.loads(json.dumps(predictions)))
 
 
-def adapt(model, *, bos=True, cut='harness', max_new_tokens=256):
+def adapt(model, *, bos, cut, max_new_tokens):
   """A `lm_eval.api.model.TemplateLM` around a inference.model.Model.
 
   `bos` puts BOS before each context, and (as the harness then does) before

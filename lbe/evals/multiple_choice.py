@@ -62,12 +62,12 @@ def make(
   *,
   path,
   protocol,
-  split='',
-  num_shots=None,
-  subjects=(),
-  limit=0,
-  bos=True,
-  cut='',
+  split,
+  num_shots,
+  subjects,
+  limit,
+  bos,
+  cut,
 ):
   """The questions of an exam, read and checked; None for an empty `path`.
 

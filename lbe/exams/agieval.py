@@ -182,7 +182,7 @@ def _shot(text, where):
   return record
 
 
-def questions(path, *, subjects=(), limit=0, shots=False):
+def questions(path, *, subjects, limit, shots=False):
   """The Questions of all files; `limit` counts those of each.
 
   With `shots` each has all demonstrations of its file, whose problems are
@@ -222,7 +222,7 @@ def _gold(record, subject, number):
   return () if (subject, number) in _BROKEN else tuple(record['label'])
 
 
-def cloze_questions(path, *, subjects=(), limit=0):
+def cloze_questions(path, *, subjects, limit):
   """The Questions of the files without options, as the harness asks them."""
   return [
     q._replace(second='')
@@ -234,7 +234,7 @@ def cloze_questions(path, *, subjects=(), limit=0):
   ]
 
 
-def harness_records(path, subject, *, limit=0):
+def harness_records(path, subject, *, limit):
   """A file in the form that lm-evaluation-harness reads: one dict a line."""
   if subject in CLOZE:
     return [
@@ -250,7 +250,7 @@ def harness_records(path, subject, *, limit=0):
   ]
 
 
-def items(path, protocol, *, split, num_shots, subjects=(), limit=0):
+def items(path, protocol, *, split, num_shots, subjects, limit):
   """The Items of the files with options."""
   del split
   if num_shots:

@@ -5,97 +5,62 @@ Chinese-LLaMA-Alpaca (without demonstrations it has no header), `lmeval` that
 of lm-evaluation-harness, whose header lacks 考试. CMMLU: `lmeval`.
 """
 
+from lbe.exams import four_choices
 from lbe.exams import item
 from lbe.exams import subjects as subjects_lib
 
 _EXAM = '以下是中国关于{}考试的单项选择题，请选出其中的正确答案。\n\n'
 _HEADERS = {
-  ('ceval', 'official'): _EXAM,
-  ('ceval', 'cla'): _EXAM,
-  ('ceval', 'lmeval'): _EXAM.replace('考试', ''),
-  (
-    'cmmlu',
-    'lmeval',
-  ): '以下是关于{}的单项选择题，请直接给出正确答案的选项。\n\n',
+  'official': _EXAM,
+  'cla': _EXAM,
+  'lmeval': _EXAM.replace('考试', ''),
 }
-_CUE = '答案：'
+_CMMLU_HEADER = '以下是关于{}的单项选择题，请直接给出正确答案的选项。\n\n'
 
 
-def _question(row, name, protocol):
-  question = row[name]
-  if protocol == 'lmeval':
-    question = question.strip()
-  return '\n'.join([question, *(f'{x}. {row[x]}' for x in item.LETTERS), _CUE])
-
-
-def items(path, protocol, *, split, num_shots, subjects=(), limit=0):
+def items(path, protocol, *, split, num_shots, subjects, limit):
   """The Items of C-Eval: a folder with dev/ and val/ or test/."""
+  root = item.folder(path, f'dev/ and {split}/')
   names = {
     subject: (group, chinese)
     for group, table in subjects_lib.CEVAL.items()
     for subject, chinese in table.items()
   }
-  return _items(
-    'ceval', path, protocol, split, num_shots, subjects, limit, names
+  header = '' if protocol == 'cla' and not num_shots else _HEADERS[protocol]
+  return four_choices.items(
+    {s: names[s][0] for s in item.chosen(subjects, names, exam='C-Eval')},
+    file=lambda split, subject: root / split / f'{subject}_{split}.csv',
+    columns=('question', 'answer'),
+    header=lambda subject: header.format(names[subject][1]),
+    **_how(protocol),
+    split=split,
+    num_shots=num_shots,
+    limit=limit,
   )
 
 
-def cmmlu_items(path, protocol, *, split, num_shots, subjects=(), limit=0):
+def cmmlu_items(path, protocol, *, split, num_shots, subjects, limit):
   """The Items of CMMLU: a folder with dev/ and test/, files SUBJECT.csv."""
-  names = {s: ('all', chinese) for s, chinese in subjects_lib.CMMLU.items()}
-  return _items(
-    'cmmlu', path, protocol, split, num_shots, subjects, limit, names
+  root = item.folder(path, f'dev/ and {split}/')
+  names = subjects_lib.CMMLU
+  return four_choices.items(
+    dict.fromkeys(item.chosen(subjects, names, exam='CMMLU'), 'all'),
+    file=lambda split, subject: root / split / f'{subject}.csv',
+    columns=('Question', 'Answer'),
+    header=lambda subject: _CMMLU_HEADER.format(names[subject]),
+    **_how(protocol),
+    split=split,
+    num_shots=num_shots,
+    limit=limit,
   )
 
 
-def _items(exam, path, protocol, split, num_shots, subjects, limit, names):
-  root = item.folder(path, f'dev/ and {split}/')
-  ours = exam == 'ceval'
-  question, answer = ('question', 'answer') if ours else ('Question', 'Answer')
-  # Behind demonstrations the harness writes its delimiter, a space.
-  space = ' ' if protocol == 'lmeval' else ''
-  result = []
-  for subject in item.chosen(
-    subjects, names, exam='C-Eval' if ours else 'CMMLU'
-  ):
-    group, chinese = names[subject]
-
-    def rows(split, subject=subject):
-      file = f'{subject}_{split}.csv' if ours else f'{subject}.csv'
-      return root / split / file, item.read_csv(
-        root / split / file, (question, *item.LETTERS, answer)
-      )
-
-    def solved(row, file):
-      right = item.LETTERS[item.letter(row[answer], 4, file)]
-      return f'{_question(row, question, protocol)}{space}{right}\n\n'
-
-    shots = ()
-    if num_shots:
-      file, demonstrations = rows('dev')
-      if len(demonstrations) < num_shots:
-        raise ValueError(
-          f'{file} has {len(demonstrations)} demonstrations, and num_shots='
-          f'{num_shots} asks for more.'
-        )
-      shots = tuple(solved(row, file) for row in demonstrations[:num_shots])
-    header = _HEADERS[exam, protocol].format(chinese)
-    if protocol == 'cla' and not shots:
-      header = ''
-    file, questions = rows(split)
-    for i, row in enumerate(questions[: limit or None]):
-      gold = item.letter(row[answer], 4, f'{file}, question {i + 1}')
-      result.append(
-        item.Item(
-          id=f'{subject}/{i}',
-          subject=subject,
-          group=group,
-          header=header,
-          shots=shots,
-          question=_question(row, question, protocol),
-          choices=tuple(f' {x}' for x in item.LETTERS),
-          answers=item.LETTERS,
-          gold=(gold,),
-        )
-      )
-  return result
+def _how(protocol):
+  """The harness strips, and writes its delimiter behind demonstrations."""
+  harness = protocol == 'lmeval'
+  return dict(
+    has_heads=True,
+    cue='答案：',
+    space=' ' if harness else '',
+    strips=harness,
+  )

@@ -69,9 +69,7 @@ def _read(path):
   return item.read_jsonl(path)
 
 
-def items(
-  path, protocol, *, split, num_shots, subjects=(), limit=0, cue='Answer:'
-):
+def items(path, protocol, *, split, num_shots, subjects, limit, cue='Answer:'):
   """The Items of one file; the first `num_shots` questions are demonstrations.
 
   Those of the same subject, and they are not asked.
@@ -126,7 +124,7 @@ def items(
   return result
 
 
-def xcopa_items(path, protocol, *, split, num_shots, subjects=(), limit=0):
+def xcopa_items(path, protocol, *, split, num_shots, subjects, limit):
   """The Items of XCOPA: a folder with LANGUAGE/SPLIT.LANGUAGE.jsonl."""
   del protocol
   if num_shots:

@@ -119,7 +119,7 @@ def _examples(path, subject):
   return examples
 
 
-def questions(path, *, subjects=(), limit=0):
+def questions(path, *, subjects, limit):
   """The Questions of all files; `limit` counts those of each."""
   result = []
   for subject in item.chosen(subjects, FILES, exam='GAOKAO-Bench'):
@@ -142,7 +142,7 @@ def questions(path, *, subjects=(), limit=0):
   return result
 
 
-def items(path, protocol, *, split, num_shots, subjects=(), limit=0):
+def items(path, protocol, *, split, num_shots, subjects, limit):
   """The Items of the files with a single choice: 1,418 questions of 1,781."""
   del protocol, split
   if num_shots:

@@ -10,6 +10,7 @@ from lbe.evals import code_switching
 from lbe.judging import sheets
 from lbe.text import languages
 
+import evaluators
 import runs
 
 
@@ -19,24 +20,8 @@ def write(path, *records):
 
 
 def make(path, **changes):
-  fields = dict(
-    path=path,
-    responses='',
-    language='',
-    template='',
-    limit=0,
-    language_identifier='scripts',
-    english_words='',
-    sheet='',
-    sheet_size=10,
-    max_new_tokens=8,
-    temperature=0.0,
-    top_k=0,
-    top_p=1.0,
-    seed=0,
-    stop=(),
-  )
-  return code_switching.make(**{**fields, **changes})
+  settings = dict(template='', max_new_tokens=8, sheet_size=10)
+  return evaluators.make(code_switching, path=path, **{**settings, **changes})
 
 
 @pytest.fixture(scope='module')
@@ -152,7 +137,9 @@ def test_a_model_is_asked(model, tmp_path):
 
 
 def judged(text, language, **settings):
-  detector = code_switching.Detector('scripts', {language}, **settings)
+  detector = code_switching.Detector(
+    'scripts', {language}, **{'english_words': '', **settings}
+  )
   return detector.judge(text, language)
 
 

@@ -9,6 +9,8 @@ from benchmarks import harness
 from lbe.chat import prompts
 from lbe.evals import generation
 
+import evaluators
+
 
 @pytest.fixture(scope='module')
 def stories(test_data):
@@ -21,20 +23,8 @@ def write(path, *records):
 
 
 def make(path, **changes):
-  fields = dict(
-    path=str(path),
-    language='',
-    template='',
-    limit=0,
-    language_identifier='scripts',
-    max_new_tokens=24,
-    temperature=0.0,
-    top_k=0,
-    top_p=1.0,
-    seed=0,
-    stop=(),
-  )
-  return generation.make(**{**fields, **changes})
+  changes = {'path': path, 'max_new_tokens': 24, **changes}
+  return evaluators.make(generation, **changes)
 
 
 def test_samples_and_scores_of_a_real_model(stories, tmp_path):

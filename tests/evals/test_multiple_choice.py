@@ -13,8 +13,12 @@ from lbe.evals import multiple_choice
 from lbe.inference import score
 from lbe.vocab import tokenizers
 
+import evaluators
 import exam_files
 import runs
+
+# What `lm_eval` has by default.
+HARNESS = dict(cut='harness', max_new_tokens=256)
 
 
 @pytest.fixture(scope='module')
@@ -46,7 +50,7 @@ def test_scores_are_those_of_the_harness(
   theirs = harness.load_theirs(folder, folder, bos=bos, batch_size=5)
   expected, _ = harness.run(theirs, tmp_path, tasks, num_fewshot=5)
   ours, _ = harness.run(
-    adapter.adapt(model, bos=bos), tmp_path, tasks, num_fewshot=5
+    adapter.adapt(model, bos=bos, **HARNESS), tmp_path, tasks, num_fewshot=5
   )
   found = harness.compare(ours, expected)
   assert found['requests'] == 40
@@ -89,7 +93,7 @@ def test_truncation_rolling_and_empty_contexts_are_those_of_the_harness(
       ]
       return np.array(getattr(model, kind)(requests, disable_tqdm=True))
 
-    adapted = adapter.adapt(ours, bos=bos)
+    adapted = adapter.adapt(ours, bos=bos, **HARNESS)
     for kind, arguments in (
       ('loglikelihood', pairs),
       ('loglikelihood_rolling', [(long,), ('One.',)]),
@@ -113,7 +117,7 @@ def test_generation_is_that_of_the_harness(test_data, tmp_path):
     for text in ('Once upon a time', 'Tim and Lily went to')
   ]
   theirs = harness.load_theirs(folder, target, bos=True)
-  adapted = adapter.adapt(ours)
+  adapted = adapter.adapt(ours, bos=True, **HARNESS)
   assert adapted.generate_until(requests) == theirs.generate_until(requests)
 
 
@@ -122,8 +126,12 @@ def test_letters_are_scored_by_their_own_token(
 ):
   """▁A behind a colon, where the joint encoding would give A."""
   exam_files.write_ceval(tmp_path)
-  exam = multiple_choice.make(
-    path=tmp_path, protocol='ceval@official', subjects=('law',), num_shots=2
+  exam = evaluators.make(
+    multiple_choice,
+    path=tmp_path,
+    protocol='ceval@official',
+    subjects=('law',),
+    num_shots=2,
   )
   tokens = multiple_choice.letter_tokens(
     llama_tokenizer, 'ceval@official', ('A', 'B', 'C', 'D')
@@ -151,8 +159,12 @@ def test_cla_sums_the_logits_of_both_letters(llama_tokenizer, model, tmp_path):
   import transformers
 
   exam_files.write_ceval(tmp_path)
-  exam = multiple_choice.make(
-    path=tmp_path, protocol='ceval@cla', subjects=('law',), num_shots=0
+  exam = evaluators.make(
+    multiple_choice,
+    path=tmp_path,
+    protocol='ceval@cla',
+    subjects=('law',),
+    num_shots=0,
   )
   tokens = multiple_choice.letter_tokens(
     llama_tokenizer, 'ceval@cla', ('A', 'B', 'C', 'D')
@@ -180,7 +192,8 @@ def test_averages_by_hand(model, tmp_path):
   exam_files.write_mmlu(tmp_path, 'virology')
   path = tmp_path / 'test' / 'virology_test.csv'
   path.write_text('Which?,a,b,c,d,A\n')
-  exam = multiple_choice.make(
+  exam = evaluators.make(
+    multiple_choice,
     path=tmp_path,
     protocol='mmlu@hendrycks',
     subjects=('anatomy', 'virology'),
@@ -211,7 +224,7 @@ def test_acc_norm_divides_by_characters(model, tmp_path):
     '{"question": "Say", "answer": 1, "choices": ["a", "a long choice '
     'of many words and more words"]}\n'
   )
-  exam = multiple_choice.make(path=path, protocol='choices@texts')
+  exam = evaluators.make(multiple_choice, path=path, protocol='choices@texts')
   (found,) = exam.evaluate(model, name='own', step=0).predictions
   assert found['chosen'] == 0  # one token is likelier than many
   lengths = [len('a'), len('a long choice of many words and more words')]
@@ -228,8 +241,8 @@ def test_demonstrations_are_dropped_where_the_prompt_is_too_long(
   exam_files.write_mmlu(tmp_path, 'anatomy')
   short = dataclasses.replace(model, max_len=100)
   for protocol, cut in (('mmlu@hendrycks', False), ('mmlu@lmeval', True)):
-    exam = multiple_choice.make(
-      path=tmp_path, protocol=protocol, subjects=('anatomy',)
+    exam = evaluators.make(
+      multiple_choice, path=tmp_path, protocol=protocol, subjects=('anatomy',)
     )
     result = exam.evaluate(short, name='en', step=0)
     tokens = [p['cut_tokens'] for p in result.predictions]
@@ -244,8 +257,12 @@ def test_scores_on_eight_devices_are_those_on_one(folder, model, tmp_path):
   from lbe.models import weights
 
   exam_files.write_ceval(tmp_path)
-  exam = multiple_choice.make(
-    path=tmp_path, protocol='ceval@lmeval', subjects=('law',), num_shots=5
+  exam = evaluators.make(
+    multiple_choice,
+    path=tmp_path,
+    protocol='ceval@lmeval',
+    subjects=('law',),
+    num_shots=5,
   )
   mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 2})
   many = dataclasses.replace(
@@ -265,12 +282,16 @@ def test_scores_on_eight_devices_are_those_on_one(folder, model, tmp_path):
 
 def test_what_cannot_be_asked_is_refused(test_data, tmp_path):
   with pytest.raises(ValueError, match="'mmlu' is unknown; take one of mmlu@"):
-    multiple_choice.make(path='x', protocol='mmlu')
+    evaluators.make(multiple_choice, path='x', protocol='mmlu')
   with pytest.raises(ValueError, match='is no folder; give the one with dev/'):
-    multiple_choice.make(path='x', protocol='mmlu@lmeval')
-  assert multiple_choice.make(path='', protocol='mmlu@lmeval') is None
+    evaluators.make(multiple_choice, path='x', protocol='mmlu@lmeval')
+  assert (
+    evaluators.make(multiple_choice, path='', protocol='mmlu@lmeval') is None
+  )
   with pytest.raises(ValueError, match='num_shots=5: the protocol of XCOPA'):
-    multiple_choice.make(path='x', protocol='xcopa@lmeval', num_shots=5)
+    evaluators.make(
+      multiple_choice, path='x', protocol='xcopa@lmeval', num_shots=5
+    )
   # Letters that are the same byte pieces, or several.
   tokenizer = tokenizers.load(test_data / 'tok_llama_32000')
   with pytest.raises(ValueError, match='not distinct single tokens .A: .*take'):
@@ -279,15 +300,15 @@ def test_what_cannot_be_asked_is_refused(test_data, tmp_path):
 
 def test_unknown_tasks_of_the_harness_are_refused():
   with pytest.raises(ValueError, match="no task 'mmlu_magic'; similar: "):
-    adapter.make(tasks=('mmlu_magic',))
-  assert adapter.make(tasks=()) is None
+    evaluators.make(adapter, tasks=('mmlu_magic',))
+  assert evaluators.make(adapter, tasks=()) is None
 
 
 def test_a_task_of_the_harness_is_an_evaluator(test_data, model, tmp_path):
   """Rows, metrics and predictions, as of our own evaluators."""
   task = harness.ceval_task(tmp_path, test_data, 'physician')
-  made = adapter.make(
-    tasks=(task,), include_path=str(tmp_path), num_fewshot=0, limit=3
+  made = evaluators.make(
+    adapter, tasks=(task,), include_path=str(tmp_path), num_fewshot=0, limit=3
   )
   result = made.evaluate(model, name='extra', step=5)
   rows = {r['name']: r for r in result.rows}
@@ -357,7 +378,9 @@ def test_letters_are_checked_before_anything_runs(test_data, tmp_path):
   settings = dict(path=tmp_path, subjects=('law',), num_shots=0)
   tokenizer = tokenizers.load(test_data / 'ckpt_stories260K' / 'hf')
   for protocol in ('ceval@official', 'ceval@cla'):
-    exam = multiple_choice.make(protocol=protocol, **settings)
+    exam = evaluators.make(multiple_choice, protocol=protocol, **settings)
     with pytest.raises(ValueError, match='they are not distinct single tokens'):
       exam.check(tokenizer)
-  multiple_choice.make(protocol='ceval@lmeval', **settings).check(tokenizer)
+  evaluators.make(multiple_choice, protocol='ceval@lmeval', **settings).check(
+    tokenizer
+  )

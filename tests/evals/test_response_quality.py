@@ -22,6 +22,7 @@ from lbe.mesh import sharding
 from lbe.models import forward
 from lbe.vocab import tokenizers
 
+import evaluators
 import judge_server
 import runs
 
@@ -85,12 +86,8 @@ def settings(tmp_path):
 
 
 def make(*, judge=None, judge_by=common.endpoint, **changes):
-  """As a run makes it: the config's fields but those of its schedule."""
   judge = judge_by(**(judge or {}))
-  fields = common.response_quality(judge=judge, **changes).to_dict()
-  for name in ('evaluator', 'every', 'at_start', 'at_end'):
-    fields.pop(name)
-  return response_quality.make(**fields)
+  return evaluators.make(response_quality, judge=judge, **changes)
 
 
 def at(server, settings, **changes):

@@ -23,6 +23,7 @@ def test_mmlu_prompts_of_hendrycks(tmp_path):
     split='test',
     num_shots=1,
     subjects=('college_physics',),
+    limit=0,
   )
   header = (
     'The following are multiple choice questions (with answers) about  '
@@ -49,7 +50,9 @@ def test_xcopa_prompts(tmp_path):
     'label': 0,
   }
   (tmp_path / 'id' / 'test.id.jsonl').write_text(json.dumps(record))
-  (item,) = choices.xcopa_items(tmp_path, '', split='test', num_shots=0)
+  (item,) = choices.xcopa_items(
+    tmp_path, '', split='test', num_shots=0, subjects=(), limit=0
+  )
   assert item.context == 'Ia jatuh karena'
   assert item.choices == (' lantai licin.', ' ia duduk.')
   assert item.gold == (0,)
@@ -61,12 +64,16 @@ def test_own_questions_by_letters_and_by_texts(tmp_path):
     '{"question": "1+1?", "choices": ["2", "three"], "answer": "A"}\n'
     '{"question": "2+2?", "A": "3", "B": "4", "C": "5", "answer": 1}\n'
   )
-  letters = choices.items(path, 'letters', split='', num_shots=1)
+  letters = choices.items(
+    path, 'letters', split='', num_shots=1, subjects=(), limit=0
+  )
   assert [i.context for i in letters] == [
     '1+1?\nA. 2\nB. three\nAnswer: A\n\n2+2?\nA. 3\nB. 4\nC. 5\nAnswer:'
   ]
   assert letters[0].choices == (' A', ' B', ' C')
-  texts = choices.items(path, 'texts', split='', num_shots=0)
+  texts = choices.items(
+    path, 'texts', split='', num_shots=0, subjects=(), limit=0
+  )
   assert [i.context for i in texts] == ['1+1?\nAnswer:', '2+2?\nAnswer:']
   assert [i.choices for i in texts] == [(' 2', ' three'), (' 3', ' 4', ' 5')]
   assert [i.gold for i in texts] == [(0,), (1,)]
@@ -75,7 +82,12 @@ def test_own_questions_by_letters_and_by_texts(tmp_path):
 def test_the_real_files_are_whole(test_data):
   """Counts of the published splits, and every subject has a group."""
   val = ceval.items(
-    test_data / 'bench_ceval', 'official', split='val', num_shots=5
+    test_data / 'bench_ceval',
+    'official',
+    split='val',
+    num_shots=5,
+    subjects=(),
+    limit=0,
   )
   assert len(val) == 1346 and len({i.subject for i in val}) == 52
   assert {g: len(t) for g, t in subjects.CEVAL.items()} == {
@@ -85,7 +97,12 @@ def test_the_real_files_are_whole(test_data):
     'Other': 11,
   }
   test = mmlu.items(
-    test_data / 'bench_mmlu_2020', 'hendrycks', split='test', num_shots=5
+    test_data / 'bench_mmlu_2020',
+    'hendrycks',
+    split='test',
+    num_shots=5,
+    subjects=(),
+    limit=0,
   )
   assert len(test) == 14_079 and len({i.subject for i in test}) == 57
   assert [len(x) for x in subjects.MMLU.values()] == [18, 13, 12, 14]
@@ -94,9 +111,9 @@ def test_the_real_files_are_whole(test_data):
 
 
 def test_bad_files_are_named(tmp_path):
-  settings = dict(split='test', num_shots=5)
+  settings = dict(split='test', num_shots=5, limit=0)
   with pytest.raises(ValueError, match="path='nowhere' is no folder; give the"):
-    mmlu.items('nowhere', 'lmeval', **settings)
+    mmlu.items('nowhere', 'lmeval', **settings, subjects=())
   exam_files.write_mmlu(tmp_path)
   with pytest.raises(ValueError, match="MMLU has no subject 'magic'; it has a"):
     mmlu.items(tmp_path, 'lmeval', subjects=('magic',), **settings)
@@ -117,7 +134,9 @@ def test_bad_files_are_named(tmp_path):
   law = write / 'val' / 'law_val.csv'
   law.write_text('id,question,A,B,C,answer\n0,问,1,2,3,A\n')
   with pytest.raises(ValueError, match="law_val.csv has no column 'D'; it has"):
-    ceval.items(write, 'official', split='val', num_shots=0, subjects=('law',))
+    ceval.items(
+      write, 'official', split='val', num_shots=0, subjects=('law',), limit=0
+    )
   own = tmp_path / 'own.jsonl'
   for text, words in (
     ('{"question": "a"}', "record 1: there is no 'answer'"),
@@ -128,4 +147,4 @@ def test_bad_files_are_named(tmp_path):
   ):
     own.write_text(text)
     with pytest.raises(ValueError, match=words):
-      choices.items(own, 'texts', split='', num_shots=0)
+      choices.items(own, 'texts', split='', num_shots=0, subjects=(), limit=0)

@@ -20,6 +20,7 @@ from lbe.exams import gaokao
 from lbe.exams import item
 
 import conftest
+import evaluators
 import exam_files
 
 ENGLISH = [
@@ -127,7 +128,7 @@ def write(folder):
 
 def agieval_prompts(path, subjects=()):
   """By protocol and question what a model is asked."""
-  plain = agieval.questions(path, subjects=subjects)
+  plain = agieval.questions(path, subjects=subjects, limit=0)
   return {
     'agieval@official': {q.id: q.prompt for q in plain},
     'agieval@official, second stage': {
@@ -135,20 +136,20 @@ def agieval_prompts(path, subjects=()):
     },
     'agieval@official_few_shot': {
       q.id: q.text(q.max_shots)
-      for q in agieval.questions(path, subjects=subjects, shots=True)
+      for q in agieval.questions(path, subjects=subjects, shots=True, limit=0)
     },
     'agieval@official_few_shot, in turns': {
       q.id: [
         *(text for shot in q.shots for text in shot),
         q.prompt.replace(item.NUMBER, str(len(q.shots) + 1)),
       ]
-      for q in agieval.questions(path, subjects=subjects, shots=True)
+      for q in agieval.questions(path, subjects=subjects, shots=True, limit=0)
     },
   }
 
 
 def gaokao_prompts(path, subjects=()):
-  found = gaokao.questions(path, subjects=subjects)
+  found = gaokao.questions(path, subjects=subjects, limit=0)
   assert all(q.prompt == q.system + q.user for q in found)
   return {'gaokao@official': {q.id: [q.system, q.user] for q in found}}
 
@@ -171,7 +172,7 @@ def test_prompts_are_those_of_the_official_scripts(tmp_path):
 def test_demonstrations_are_as_many_as_the_file_has(tmp_path, shots):
   write(tmp_path)
   name = 'gaokao-history' if shots == 5 else 'sat-math'
-  found = agieval.questions(tmp_path, subjects=(name,), shots=True)
+  found = agieval.questions(tmp_path, subjects=(name,), shots=True, limit=0)
   assert {len(q.shots) for q in found} == {shots}
 
 
@@ -219,7 +220,8 @@ def test_choices_are_asked_as_the_official_scripts_ask(tmp_path):
     exam, _ = protocol.split('@')
     subject = {'mmlu': 'college_physics', 'ceval': 'law'}.get(exam)
     for num_shots, prompts in by_shots.items():
-      made = multiple_choice.make(
+      made = evaluators.make(
+        multiple_choice,
         path=tmp_path / exam,
         protocol=protocol,
         num_shots=int(num_shots),

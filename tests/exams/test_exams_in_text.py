@@ -11,6 +11,8 @@ from lbe.evals import multiple_choice
 from lbe.exams import agieval
 from lbe.exams import gaokao
 
+import evaluators
+
 
 def write_agieval(folder, **records):
   """A folder in the form of the repository; records by file."""
@@ -33,9 +35,11 @@ MATH = {'passage': None, 'question': '1/2+1/2?', 'options': None, 'answer': '1'}
 def test_likelihoods_follow_the_zero_shot_prompt(tmp_path):
   """Letters, or options with their letters, behind a space."""
   write_agieval(tmp_path, sat_math=[EN])
-  (asked,) = agieval.questions(tmp_path, subjects=('sat-math',))
+  (asked,) = agieval.questions(tmp_path, subjects=('sat-math',), limit=0)
   letters, options = (
-    agieval.items(tmp_path, p, split='', num_shots=0, subjects=('sat-math',))[0]
+    agieval.items(
+      tmp_path, p, split='', num_shots=0, subjects=('sat-math',), limit=0
+    )[0]
     for p in ('loglik', 'lmeval')
   )
   assert letters.context == options.context == asked.prompt
@@ -70,7 +74,7 @@ def test_two_questions_of_agieval_are_won_by_no_answer(test_data):
   questions = {
     q.id: q
     for q in agieval.questions(
-      test_data / 'bench_agieval', subjects=('jec-qa-kd', 'jec-qa-ca')
+      test_data / 'bench_agieval', subjects=('jec-qa-kd', 'jec-qa-ca'), limit=0
     )
   }
   for name in ('jec-qa-kd/211', 'jec-qa-ca/48'):
@@ -83,7 +87,9 @@ def test_two_questions_of_agieval_are_won_by_no_answer(test_data):
 
 def test_agieval_is_whole(test_data):
   """8,269 questions in 21 files; golds that no single letter can win."""
-  questions = agieval.questions(test_data / 'bench_agieval')
+  questions = agieval.questions(
+    test_data / 'bench_agieval', subjects=(), limit=0
+  )
   counts = {}
   for q in questions:
     counts[q.subject] = counts.get(q.subject, 0) + 1
@@ -98,7 +104,7 @@ def test_agieval_is_whole(test_data):
 
 def test_gaokao_is_whole_and_a_perfect_file_has_all_points(test_data):
   """1,781 questions, 2,944 answers, 9,702 points."""
-  questions = gaokao.questions(test_data / 'bench_gaokao')
+  questions = gaokao.questions(test_data / 'bench_gaokao', subjects=(), limit=0)
   points, answers = {}, {}
   for q in questions:
     points[q.subject] = points.get(q.subject, 0) + q.points
@@ -125,7 +131,12 @@ def test_gaokao_is_whole_and_a_perfect_file_has_all_points(test_data):
     '2012-2022_English_Cloze_Test': 260,
   }
   items = gaokao.items(
-    test_data / 'bench_gaokao', 'loglik', split='', num_shots=0
+    test_data / 'bench_gaokao',
+    'loglik',
+    split='',
+    num_shots=0,
+    subjects=(),
+    limit=0,
   )
   assert (len(items), sum(i.points for i in items)) == (1418, 6337)
 
@@ -155,7 +166,7 @@ def test_answers_are_read_as_gaokao_bench_does(kind, text, number, found):
 def test_points_of_gaokao_bench(test_data):
   """Partial points in physics; too few answers are none right."""
   by = {}
-  for q in gaokao.questions(test_data / 'bench_gaokao'):
+  for q in gaokao.questions(test_data / 'bench_gaokao', subjects=(), limit=0):
     by.setdefault(q.kind, q)
   physics = by['multi_choice']._replace(gold=('BD',), points=6)
   for text, points in (
@@ -177,7 +188,8 @@ def stories(test_data):
 
 
 def test_the_second_stage_sees_the_first(stories, test_data):
-  made = exam.make(
+  made = evaluators.make(
+    exam,
     path=test_data / 'bench_agieval',
     protocol='agieval@official',
     subjects=('sat-math', 'math'),
@@ -202,7 +214,8 @@ def test_the_second_stage_sees_the_first(stories, test_data):
 
 def test_demonstrations_end_where_the_window_does(stories, test_data):
   """512 positions take no five shots; the problem's number follows."""
-  made = exam.make(
+  made = evaluators.make(
+    exam,
     path=test_data / 'bench_agieval',
     protocol='agieval@official_few_shot',
     subjects=('sat-math', 'math'),
@@ -229,7 +242,8 @@ def test_a_text_ends_where_the_official_script_ends_it(
   assert exam.PROTOCOLS['agieval@lmeval'].stop == ('Q:',)
 
   def write():
-    made = exam.make(
+    made = evaluators.make(
+      exam,
       path=test_data / 'bench_agieval',
       protocol=protocol,
       subjects=('sat-math',),
@@ -251,7 +265,8 @@ def test_a_template_gets_turns(stories, test_data, tmp_path):
 
   def first(protocol, subject, template):
     path = 'bench_agieval' if 'agieval' in protocol else 'bench_gaokao'
-    made = exam.make(
+    made = evaluators.make(
+      exam,
       path=test_data / path,
       protocol=protocol,
       subjects=(subject,),
@@ -340,7 +355,8 @@ def test_agieval_is_scored_as_the_harness_does(stories, test_data, tmp_path):
 
 def test_gaokao_is_weighted_by_points(stories, test_data):
   subjects = ('2010-2013_English_MCQs', '2010-2022_Physics_MCQs')
-  made = exam.make(
+  made = evaluators.make(
+    exam,
     path=test_data / 'bench_gaokao',
     protocol='gaokao@official',
     subjects=subjects,
@@ -356,7 +372,8 @@ def test_gaokao_is_weighted_by_points(stories, test_data):
   assert rows['score_rate']['value'] == points.sum() / 21
   macro = (points[:3].sum() / 3 + points[3:].sum() / 18) / 2
   assert rows['score_rate_macro']['value'] == pytest.approx(macro)
-  single = multiple_choice.make(
+  single = evaluators.make(
+    multiple_choice,
     path=test_data / 'bench_gaokao',
     protocol='gaokao@loglik',
     subjects=subjects[:1],
@@ -367,31 +384,42 @@ def test_gaokao_is_weighted_by_points(stories, test_data):
 
 def test_bad_exams_are_refused(tmp_path, test_data):
   with pytest.raises(ValueError, match="'agieval' is unknown; take one of agi"):
-    exam.make(path='x', protocol='agieval')
+    evaluators.make(exam, path='x', protocol='agieval')
   with pytest.raises(ValueError, match="template 'magic' is unknown; take one"):
-    exam.make(path='x', protocol='gaokao@official', template='magic')
+    evaluators.make(
+      exam, path='x', protocol='gaokao@official', template='magic'
+    )
   with pytest.raises(ValueError, match="no template 'no.jinja'; is the path"):
-    exam.make(path='x', protocol='gaokao@official', template='no.jinja')
-  assert exam.make(path='', protocol='gaokao@official') is None
+    evaluators.make(
+      exam, path='x', protocol='gaokao@official', template='no.jinja'
+    )
+  assert evaluators.make(exam, path='', protocol='gaokao@official') is None
   with pytest.raises(ValueError, match='is no folder; give the one with Data'):
-    exam.make(path='x', protocol='gaokao@official')
+    evaluators.make(exam, path='x', protocol='gaokao@official')
   with pytest.raises(ValueError, match='there is no .*English_MCQs.json; is'):
-    exam.make(
+    evaluators.make(
+      exam,
       path=tmp_path,
       protocol='gaokao@official',
       subjects=('2010-2013_English_MCQs',),
     )
   with pytest.raises(ValueError, match="AGIEval has no subject 'law'; it has"):
-    exam.make(path=tmp_path, protocol='agieval@official', subjects=('law',))
+    evaluators.make(
+      exam, path=tmp_path, protocol='agieval@official', subjects=('law',)
+    )
   with pytest.raises(ValueError, match='there is no file .*sat-math.jsonl'):
-    agieval.questions(tmp_path, subjects=('sat-math',))
+    agieval.questions(tmp_path, subjects=('sat-math',), limit=0)
   write_agieval(tmp_path, sat_math=[{**EN, 'label': 'E'}])
   with pytest.raises(ValueError, match="question 1: the label 'E' is not amo"):
-    agieval.questions(tmp_path, subjects=('sat-math',))
+    agieval.questions(tmp_path, subjects=('sat-math',), limit=0)
   with pytest.raises(ValueError, match="template='alpaca' is for one; take"):
-    exam.make(path='', protocol='agieval@official_few_shot', template='alpaca')
+    evaluators.make(
+      exam, path='', protocol='agieval@official_few_shot', template='alpaca'
+    )
   with pytest.raises(ValueError, match="lmeval in text has no subject 'sat-ma"):
-    exam.make(path=tmp_path, protocol='agieval@lmeval', subjects=('sat-math',))
+    evaluators.make(
+      exam, path=tmp_path, protocol='agieval@lmeval', subjects=('sat-math',)
+    )
   for change, words in (
     ({'label': ['A', 'E']}, r"the label \['A', 'E'\] is not among A, B, C"),
     ({'label': None}, 'the label None is not among'),
@@ -401,10 +429,10 @@ def test_bad_exams_are_refused(tmp_path, test_data):
   ):
     write_agieval(tmp_path, jec_qa_kd=[{**EN, **change}])
     with pytest.raises(ValueError, match=words):
-      agieval.questions(tmp_path, subjects=('jec-qa-kd',))
+      agieval.questions(tmp_path, subjects=('jec-qa-kd',), limit=0)
   write_agieval(tmp_path, math=[{**MATH, 'answer': ''}])
   with pytest.raises(ValueError, match='question 1: there is no answer'):
-    agieval.questions(tmp_path, subjects=('math',))
+    agieval.questions(tmp_path, subjects=('math',), limit=0)
   write_agieval(tmp_path, sat_math=[EN])
   table = tmp_path / 'data' / 'few_shot_prompts.csv'
   for text, words in (
@@ -415,10 +443,10 @@ def test_bad_exams_are_refused(tmp_path, test_data):
     if text:
       table.write_text(text)
     with pytest.raises(ValueError, match=words):
-      agieval.questions(tmp_path, subjects=('sat-math',), shots=True)
+      agieval.questions(tmp_path, subjects=('sat-math',), shots=True, limit=0)
   write_agieval(tmp_path, sat_math=[{'question': 'a'}])
   with pytest.raises(ValueError, match="line 1: there is no 'passage'; the fi"):
-    agieval.questions(tmp_path, subjects=('sat-math',))
+    agieval.questions(tmp_path, subjects=('sat-math',), limit=0)
   data = tmp_path / 'Data' / 'Objective_Questions'
   data.mkdir(parents=True)
   file = data / '2010-2013_English_MCQs.json'
@@ -435,4 +463,4 @@ def test_bad_exams_are_refused(tmp_path, test_data):
   ):
     file.write_text(text)
     with pytest.raises(ValueError, match=words):
-      gaokao.questions(tmp_path, subjects=('2010-2013_English_MCQs',))
+      gaokao.questions(tmp_path, subjects=('2010-2013_English_MCQs',), limit=0)

@@ -62,7 +62,7 @@ def test_the_harness_reads_the_gold_answer_as_a_text_too():
 
 def test_all_published_answers_are_read_as_the_harness_reads_them(test_data):
   questions = agieval.questions(
-    test_data / 'bench_agieval', subjects=tuple(agieval.CLOZE)
+    test_data / 'bench_agieval', subjects=tuple(agieval.CLOZE), limit=0
   )
   assert len(questions) == 1118
   for q in questions:
