@@ -7,13 +7,15 @@ experiment changes. Fields that a run does not know are refused by name.
 
 import ml_collections
 
+ConfigDict = ml_collections.ConfigDict
+
 
 def _block(fields, changes, *, unlocked=()):
   """The fields with some changed; any other one is refused by name.
 
   Fields may be added to the blocks that are named in `unlocked`.
   """
-  block = ml_collections.ConfigDict(fields)
+  block = ConfigDict(fields)
   block.lock()
   for name in unlocked:
     block[name].unlock()
@@ -44,13 +46,13 @@ def _texts():
   )
 
 
-def source(**changes):
+def source(**changes) -> ConfigDict:
   """One stream of text: `config.data.sources.NAME = source(path=...)`."""
   fields = dict(
     **_texts(),
     # Records with other fields' names: columns={'output': 'answer'} reads
     # `answer` as `output`.
-    columns=ml_collections.ConfigDict(),
+    columns=ConfigDict(),
     # Instruction data: how conversations are written ('alpaca', 'belle',
     # 'chatml', ..., or a tokenizer's chat_template.jinja by its path); '' is
     # text. Rows hold whole examples, packed best-fit.
@@ -79,7 +81,7 @@ def source(**changes):
   return _block(fields, changes, unlocked=['columns'])
 
 
-def benchmark(**changes):
+def benchmark(**changes) -> ConfigDict:
   """Test items to keep out: `benchmarks.NAME = benchmark(path=...)`."""
   fields = dict(
     # A .jsonl, .json or .csv file, or a folder of them.
@@ -91,7 +93,7 @@ def benchmark(**changes):
   return _block(fields, changes)
 
 
-def cleaning(**changes):
+def cleaning(**changes) -> ConfigDict:
   """What is left out of a source; off is 0, False or empty."""
   fields = dict(
     # Of instruction data: nothing is asked, or a response is empty.
@@ -117,7 +119,7 @@ def cleaning(**changes):
     # without a final mark. Not for scripts that write none.
     unfinished_from=0,
     # Texts that share 13 words in a row with a benchmark's items.
-    benchmarks=ml_collections.ConfigDict(),
+    benchmarks=ConfigDict(),
     # The same text again, by NFC and white space aside.
     drop_duplicates=False,
     # Jaccard similarity of runs of `shingle` characters, as 0.8, by MinHash.
@@ -131,7 +133,7 @@ def cleaning(**changes):
 # --------------------------------------------------------- what learns, how
 
 
-def group(**changes):
+def group(**changes) -> ConfigDict:
   """Parameters that learn on their own terms; None is what `optim` says.
 
   `config.optim.groups.NAME = group(params=...)`; of the groups that match a
@@ -155,7 +157,7 @@ def group(**changes):
 LINEAR = 'layers/(q|k|v|o|gate|up|down)_.*'
 
 
-def adapt(config, *, params=LINEAR, also='nothing'):
+def adapt(config, *, params=LINEAR, also='nothing') -> ConfigDict:
   """LoRA on the layers, which are frozen; returns the config.
 
   Of embedding and head 'nothing' learns as well, or 'all', or the 'new_rows'
@@ -188,7 +190,7 @@ def _evaluator(name, changes, *, at_start=False, **fields):
   return _block(fields, changes)
 
 
-def perplexity(**changes):
+def perplexity(**changes) -> ConfigDict:
   """An evaluator: perplexity and bits per byte of one text set."""
   return _evaluator(
     'perplexity',
@@ -219,7 +221,7 @@ def _questions():
   )
 
 
-def multiple_choice(**changes):
+def multiple_choice(**changes) -> ConfigDict:
   """An evaluator: questions with choices, answered by the likeliest.
 
   `protocol` is 'mmlu@hendrycks' or '@lmeval', 'ceval@official', '@lmeval' or
@@ -240,7 +242,7 @@ def multiple_choice(**changes):
   )
 
 
-def exam(**changes):
+def exam(**changes) -> ConfigDict:
   """An evaluator: exams answered in text, read by their official rules.
 
   `protocol` is 'agieval@official', 'agieval@official_few_shot',
@@ -260,7 +262,7 @@ def exam(**changes):
   )
 
 
-def lm_eval(**changes):
+def lm_eval(**changes) -> ConfigDict:
   """An evaluator: tasks of lm-evaluation-harness, run by our own engine."""
   return _evaluator(
     'lm_eval',
@@ -313,14 +315,14 @@ def _prompts():
   )
 
 
-def generation(**changes):
+def generation(**changes) -> ConfigDict:
   """An evaluator: samples to prompts, compared where there are references."""
   return _evaluator(
     'generation', changes, **_prompts(), **_answering(template='')
   )
 
 
-def code_switching(**changes):
+def code_switching(**changes) -> ConfigDict:
   """An evaluator: whether responses stay in the language of their prompt."""
   return _evaluator(
     'code_switching',
@@ -340,7 +342,9 @@ def code_switching(**changes):
   )
 
 
-def response_quality(*, judge=None, **changes):
+def response_quality(
+  *, judge: ConfigDict | None = None, **changes
+) -> ConfigDict:
   """An evaluator: responses to questions, scored by a judge (LLM-Eval).
 
   `judge` is endpoint(...), where nothing is given, local_judge(...) or
@@ -374,7 +378,7 @@ def _asked():
   )
 
 
-def endpoint(**changes):
+def endpoint(**changes) -> ConfigDict:
   """A judge behind an OpenAI-compatible endpoint."""
   fields = dict(
     kind='endpoint',
@@ -385,7 +389,7 @@ def endpoint(**changes):
     key_env='OPENAI_API_KEY',
     seed=0,
     # More fields of a request, as {'top_p': 1}; None takes one out.
-    request=ml_collections.ConfigDict(),
+    request=ConfigDict(),
     concurrency=8,  # requests at a time
     requests_per_minute=0,  # 0 is no limit
     timeout_s=120.0,
@@ -398,7 +402,7 @@ def endpoint(**changes):
   return _block(fields, changes, unlocked=['request'])
 
 
-def local_judge(**changes):
+def local_judge(**changes) -> ConfigDict:
   """A judge on disk, asked once: it would say the same again."""
   fields = dict(
     kind='local',
@@ -410,7 +414,7 @@ def local_judge(**changes):
   return _block(fields, changes)
 
 
-def people():
+def people() -> ConfigDict:
   """Responses are only kept, for the sheets of `python -m lbe.judge`."""
   return _block(dict(kind='people'), {})
 
@@ -418,9 +422,9 @@ def people():
 # ------------------------------------------------------------------- a run
 
 
-def base():
+def base() -> ConfigDict:
   """The defaults of every run."""
-  config = ml_collections.ConfigDict()
+  config = ConfigDict()
   config.seed = 0
 
   # Where the weights come from: a checkpoint, a workdir, a Hugging Face
@@ -473,7 +477,7 @@ def base():
   )
 
   config.data = dict(
-    sources=ml_collections.ConfigDict(),
+    sources=ConfigDict(),
     seq_len=2048,
     batch_size=128,  # rows of the global batch
     bos=True,  # a BOS before each document
@@ -538,7 +542,7 @@ def base():
   config.mesh = dict(data=1, fsdp=-1, context=1, tensor=1)
   config.num_microbatches = 1
 
-  config.evals = ml_collections.ConfigDict()
+  config.evals = ConfigDict()
   # Rows of up to 512 tokens; of longer ones fewer. A CPU is faster with 4.
   config.eval_batch_size = 32
   # Scores beside each other at the end, as 'en/bits_per_byte' and 'ceval/acc':

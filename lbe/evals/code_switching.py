@@ -232,7 +232,7 @@ class Prompts:
       ['\0'.join([p.id, p.text, p.language]) for p in prompts] + (written or [])
     )
 
-  def evaluate(self, model, *, name, step):
+  def evaluate(self, model, *, name, step) -> core.Result:
     """A Result; parts in other languages stand in its predictions."""
     texts, cuts = self._written, [0] * len(self.prompts)
     if texts is None:

@@ -10,6 +10,9 @@ import hashlib
 import json
 import pathlib
 
+import numpy as np
+
+from lbe.inference import score
 from lbe.text import tables
 
 
@@ -27,13 +30,31 @@ class Result:
   predictions: list = dataclasses.field(default_factory=list)
 
 
-def data_hash(texts):
+def data_hash(texts) -> str:
   """sha256 of the texts, their borders included; 16 digits."""
   digest = hashlib.sha256()
   for text in texts:
     data = text.encode()
     digest.update(len(data).to_bytes(8, 'little') + data)
   return digest.hexdigest()[:16]
+
+
+def rolling_nats(model, documents: list, *, progress=) -> np.ndarray:
+  """Negative log-likelihood in nats of documents, lists of ids: float64 [N].
+
+  In windows of `max_len`, as score.windows cuts them; equal on every host.
+  Raises ValueError where the tokenizer has neither BOS nor EOS.
+  """
+  requests, owners = [], []
+  prefix_id = score.prefix_id(model.tokenizer)
+  for i, ids in enumerate(documents):
+    cut = list(score.windows(ids, prefix_id=prefix_id, max_len=model.max_len))
+    requests += cut
+    owners += [i] * len(cut)
+  nats_N = np.zeros(len(documents), np.float64)
+  scores = model.score(requests, progress=progress)
+  np.add.at(nats_N, np.array(owners, int), [-s.logprob for s in scores])
+  return nats_N
 
 
 
@@ -45,12 +66,12 @@ def append_rows(workdir, rows, file='results.jsonl'):
     f.write(''.join(lines))
 
 
-def newest(rows):
+def newest(rows: list) -> list:
   """Of the rows of each evaluator and score, the last."""
   return list({(r['evaluator'], r['name']): r for r in rows}.values())
 
 
-def table(rows):
+def table(rows: list) -> str:
   """Rows as a Markdown table; of an exam's many subjects only the groups."""
   lines = []
   for r in rows:
@@ -69,7 +90,7 @@ def _short(value):
   return f'{value:.4f}' if abs(value) < 1e4 else f'{value:.3g}'
 
 
-def write_summary(workdir):
+def write_summary(workdir) -> str:
   """results.json, the newest rows by evaluator and score; their table."""
   workdir = pathlib.Path(workdir)
   path = workdir / 'results.jsonl'

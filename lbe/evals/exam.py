@@ -138,7 +138,7 @@ class Exam:
       f'{q.text(q.max_shots)}\0{q.gold}' for q in questions
     )
 
-  def evaluate(self, model, *, name, step):
+  def evaluate(self, model, *, name, step) -> core.Result:
     """A Result: shares of the points, by subject, by group, and of all."""
     encode = prompting.Prompts(self._template, model.tokenizer)
     asked, num_shots = zip(

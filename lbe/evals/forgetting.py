@@ -22,7 +22,7 @@ _LESS_IS_BETTER = (
 )
 
 
-def less_is_better(name):
+def less_is_better(name: str) -> bool:
   """Whether a lower value of 'EVALUATOR/SCORE' is the better one."""
   return name.split('/', 1)[-1].startswith(_LESS_IS_BETTER)
 
@@ -33,7 +33,7 @@ def read(path):
   return [json.loads(line) for line in lines]
 
 
-def compare(rows, *, source, target):
+def compare(rows: list, *, source: list, target: list) -> list[dict]:
   """One dict a step: {'step', 'EVALUATOR/SCORE': {'value', 'change'}}.
 
   `source` and `target` are names as 'en/bits_per_byte'. The change is that
@@ -68,7 +68,7 @@ def compare(rows, *, source, target):
   return result
 
 
-def table(compared):
+def table(compared: list[dict]) -> str:
   """The comparison in Markdown; changes are signed so that more is better."""
   names = [name for name in compared[0] if name != 'step']
   rows = [
@@ -110,7 +110,7 @@ def plot(compared, path, *, source, target):
   pyplot.close(figure)
 
 
-def write(workdir, *, source, target):
+def write(workdir, *, source: list, target: list) -> str:
   """forgetting.md, .json and, where matplotlib is there, .png; the table."""
   workdir = pathlib.Path(workdir)
   compared = compare(

@@ -75,7 +75,7 @@ class Prompts:
       '\0'.join([p.id, p.text, p.language, *p.references]) for p in prompts
     )
 
-  def evaluate(self, model, *, name, step):
+  def evaluate(self, model, *, name, step) -> core.Result:
     """A Result; the samples are its predictions."""
     responses = prompts_lib.respond(
       model, self.prompts, template=self._template, **self._sampling

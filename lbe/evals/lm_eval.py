@@ -88,7 +88,7 @@ class Tasks:
       bootstrap_iters=0,
     )
 
-  def evaluate(self, model, *, name, step):
+  def evaluate(self, model, *, name, step) -> core.Result:
     """A Result: each metric of each task and group."""
     import lm_eval
 
@@ -189,24 +189,12 @@ def adapt(model, *, bos, cut, max_new_tokens):
 
     def loglikelihood_rolling(self, requests, disable_tqdm=False):
       texts = [request.args[0] for request in requests]
-      scored, owners = [], []
-      for i, text in enumerate(texts):
-        cut = list(
-          score.windows(
-            self.tok_encode(text),
-            prefix_id=self.prefix_token_id,
-            max_len=model.max_len,
-          )
-        )
-        scored += cut
-        owners += [i] * len(cut)
-      totals = [0.0] * len(texts)
-      for i, s in zip(
-        owners,
-        model.score(scored, progress='' if disable_tqdm else 'rolling'),
-        strict=True,
-      ):
-        totals[i] += s.logprob
+      nats_N = core.rolling_nats(
+        model,
+        [self.tok_encode(text) for text in texts],
+        progress='' if disable_tqdm else 'rolling',
+      )
+      totals = (0.0 - nats_N).tolist()  # of no tokens 0.0, not -0.0
       for text, total in zip(texts, totals, strict=True):
         self.cache_hook.add_partial('loglikelihood_rolling', (text,), total)
       return totals
@@ -222,6 +210,7 @@ def adapt(model, *, bos, cut, max_new_tokens):
       for key, members in grouped.items():
         settings = json.loads(key)
         stop = settings.get('until') or []
+        stop = [stop] if isinstance(stop, str) else stop
         sampled = settings.get('do_sample', False)
         size = settings.get('max_gen_toks') or max_new_tokens
         prompts = []
@@ -231,11 +220,10 @@ def adapt(model, *, bos, cut, max_new_tokens):
         responses = model.generate(
           prompts,
           max_new_tokens=size,
-          stop=[stop] if isinstance(stop, str) else stop,
+          stop=stop,
           temperature=settings.get('temperature', 1.0) if sampled else 0.0,
           top_p=settings.get('top_p', 1.0) if sampled else 1.0,
         )
-        stop = [stop] if isinstance(stop, str) else stop
         for i, response in zip(members, responses, strict=True):
           # As the harness, without the prompt: a leading space is lost.
           text = tokenizer.decode(response.ids)

@@ -114,7 +114,7 @@ class Exam:
       for letters in {item.answers for item in self.items}:
         letter_tokens(tokenizer, self.protocol, letters)
 
-  def evaluate(self, model, *, name, step):
+  def evaluate(self, model, *, name, step) -> core.Result:
     """A Result: accuracies by subject, by group, and of all."""
     scoring = PROTOCOLS[self.protocol].scoring
     contexts = self._contexts(model)

@@ -27,18 +27,9 @@ def document_nats(model, documents):
   Two float64 / int64 arrays, equal on every host. A tokenizer without BOS
   predicts from EOS. Raises ValueError where there is neither.
   """
-  requests, owners = [], []
-  num_tokens = np.zeros(len(documents), np.int64)
-  prefix_id = score.prefix_id(model.tokenizer)
-  for i, ids in enumerate(model.tokenizer.encode_batch(list(documents))):
-    num_tokens[i] = len(ids)
-    cut = list(score.windows(ids, prefix_id=prefix_id, max_len=model.max_len))
-    requests += cut
-    owners += [i] * len(cut)
-  nats = np.zeros(len(documents), np.float64)
-  found = [-s.logprob for s in model.score(requests)]
-  np.add.at(nats, np.array(owners, int), found)
-  return nats, num_tokens
+  ids = list(model.tokenizer.encode_batch(list(documents)))
+  num_tokens = np.array([len(x) for x in ids], np.int64)
+  return core.rolling_nats(model, ids), num_tokens
 
 
 def response_nats(model, examples):
@@ -64,7 +55,7 @@ class Documents:
     self.documents = documents
     self.max_len = max_len
 
-  def evaluate(self, model, *, name, step):
+  def evaluate(self, model, *, name, step) -> core.Result:
     """A Result: bits per byte, perplexity, and others by their unit."""
     max_len = min(self.max_len, model.max_len)
     model = dataclasses.replace(model, max_len=max_len)

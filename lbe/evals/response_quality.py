@@ -117,7 +117,7 @@ class ResponseQuality:
     self._sampling = sampling
     self._source = source  # of the responses, for the rows
 
-  def evaluate(self, model, *, name, step):
+  def evaluate(self, model, *, name, step) -> core.Result:
     """A Result: means by criterion and category, and what has no scores.
 
     Without a judge the predictions have responses to be judged by people.

@@ -182,7 +182,7 @@ def _shot(text, where):
   return record
 
 
-def questions(path, *, subjects, limit, shots=False):
+def questions(path, *, subjects, limit, shots=False) -> list[item.Question]:
   """The Questions of all files; `limit` counts those of each.
 
   With `shots` each has all demonstrations of its file, whose problems are
@@ -222,7 +222,7 @@ def _gold(record, subject, number):
   return () if (subject, number) in _BROKEN else tuple(record['label'])
 
 
-def cloze_questions(path, *, subjects, limit):
+def cloze_questions(path, *, subjects, limit) -> list[item.Question]:
   """The Questions of the files without options, as the harness asks them."""
   return [
     q._replace(second='')
@@ -234,7 +234,7 @@ def cloze_questions(path, *, subjects, limit):
   ]
 
 
-def harness_records(path, subject, *, limit):
+def harness_records(path, subject: str, *, limit: int) -> list[dict]:
   """A file in the form that lm-evaluation-harness reads: one dict a line."""
   if subject in CLOZE:
     return [
@@ -250,7 +250,9 @@ def harness_records(path, subject, *, limit):
   ]
 
 
-def items(path, protocol, *, split, num_shots, subjects, limit):
+def items(
+  path, protocol, *, split, num_shots, subjects, limit
+) -> list[item.Item]:
   """The Items of the files with options."""
   del split
   if num_shots:
@@ -303,7 +305,7 @@ def extract(text, subject, *, few_shot=False):
   return _first_letter(text)
 
 
-def grade(question, text):
+def grade(question: item.Question, text: str) -> tuple:
   """(the answer found, points: 1 or 0)."""
   subject, gold = question.subject, question.gold
   found = extract(text, subject, few_shot=question.kind == 'few_shot')
@@ -314,7 +316,7 @@ def grade(question, text):
   return found, float(found == gold)
 
 
-def harness_grade(question, text):
+def harness_grade(question: item.Question, text: str) -> tuple:
   """As `grade`, of `cloze_questions`: the gold answer is read as a text too.
 
   So where nothing is found in either, the harness gives the point.

@@ -18,7 +18,9 @@ _HEADERS = {
 _CMMLU_HEADER = '以下是关于{}的单项选择题，请直接给出正确答案的选项。\n\n'
 
 
-def items(path, protocol, *, split, num_shots, subjects, limit):
+def items(
+  path, protocol, *, split, num_shots, subjects, limit
+) -> list[item.Item]:
   """The Items of C-Eval: a folder with dev/ and val/ or test/."""
   root = item.folder(path, f'dev/ and {split}/')
   names = {
@@ -39,7 +41,9 @@ def items(path, protocol, *, split, num_shots, subjects, limit):
   )
 
 
-def cmmlu_items(path, protocol, *, split, num_shots, subjects, limit):
+def cmmlu_items(
+  path, protocol, *, split, num_shots, subjects, limit
+) -> list[item.Item]:
   """The Items of CMMLU: a folder with dev/ and test/, files SUBJECT.csv."""
   root = item.folder(path, f'dev/ and {split}/')
   names = subjects_lib.CMMLU

@@ -124,7 +124,9 @@ def items(path, protocol, *, split, num_shots, subjects, limit, cue='Answer:'):
   return result
 
 
-def xcopa_items(path, protocol, *, split, num_shots, subjects, limit):
+def xcopa_items(
+  path, protocol, *, split, num_shots, subjects, limit
+) -> list[item.Item]:
   """The Items of XCOPA: a folder with LANGUAGE/SPLIT.LANGUAGE.jsonl."""
   del protocol
   if num_shots:

@@ -119,7 +119,7 @@ def _examples(path, subject):
   return examples
 
 
-def questions(path, *, subjects, limit):
+def questions(path, *, subjects, limit) -> list[item.Question]:
   """The Questions of all files; `limit` counts those of each."""
   result = []
   for subject in item.chosen(subjects, FILES, exam='GAOKAO-Bench'):
@@ -142,7 +142,9 @@ def questions(path, *, subjects, limit):
   return result
 
 
-def items(path, protocol, *, split, num_shots, subjects, limit):
+def items(
+  path, protocol, *, split, num_shots, subjects, limit
+) -> list[item.Item]:
   """The Items of the files with a single choice: 1,418 questions of 1,781."""
   del protocol, split
   if num_shots:
@@ -191,7 +193,7 @@ def extract(text, kind, num_answers):
   return re.findall('[A-G]', text)[:5]
 
 
-def grade(question, text):
+def grade(question: item.Question, text: str) -> tuple:
   """(answers found, points), by the rules of the question's file.
 
   None are found where there are fewer than asked for: the official script

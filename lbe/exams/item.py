@@ -73,7 +73,7 @@ class Question(NamedTuple):
     return f'{self.header}{shots}{prompt}' if num_shots else prompt
 
 
-def folder(path, what):
+def folder(path, what: str) -> pathlib.Path:
   """The folder as a pathlib.Path; ValueError where there is none."""
   found = pathlib.Path(path)
   if not path or not found.is_dir():
@@ -83,7 +83,7 @@ def folder(path, what):
   return found
 
 
-def chosen(subjects, known, *, exam):
+def chosen(subjects, known, *, exam: str) -> list:
   """The asked subjects, all where none is asked; ValueError for unknown."""
   known = list(known)
   for subject in subjects:
@@ -94,7 +94,7 @@ def chosen(subjects, known, *, exam):
   return list(subjects) or known
 
 
-def read_csv(path, columns, *, header=True):
+def read_csv(path, columns, *, header=True) -> list[dict]:
   """Rows as dicts, read as text. ValueError names file, line and column.
 
   Without a header the columns stand in the given order.
@@ -146,7 +146,7 @@ def read_jsonl(path, fields=()):
   return records
 
 
-def letter(value, num_choices, where):
+def letter(value: str, num_choices: int, where) -> int:
   """The index of an answer letter; ValueError where it is out of range."""
   letters = 'ABCDEFGHIJ'[:num_choices]
   if value.strip() not in tuple(letters):

@@ -21,7 +21,7 @@ _SAME = (
 )
 
 
-def behind_cue(text):
+def behind_cue(text: str) -> str:
   """What stands behind the cue of a solved problem, if there is one."""
   for cue in ('The answer is therefore', '答案是'):
     if cue in text:
@@ -31,7 +31,7 @@ def behind_cue(text):
   return text
 
 
-def final_answer(text):
+def final_answer(text: str) -> str | None:
   r"""The answer in a text; None where there is none.
 
   The last \boxed, else the last $...$, else what follows the last =, else the
@@ -113,7 +113,7 @@ def _whole_fractions(text):
   return result
 
 
-def equivalent(a, b):
+def equivalent(a: str | None, b: str | None) -> bool:
   """Whether two answers, texts or None, are the same mathematics."""
   if a is None or b is None:
     return a is b

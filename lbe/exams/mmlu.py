@@ -23,7 +23,9 @@ def _header(subject, protocol):
   )
 
 
-def items(path, protocol, *, split, num_shots, subjects, limit):
+def items(
+  path, protocol, *, split, num_shots, subjects, limit
+) -> list[item.Item]:
   """The Items of a folder with dev/, val/ and test/."""
   root = item.folder(path, 'dev/, val/ and test/ of MMLU')
   harness = protocol == 'lmeval'

@@ -11,7 +11,7 @@ from lbe.judging import scores
 from lbe.text import tables
 
 
-def read(path):
+def read(path) -> dict:
   """{(step, id): record} of predictions.jsonl, or of people's scores.
 
   'FILE@EVALUATOR' takes one evaluator's records, where the file has those of
@@ -88,7 +88,7 @@ def _row(name, a, b, alike):
   }
 
 
-def table(paths):
+def table(paths: list) -> str:
   """Markdown: each pair of the files, criterion by criterion."""
   if len(paths) < 2:
     raise ValueError(

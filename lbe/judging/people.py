@@ -23,7 +23,7 @@ from lbe.judging import rubrics
 _SHOWN = ('item', 'category', 'question', 'reference', 'response')
 
 
-def write(folder, systems, *, rubric, seed):
+def write(folder, systems: dict, *, rubric: str, seed: int) -> int:
   """Writes a panel of {system: predictions.jsonl}; returns its item count.
 
   `rubric` is a name or a path. Raises ValueError where the folder has a panel
@@ -81,7 +81,7 @@ def write(folder, systems, *, rubric, seed):
   return len(items)
 
 
-def read(folder, sheet):
+def read(folder, sheet) -> dict:
   """{system: records} of a filled sheet, as predictions.jsonl has them.
 
   `judge` is the sheet's name; an item left empty has no scores and the failure
@@ -130,7 +130,7 @@ def read(folder, sheet):
   return found
 
 
-def collect(folder, sheets):
+def collect(folder, sheets: list) -> dict:
   """Writes FOLDER/scores/PERSON.SYSTEM.jsonl of filled sheets.
 
   Returns {path: records}.

@@ -19,11 +19,11 @@ FAILURES = {
 }
 
 
-def is_judged(record):
+def is_judged(record: dict) -> bool:
   return all(value is not None for value in record['scores'].values())
 
 
-def summarize(records):
+def summarize(records: list[dict]) -> list[dict]:
   """[{name, value, count, …}]: rows without what they say of the model.
 
   `overall` is the mean of the criteria; each name alone is the mean over
@@ -73,7 +73,7 @@ def _distinct(records, field):
   return list(dict.fromkeys(record[field] for record in records))
 
 
-def table(records):
+def table(records: list[dict]) -> str:
   """Markdown: the criteria by category, always all of them, and their mean.
 
   `overall` alone would hide that harmlessness is near its top for any model.

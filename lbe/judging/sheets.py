@@ -9,7 +9,7 @@ _COLUMNS = ('id', 'language', 'prompt', 'response', 'switched')
 _YES, _NO = ('1', 'yes', 'true', 'x'), ('0', 'no', 'false')
 
 
-def check(path):
+def check(path) -> None:
   """Raises ValueError where people have marked the sheet already."""
   if pathlib.Path(path).exists() and _marks(path):
     raise ValueError(
@@ -51,7 +51,7 @@ def write(records, path, *, size, step=None, seed=0):
   _key(path).write_text(json.dumps(key, ensure_ascii=False), encoding='utf-8')
 
 
-def agreement(path):
+def agreement(path) -> dict:
   """What people say of the detector, from a marked sheet.
 
   `num` marked rows, `agreement` and Cohen's `kappa` on these; `precision`,
