@@ -30,7 +30,7 @@ class Protocol(NamedTuple):
   """
 
   questions: object  # (path, *, subjects, limit)
-  grade: object  # (question, text) → (what was found, points)
+  grade: object  # (question, text) → (answer, points)
   headline: str
   temperature: float = 0.0
   max_new_tokens: int = 512
@@ -159,7 +159,7 @@ class Exam:
     for q, prompt, shots, first, text, cut in zip(
       self.questions, prompts, num_shots, firsts, texts, cuts, strict=True
     ):
-      found, points = grade(q, text)
+      answer, points = grade(q, text)
       records.append(
         {
           'step': step,
@@ -170,7 +170,7 @@ class Exam:
           'num_shots': shots,
           'first': first if q.second else None,
           'response': text,
-          'extracted': found,
+          'extracted': answer,
           'gold': q.gold,
           'points': points,
           'of_points': q.points,

@@ -58,13 +58,13 @@ def compare(rows: list, *, source: list, target: list) -> list[dict]:
     )
   result = []
   for step in steps:
-    found = {'step': step}
+    changes = {'step': step}
     for name in names:
       sign = -1 if less_is_better(name) else 1
       value = values[name][step]
       change = sign * (value - values[name][steps[0]])
-      found[name] = {'value': value, 'change': change + 0.0}
-    result.append(found)
+      changes[name] = {'value': value, 'change': change + 0.0}
+    result.append(changes)
   return result
 
 
@@ -95,11 +95,11 @@ def plot(compared, path, *, source, target):
   figure, axes = pyplot.subplots(figsize=(6, 4.5))
   for a in source:
     for b in target:
-      x = [found[b]['change'] for found in compared]
-      y = [found[a]['change'] for found in compared]
+      x = [at_step[b]['change'] for at_step in compared]
+      y = [at_step[a]['change'] for at_step in compared]
       axes.plot(x, y, 'o-', label=f'{a} over {b}')
-      for found, *at in zip(compared, x, y, strict=True):
-        axes.annotate(str(found['step']), at, fontsize=8)
+      for at_step, *at in zip(compared, x, y, strict=True):
+        axes.annotate(str(at_step['step']), at, fontsize=8)
   axes.axhline(0, color='grey', linewidth=0.8)
   axes.axvline(0, color='grey', linewidth=0.8)
   axes.set_xlabel('gained in the target since the start')

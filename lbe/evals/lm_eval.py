@@ -92,13 +92,16 @@ class Tasks:
     """A Result: each metric of each task and group."""
     import lm_eval
 
-    found = self.run(model)
+    results = self.run(model)
     rows, metrics = [], {}
-    sizes = found.get('n-samples', {})
-    for task, values in {**found['results'], **found.get('groups', {})}.items():
+    sizes = results.get('n-samples', {})
+    for task, values in {
+      **results['results'],
+      **results.get('groups', {}),
+    }.items():
       texts = [
         json.dumps(sample['doc'], sort_keys=True, default=str)
-        for sample in found['samples'].get(task, ())
+        for sample in results['samples'].get(task, ())
       ]
       for key, value in values.items():
         metric, _, kind = key.partition(',')
@@ -115,7 +118,7 @@ class Tasks:
             name=f'{task}/{metric}',
             value=float(value),
             count=sizes.get(task, {}).get('effective', len(texts)),
-            num_fewshot=found['n-shot'].get(task),
+            num_fewshot=results['n-shot'].get(task),
             filter=kind,
             lm_eval=lm_eval.__version__,
             **{k: self._settings[k] for k in ('bos', 'cut')},
@@ -130,7 +133,7 @@ class Tasks:
         'target': str(sample['target']),
         'responses': sample['filtered_resps'],
       }
-      for task, samples in found['samples'].items()
+      for task, samples in results['samples'].items()
       for sample in samples
     ]
     return core.Result(rows, metrics, json.loads(json.dumps(predictions)))
@@ -176,16 +179,16 @@ def adapt(model, *, bos, cut, max_new_tokens):
         score.continuation(context, ids, max_len=model.max_len)[0]
         for _, context, ids in requests
       ]
-      found = [
+      answers = [
         (s.logprob, s.greedy)
         for s in model.score(
           scored, progress='' if disable_tqdm else 'loglikelihood'
         )
       ]
-      for (pair, *_), answer in zip(requests, found, strict=True):
+      for (pair, *_), answer in zip(requests, answers, strict=True):
         if pair is not None:
           self.cache_hook.add_partial('loglikelihood', pair, answer)
-      return found
+      return answers
 
     def loglikelihood_rolling(self, requests, disable_tqdm=False):
       texts = [request.args[0] for request in requests]

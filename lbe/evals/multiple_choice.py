@@ -128,11 +128,11 @@ class Exam:
     for item, cut in zip(self.items, cuts, strict=True):
       C = len(item.choices)
       if scoring == 'cla':
-        found = scores[at : at + 2 * C]
+        of_item = scores[at : at + 2 * C]
         ids = requests[at].ids
         logits = [
           _penalized(s.logprob + s.normalizer, r.targets[0], ids)
-          for s, r in zip(found, requests[at : at + 2 * C], strict=True)
+          for s, r in zip(of_item, requests[at : at + 2 * C], strict=True)
         ]
         values = np.add(logits[::2], logits[1::2])
         at += 2 * C
@@ -185,9 +185,9 @@ class Exam:
       for choice in item.choices
     ]
     settings = {k: self._settings[k] for k in ('bos', 'cut')}
-    found = score.split(model.tokenizer, pairs, **settings)
+    encoded = score.split(model.tokenizer, pairs, **settings)
     requests, cuts = [], []
-    for ids in found:
+    for ids in encoded:
       request, cut = score.continuation(*ids, max_len=model.max_len)
       requests.append(request)
       cuts.append(cut)
@@ -271,24 +271,24 @@ def letter_tokens(tokenizer, protocol, letters):
 
   Raises ValueError where they are not as many distinct single tokens.
   """
-  found = []
+  tokens = []
   for text in letters:
     alone = tokenizer.encode(text)
     spaced = tokenizer.encode(f' {text}')
     if protocol == 'mmlu@hendrycks' and len(spaced) == 1:
-      found.append(spaced)
+      tokens.append(spaced)
     elif len(alone) != 1:
-      found.append(())
+      tokens.append(())
     elif protocol == 'ceval@cla':
-      found.append((alone[0], tokenizer.encode(f'：{text}')[-1]))
+      tokens.append((alone[0], tokenizer.encode(f'：{text}')[-1]))
     else:
-      found.append(alone)
-  found = [tuple(x) for x in found]
-  if len(set(found)) < len(letters) or () in found:
-    told = ', '.join(f'{x}: {tokenizer.encode(x)}' for x in letters)
+      tokens.append(alone)
+  tokens = [tuple(x) for x in tokens]
+  if len(set(tokens)) < len(letters) or () in tokens:
+    encoded = ', '.join(f'{x}: {tokenizer.encode(x)}' for x in letters)
     raise ValueError(
       f'protocol={protocol!r} scores one token of each letter, but in this '
-      f'tokenizer they are not distinct single tokens ({told}); take an '
+      f'tokenizer they are not distinct single tokens ({encoded}); take an '
       "'@lmeval' protocol, which scores texts."
     )
-  return found
+  return tokens

@@ -130,9 +130,9 @@ class ResponseQuality:
         for q, r in zip(self.questions, records, strict=True)
         if r['failure'] != 'too_long'
       ]
-      found = _on_first_host(functools.partial(self._ask, prompts, name))
+      answers = _on_first_host(functools.partial(self._ask, prompts, name))
       for record, (values, replies, failure, why) in zip(
-        judged, found, strict=True
+        judged, answers, strict=True
       ):
         record |= {'failure': failure, 'why': why, 'replies': replies}
         if values is not None:
@@ -147,23 +147,23 @@ class ResponseQuality:
       judge=self._judge.name if self._judge else 'people',
       **self._source,
     )
-    found = scores.summarize(records)
+    summary = scores.summarize(records)
     if self._judge is None:
-      found = [f for f in found if f['name'] not in _OF_A_JUDGE]
-    rows = [row(**fields) for fields in found]
-    metrics = {f['name']: f['value'] for f in found if '/' not in f['name']}
+      summary = [f for f in summary if f['name'] not in _OF_A_JUDGE]
+    rows = [row(**fields) for fields in summary]
+    metrics = {f['name']: f['value'] for f in summary if '/' not in f['name']}
     return core.Result(rows, metrics, records)
 
   def _ask(self, prompts, name):
     """[(scores, replies, failure, why)] as lists, as JSON would have them."""
-    found = asked.ask(
+    judged = asked.ask(
       self._judge,
       self.rubric,
       prompts,
       progress=name,
       **self._how_to_ask,
     )
-    return [[j.scores, list(j.replies), _failure(j), j.failure] for j in found]
+    return [[j.scores, list(j.replies), _failure(j), j.failure] for j in judged]
 
   def _respond(self, model, name, step):
     """A record for each question, its response in it and no scores yet."""
@@ -207,8 +207,10 @@ class ResponseQuality:
     fitting = [i for i, ids in enumerate(prompts) if len(ids) <= room]
     texts = [('', '', 'too_long')] * len(prompts)
     if fitting:
-      found = model.generate([prompts[i] for i in fitting], **self._sampling)
-      for i, response in zip(fitting, found, strict=True):
+      responses = model.generate(
+        [prompts[i] for i in fitting], **self._sampling
+      )
+      for i, response in zip(fitting, responses, strict=True):
         texts[i] = (response.text, response.ended, '')
     return texts
 
@@ -232,18 +234,18 @@ def _on_first_host(work):
     return work()
   from jax.experimental import multihost_utils
 
-  told = {}
+  answer = {}
   if jax.process_index() == 0:
     try:
-      told = {'found': work()}
+      answer = {'given': work()}
     except (ValueError, OSError) as error:
-      told = {'error': str(error)}
-  data = np.frombuffer(json.dumps(told).encode(), np.uint8)
+      answer = {'error': str(error)}
+  data = np.frombuffer(json.dumps(answer).encode(), np.uint8)
   size = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
   whole = np.zeros(size, np.uint8)
   if jax.process_index() == 0:
     whole[:] = data
-  told = json.loads(bytes(multihost_utils.broadcast_one_to_all(whole)))
-  if 'error' in told:
-    raise ValueError(told['error'])
-  return told['found']
+  answer = json.loads(bytes(multihost_utils.broadcast_one_to_all(whole)))
+  if 'error' in answer:
+    raise ValueError(answer['error'])
+  return answer['given']

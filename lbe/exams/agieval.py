@@ -241,12 +241,12 @@ def harness_records(path, subject: str, *, limit: int) -> list[dict]:
       {'query': q.prompt, 'answer': q.gold}
       for q in cloze_questions(path, subjects=(subject,), limit=limit)
     ]
-  found = items(
+  asked = items(
     path, 'lmeval', split='', num_shots=0, subjects=(subject,), limit=limit
   )
   return [
     {'query': i.context, 'choices': list(i.answers), 'gold': list(i.gold)}
-    for i in found
+    for i in asked
   ]
 
 
@@ -286,8 +286,8 @@ def items(
 
 
 def _first_letter(text):
-  found = re.search('[A-F]', text)
-  return found.group() if found else ''
+  letter = re.search('[A-F]', text)
+  return letter.group() if letter else ''
 
 
 def extract(text, subject, *, few_shot=False):
@@ -299,21 +299,21 @@ def extract(text, subject, *, few_shot=False):
     return tuple(re.findall('[A-F]', text))
   if few_shot:
     cue = 'answer is ' if language(subject) == 'en' else '答案是'
-    found = re.search(f'{cue}.*?([A-G])', text)
-    if found:
-      return found.group(1)
+    answer = re.search(f'{cue}.*?([A-G])', text)
+    if answer:
+      return answer.group(1)
   return _first_letter(text)
 
 
 def grade(question: item.Question, text: str) -> tuple:
-  """(the answer found, points: 1 or 0)."""
+  """(the answer in it, points: 1 or 0)."""
   subject, gold = question.subject, question.gold
-  found = extract(text, subject, few_shot=question.kind == 'few_shot')
+  answer = extract(text, subject, few_shot=question.kind == 'few_shot')
   if subject in CLOZE:
-    return found, float(mathematics.equivalent(found, gold))
+    return answer, float(mathematics.equivalent(answer, gold))
   if subject in SEVERAL:
-    return found, float(bool(gold) and set(found) == set(gold))
-  return found, float(found == gold)
+    return answer, float(bool(gold) and set(answer) == set(gold))
+  return answer, float(answer == gold)
 
 
 def harness_grade(question: item.Question, text: str) -> tuple:
@@ -321,6 +321,6 @@ def harness_grade(question: item.Question, text: str) -> tuple:
 
   So where nothing is found in either, the harness gives the point.
   """
-  found = mathematics.final_answer(text)
+  answer = mathematics.final_answer(text)
   gold = mathematics.final_answer(question.gold)
-  return found, float(mathematics.equivalent(found, gold))
+  return answer, float(mathematics.equivalent(answer, gold))

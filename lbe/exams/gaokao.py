@@ -200,16 +200,18 @@ def grade(question: item.Question, text: str) -> tuple:
   makes all of them wrong.
   """
   gold = question.gold
-  found = extract(text, question.kind, len(gold))
-  if len(found) != len(gold):
+  answers = extract(text, question.kind, len(gold))
+  if len(answers) != len(gold):
     return [], 0.0
   each = question.points / len(gold)
   if question.kind != 'multi_choice':
-    return found, each * sum(a == b for a, b in zip(found, gold, strict=True))
+    return answers, each * sum(
+      a == b for a, b in zip(answers, gold, strict=True)
+    )
   points = 0.0
-  for answer, right in zip(found, gold, strict=True):
+  for answer, right in zip(answers, gold, strict=True):
     if answer == right:
       points += each
     elif set(answer) <= set(right):
       points += _PARTIAL_POINTS
-  return found, points
+  return answers, points
