@@ -39,7 +39,7 @@ def data_hash(texts) -> str:
   return digest.hexdigest()[:16]
 
 
-def rolling_nats(model, documents: list, *, progress=) -> np.ndarray:
+def rolling_nats(model, documents: list, *, progress='') -> np.ndarray:
   """Negative log-likelihood in nats of documents, lists of ids: float64 [N].
 
   In windows of `max_len`, as score.windows cuts them; equal on every host.
@@ -55,8 +55,6 @@ def rolling_nats(model, documents: list, *, progress=) -> np.ndarray:
   scores = model.score(requests, progress=progress)
   np.add.at(nats_N, np.array(owners, int), [-s.logprob for s in scores])
   return nats_N
-
-
 
 
 def append_rows(workdir, rows, file='results.jsonl'):

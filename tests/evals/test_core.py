@@ -5,8 +5,6 @@ import json
 from lbe.evals import core
 
 
-
-
 def test_the_data_hash_knows_borders():
   """The same characters cut otherwise are other data."""
   assert core.data_hash(['ab', 'c']) != core.data_hash(['a', 'bc'])
