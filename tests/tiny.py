@@ -1,4 +1,4 @@
-"""A tiny model and its batches; a tiny config and its texts."""
+"""A tiny model, config and batches, and how it learns if nothing is said."""
 
 import pathlib
 
@@ -7,6 +7,7 @@ import numpy as np
 
 from configs import common
 from lbe.models import architecture
+from lbe.training import groups
 
 TINY = architecture.Config(
   vocab_size=50,
@@ -17,6 +18,28 @@ TINY = architecture.Config(
   head_dim=8,
   mlp_dim=64,
 )
+OPTIM = dict(
+  kind='adamw',
+  b1=0.9,
+  b2=0.95,
+  eps=1e-8,
+  clip_norm=1.0,
+  first_moment_dtype='float32',
+)
+STEP = dict(
+  num_microbatches=1,
+  lora_dropout=0.0,
+  z_loss=0.0,
+  gradient_dtype='float32',
+  seed=0,
+)
+
+
+def everything(weight_decay):
+  """The one group of a run that names none."""
+  return groups.Group(
+    'rest', weight_decay, params='.*', rows='all', frozen=False, from_step=0
+  )
 
 
 def batch(seed=0, B=4, T=8):

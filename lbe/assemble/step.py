@@ -98,8 +98,11 @@ def check_memory(parts: dict[str, float], mesh: jax.sharding.Mesh):
   memory.check(parts, stats.get('bytes_limit'))
 
 
-# A group with these values learns as it would without one.
-_UNCHANGED = {
+# The group of what no other one has. A group with these values learns as it
+# would without one, whatever its parameters.
+_REST = {
+  'params': '.*',
+  'rows': 'all',
   'frozen': False,
   'from_step': 0,
   'peak_lr': None,
@@ -113,14 +116,14 @@ def _groups(config):
   named = {
     name: fields
     for name, fields in config.optim.groups.to_dict().items()
-    if any(fields[k] != value for k, value in _UNCHANGED.items())
+    if any(fields[k] != _REST[k] for k in _REST.keys() - {'params', 'rows'})
   }
   if 'rest' in named:
     raise ValueError(
       'optim.groups.rest: that name has what no other group has; set '
       'optim.peak_lr, schedule and weight_decay for it, or take another name.'
     )
-  return named | {'rest': dict(_UNCHANGED)}
+  return named | {'rest': dict(_REST)}
 
 
 def make_partition(

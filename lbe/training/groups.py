@@ -30,10 +30,10 @@ class Group:
 
   name: str
   weight_decay: float
-  params: str = '.*'
-  rows: str = 'all'
-  frozen: bool = False
-  from_step: int = 0
+  params: str
+  rows: str
+  frozen: bool
+  from_step: int
 
 
 class Partition:

@@ -19,7 +19,7 @@ def estimate(
   seq_len: int,
   num_microbatches: int,
   execution: forward.Execution,
-  gradient_dtype: str = 'float32',
+  gradient_dtype: str,
 ) -> dict[str, float]:
   """Bytes on each device by part, before anything is compiled.
 

@@ -93,12 +93,12 @@ def make(
   partition: groups.Partition,
   schedules: dict[str, optax.Schedule],
   *,
-  kind: str = 'adamw',
+  kind: str,
   b1: float,
   b2: float,
   eps: float,
   clip_norm: float,
-  first_moment_dtype: str = 'float32',
+  first_moment_dtype: str,
 ) -> optax.GradientTransformation:
   """The optimizer of what learns, each group with its own schedule and decay.
 

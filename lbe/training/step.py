@@ -64,10 +64,10 @@ def make_train_step(
   schedules: dict[str, optax.Schedule],
   mesh: jax.sharding.Mesh,
   num_microbatches: int,
-  lora_dropout: float = 0.0,
-  z_loss: float = 0.0,
-  gradient_dtype: str = 'float32',
-  seed: int = 0,
+  lora_dropout: float,
+  z_loss: float,
+  gradient_dtype: str,
+  seed: int,
 ) -> Callable[[dict, dict], tuple[dict, dict]]:
   """A pure (state, batch) → (state, metrics); the caller jits it.
 

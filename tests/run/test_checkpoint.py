@@ -17,6 +17,7 @@ from lbe.training import optim
 from lbe.training import step as step_lib
 
 import runs
+import tiny
 
 TINY = architecture.Config(
   vocab_size=50,
@@ -27,10 +28,8 @@ TINY = architecture.Config(
   head_dim=8,
   mlp_dim=64,
 )
-ALL = groups.Partition([groups.Group('rest', 0.1)], weights.dims(TINY))
-TX = optim.make(
-  ALL, {'rest': lambda step: 0.1}, b1=0.9, b2=0.95, eps=1e-8, clip_norm=1.0
-)
+ALL = groups.Partition([tiny.everything(0.1)], weights.dims(TINY))
+TX = optim.make(ALL, {'rest': lambda step: 0.1}, **tiny.OPTIM)
 META = {'model': TINY.to_json(), 'tokenizer': None, 'config': None}
 META['source'] = {'dtype': 'float32'}
 

@@ -13,6 +13,8 @@ from lbe.training import memory
 from lbe.training import optim
 from lbe.training import step as step_lib
 
+import tiny
+
 
 def test_the_estimate_is_near_what_the_compiler_says():
   """A plan that is off by half ends in an hour's wait and no memory."""
@@ -25,11 +27,9 @@ def test_the_estimate_is_near_what_the_compiler_says():
     head_dim=32,
     mlp_dim=352,
   )
-  partition = groups.Partition([groups.Group('rest', 0.1)], weights.dims(c))
+  partition = groups.Partition([tiny.everything(0.1)], weights.dims(c))
   schedules = {'rest': lambda step: 0.1}
-  tx = optim.make(
-    partition, schedules, b1=0.9, b2=0.95, eps=1e-8, clip_norm=1.0
-  )
+  tx = optim.make(partition, schedules, **tiny.OPTIM)
   mesh = sharding.make_mesh(
     dict(data=1, fsdp=1, context=1, tensor=1), devices=jax.devices()[:1]
   )
@@ -51,7 +51,7 @@ def test_the_estimate_is_near_what_the_compiler_says():
       partition=partition,
       schedules=schedules,
       mesh=mesh,
-      num_microbatches=1,
+      **tiny.STEP,
     )
     stated = (
       jax.jit(run, donate_argnums=0).lower(shapes, of).compile()
@@ -67,6 +67,7 @@ def test_the_estimate_is_near_what_the_compiler_says():
         seq_len=T,
         num_microbatches=1,
         execution=execution,
+        gradient_dtype='float32',
       ).values()
     )
     assert 0.6 < planned / said < 1.67, (remat, planned, said)

@@ -10,6 +10,8 @@ from lbe.models import weights
 from lbe.training import groups
 from lbe.training import optim
 
+import tiny
+
 RATES = {'rest': lambda step: 0.1}
 
 
@@ -80,9 +82,9 @@ def test_weight_decay_is_of_matrices_and_scaled_by_the_rate(kind):
     mlp_dim=8,
   )
   params = weights.init(c, jax.random.key(0))
-  partition = groups.Partition([groups.Group('rest', 0.5)], weights.dims(c))
+  partition = groups.Partition([tiny.everything(0.5)], weights.dims(c))
   tx = optim.make(
-    partition, RATES, kind=kind, b1=0.9, b2=0.95, eps=1e-8, clip_norm=0
+    partition, RATES, **tiny.OPTIM | {'kind': kind, 'clip_norm': 0}
   )
   zeros = jax.tree.map(jnp.zeros_like, params)
   updates, _ = tx.update(zeros, tx.init(params), params)
@@ -113,12 +115,10 @@ def test_optimizers_keep_what_they_say():
     mlp_dim=256,
   )
   params = weights.init(c, jax.random.key(0))
-  partition = groups.Partition([groups.Group('rest', 0.5)], weights.dims(c))
+  partition = groups.Partition([tiny.everything(0.5)], weights.dims(c))
 
   def kept(**how):
-    tx = optim.make(
-      partition, RATES, b1=0.9, b2=0.95, eps=1e-8, clip_norm=1, **how
-    )
+    tx = optim.make(partition, RATES, **tiny.OPTIM | how)
     state = tx.init(params)
     _, state = tx.update(params, state, params)
     sizes = {}
@@ -144,4 +144,4 @@ def test_an_unknown_optimizer_is_refused():
     (dict(first_moment_dtype='int8'), "first_moment_dtype='int8' is unknown"),
   ):
     with pytest.raises(ValueError, match=words):
-      optim.make(None, {}, b1=0.9, b2=0.95, eps=1e-8, clip_norm=1, **how)
+      optim.make(None, {}, **tiny.OPTIM | how)

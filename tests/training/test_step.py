@@ -15,6 +15,8 @@ from lbe.training import loss
 from lbe.training import optim
 from lbe.training import step as step_lib
 
+import tiny
+
 TINY = architecture.Config(
   vocab_size=50,
   dim=16,
@@ -47,14 +49,14 @@ def make(**changes):
     return 0.01 * (step + 1)
 
   partition = groups.Partition(
-    [groups.Group('rest', changes.pop('weight_decay', 0.1))],
+    [tiny.everything(changes.pop('weight_decay', 0.1))],
     weights.dims(TINY),
   )
   schedules = {'rest': schedule}
   tx = optim.make(
     partition,
     schedules,
-    **dict(b1=0.9, b2=0.95, eps=1e-8, clip_norm=0.1) | changes,
+    **tiny.OPTIM | {'clip_norm': 0.1} | changes,
   )
   mesh = sharding.make_mesh(
     dict(data=1, fsdp=1, context=1, tensor=1), devices=jax.devices()[:1]
@@ -66,7 +68,7 @@ def make(**changes):
     partition=partition,
     schedules=schedules,
     mesh=mesh,
-    num_microbatches=1,
+    **tiny.STEP,
   )
   params = weights.init(TINY, jax.random.key(0))
   state = step_lib.init_state(params, tx, partition)
