@@ -75,10 +75,12 @@ class Opened:
     return checkpoint.load_params(self.path, abstract)
 
 
-def open_model(path, *, vocab_multiple=128):
+def open_model(path, *, vocab_multiple: int | None = None) -> Opened:
   """Looks at a checkpoint, a workdir or a Hugging Face folder.
 
-  Raises ValueError where `path` is none of these.
+  To a multiple of `vocab_multiple` the rows of a Hugging Face vocabulary are
+  padded; None is what architecture.Config has. Raises ValueError where `path`
+  is none of these.
   """
   if checkpoint.is_checkpoint(path):
     meta = checkpoint.read_meta(path)
@@ -92,9 +94,10 @@ def open_model(path, *, vocab_multiple=128):
     )
   if hf_config.is_hf_dir(path):
     model_config, info = hf_config.read_config(path)
-    model_config = dataclasses.replace(
-      model_config, vocab_multiple=vocab_multiple
-    )
+    if vocab_multiple is not None:
+      model_config = dataclasses.replace(
+        model_config, vocab_multiple=vocab_multiple
+      )
     found = tokenizers.find(path)
     tokenizer = tokenizers.load(path) if found else None
     if tokenizer is not None:
