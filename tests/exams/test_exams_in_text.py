@@ -327,11 +327,12 @@ def test_agieval_is_scored_as_the_harness_does(stories, test_data, tmp_path):
   theirs = harness.load_theirs(folder, target, bos=True)
   expected, _ = harness.run(theirs, tmp_path, tasks, num_fewshot=0)
   found = []
-  for make, subjects in (
-    (multiple_choice.make, names[:1]),
-    (exam.make, names[1:]),
+  for module, subjects in (
+    (multiple_choice, names[:1]),
+    (exam, names[1:]),
   ):
-    made = make(
+    made = evaluators.make(
+      module,
       path=tmp_path / 'bench_agieval',
       protocol='agieval@lmeval',
       subjects=subjects,
