@@ -23,11 +23,11 @@ from absl import flags
 from lbe.evals import code_switching
 from lbe.evals import core
 from lbe.judging import agreement
-from lbe.judging import files
 from lbe.judging import people
 from lbe.judging import scores
 from lbe.judging import sheets
 from lbe.run import program
+from lbe.text import lines
 
 _TABLE = flags.DEFINE_string('table', None, 'Means by category of a file.')
 _AGREEMENT = flags.DEFINE_list('agreement', [], 'Files of the same responses.')
@@ -106,12 +106,12 @@ def _systems():
 def _switching(path):
   """A table of rates for each step in the file."""
   found = []
-  for record, where in files.predictions(path, ('response',)):
+  for record, where in lines.predictions(path, ('response',)):
     language = record.get('language') or _LANGUAGE.value
     if not language:
       raise ValueError(f'{where} names no language; give --language=CODE.')
-    text = files.text(record, 'response', where, default='')
-    prompt = files.text(record, 'prompt', where, default='')
+    text = lines.text(record, 'response', where, default='')
+    prompt = lines.text(record, 'prompt', where, default='')
     found.append((record.get('step'), language, text, prompt))
   detector = code_switching.Detector(
     _IDENTIFIER.value,
@@ -134,7 +134,7 @@ def _tables(records):
   """A table for each step in the records."""
   steps = {}
   for record in records:
-    files.require(record, _TABLE_FIELDS, f'the record {record["id"]!r}')
+    lines.require(record, _TABLE_FIELDS, f'the record {record["id"]!r}')
     steps.setdefault(record.get('step'), []).append(record)
   return _by_step(steps, scores.table)
 

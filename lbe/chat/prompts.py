@@ -5,7 +5,7 @@ from typing import NamedTuple
 from lbe.chat import messages
 from lbe.chat import prompting
 from lbe.chat import templates
-from lbe.judging import files
+from lbe.text import lines
 
 _FIELDS = ('prompt', 'question', 'instruction', 'messages')
 
@@ -35,7 +35,7 @@ def read(path, *, template, limit=0, language=''):
   and for an id that stands there twice.
   """
   found, seen = [], {}
-  for number, (record, where) in enumerate(files.records(path), 1):
+  for number, (record, where) in enumerate(lines.records(path), 1):
     talk = _talk(record, where)
     text = '\n'.join(t for m in talk for t in (m.content, m.input) if t)
     _check_place(talk, template, where)
@@ -49,14 +49,14 @@ def read(path, *, template, limit=0, language=''):
         f"{where}: the field 'reference' is a text or a list of texts, not "
         f'{references!r}.'
       )
-    own = files.name(record, 'id', where) if 'id' in record else str(number)
-    files.once(own, seen, where)
+    own = lines.name(record, 'id', where) if 'id' in record else str(number)
+    lines.once(own, seen, where)
     found.append(
       Prompt(
         own,
         text,
         talk,
-        files.text(record, 'language', where, default='') or language,
+        lines.text(record, 'language', where, default='') or language,
         tuple(references),
       )
     )
@@ -74,7 +74,7 @@ def _talk(record, where):
       f'{", ".join(map(str, record)) or "none"}).'
     )
   if name in ('prompt', 'question'):
-    return (messages.Message('user', files.text(record, name, where)),)
+    return (messages.Message('user', lines.text(record, name, where)),)
   # Read like instruction data, whose records have the answer as well.
   if name == 'instruction':
     answered = {**record, 'output': '?'}
@@ -142,10 +142,10 @@ def read_responses(path, prompts):
   Raises ValueError where one is missing.
   """
   found, seen = {}, {}
-  for record, where in files.records(path, ('id', 'response')):
-    own = files.name(record, 'id', where)
-    files.once(own, seen, where)
-    found[own] = files.text(record, 'response', where, default='')
+  for record, where in lines.records(path, ('id', 'response')):
+    own = lines.name(record, 'id', where)
+    lines.once(own, seen, where)
+    found[own] = lines.text(record, 'response', where, default='')
   missing = [p.id for p in prompts if p.id not in found]
   if missing:
     raise ValueError(

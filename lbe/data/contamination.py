@@ -15,7 +15,8 @@ import unicodedata
 
 import numpy as np
 
-from lbe.vocab import extend
+from lbe.text import lines
+from lbe.text import scripts
 
 WORDS = 13
 SHORTEST = 8
@@ -61,13 +62,13 @@ def items(name, path, columns):
 
 def _rows(name, path, columns):
   try:
+    if path.suffix == '.jsonl':
+      return [record for record, _ in lines.records(path)]
     with open(path, encoding='utf-8-sig', newline='') as f:
       if path.suffix == '.csv':
         if all(str(c).isdigit() for c in columns):
           return [dict(enumerate(row)) for row in csv.reader(f)]
         return list(csv.DictReader(f))
-      if path.suffix == '.jsonl':
-        return [json.loads(line) for line in f if line.strip()]
       found = json.load(f)
   except (ValueError, csv.Error) as error:
     raise ValueError(
@@ -108,7 +109,7 @@ class _Table(dict):
     character = chr(number)
     if unicodedata.category(character)[0] in 'PSZC':
       self[number] = ' '
-    elif extend.has_spaces(character):
+    elif scripts.has_spaces(character):
       self[number] = character
     else:
       self[number] = f' {character} '
@@ -120,7 +121,7 @@ _TABLE = _Table()
 
 @functools.cache
 def _halves(character):
-  return 2 if extend.has_spaces(character) else 1
+  return 2 if scripts.has_spaces(character) else 1
 
 
 class _Words:

@@ -12,6 +12,8 @@ import pathlib
 
 import numpy as np
 
+from lbe.text import lines
+
 
 @dataclasses.dataclass(frozen=True)
 class Result:
@@ -49,13 +51,6 @@ def bootstrap(numerators, denominators, *, scale=1.0, num_samples=1000):
   return [float(low), float(high)]
 
 
-def append_rows(workdir, rows, file='results.jsonl'):
-  """Adds rows, one JSON object a line, to WORKDIR/FILE."""
-  lines = [json.dumps(row, ensure_ascii=False) + '\n' for row in rows]
-  with open(pathlib.Path(workdir) / file, 'a', encoding='utf-8') as f:
-    f.write(''.join(lines))
-
-
 def newest(rows):
   """Of the rows of each evaluator and score, the last."""
   return list({(r['evaluator'], r['name']): r for r in rows}.values())
@@ -63,7 +58,7 @@ def newest(rows):
 
 def table(rows):
   """Rows as a Markdown table; of an exam's many subjects only the groups."""
-  lines = [
+  written = [
     '| evaluator | protocol | score | value | 95% | N |',
     '| --- | --- | --- | ---: | --- | ---: |',
   ]
@@ -73,11 +68,11 @@ def table(rows):
     low_high = ''
     if 'interval95' in r:
       low_high = ' to '.join(f'{x:.4f}' for x in r['interval95'])
-    lines.append(
+    written.append(
       f'| {r["evaluator"]} | {r["protocol"]} | {r["name"]} | '
       f'{_short(r["value"])} | {low_high} | {r["count"]:,} |'
     )
-  return '\n'.join(lines)
+  return '\n'.join(written)
 
 
 def _short(value):
@@ -87,11 +82,7 @@ def _short(value):
 def write_summary(workdir):
   """results.json, the newest rows by evaluator and score; their table."""
   workdir = pathlib.Path(workdir)
-  path = workdir / 'results.jsonl'
-  rows = []
-  if path.exists():
-    rows = [json.loads(x) for x in path.read_text('utf-8').splitlines()]
-  rows = newest(rows)
+  rows = newest(lines.rows(workdir / 'results.jsonl'))
   summary = {}
   for r in rows:
     facts = {k: v for k, v in r.items() if k not in ('evaluator', 'name')}

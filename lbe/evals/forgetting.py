@@ -12,6 +12,8 @@ import pathlib
 
 from absl import flags
 
+from lbe.text import lines
+
 # Scores of which less is better; of all others more is.
 _LESS_IS_BETTER = (
   'bits_per_byte',
@@ -23,12 +25,6 @@ _LESS_IS_BETTER = (
 def less_is_better(name):
   """Whether a lower value of 'EVALUATOR/SCORE' is the better one."""
   return name.split('/', 1)[-1].startswith(_LESS_IS_BETTER)
-
-
-def read(path):
-  """The rows of a results.jsonl."""
-  lines = pathlib.Path(path).read_text(encoding='utf-8').splitlines()
-  return [json.loads(line) for line in lines]
 
 
 def compare(rows, *, source, target):
@@ -69,7 +65,7 @@ def compare(rows, *, source, target):
 def table(compared):
   """The comparison in Markdown; changes are signed so that more is better."""
   names = [name for name in compared[0] if name != 'step']
-  lines = [
+  written = [
     f'| step | {" | ".join(names)} |',
     f'| ---: |{" ---: |" * len(names)}',
   ]
@@ -77,8 +73,8 @@ def table(compared):
     cells = (
       f'{found[n]["value"]:.4f} ({found[n]["change"]:+.4f})' for n in names
     )
-    lines.append(f'| {found["step"]} | {" | ".join(cells)} |')
-  return '\n'.join(lines)
+    written.append(f'| {found["step"]} | {" | ".join(cells)} |')
+  return '\n'.join(written)
 
 
 def plot(compared, path, *, source, target):
@@ -113,9 +109,8 @@ def plot(compared, path, *, source, target):
 def write(workdir, *, source, target):
   """forgetting.md, .json and, where matplotlib is there, .png; the table."""
   workdir = pathlib.Path(workdir)
-  compared = compare(
-    read(workdir / 'results.jsonl'), source=source, target=target
-  )
+  rows = [row for row, _ in lines.records(workdir / 'results.jsonl')]
+  compared = compare(rows, source=source, target=target)
   text = table(compared)
   (workdir / 'forgetting.md').write_text(text + '\n', encoding='utf-8')
   (workdir / 'forgetting.json').write_text(json.dumps(compared, indent=2))

@@ -6,8 +6,8 @@ import math
 import numpy as np
 from scipy import stats
 
-from lbe.judging import files
 from lbe.judging import scores
+from lbe.text import lines
 
 
 def read(path):
@@ -17,14 +17,14 @@ def read(path):
   several. Raises ValueError with file and line for what has no scores field.
   """
   found, seen = {}, {}
-  for record, where in files.predictions(path, ('id', 'scores')):
+  for record, where in lines.predictions(path, ('id', 'scores')):
     if not isinstance(record['scores'], dict) or not record['scores']:
       raise ValueError(f"{where}: the field 'scores' is no object of numbers.")
     for criterion, value in record['scores'].items():
       if value is not None and type(value) not in (int, float):
         raise ValueError(f'{where}: the score {criterion!r} is {value!r}.')
-    key = (record.get('step'), files.name(record, 'id', where))
-    files.once(key, seen, where)
+    key = (record.get('step'), lines.name(record, 'id', where))
+    lines.once(key, seen, where)
     found[key] = record
   return found
 
@@ -97,7 +97,7 @@ def table(paths):
   found = {path: read(path) for path in paths}
   parts = []
   for one, other in itertools.combinations(paths, 2):
-    lines = [
+    rows = [
       f'{one} and {other}',
       '',
       '| criterion | N | Spearman | Kendall tau-b | exact |',
@@ -105,8 +105,8 @@ def table(paths):
     ]
     for row in compare(found[one], found[other], names=(one, other)):
       cells = [_told(row[x]) for x in ('spearman', 'kendall', 'exact')]
-      lines.append(f'| {row["name"]} | {row["count"]} | {" | ".join(cells)} |')
-    parts.append('\n'.join(lines))
+      rows.append(f'| {row["name"]} | {row["count"]} | {" | ".join(cells)} |')
+    parts.append('\n'.join(rows))
   return '\n\n'.join(parts)
 
 

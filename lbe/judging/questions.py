@@ -13,7 +13,7 @@ as well; its ids are the numbers of its lines.
 import unicodedata
 from typing import NamedTuple
 
-from lbe.judging import files
+from lbe.text import lines
 
 
 class Question(NamedTuple):
@@ -31,28 +31,28 @@ def read(path, *, limit=0):
   id that stands there twice.
   """
   found, seen = [], {}
-  for record, where in files.records(path, ('question',)):
+  for record, where in lines.records(path, ('question',)):
     if 'class' in record:
       fields = dict(
         id=where.rpartition(':')[2],
         category=_category(record, 'class', where),
-        reference=files.text(record, 'std_answer', where, default=''),
+        reference=lines.text(record, 'std_answer', where, default=''),
       )
     else:
-      files.require(record, ('id', 'category'), where)
+      lines.require(record, ('id', 'category'), where)
       fields = dict(
-        id=files.name(record, 'id', where),
+        id=lines.name(record, 'id', where),
         category=_category(record, 'category', where),
-        reference=files.text(record, 'reference', where, default=''),
+        reference=lines.text(record, 'reference', where, default=''),
       )
     found.append(
       Question(
-        question=files.text(record, 'question', where),
-        language=files.text(record, 'language', where, default=''),
+        question=lines.text(record, 'question', where),
+        language=lines.text(record, 'language', where, default=''),
         **fields,
       )
     )
-    files.once(found[-1].id, seen, where)
+    lines.once(found[-1].id, seen, where)
   if not found:
     raise ValueError(f'{path} has no questions; a line is one JSON object.')
   if limit < 0:
@@ -68,9 +68,9 @@ def read_responses(path, questions, *, limit=0):
   """
   found, seen = {}, {}
   known = {q.id for q in questions}
-  for record, where in files.records(path, ('id', 'response')):
-    key = files.name(record, 'id', where)
-    files.once(key, seen, where)
+  for record, where in lines.records(path, ('id', 'response')):
+    key = lines.name(record, 'id', where)
+    lines.once(key, seen, where)
     if key not in known:
       raise ValueError(
         f'{where}: the id {key!r} is none of the {len(known)} questions; '
@@ -94,5 +94,5 @@ def read_responses(path, questions, *, limit=0):
 
 def _category(record, field, where):
   # BELLE's file has 'closed qa' with a space that does not break.
-  text = files.text(record, field, where)
+  text = lines.text(record, field, where)
   return ' '.join(unicodedata.normalize('NFKC', text).split())

@@ -8,7 +8,6 @@ import pathlib
 import re
 
 from lbe.text import scripts
-from lbe.vocab import extend
 
 # The scripts of the languages that the paper and its users train.
 SCRIPTS = {
@@ -350,7 +349,7 @@ def _trimmed(text, start, stop):
 def _is_excused(part, script, prompt):
   part = part.strip()
   letters = [c for c in part if scripts.letter_script(c) == script]
-  if len(letters) < 2 and all(map(extend.has_spaces, letters)):
+  if len(letters) < 2 and all(map(scripts.has_spaces, letters)):
     return True
   if ' '.join(part.casefold().split()) in prompt:
     return True

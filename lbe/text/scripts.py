@@ -2,6 +2,7 @@
 
 import collections
 import functools
+import re
 import unicodedata
 
 from fontTools import unicodedata as tables
@@ -21,14 +22,43 @@ def script(character):
 
 
 @functools.cache
+def is_letter(character):
+  """A letter, or a mark that belongs to one (vowel signs, tones)."""
+  return unicodedata.category(character)[0] in 'LM'
+
+
+@functools.cache
+def first_word(character):
+  """The first word of a letter's name in Unicode, as 'CJK' or 'LATIN'.
+
+  Reports of tokenizers tell scripts apart by it, and it is not `script`:
+  half-width kana are 'HALFWIDTH', accents that combine 'COMBINING'.
+  Digits, punctuation, symbols and spaces have none: ''.
+  """
+  if not is_letter(character):
+    return ''
+  return unicodedata.name(character, '').partition(' ')[0]
+
+
+# Han, kana, Thai, Lao, Burmese, Khmer: no spaces between words.
+NO_SPACES = re.compile(
+  '[\u2e80-\u2fff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff'
+  '\U00020000-\U0003ffff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]'
+)
+
+
+def has_spaces(character):
+  """Whether words of the character's script are written with spaces."""
+  return NO_SPACES.match(character) is None
+
+
+@functools.cache
 def letter_script(character):
   """The script of a letter, or of a mark that belongs to one; else ''."""
   # A letter that is newer than Python's own tables has category Cn there.
-  is_letter = unicodedata.category(character) == 'Cn' or (
-    unicodedata.category(character)[0] in 'LM'
-  )
+  counts = is_letter(character) or unicodedata.category(character) == 'Cn'
   name = script(character)
-  return name if is_letter and name not in _NO_SCRIPT else ''
+  return name if counts and name not in _NO_SCRIPT else ''
 
 
 def shares(text):

@@ -10,6 +10,7 @@ import heapq
 
 import tqdm
 
+from lbe.text import scripts
 from lbe.vocab import extend as extend_lib
 
 # As SentencePiece: no piece of more characters, none that is seen only once.
@@ -93,7 +94,7 @@ def _units(texts, is_letter):
 
 def _with_space(text, start, end):
   before = text[start - 1] if start else ' '
-  if before == ' ' and extend_lib.has_spaces(text[start]):
+  if before == ' ' and scripts.has_spaces(text[start]):
     return '▁' + text[start:end]
   return text[start:end]
 

@@ -11,6 +11,8 @@ from tokenizers import models
 from tokenizers import normalizers
 from tokenizers import processors
 
+from lbe.text import lines
+
 _Piece = sentencepiece_model_pb2.ModelProto.SentencePiece
 
 
@@ -111,17 +113,19 @@ def compare(tokenizer, texts=()):
   pieces = tied(tokenizer)
   if not pieces:
     return None
-  lines = [line for text in texts for line in text.splitlines()]
-  sample = 'the texts given' if lines else 'pieces of equal score, eight a line'
-  if not lines:
+  samples = [line for text in texts for line in lines.split(text)]
+  sample = (
+    'the texts given' if samples else 'pieces of equal score, eight a line'
+  )
+  if not samples:
     pieces = [piece.replace('▁', ' ') for piece in pieces]
-    lines = [''.join(pieces[i : i + 8]) for i in range(0, len(pieces), 8)]
+    samples = [''.join(pieces[i : i + 8]) for i in range(0, len(pieces), 8)]
   twin = from_sentencepiece(tokenizer)
-  theirs = twin.encode_batch_fast(lines, add_special_tokens=False)
-  pairs = zip(tokenizer.encode_batch(lines), theirs, strict=True)
+  theirs = twin.encode_batch_fast(samples, add_special_tokens=False)
+  pairs = zip(tokenizer.encode_batch(samples), theirs, strict=True)
   return {
     'sample': sample,
-    'lines': len(lines),
+    'lines': len(samples),
     'differing': sum(ours != their.ids for ours, their in pairs),
     'truth': 'tokenizer.model',
   }

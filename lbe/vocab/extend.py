@@ -11,11 +11,11 @@ published files byte for byte.
 import collections
 import dataclasses
 import functools
-import re
 import unicodedata
 
 from sentencepiece import sentencepiece_model_pb2
 
+from lbe.text import scripts
 from lbe.vocab import tokenizers
 
 _Piece = sentencepiece_model_pb2.ModelProto.SentencePiece
@@ -148,45 +148,16 @@ def _is_latin_or_digit(character):
 
 
 @functools.cache
-def is_letter(character):
-  """A letter, or a mark that belongs to one (vowel signs, tones)."""
-  return unicodedata.category(character)[0] in 'LM'
-
-
-@functools.cache
 def is_new_letter(character):
   """Whether a character belongs to a piece that may be added by default."""
-  return is_letter(character) and not _is_latin_or_digit(character)
+  return scripts.is_letter(character) and not _is_latin_or_digit(character)
 
 
 def letter_rule(keep_latin):
   """The letters that pieces are learnt from: all, or all but Latin ones."""
   if keep_latin:
-    return is_letter
+    return scripts.is_letter
   return is_new_letter
-
-
-@functools.cache
-def script(character):
-  """The script of a letter: the first word of its name in Unicode, as 'CJK'.
-
-  Digits, punctuation, symbols and spaces are of no script: ''.
-  """
-  if not is_letter(character):
-    return ''
-  return unicodedata.name(character, '').partition(' ')[0]
-
-
-# Han, kana, Thai, Lao, Burmese, Khmer: no spaces between words.
-NO_SPACES = re.compile(
-  '[\u2e80-\u2fff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff'
-  '\U00020000-\U0003ffff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]'
-)
-
-
-def has_spaces(character):
-  """Whether words of the character's script are written with spaces."""
-  return NO_SPACES.match(character) is None
 
 
 def _reason_by_text(piece, keep_latin):
@@ -197,11 +168,13 @@ def _reason_by_text(piece, keep_latin):
   """
   if any(_is_latin_or_digit(c) for c in piece):
     return '' if keep_latin else 'with Latin letters or digits'
-  if not any(is_letter(c) for c in piece):
+  if not any(scripts.is_letter(c) for c in piece):
     return 'only punctuation, symbols or space'
   body = piece.removeprefix('▁')
-  space_belongs = body == piece or (body[0].isalpha() and has_spaces(body[0]))
-  if not (space_belongs and all(map(is_letter, body))):
+  space_belongs = body == piece or (
+    body[0].isalpha() and scripts.has_spaces(body[0])
+  )
+  if not (space_belongs and all(map(scripts.is_letter, body))):
     return 'the script joined with other characters'
   return ''
 

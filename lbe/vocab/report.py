@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 
+from lbe.text import scripts
 from lbe.vocab import byte_level
 from lbe.vocab import extend
 from lbe.vocab import tokenizers
@@ -13,7 +14,7 @@ _NUM_LONGEST = 5
 
 def count_words(text):
   """Words between spaces, and single characters where none are written."""
-  rest, single = extend.NO_SPACES.subn(' ', text)
+  rest, single = scripts.NO_SPACES.subn(' ', text)
   words = (w for w in rest.split() if any(c.isalnum() for c in w))
   return single + sum(1 for _ in words)
 
@@ -99,11 +100,11 @@ def by_script(tokenizer, texts):
   """{script: tokens, bytes and characters per token, byte fallback}.
 
   A token counts for the script of the letters that it holds a part of, as
-  extend.script names it; without letters it counts for 'other', and so does
-  a text with unknown pieces, whose places are not known. A character counts
-  for the token of its first byte. Most tokens first.
+  scripts.first_word names it; without letters it counts for 'other', and so
+  does a text with unknown pieces, whose places are not known. A character
+  counts for the token of its first byte. Most tokens first.
   """
-  scripts = {'': 0}  # script: number
+  known = {'': 0}  # script: number
   numbers, lengths, begun, fallback = [], [], [], []
   for ids in tokenizer.encode_batch(texts):
     if not ids:
@@ -111,7 +112,7 @@ def by_script(tokenizer, texts):
     sizes = tokenizer.byte_lengths[ids]
     text = tokenizer.decode(ids)
     of_byte = np.repeat(
-      [scripts.setdefault(extend.script(c), len(scripts)) for c in text],
+      [known.setdefault(scripts.first_word(c), len(known)) for c in text],
       [len(c.encode()) for c in text],
     )
     first = np.frombuffer(text.encode(), np.uint8) & 0xC0 != 0x80
@@ -128,10 +129,10 @@ def by_script(tokenizer, texts):
   if not numbers:
     return {}
   numbers = np.concatenate(numbers)
-  tokens = np.bincount(numbers, minlength=len(scripts))
-  size = np.bincount(numbers, np.concatenate(lengths), len(scripts))
-  characters = np.bincount(numbers, np.concatenate(begun), len(scripts))
-  fell = np.bincount(numbers, np.concatenate(fallback), len(scripts))
+  tokens = np.bincount(numbers, minlength=len(known))
+  size = np.bincount(numbers, np.concatenate(lengths), len(known))
+  characters = np.bincount(numbers, np.concatenate(begun), len(known))
+  fell = np.bincount(numbers, np.concatenate(fallback), len(known))
   return {
     script or 'other': {
       'tokens': int(tokens[i]),
@@ -139,7 +140,7 @@ def by_script(tokenizer, texts):
       'characters_per_token': characters[i] / tokens[i],
       'byte_fallback': fell[i] / tokens[i],
     }
-    for script, i in sorted(scripts.items(), key=lambda x: -tokens[x[1]])
+    for script, i in sorted(known.items(), key=lambda x: -tokens[x[1]])
     if tokens[i]
   }
 
@@ -268,7 +269,7 @@ def _script_table(sets):
       both = {side: found.get(script, {}) for side, found in sides.items()}
       cells = [_arrow(form, both, column) for column, form in forms]
       rows.append([name, script, *cells])
-  lines = _rows(heads, rows).splitlines()
+  lines = _rows(heads, rows).split('\n')
   return '\n'.join([lines[0], lines[1].replace('---:', '---', 1), *lines[2:]])
 
 

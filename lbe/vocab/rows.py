@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lbe.text import lines
 from lbe.vocab import byte_level
 
 METHODS = ('pieces_mean', 'dictionary', 'mean', 'gaussian', 'normal')
@@ -51,8 +52,8 @@ def translate(base, extended, path):
   piece is found.
   """
   words = {}
-  lines = pathlib.Path(path).read_text(encoding='utf-8-sig').splitlines()
-  for number, line in enumerate(lines, 1):
+  text = pathlib.Path(path).read_text(encoding='utf-8-sig')
+  for number, line in enumerate(lines.split(text), 1):
     if not line.strip():
       continue
     fields = [field.strip() for field in line.split('\t')]

@@ -417,7 +417,9 @@ def test_bad_exams_are_refused(tmp_path, test_data):
     with pytest.raises(ValueError, match=words):
       agieval.questions(tmp_path, subjects=('sat-math',), shots=True)
   write_agieval(tmp_path, sat_math=[{'question': 'a'}])
-  with pytest.raises(ValueError, match="line 1: there is no 'passage'; the fi"):
+  with pytest.raises(
+    ValueError, match="math.jsonl:1: the field 'passage' is mi"
+  ):
     agieval.questions(tmp_path, subjects=('sat-math',))
   data = tmp_path / 'Data' / 'Objective_Questions'
   data.mkdir(parents=True)

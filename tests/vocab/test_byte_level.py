@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from tokenizers import trainers
 
 from lbe.data import sources
+from lbe.text import scripts
 from lbe.vocab import byte_level
 from lbe.vocab import export
 from lbe.vocab import extend
@@ -115,7 +116,7 @@ def test_every_piece_is_reachable(learnt):
 
 
 def scripts_of(text):
-  return {extend.script(c) for c in set(text)} - {''}
+  return {scripts.first_word(c) for c in set(text)} - {''}
 
 
 @pytest.fixture(scope='module')
