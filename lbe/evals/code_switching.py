@@ -21,7 +21,6 @@ import jax
 
 from lbe.chat import prompts as prompts_lib
 from lbe.evals import core
-from lbe.judging import local
 from lbe.judging import sheets
 from lbe.text import languages
 
@@ -190,8 +189,8 @@ def make(
   """
   if not path:
     return None
-  local.check_template(template)
-  prompts = prompts_lib.read(
+  prompts_lib.check_template(template)
+  prompts = prompts_lib.read_scored(
     path, template=template, limit=limit, language=language
   )
   for p in prompts:
@@ -203,9 +202,10 @@ def make(
       )
   if sheet:
     sheets.check(sheet)
-  written = (
-    prompts_lib.read_responses(responses, prompts) if responses else None
-  )
+  written = None
+  if responses:
+    wheres = {p.id: p.where for p in prompts_lib.read(path, template=template)}
+    written = prompts_lib.read_responses(responses, wheres, limit=limit)
   detector = Detector(
     language_identifier,
     {p.language for p in prompts},

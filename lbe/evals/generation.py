@@ -16,7 +16,6 @@ import numpy as np
 
 from lbe.chat import prompts as prompts_lib
 from lbe.evals import core
-from lbe.judging import local
 from lbe.text import languages
 from lbe.text import scripts
 
@@ -39,8 +38,8 @@ def make(*, path, language, template, limit, language_identifier, **sampling):
   """
   if not path:
     return None
-  local.check_template(template)
-  found = prompts_lib.read(
+  prompts_lib.check_template(template)
+  found = prompts_lib.read_scored(
     path, template=template, limit=limit, language=language
   )
   if any(p.references for p in found):

@@ -13,6 +13,7 @@ as well; its ids are the numbers of its lines.
 import unicodedata
 from typing import NamedTuple
 
+from lbe.chat import prompts
 from lbe.text import lines
 
 
@@ -24,13 +25,20 @@ class Question(NamedTuple):
   language: str = ''
 
 
-def read(path, *, limit=0):
+def read(path, *, limit: int = 0) -> list[Question]:
   """The Questions of a file, the first `limit` of them; 0 is all.
 
   Raises ValueError with file and line for a missing or empty field, and an
   id that stands there twice.
   """
-  found, seen = [], {}
+  if limit < 0:
+    raise ValueError(f'limit={limit}: it counts questions; 0 is all.')
+  return [question for question, _ in _read(path)][: limit or None]
+
+
+def _read(path):
+  """[(Question, 'FILE:LINE')]."""
+  questions, seen = [], {}
   for record, where in lines.records(path, ('question',)):
     if 'class' in record:
       fields = dict(
@@ -45,51 +53,25 @@ def read(path, *, limit=0):
         category=_category(record, 'category', where),
         reference=lines.text(record, 'reference', where, default=''),
       )
-    found.append(
-      Question(
-        question=lines.text(record, 'question', where),
-        language=lines.text(record, 'language', where, default=''),
-        **fields,
-      )
+    question = Question(
+      question=lines.text(record, 'question', where),
+      language=lines.text(record, 'language', where, default=''),
+      **fields,
     )
-    lines.once(found[-1].id, seen, where)
-  if not found:
+    lines.once(question.id, seen, where)
+    questions.append((question, where))
+  if not questions:
     raise ValueError(f'{path} has no questions; a line is one JSON object.')
-  if limit < 0:
-    raise ValueError(f'limit={limit}: it counts questions; 0 is all.')
-  return found[: limit or None]
+  return questions
 
 
-def read_responses(path, questions, *, limit=0):
-  """The responses of a JSONL file (`id`, `response`) in the questions' order.
+def read_responses(path, questions, *, limit: int = 0) -> list[str]:
+  """The responses of a JSONL file to the first `limit` of a questions' file.
 
-  The first `limit` of them, 0 is all; all have to be there. Raises ValueError
-  where one is missing, of no question, or there twice.
+  As prompts.read_responses has them.
   """
-  found, seen = {}, {}
-  known = {q.id for q in questions}
-  for record, where in lines.records(path, ('id', 'response')):
-    key = lines.name(record, 'id', where)
-    lines.once(key, seen, where)
-    if key not in known:
-      raise ValueError(
-        f'{where}: the id {key!r} is none of the {len(known)} questions; '
-        'leave the line out, or give the questions that it belongs to.'
-      )
-    if not isinstance(record['response'], str):
-      raise ValueError(
-        f"{where}: the field 'response' is "
-        f'{type(record["response"]).__name__}, not str.'
-      )
-    found[key] = record['response']
-  missing = [q.id for q in questions if q.id not in found]
-  if missing:
-    raise ValueError(
-      f'{path} has no response to {len(missing)} of {len(questions)} '
-      f"questions, the first with the id {missing[0]!r}; write '' where a "
-      'model said nothing.'
-    )
-  return [found[q.id] for q in questions][: limit or None]
+  wheres = {question.id: where for question, where in _read(questions)}
+  return prompts.read_responses(path, wheres, limit=limit)
 
 
 def _category(record, field, where):

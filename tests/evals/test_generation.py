@@ -190,5 +190,6 @@ def test_bad_prompts_are_named_by_file_and_line(tmp_path):
   with pytest.raises(ValueError, match="template 'magic' is unknown"):
     make(path, template='magic')
   responses = write(tmp_path / 'r.jsonl', {'id': '2', 'response': 'a'})
+  wheres = {p.id: p.where for p in prompts.read(path, template='')}
   with pytest.raises(ValueError, match="no response to 1 of 1 prompts.*'1'"):
-    prompts.read_responses(responses, prompts.read(path, template=''))
+    prompts.read_responses(responses, wheres)
