@@ -5,17 +5,17 @@ import re
 
 import pytest
 
-from lbe import evaluate
-from lbe import judge
 from lbe.chat import prompts
 from lbe.data import contamination
 from lbe.evals import core
 from lbe.evals import forgetting
 from lbe.evals import schedule
 from lbe.exams import choices
+from lbe.judging import agreement
 from lbe.judging import asked
 from lbe.judging import people
 from lbe.judging import questions
+from lbe.judging import scores
 from lbe.text import lines
 from lbe.vocab import rows
 
@@ -112,12 +112,15 @@ def test_a_summary_is_made_of_any_names(tmp_path):
 
 
 def test_an_evaluation_goes_on_behind_any_names(tmp_path):
-  (tmp_path / 'config.json').write_text('{}')
-  schedule.record(tmp_path, core.Result(RESULTS, {}, [{'evaluator': NAME}]))
-  kept = (tmp_path / 'results.jsonl').read_bytes()
-  assert evaluate._begin(tmp_path, {}) == [NAME]
-  assert (tmp_path / 'results.jsonl').read_bytes() == kept
-  assert lines.rows(tmp_path / 'predictions.jsonl') == [{'evaluator': NAME}]
+  """What was scored is all kept, and so is known to be."""
+  predictions = [{'step': 0, 'evaluator': NAME, 'text': NAME}]
+  schedule.record(tmp_path, core.Result(RESULTS, {}, predictions))
+  files = [tmp_path / f'{x}.jsonl' for x in ('results', 'predictions')]
+  data = [file.read_bytes() for file in files]
+  assert schedule.names_scored(tmp_path, goes_on=True) == [NAME]
+  assert [file.read_bytes() for file in files] == data
+  schedule.cut_behind(tmp_path, 0, unscored=())
+  assert lines.rows(files[0]) == RESULTS[:1]
 
 
 def test_what_was_forgotten_is_told_of_any_names(tmp_path):
@@ -140,7 +143,7 @@ def test_a_judges_table_is_made_of_any_texts(tmp_path):
     'scores': {'fluency': 1, NAME: 2},
   }
   path = write(tmp_path / 'predictions.jsonl', record)
-  table = judge._tables(judge.agreement.read(path).values())
+  table = scores.table(list(agreement.read(path).values()))
   assert '1 responses: 0 empty responses' in table
   # Sheets for people, filled in and read back.
   scored = {**record, 'scores': {'fluency': 1}}
