@@ -13,9 +13,9 @@ looked at. `id` may name it, else the number of its line does.
 """
 
 import pathlib
-from typing import Any
 from typing import NamedTuple
 
+from lbe.chat import jinja
 from lbe.chat import messages
 from lbe.chat import templates
 from lbe.text import lines
@@ -222,12 +222,8 @@ class Encoder:
     ends = {tokenizer.eos_id}
     if template:
       check_template(template)
-      rules: Any = template
-      if template.endswith('.jinja'):
-        text = pathlib.Path(template).read_text('utf-8')
-        rules = templates.ChatTemplate(text, tokenizer)
-      else:
-        self.one_turn = templates.find(template).one_turn
+      rules = jinja.load(template, tokenizer)
+      self.one_turn = rules == template and templates.find(template).one_turn
       self._encode = templates.Encoder(rules, tokenizer, loss='all')
       token, text = self._encode.end_of_response()
       ends.add(token)

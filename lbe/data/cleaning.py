@@ -122,13 +122,8 @@ class Report:
       short = f'{about["too_short"]:,} too short to be looked for'
       lines += ['', f'{name}: {about["items"]:,} items, {short}.']
     for rule, samples in self.samples.items():
-      lines += [
-        '',
-        f'## {rule}',
-        '',
-        '| where | why | text |',
-        '|' + ' --- |' * 3,
-      ]
+      lines += [f'\n## {rule}\n', '| where | why | text |']
+      lines.append('| --- | --- | --- |')
       lines += [
         '| ' + ' | '.join(_cell(s[k]) for k in ('where', 'why', 'text')) + ' |'
         for s in samples

@@ -19,9 +19,10 @@ from tokenizers import Tokenizer
 
 from lbe.vocab import continued
 from lbe.vocab import extend as extend_lib
+from lbe.vocab import huggingface
 from lbe.vocab import tokenizers
 
-_ALPHABET = frozenset(tokenizers.LETTERS)
+_ALPHABET = frozenset(huggingface.LETTERS)
 
 
 def readable(piece):
@@ -31,7 +32,7 @@ def readable(piece):
   """
   if not _ALPHABET.issuperset(piece):
     return piece
-  return tokenizers.spelled(piece).decode(errors='backslashreplace')
+  return huggingface.spelled(piece).decode(errors='backslashreplace')
 
 
 def extend(
@@ -70,7 +71,7 @@ def extend(
     _pieces(base),
     num_pieces,
     allowed=functools.cache(
-      lambda piece: _is_safe(tokenizers.spelled(piece), is_added)
+      lambda piece: _is_safe(huggingface.spelled(piece), is_added)
     ),
     progress=progress,
   )
@@ -94,7 +95,7 @@ def extend(
   return extend_lib.Extension(
     tokenizer,
     [readable(piece) for piece in learnt],
-    [readable(piece) for piece in learnt if tokenizers.is_partial(piece)],
+    [readable(piece) for piece in learnt if huggingface.is_partial(piece)],
     dict(left_out),
     [
       f'learnt from {", ".join(scripts)}; text without letters of these is cut '
@@ -122,7 +123,7 @@ def check_base(base):
       'the tokenizer.json.'
     )
   missing = [
-    i for i in range(256) if tokenizers.LETTERS[i] not in model['vocab']
+    i for i in range(256) if huggingface.LETTERS[i] not in model['vocab']
   ]
   if missing:
     raise ValueError(
@@ -207,7 +208,7 @@ def _characters(beginning):
 def _is_stuck(letter, model, is_added):
   """Whether no safe join leads from the base's pieces to the letter."""
   data = letter.encode()
-  parts = model.tokenize(''.join(tokenizers.LETTERS[byte] for byte in data))
+  parts = model.tokenize(''.join(huggingface.LETTERS[byte] for byte in data))
   ends = itertools.accumulate(len(token.value) for token in parts)
   return len(parts) > 2 and not all(
     _is_safe(data[:end], is_added) for end in list(ends)[1:]
@@ -231,7 +232,7 @@ def _append(base, pieces):
       for parts in cuts
       if known.issuperset(parts)
     ]
-  tokenizer = tokenizers.HuggingFace(json.dumps(record), base.roles)
+  tokenizer = huggingface.HuggingFace(json.dumps(record), base.roles)
   for token in record['added_tokens']:
     name, ids = token['content'], [token['id']]
     if tokenizer.encode(name) == ids != base.encode(name):
@@ -247,7 +248,7 @@ def _merging(tokenizer):
   """The same without ignore_merges, which takes known words whole."""
   record = copy.deepcopy(tokenizer.record)
   record['model']['ignore_merges'] = False
-  return tokenizers.HuggingFace(json.dumps(record), tokenizer.roles)
+  return huggingface.HuggingFace(json.dumps(record), tokenizer.roles)
 
 
 def unreachable(tokenizer, *, first_id=0):
@@ -262,7 +263,7 @@ def unreachable(tokenizer, *, first_id=0):
   for piece in sorted(_pieces(tokenizer), key=vocabulary.get):
     if vocabulary[piece] < first_id:
       continue
-    if tokenizers.is_partial(piece):
+    if huggingface.is_partial(piece):
       ids = [token.id for token in model.tokenize(piece)]
     else:
       ids = tokenizer.encode(readable(piece))
@@ -285,7 +286,7 @@ def spell(base, extended):
   def letters(piece):
     if piece in ordinary:
       return piece
-    return ''.join(tokenizers.LETTERS[byte] for byte in piece.encode())
+    return ''.join(huggingface.LETTERS[byte] for byte in piece.encode())
 
   return [
     [token.id for token in model.tokenize(letters(extended.piece(i)))]

@@ -16,7 +16,7 @@ import unicodedata
 from sentencepiece import sentencepiece_model_pb2
 
 from lbe.text import scripts
-from lbe.vocab import tokenizers
+from lbe.vocab import sentencepiece
 
 _Piece = sentencepiece_model_pb2.ModelProto.SentencePiece
 # LLaMA gives runs of spaces this score; they are no merges by rank.
@@ -32,7 +32,7 @@ class Extension:
   `left_out` holds, by reason, the candidates that were not taken.
   """
 
-  tokenizer: tokenizers.SentencePiece
+  tokenizer: sentencepiece.SentencePiece
   added: list
   intermediates: list
   left_out: dict
@@ -195,7 +195,7 @@ def _append(base, pieces, scores):
     proto.pieces.append(new)
   if any(scores):
     proto.trainer_spec.vocab_size = len(proto.pieces)
-  return tokenizers.SentencePiece(proto.SerializeToString())
+  return sentencepiece.SentencePiece(proto.SerializeToString())
 
 
 def below(base, pieces):

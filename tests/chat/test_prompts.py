@@ -7,6 +7,7 @@ import pytest
 from lbe.chat import messages
 from lbe.chat import prompts
 from lbe.chat import templates
+from lbe.vocab import huggingface
 from lbe.vocab import tokenizers
 
 TALK = [
@@ -133,7 +134,7 @@ def test_an_end_of_turn_token_ends_a_response(tmp_path):
   pieces = ['<unk>', '<s>', '</s>', 'a', 'b', '<|im_start|>', '<|im_end|>']
   made = Tokenizer(models.WordLevel({p: i for i, p in enumerate(pieces)}))
   made.add_special_tokens(['<s>', '</s>', '<|im_start|>', '<|im_end|>'])
-  tokenizer = tokenizers.HuggingFace(made.to_str())
+  tokenizer = huggingface.HuggingFace(made.to_str())
   path = tmp_path / 'chat_template.jinja'
   path.write_text(
     '{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}'

@@ -12,6 +12,7 @@ import transformers
 
 from lbe.convert import certificate
 from lbe.models import architecture
+from lbe.vocab import sentencepiece as sentencepiece_lib
 from lbe.vocab import tokenizers
 
 import runs
@@ -183,6 +184,7 @@ def test_an_export_says_what_tokenizer_json_loses(test_data, tmp_path):
     piece.score = 0.0
   tokenizer = tokenizers.SentencePiece(proto.SerializeToString())
   c = architecture.Config(
+  tokenizer = sentencepiece_lib.SentencePiece(proto.SerializeToString())
     vocab_size=tokenizer.vocab_size,
     dim=16,
     num_layers=1,
