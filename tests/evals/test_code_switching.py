@@ -5,11 +5,11 @@ import json
 
 import pytest
 
-from benchmarks import harness
 from lbe.evals import code_switching
 from lbe.judging import sheets
 from lbe.text import languages
 
+import harness
 import runs
 
 

@@ -5,9 +5,10 @@ import json
 import pytest
 import sacrebleu
 
-from benchmarks import harness
 from lbe.chat import prompts
 from lbe.evals import generation
+
+import harness
 
 
 @pytest.fixture(scope='module')

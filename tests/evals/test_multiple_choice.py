@@ -7,13 +7,13 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import harness
 from lbe.evals import lm_eval as adapter
 from lbe.evals import multiple_choice
 from lbe.inference import score
 from lbe.vocab import tokenizers
 
 import exam_files
+import harness
 import runs
 
 

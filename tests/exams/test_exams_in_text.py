@@ -5,11 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import harness
 from lbe.evals import exam
 from lbe.evals import multiple_choice
 from lbe.exams import agieval
 from lbe.exams import gaokao
+
+import harness
 
 
 def write_agieval(folder, **records):
