@@ -12,7 +12,7 @@ from lbe.chat import templates
 _BEGIN, _END, _QUOTE = '\ufdd0', '\ufdd1', '\ufdd2'
 
 
-def load(template: str, tokenizer):
+def load(template: str, tokenizer) -> 'str | ChatTemplate':
   """The ChatTemplate of a .jinja file; a name of templates as it is."""
   if not template.endswith('.jinja'):
     return template

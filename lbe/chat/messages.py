@@ -38,7 +38,7 @@ ROLES = {
 }
 
 
-def conversation(record, *, where):
+def conversation(record: dict, *, where: str) -> list[Message]:
   """The Messages of a record: [system], user, assistant, user, … assistant.
 
   Raises ValueError with `where` (as 'FILE:LINE') for a missing or empty

@@ -335,7 +335,14 @@ class Encoder:
     return result
 
 
-def fit(ids, weights, seq_len, *, policy, bos_id=None):
+def fit(
+  ids: list[int],
+  weights: list[int],
+  seq_len: int,
+  *,
+  policy: str,
+  bos_id: int | None = None,
+) -> tuple[list[int], list[int]] | None:
   """(ids, weights) of at most `seq_len` tokens, or None for one to leave out.
 
   A longer example, by `policy`: 'fail' raises ValueError, 'drop' gives None,

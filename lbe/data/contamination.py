@@ -12,6 +12,7 @@ import functools
 import json
 import pathlib
 import unicodedata
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -26,7 +27,7 @@ _BASE = 0x9E3779B97F4A7C15
 _INVERSE = pow(_BASE, -1, 1 << 64)
 
 
-def files(path):
+def files(path) -> list[pathlib.Path]:
   """A benchmark's files: the path itself, or what its folder holds."""
   root = pathlib.Path(path)
   if root.is_file():
@@ -34,7 +35,7 @@ def files(path):
   return sorted(p for p in root.rglob('*') if p.suffix in _ENDINGS)
 
 
-def items(name, path, columns):
+def items(name: str, path, columns) -> Iterator[tuple[str, list[str]]]:
   """(where, texts of the named columns) of each item of a benchmark's files.
 
   A .jsonl file has an object on each line, a .json file a list of them or an

@@ -76,7 +76,7 @@ class Source:
       )
 
 
-def make(name, **fields):
+def make(name: str, **fields) -> Source:
   """A Source; what a registry says of the data is taken from there.
 
   Without a template an entry's prompts are the text, as LLaMA-Factory
@@ -104,7 +104,7 @@ def make(name, **fields):
 # ------------------------------------------------------------------- files
 
 
-def files(source):
+def files(source: Source) -> list:
   """The source's files: itself, or what a folder holds, in sorted order.
 
   Hidden files are left out. Raises ValueError where there is none.

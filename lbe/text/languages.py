@@ -6,6 +6,7 @@ Scripts tell most languages apart; an identifier (lingua) those that share one.
 import functools
 import pathlib
 import re
+from collections.abc import Callable
 
 from lbe.text import scripts
 
@@ -78,12 +79,14 @@ def _detector(codes, *, lead=LEAD):
   return builder.with_minimum_relative_distance(lead).build()
 
 
-def num_letters(text):
+def num_letters(text: str) -> int:
   """How many letters a text has, marks that belong to them included."""
   return sum(1 for c in text if scripts.letter_script(c))
 
 
-def identifier(codes, *, fewest_letters=FEWEST_LETTERS, lead=LEAD):
+def identifier(
+  codes, *, fewest_letters: int = FEWEST_LETTERS, lead: float = LEAD
+) -> Callable[[str], str]:
   """A function from a text to its ISO 639-1 code, one of `codes`, or ''.
 
   One code alone is told from all that lingua knows, which takes about 1 GB.
@@ -102,7 +105,7 @@ def identifier(codes, *, fewest_letters=FEWEST_LETTERS, lead=LEAD):
   return identify
 
 
-def segmenter(language, others):
+def segmenter(language: str, others) -> Callable[[str], list[tuple]]:
   """A function from a text to its (start, stop, code) in one of `others`.
 
   For languages of one script. Left out are parts of fewer than FEWEST_LETTERS
@@ -144,7 +147,7 @@ _THREE_LETTERS = {
 _FASTTEXT_SCORE = 0.3
 
 
-def fasttext_identifier(path):
+def fasttext_identifier(path) -> Callable[[str], str]:
   """A function from a text to its code, by a fastText model on disk.
 
   As lid.176.bin (labels as __label__zh) and GlotLID (__label__zho_Hans); ''
@@ -207,7 +210,9 @@ def _check_lingua(asked):
       )
 
 
-def choose(name, asked, *, fewest_letters=0):
+def choose(
+  name: str, asked, *, fewest_letters: int = 0
+) -> Callable[[str, str], str]:
   """A function (text, asked language) → the language that the text is in.
 
   `name` is 'scripts', 'lingua', or the path of a fastText model; `asked` are
@@ -256,7 +261,7 @@ def choose(name, asked, *, fewest_letters=0):
   return decide
 
 
-def segment_of(name, language):
+def segment_of(name: str, language: str) -> Callable[[str], list[tuple]] | None:
   """A `segment` for `switches`: parts in languages of the same script.
 
   `name` is that of `choose`; None where scripts are all that is looked at.
@@ -302,12 +307,18 @@ _LATIN_LETTERS = 4
 _NAME_WORDS = 3
 
 
-def prose(text):
+def prose(text: str) -> str:
   """The text with spaces in the place of code, links and addresses."""
   return _NO_LANGUAGE.sub(lambda match: ' ' * len(match.group()), text)
 
 
-def switches(text, allowed, *, prompt='', segment=None):
+def switches(
+  text: str,
+  allowed: tuple[str, ...],
+  *,
+  prompt: str = '',
+  segment: Callable[[str], list[tuple]] | None = None,
+) -> list[tuple[int, int, str]]:
   """(start, stop, script or language) of what is not in the asked language.
 
   `allowed` are its scripts, as SCRIPTS['zh']; `segment` finds languages of the

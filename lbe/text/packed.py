@@ -4,13 +4,15 @@ import bz2
 import contextlib
 import gzip
 import io
+from collections.abc import Iterator
+from typing import BinaryIO
 
 # How the name of a packed file ends, behind the ending of what it holds.
 ENDINGS = ('.gz', '.bz2', '.zst')
 
 
 @contextlib.contextmanager
-def opened(path):
+def opened(path) -> Iterator[BinaryIO]:
   """The file as bytes, unpacked where its name ends in one of ENDINGS."""
   with path.open('rb') as file:
     if '://' in str(path):
@@ -56,7 +58,7 @@ class _Zstd(io.RawIOBase):
     return size
 
 
-def library(name):
+def library(name: str):
   """An optional package; ImportError with the line that installs it."""
   try:
     return __import__(name, fromlist=['*'])

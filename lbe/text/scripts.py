@@ -12,7 +12,7 @@ _NO_SCRIPT = ('Common', 'Inherited', 'Unknown')
 
 
 @functools.cache
-def script(character):
+def script(character: str) -> str:
   """The character's script by its Unicode name, as 'Han' or 'Latin'.
 
   What several scripts share is 'Common' (digits, punctuation, spaces) or
@@ -22,13 +22,13 @@ def script(character):
 
 
 @functools.cache
-def is_letter(character):
+def is_letter(character: str) -> bool:
   """A letter, or a mark that belongs to one (vowel signs, tones)."""
   return unicodedata.category(character)[0] in 'LM'
 
 
 @functools.cache
-def first_word(character):
+def first_word(character: str) -> str:
   """The first word of a letter's name in Unicode, as 'CJK' or 'LATIN'.
 
   Reports of tokenizers tell scripts apart by it, and it is not `script`:
@@ -47,13 +47,13 @@ NO_SPACES = re.compile(
 )
 
 
-def has_spaces(character):
+def has_spaces(character: str) -> bool:
   """Whether words of the character's script are written with spaces."""
   return NO_SPACES.match(character) is None
 
 
 @functools.cache
-def letter_script(character):
+def letter_script(character: str) -> str:
   """The script of a letter, or of a mark that belongs to one; else ''."""
   # A letter that is newer than Python's own tables has category Cn there.
   counts = is_letter(character) or unicodedata.category(character) == 'Cn'
@@ -61,7 +61,7 @@ def letter_script(character):
   return name if counts and name not in _NO_SCRIPT else ''
 
 
-def shares(text):
+def shares(text: str) -> dict[str, float]:
   """{script: share of the text's letters}, the largest first."""
   counts = collections.Counter()
   for character, number in collections.Counter(text).items():
@@ -71,7 +71,7 @@ def shares(text):
   return {name: number / total for name, number in counts.most_common()}
 
 
-def spans(text):
+def spans(text: str) -> list[tuple[int, int, str]]:
   """(start, stop, script) of runs with letters of one script only.
 
   A run begins and ends with a letter; digits, punctuation and spaces between

@@ -16,7 +16,7 @@ from lbe.text import lines
 _Piece = sentencepiece_model_pb2.ModelProto.SentencePiece
 
 
-def write(tokenizer, folder, *, max_positions):
+def write(tokenizer, folder, *, max_positions: int):
   """Writes the tokenizer's files into an existing folder.
 
   tokenizer.json and tokenizer_config.json, special_tokens_map.json, and

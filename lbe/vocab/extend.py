@@ -39,7 +39,13 @@ class Extension:
   notices: list
 
 
-def extend(base, target, *, score_mode='below_base', keep_latin=False):
+def extend(
+  base: sentencepiece.SentencePiece,
+  target: sentencepiece.SentencePiece,
+  *,
+  score_mode: str = 'below_base',
+  keep_latin: bool = False,
+) -> Extension:
   """The pieces of `target` that `base` lacks, behind the ids of `base`.
 
   Both are vocab.SentencePiece; `base` must be BPE. 'below_base' leaves out
@@ -84,7 +90,7 @@ def extend(base, target, *, score_mode='below_base', keep_latin=False):
   return Extension(tokenizer, added, intermediates, dict(left_out), notices)
 
 
-def check_base(base):
+def check_base(base: sentencepiece.SentencePiece):
   """Raises ValueError for a base that is not BPE."""
   trainer = base.proto.trainer_spec
   if trainer.model_type != trainer.BPE:

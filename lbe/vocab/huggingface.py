@@ -27,12 +27,12 @@ LETTERS = _letters()
 _BYTES = {letter: byte for byte, letter in enumerate(LETTERS)}
 
 
-def spelled(piece):
+def spelled(piece: str) -> bytes:
   """The bytes of a piece of a byte-level vocabulary."""
   return bytes(_BYTES[letter] for letter in piece)
 
 
-def is_partial(piece):
+def is_partial(piece: str) -> bool:
   """Whether a piece of a byte-level vocabulary is no whole characters."""
   try:
     spelled(piece).decode()

@@ -1,6 +1,7 @@
 """What a tokenizer makes of texts: compression, fallback, drift, scripts."""
 
 import json
+import pathlib
 
 import numpy as np
 
@@ -19,7 +20,9 @@ def count_words(text):
   return single + sum(1 for _ in words)
 
 
-def measure(tokenizer, texts, *, context=2048):
+def measure(
+  tokenizer: tokenizers.Tokenizer, texts: list[str], *, context: int = 2048
+) -> dict:
   """One set of texts under one tokenizer, as a dictionary.
 
   `bytes_per_token`, `characters_per_token`, `tokens_per_word` (characters
@@ -66,7 +69,13 @@ def _text(tokenizer, token):
   return piece.replace('▁', ' ').strip()
 
 
-def compare(before, after, texts, *, context=2048):
+def compare(
+  before: tokenizers.Tokenizer,
+  after: tokenizers.Tokenizer,
+  texts: list[str],
+  *,
+  context: int = 2048,
+) -> dict:
   """`measure` of both, and what changed between them.
 
   `texts_changed` are cut otherwise; `tokens_changed` are those tokens of
@@ -96,7 +105,7 @@ def _placed(tokenizer, ids):
   return set(zip(np.cumsum(tokenizer.byte_lengths[ids]), ids, strict=True))
 
 
-def by_script(tokenizer, texts):
+def by_script(tokenizer: tokenizers.Tokenizer, texts: list[str]) -> dict:
   """{script: tokens, bytes and characters per token, byte fallback}.
 
   A token counts for the script of the letters that it holds a part of, as
@@ -145,7 +154,9 @@ def by_script(tokenizer, texts):
   }
 
 
-def summary(tokenizer, base=None):
+def summary(
+  tokenizer: tokenizers.Tokenizer, base: tokenizers.Tokenizer | None = None
+) -> dict:
   """How many pieces there are, and how many encoding never produces.
 
   Of all, and of those behind the base's. Not told (None) for a tokenizer.json
@@ -188,7 +199,7 @@ _COLUMNS = (
 )
 
 
-def markdown(report):
+def markdown(report: dict) -> str:
   """The whole report as text: pieces, sets, scripts, longest pieces.
 
   `report` holds `context`, a `summary` as `before` and maybe one as `after`,
@@ -273,7 +284,7 @@ def _script_table(sets):
   return '\n'.join([lines[0], lines[1].replace('---:', '---', 1), *lines[2:]])
 
 
-def save(report, folder):
+def save(report: dict, folder: pathlib.Path):
   """report.md, report.json and report.png in an existing folder."""
   (folder / 'report.md').write_text(markdown(report) + '\n', encoding='utf-8')
   (folder / 'report.json').write_text(

@@ -12,6 +12,7 @@ import numpy as np
 
 from lbe.text import lines
 from lbe.vocab import byte_level
+from lbe.vocab import tokenizers
 
 METHODS = ('pieces_mean', 'dictionary', 'mean', 'gaussian', 'normal')
 # Of 'normal', the published recipe: what transformers 4.30 filled in.
@@ -20,7 +21,9 @@ NORMAL_STD = 0.02
 _BLOCK = 256
 
 
-def spell(base, extended):
+def spell(
+  base: tokenizers.Tokenizer, extended: tokenizers.Tokenizer
+) -> list[list[list[int]]]:
   """For each new piece, [the ids of the base that spell it].
 
   The piece's text is encoded alone, without the dummy prefix. `make` takes
@@ -42,7 +45,9 @@ def spell(base, extended):
   return [[ids] for ids in found]
 
 
-def translate(base, extended, path):
+def translate(
+  base: tokenizers.Tokenizer, extended: tokenizers.Tokenizer, path
+) -> tuple[list[list[list[int]]], int]:
   """(spellings, how many pieces have a translation) by a dictionary.
 
   A line of the file is a word of the new language, a tab, and a word of the
