@@ -104,7 +104,7 @@ def test_a_file_of_prompts_is_answered_and_gone_on_with(folder, tmp_path):
 
 def test_a_line_separator_ends_no_response(folder, tmp_path):
   """U+2028 in a prompt: its line in the output was cut when gone on with."""
-  ask = {'ask': 'a\u2028b\x85c', 'id': '\u2028'}
+  ask = {'ask': 'a\u2028b\x85c', 'id': 'a\u2028'}
   source = write(tmp_path / 'in.jsonl', [ask])
   output = tmp_path / 'out.jsonl'
   settings = dict(input=source, field='ask', output=str(output))
