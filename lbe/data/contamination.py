@@ -17,6 +17,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from lbe.text import lines
+from lbe.text import packed
 from lbe.text import scripts
 
 WORDS = 13
@@ -64,7 +65,7 @@ def items(name: str, path, columns) -> Iterator[tuple[str, list[str]]]:
 def _rows(name, path, columns):
   try:
     if path.suffix == '.jsonl':
-      return [record for record, _ in lines.records(path)]
+      return _values(path)
     with open(path, encoding='utf-8-sig', newline='') as f:
       if path.suffix == '.csv':
         if all(str(c).isdigit() for c in columns):
@@ -85,6 +86,15 @@ def _rows(name, path, columns):
       'list; write it as JSONL.'
     )
   return found
+
+
+def _values(path):
+  with packed.opened(path) as file:
+    rows = list(lines.values(file))
+  for row, number in rows:
+    if isinstance(row, lines.Bad):
+      raise ValueError(f'line {number}: {row}')
+  return [row for row, _ in rows]
 
 
 def _text(where, row, column):
