@@ -228,13 +228,13 @@ def _write_samples(respond, room, writer, tokenizer):
     progress = stack.enter_context(tqdm.tqdm(total=num, unit='sample'))
     for start in range(0, num, size):
       numbers = range(start, min(start + size, num))
-      found = respond(
+      responses = respond(
         [ids] * len(numbers),
         seeds=numbers,
         num_samples=1,
         max_new_tokens=room(ids),
       )
-      for response in found:
+      for response in responses:
         row = {'text': lead + response.text}
         out.write(lines.line(row))
       out.flush()

@@ -45,7 +45,7 @@ class ChatTemplate:
 
   def spans(self, conversation):
     """As templates.spans; raises ValueError for what is refused."""
-    found, count, response, closing = [], 0, 0, False
+    spans, count, response, closing = [], 0, 0, False
     for piece in re.split(
       f'({_BEGIN}|{_END}|{self._special.pattern})', self._render(conversation)
     ):
@@ -54,21 +54,21 @@ class ChatTemplate:
         response, closing = count, False
       elif piece == _END:
         # An end of turn may stand in the marks, or right behind them.
-        response, closing = 0, bool(found) and not found[-1].special
+        response, closing = 0, bool(spans) and not spans[-1].special
       elif piece:
         special = bool(self._special.fullmatch(piece))
         number = count if closing and special else response
-        found.append(templates.Span(self._unquoted(piece), number, special))
+        spans.append(templates.Span(self._unquoted(piece), number, special))
         closing = False
     asked = sum(m.role == 'assistant' for m in conversation)
-    told = len({span.response for span in found} - {0})
-    if self.has_marks and not told == count == asked:
+    full = len({span.response for span in spans} - {0})
+    if self.has_marks and not full == count == asked:
       raise ValueError(
         f'the chat_template marks {count} responses with {{% generation %}}, '
-        f'{told} of them not empty, where the conversation has {asked}; mend '
+        f'{full} of them not empty, where the conversation has {asked}; mend '
         'the template.'
       )
-    return found
+    return spans
 
   def _quoted(self, text):
     """A message's text, whose control strings will not be taken for such."""

@@ -163,16 +163,16 @@ def spans(name: str, conversation) -> list[Span]:
   Raises ValueError for what the template has no place for.
   """
   template = find(name)
-  found = []
+  parts = []
 
   def put(literal, texts=None, number=0):
     for piece in _PIECES.split(literal):
       if piece[:1] == '{':
         text = texts[piece[1:-1]]
-        found.append(Span(text.strip() if template.strip else text, number))
+        parts.append(Span(text.strip() if template.strip else text, number))
       elif piece:
         special = bool(_PIECES.fullmatch(piece))
-        found.append(Span(piece, number, special))
+        parts.append(Span(piece, number, special))
 
   turns = list(conversation)
   system = template.default_system
@@ -206,7 +206,7 @@ def spans(name: str, conversation) -> list[Span]:
         put(template.first_user, {'system': system, 'user': text})
       else:
         put(template.user, {'user': text})
-  return found
+  return parts
 
 
 # ----------------------------------------------------------------- encoding
@@ -257,9 +257,9 @@ class Encoder:
       self._behind = dict.fromkeys(roles, tokenizer.encode)
       # User-defined symbols are one token in any text, so in a message too.
       self._symbols = {
-        text: found[0]
+        text: ids[0]
         for text in _control_strings(template) - tokenizer.specials.keys()
-        if len(found := self._go_on(text)) == 1
+        if len(ids := self._go_on(text)) == 1
       }
       self._specials = {**tokenizer.specials, **self._symbols, **roles}
 
@@ -271,12 +271,12 @@ class Encoder:
             f'a message of the {message.role} has {text!r}, which this '
             'tokenizer reads as a control token also in text; leave it out.'
           )
-    found = self._joined(self._spans(conversation))
+    joined = self._joined(self._spans(conversation))
     learnt = self._learnt(conversation)
     ids, weights = [], []
     # The text since the last special token, and its ids.
     text, held, encode = '', [], self._start
-    for span in found:
+    for span in joined:
       if span.special:
         token = self._specials[span.text]
         new = [] if token is None else [token]
@@ -301,14 +301,14 @@ class Encoder:
     tokenizer lacks a template's control string, that is how it is written.
     """
     mark = 'response'
-    found = self._joined(
+    joined = self._joined(
       self._spans(
         [messages.Message('user', '-'), messages.Message('assistant', mark)]
       )
     )
-    last = max(i for i, span in enumerate(found) if mark in span.text)
-    text = found[last].text.rpartition(mark)[2]
-    for span in found[last + 1 :]:
+    last = max(i for i, span in enumerate(joined) if mark in span.text)
+    text = joined[last].text.rpartition(mark)[2]
+    for span in joined[last + 1 :]:
       if span.special:
         return self._specials[span.text], text.strip()
       text += span.text
@@ -322,10 +322,10 @@ class Encoder:
       learnt &= {len(responses)}
     return learnt
 
-  def _joined(self, found):
+  def _joined(self, spans):
     """Strings that are no special tokens here as text; texts side by side."""
     result = []
-    for text, response, special in found:
+    for text, response, special in spans:
       special = special and text in self._specials
       if result and not special and not result[-1].special:
         if result[-1].response == response:

@@ -71,21 +71,21 @@ def _rows(name, path, columns):
         if all(str(c).isdigit() for c in columns):
           return [dict(enumerate(row)) for row in csv.reader(f)]
         return list(csv.DictReader(f))
-      found = json.load(f)
+      read = json.load(f)
   except (ValueError, csv.Error) as error:
     raise ValueError(
       f'benchmark {name}: {path} cannot be read ({error}); mend it or leave it '
       'out.'
     ) from error
-  if isinstance(found, dict):
-    lists = [v for v in found.values() if isinstance(v, list)]
-    found = lists[0] if len(lists) == 1 else None
-  if not isinstance(found, list):
+  if isinstance(read, dict):
+    lists = [v for v in read.values() if isinstance(v, list)]
+    read = lists[0] if len(lists) == 1 else None
+  if not isinstance(read, list):
     raise ValueError(
       f'benchmark {name}: {path} is no list of items, nor an object with one '
       'list; write it as JSONL.'
     )
-  return found
+  return read
 
 
 def _values(path):
@@ -178,11 +178,11 @@ class Index:
   `num_items`; `num_too_short` items have no text that can be looked for.
   """
 
-  def __init__(self, found):
+  def __init__(self, items):
     self._where = []
     self.num_too_short = 0
     runs, numbers, self._short = [np.zeros(0, np.uint64)], [], {}
-    for number, (where, texts) in enumerate(found):
+    for number, (where, texts) in enumerate(items):
       self._where.append(where)
       lost = True
       for text in texts:

@@ -116,13 +116,13 @@ class Loader:
     """
     rows = rows or slice(0, self.batch_size)
     first = step * self.batch_size
-    found = [self.row(first + i) for i in range(rows.start, rows.stop)]
+    chosen = [self.row(first + i) for i in range(rows.start, rows.stop)]
     batch = {
-      f'{name}_BT': np.stack([row[name] for row in found])
+      f'{name}_BT': np.stack([row[name] for row in chosen])
       for name in ('ids', 'targets', 'positions', 'segments', 'weights')
     }
     batch['num_bytes_B'] = np.array(
-      [row['num_bytes'] for row in found], np.int32
+      [row['num_bytes'] for row in chosen], np.int32
     )
     return batch
 

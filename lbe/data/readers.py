@@ -54,9 +54,9 @@ def ending(path):
 
 def kind(path):
   """The kind of a file by its ending; one that is not known holds text."""
-  found = ENDINGS.get(ending(path), 'text')
-  if found != 'json':
-    return found
+  by_name = ENDINGS.get(ending(path), 'text')
+  if by_name != 'json':
+    return by_name
   with packed.opened(path) as f:
     head = f.read(1 << 16).removeprefix(codecs.BOM_UTF8)
   return 'json' if head.lstrip()[:1] == b'[' else 'jsonl'
@@ -101,7 +101,7 @@ def jsonl(file):
 def json_array(file):
   """The records of one array, whole in memory."""
   try:
-    found = json.loads(file.read().decode('utf-8-sig'))
+    records = json.loads(file.read().decode('utf-8-sig'))
   except json.JSONDecodeError as error:
     what = f'invalid JSON ({error.msg}, column {error.colno})'
     yield lines.Bad(what), f'line {error.lineno}'
@@ -110,10 +110,10 @@ def json_array(file):
     line = error.object.count(b'\n', 0, error.start) + 1
     yield lines.Bad(f'invalid UTF-8 ({error.reason})'), f'line {line}'
     return
-  if not isinstance(found, list):
+  if not isinstance(records, list):
     yield lines.Bad('the file holds no array of records'), 'line 1'
     return
-  for number, record in enumerate(found, 1):
+  for number, record in enumerate(records, 1):
     yield record, f'record {number}'
 
 
@@ -176,8 +176,8 @@ def arrow(file):
   file.seek(0)
   if not is_file:
     return _rows(ipc.open_stream(file))
-  found = ipc.open_file(file)
-  return _rows(found.get_batch(i) for i in range(found.num_record_batches))
+  opened = ipc.open_file(file)
+  return _rows(opened.get_batch(i) for i in range(opened.num_record_batches))
 
 
 def _rows(batches):
@@ -221,16 +221,16 @@ def tfds(name):
   return tensorflow_datasets.data_source(dataset, split=split)
 
 
-def tfds_files(found):
+def tfds_files(source):
   """The files that the records of `tfds` are in."""
-  parts = found.dataset_info.splits[found.split].file_instructions
+  parts = source.dataset_info.splits[source.split].file_instructions
   return [pathlib.Path(part.filename) for part in parts]
 
 
-def tfds_records(found):
-  for start in range(0, len(found), 256):
-    numbers = range(start, min(start + 256, len(found)))
-    records = found.__getitems__(list(numbers))
+def tfds_records(source):
+  for start in range(0, len(source), 256):
+    numbers = range(start, min(start + 256, len(source)))
+    records = source.__getitems__(list(numbers))
     for number, record in zip(numbers, records, strict=True):
       yield _plain(record), f'record {number + 1}'
 

@@ -86,12 +86,12 @@ class Cache:
 
 def key(judge, rubric, prompt):
   """The hash that a reply is found by."""
-  told = json.dumps(
+  facts = json.dumps(
     [judge.identity, rubric.name, rubric.digest, prompt],
     sort_keys=True,
     ensure_ascii=False,
   )
-  return hashlib.sha256(told.encode('utf-8', 'surrogatepass')).hexdigest()
+  return hashlib.sha256(facts.encode('utf-8', 'surrogatepass')).hexdigest()
 
 
 def ask(judge, rubric, prompts, *, cache, max_asks, progress=''):
@@ -124,8 +124,8 @@ def ask(judge, rubric, prompts, *, cache, max_asks, progress=''):
       if reply.error:
         errors[open_prompts[i]] = reply.error
       else:
-        told = {'judge': judge.name, 'rubric': rubric.name}
-        cache.add(keys[open_prompts[i]], reply, **told)
+        asked_by = {'judge': judge.name, 'rubric': rubric.name}
+        cache.add(keys[open_prompts[i]], reply, **asked_by)
   return [_judged(rubric, cache[keys[p]], errors.get(p)) for p in prompts]
 
 

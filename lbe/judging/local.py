@@ -112,11 +112,11 @@ class Local:
 
 def _listing(path):
   """A hash of a folder's files: names, sizes and times, not their bytes."""
-  told = []
+  listed = []
   for p in _files(epath.Path(path)):
     stat = p.stat()
-    told.append((str(p), stat.length, stat.mtime))
-  return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+    listed.append((str(p), stat.length, stat.mtime))
+  return hashlib.sha256(repr(listed).encode()).hexdigest()[:16]
 
 
 def _files(path):

@@ -116,7 +116,7 @@ def segmenter(language: str, others) -> Callable[[str], list[tuple]]:
   identify = identifier((language, *others), fewest_letters=_FEWEST_LOWER)
 
   def segment(text):
-    found = []
+    parts = []
     for part in detector.detect_multiple_languages_of(text):
       code = part.language.iso_code_639_1.name.lower()
       start, stop = part.start_index, part.end_index
@@ -125,8 +125,8 @@ def segmenter(language: str, others) -> Callable[[str], list[tuple]]:
         and num_letters(text[start:stop]) >= FEWEST_LETTERS
         and identify(_without_names(text[start:stop])) == code
       ):
-        found.append((start, stop, code))
-    return found
+        parts.append((start, stop, code))
+    return parts
 
   return segment
 
@@ -275,7 +275,7 @@ def segment_of(name: str, language: str) -> Callable[[str], list[tuple]] | None:
   identify = fasttext_identifier(name)
 
   def segment(text):
-    found = []
+    parts = []
     for part in _SENTENCES.finditer(text):
       said = _without_names(part.group())
       if (
@@ -283,8 +283,8 @@ def segment_of(name: str, language: str) -> Callable[[str], list[tuple]] | None:
         and num_letters(said) >= _FEWEST_LOWER
         and (code := identify(said)) in others
       ):
-        found.append((part.start(), part.end(), code))
-    return found
+        parts.append((part.start(), part.end(), code))
+    return parts
 
   return segment
 
@@ -327,7 +327,7 @@ def switches(
   """
   text = prose(text)
   prompt = ' '.join(prompt.casefold().split())
-  found = []
+  switched = []
   for start, stop, name in scripts.spans(text):
     if name in allowed:
       continue
@@ -337,16 +337,16 @@ def switches(
       if not _is_excused(part.group(), name, prompt)
     ]
     if parts:
-      found.append((*_trimmed(text, parts[0][0], parts[-1][1]), name))
+      switched.append((*_trimmed(text, parts[0][0], parts[-1][1]), name))
   if segment is not None:
-    for start, stop, _ in found:
+    for start, stop, _ in switched:
       text = text[:start] + ' ' * (stop - start) + text[stop:]
-    found += [
+    switched += [
       (*_trimmed(text, start, stop), code)
       for start, stop, code in segment(text)
       if ' '.join(text[start:stop].casefold().split()) not in prompt
     ]
-  return sorted(found)
+  return sorted(switched)
 
 
 def _trimmed(text, start, stop):

@@ -77,7 +77,7 @@ def spans(text: str) -> list[tuple[int, int, str]]:
   A run begins and ends with a letter; digits, punctuation and spaces between
   letters of the same script lie inside it.
   """
-  found = []
+  runs = []
   start = stop = 0
   current = ''
   for i, character in enumerate(text):
@@ -86,9 +86,9 @@ def spans(text: str) -> list[tuple[int, int, str]]:
       continue
     if name != current:
       if current:
-        found.append((start, stop, current))
+        runs.append((start, stop, current))
       start, current = i, name
     stop = i + 1
   if current:
-    found.append((start, stop, current))
-  return found
+    runs.append((start, stop, current))
+  return runs

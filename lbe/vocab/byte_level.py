@@ -151,9 +151,9 @@ def _units(base, texts, is_letter):
   for text in texts:
     if whole.normalizer is not None:
       text = whole.normalizer.normalize_str(text)
-    found = [c for c in text if is_letter(c)]
-    letters.update(found)
-    if found:
+    own = [c for c in text if is_letter(c)]
+    letters.update(own)
+    if own:
       units.update(u for u, _ in whole.pre_tokenizer.pre_tokenize_str(text))
   units = {u: n for u, n in units.items() if any(map(is_letter, readable(u)))}
   return units, letters
@@ -163,13 +163,13 @@ def _frequent_scripts(letters, coverage):
   counts = collections.Counter()
   for letter, n in letters.items():
     counts[extend_lib.script(letter)] += n
-  found, covered = [], 0
+  taken, covered = [], 0
   for script, n in sorted(counts.items(), key=lambda x: (-x[1], x[0])):
     if covered >= coverage * counts.total():
       break
     covered += n
-    found.append(script)
-  return found
+    taken.append(script)
+  return taken
 
 
 def _is_safe(data, is_added):
@@ -201,8 +201,8 @@ def _characters(beginning):
   """All characters of Unicode whose UTF-8 begins with these bytes."""
   length = {0xC: 2, 0xD: 2, 0xE: 3, 0xF: 4}[beginning[0] >> 4]
   tails = itertools.product(range(0x80, 0xC0), repeat=length - len(beginning))
-  found = ((beginning + bytes(x)).decode(errors='ignore') for x in tails)
-  return [c for c in found if c and unicodedata.category(c) != 'Cn']
+  characters = ((beginning + bytes(x)).decode(errors='ignore') for x in tails)
+  return [c for c in characters if c and unicodedata.category(c) != 'Cn']
 
 
 def _is_stuck(letter, model, is_added):

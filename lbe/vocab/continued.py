@@ -105,14 +105,14 @@ def _missing_characters(units, known, coverage):
     for character in unit:
       counts[character] += n
   total = sum(counts.values())
-  found, covered = [], 0
+  taken, covered = [], 0
   for character, n in sorted(counts.items(), key=lambda x: (-x[1], x[0])):
     if covered >= coverage * total:
       break
     covered += n
     if character not in known:
-      found.append(character)
-  return found
+      taken.append(character)
+  return taken
 
 
 def learn(units, known, num_merges, *, allowed, progress=True):

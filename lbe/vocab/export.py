@@ -131,12 +131,13 @@ def compare(tokenizer, texts=()):
   }
 
 
-def warning(found):
-  """A line that says what `compare` found."""
+def warning(compared):
+  """A line that says what `compare` gave."""
   return (
     f'warning: pieces of equal score cannot be written as ranked merges: '
-    f'{found["differing"]:,} of {found["lines"]:,} lines ({found["sample"]}) '
-    'differ between tokenizer.model, which is the truth, and tokenizer.json.'
+    f'{compared["differing"]:,} of {compared["lines"]:,} lines '
+    f'({compared["sample"]}) differ between tokenizer.model, which is the '
+    'truth, and tokenizer.json.'
   )
 
 

@@ -251,10 +251,10 @@ def unreachable(tokenizer, *, first_id=0):
     for i, p in enumerate(tokenizer.proto.pieces)
     if i >= first_id and p.type == _Piece.NORMAL
   ]
-  found = plain.encode_batch([p.replace('▁', ' ') for _, p in pieces])
+  encoded = plain.encode_batch([p.replace('▁', ' ') for _, p in pieces])
   return {
     piece: plain.split(piece.replace('▁', ' '))
-    for (i, piece), ids in zip(pieces, found, strict=True)
+    for (i, piece), ids in zip(pieces, encoded, strict=True)
     if ids != [i]
   }
 

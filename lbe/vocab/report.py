@@ -223,16 +223,18 @@ def _longest_lines(sets):
 
 
 def _pieces_line(report):
-  def told(count):
+  def counted(count):
     return 'unknown' if count is None else f'{count:,}'
 
   before, after = report['before'], report.get('after')
-  line = f'{before["pieces"]:,} pieces, {told(before["unreachable"])} of them '
+  line = (
+    f'{before["pieces"]:,} pieces, {counted(before["unreachable"])} of them '
+  )
   line += 'never produced by encoding'
   if after:
     line += (
-      f' → {after["pieces"]:,}, {told(after["unreachable"])}; of the '
-      f'{after["added"]:,} added {told(after["added_unreachable"])}'
+      f' → {after["pieces"]:,}, {counted(after["unreachable"])}; of the '
+      f'{after["added"]:,} added {counted(after["added_unreachable"])}'
     )
   return line + '.'
 
@@ -277,7 +279,7 @@ def _script_table(sets):
   for name, row in sets.items():
     sides = row['scripts']
     for script in dict.fromkeys(s for side in sides.values() for s in side):
-      both = {side: found.get(script, {}) for side, found in sides.items()}
+      both = {side: own.get(script, {}) for side, own in sides.items()}
       cells = [_arrow(form, both, column) for column, form in forms]
       rows.append([name, script, *cells])
   lines = _rows(heads, rows).split('\n')

@@ -39,10 +39,10 @@ def spell(
   pieces = [
     extended.piece(i) for i in range(base.vocab_size, extended.vocab_size)
   ]
-  found = base.without_prefix().encode_batch(
+  spellings = base.without_prefix().encode_batch(
     [piece.replace('▁', ' ') for piece in pieces]
   )
-  return [[ids] for ids in found]
+  return [[ids] for ids in spellings]
 
 
 def translate(
