@@ -182,9 +182,8 @@ def test_an_export_says_what_tokenizer_json_loses(test_data, tmp_path):
   proto = tokenizers.load(test_data / 'ckpt_stories260K' / 'hf').proto
   for piece in proto.pieces:
     piece.score = 0.0
-  tokenizer = tokenizers.SentencePiece(proto.SerializeToString())
-  c = architecture.Config(
   tokenizer = sentencepiece_lib.SentencePiece(proto.SerializeToString())
+  c = architecture.Config(
     vocab_size=tokenizer.vocab_size,
     dim=16,
     num_layers=1,
