@@ -192,5 +192,8 @@ def test_bad_prompts_are_named_by_file_and_line(tmp_path):
     make(path, template='magic')
   responses = write(tmp_path / 'r.jsonl', {'id': '2', 'response': 'a'})
   wheres = {p.id: p.where for p in prompts.read(path, template='')}
-  with pytest.raises(ValueError, match="no response to 1 of 1 prompts.*'1'"):
+  with pytest.raises(ValueError, match="r.jsonl:1: the id '2' is none of the"):
+    prompts.read_responses(responses, wheres)
+  wheres['2'] = 'p.jsonl:2'
+  with pytest.raises(ValueError, match="no response to 1 of 2 prompts.*'1'"):
     prompts.read_responses(responses, wheres)
