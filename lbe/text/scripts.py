@@ -31,7 +31,7 @@ def is_letter(character: str) -> bool:
 def first_word(character: str) -> str:
   """The first word of a letter's name in Unicode, as 'CJK' or 'LATIN'.
 
-  Reports of tokenizers tell scripts apart by it, and it is not `script`:
+  Tokenizers and their reports tell scripts apart by it, not by `script`:
   half-width kana are 'HALFWIDTH', accents that combine 'COMBINING'.
   Digits, punctuation, symbols and spaces have none: ''.
   """

@@ -17,6 +17,7 @@ import unicodedata
 
 from tokenizers import Tokenizer
 
+from lbe.text import scripts
 from lbe.vocab import continued
 from lbe.vocab import extend as extend_lib
 from lbe.vocab import huggingface
@@ -57,10 +58,10 @@ def extend(
   is_letter = extend_lib.letter_rule(keep_latin)
   units, letters = _units(base, texts, is_letter)
   continued.check_units(units)
-  scripts = _frequent_scripts(letters, coverage)
+  frequent = _frequent_scripts(letters, coverage)
 
   def is_added(letter):
-    return is_letter(letter) and extend_lib.script(letter) in scripts
+    return is_letter(letter) and scripts.first_word(letter) in frequent
 
   model = _model(base)
   learnt = continued.learn(
@@ -98,8 +99,8 @@ def extend(
     [readable(piece) for piece in learnt if huggingface.is_partial(piece)],
     dict(left_out),
     [
-      f'learnt from {", ".join(scripts)}; text without letters of these is cut '
-      'as before.'
+      f'learnt from {", ".join(frequent)}; text without letters of these is '
+      'cut as before.'
     ],
   )
 
@@ -162,7 +163,7 @@ def _units(base, texts, is_letter):
 def _frequent_scripts(letters, coverage):
   counts = collections.Counter()
   for letter, n in letters.items():
-    counts[extend_lib.script(letter)] += n
+    counts[scripts.first_word(letter)] += n
   taken, covered = [], 0
   for script, n in sorted(counts.items(), key=lambda x: (-x[1], x[0])):
     if covered >= coverage * counts.total():
@@ -192,7 +193,7 @@ def _is_safe(data, is_added):
   return (
     len(text) <= continued.MAX_LENGTH
     and all(map(is_added, letters))
-    and (text[:1] != ' ' or all(map(extend_lib.has_spaces, letters)))
+    and (text[:1] != ' ' or all(map(scripts.has_spaces, letters)))
   )
 
 
