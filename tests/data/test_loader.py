@@ -72,7 +72,7 @@ def test_an_epoch_of_a_source_takes_each_of_its_rows_once(prepared):
   for i, share in enumerate((0.8, 0.2)):
     mine = [(epoch, row) for source, epoch, row in places if source == i]
     assert len(mine) == 4000 * share
-    num_rows = loader._num_rows[i]
+    num_rows = loader.num_rows[i]
     for epoch in range(len(mine) // num_rows):
       part = mine[epoch * num_rows : (epoch + 1) * num_rows]
       assert sorted(part) == [(epoch, row) for row in range(num_rows)]
