@@ -9,7 +9,6 @@ whichever batch size of 1, 8 and 32 is the fastest, ours in whichever of 4 and
 16. Timed in turns, from texts to scores; ours is compiled before.
 """
 
-import json
 import pathlib
 import statistics
 import tempfile
@@ -19,11 +18,12 @@ import torch
 from absl import app
 from absl import flags
 
-from benchmarks import harness
 from benchmarks import record
 from lbe.evals import multiple_choice
 from lbe.evals import perplexity
+from lbe.text import lines
 from lbe.vocab import tokenizers
+from tests import harness
 
 _DATA = flags.DEFINE_string('data', None, 'The folder of test data.')
 _WHAT = flags.DEFINE_multi_enum(
@@ -82,8 +82,7 @@ def _exam(data, scratch):
 
 def _texts(data, scratch):
   task = harness.wikitext_task(scratch, data, limit=_PAGES.value)
-  lines = (scratch / f'{task}_test.jsonl').read_text('utf-8').splitlines()
-  pages = [json.loads(line)['page'] for line in lines]
+  pages = [row['page'] for row in lines.rows(scratch / f'{task}_test.jsonl')]
   made = perplexity.Documents(pages, max_len=harness.SHAPE['max_positions'])
   return made, [task], 0, {'setting': 'WikiText-2 pages', 'items': len(pages)}
 

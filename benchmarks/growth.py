@@ -26,6 +26,7 @@ from configs import common
 from lbe.assemble import data
 from lbe.assemble import model
 from lbe.assemble import step as step_lib
+from lbe.data import report
 from lbe.mesh import sharding
 from lbe.vocab import tokenizers
 
@@ -113,7 +114,7 @@ def _sources(folder, number):
   start = _clock()
   prepared = data.prepare(config, tokenizer, folder)
   loader = data.make_loader(config, prepared, tokenizer)
-  loader.report(1000)
+  report.table(loader, 1000)
   opening = _clock() - start
   times = []
   for step in range(1 + 4 * _STEPS.value):

@@ -16,13 +16,13 @@ import tempfile
 from absl import app
 from absl import flags
 
-from benchmarks import harness
 from benchmarks import record
 from lbe.convert import hf_config
 from lbe.evals import lm_eval as adapter
 from lbe.vocab import export as vocab_export
 from lbe.vocab import extend
 from lbe.vocab import tokenizers
+from tests import harness
 
 _DATA = flags.DEFINE_string('data', None, 'The folder of test data.')
 _MODELS = flags.DEFINE_multi_enum(

@@ -13,24 +13,24 @@ gone on with where its output ends.
 
 import contextlib
 import hashlib
+import io
 import json
 import math
-import os
 import pathlib
 import sys
-from typing import NamedTuple
 
 import jax
 import tqdm
 from absl import flags
 
 from lbe.chat import messages
-from lbe.chat import prompting
+from lbe.chat import prompts as prompts_lib
 from lbe.convert import stored
 from lbe.inference import decode
 from lbe.mesh import sharding
 from lbe.models import forward
 from lbe.run import program
+from lbe.text import lines
 
 _MODEL = flags.DEFINE_string('model', None, 'A checkpoint or an HF folder.')
 _PROMPT = flags.DEFINE_string('prompt', None, 'What the model goes on from.')
@@ -88,7 +88,7 @@ def main(argv):
   tokenizer, c = opened.tokenizer, opened.config
   if tokenizer is None:
     raise ValueError(f'{opened.path} has no tokenizer to write text with.')
-  writer = prompting.Prompts(_TEMPLATE.value, tokenizer, system=_SYSTEM.value)
+  writer = prompts_lib.Encoder(_TEMPLATE.value, tokenizer, system=_SYSTEM.value)
   settings = dict(
     temperature=_TEMPERATURE.value,
     top_k=_TOP_K.value,
@@ -101,7 +101,10 @@ def main(argv):
     eos_ids=writer.eos_ids,
   )
   if _INPUT.value:
-    work = _read_work(writer)
+    asked = prompts_lib.read(
+      _INPUT.value, template=_TEMPLATE.value, field=_FIELD.value
+    )
+    work = list(zip(asked, writer.of_prompts(asked), strict=True))
     # What decides the responses, but not how fast they come.
     run = _digest(
       settings,
@@ -146,7 +149,7 @@ def main(argv):
     return min(_MAX_NEW_TOKENS.value, left)
 
   if _INPUT.value:
-    todo = [item for item in work if item.id not in finished]
+    todo = [(p, ids) for p, ids in work if _id(p) not in finished]
     _work_off(respond, todo, len(work), run)
   elif _NUM_SAMPLES.value:
     _write_samples(respond, room, writer, tokenizer)
@@ -225,15 +228,15 @@ def _write_samples(respond, room, writer, tokenizer):
     progress = stack.enter_context(tqdm.tqdm(total=num, unit='sample'))
     for start in range(0, num, size):
       numbers = range(start, min(start + size, num))
-      found = respond(
+      responses = respond(
         [ids] * len(numbers),
         seeds=numbers,
         num_samples=1,
         max_new_tokens=room(ids),
       )
-      for response in found:
+      for response in responses:
         row = {'text': lead + response.text}
-        out.write(json.dumps(row, ensure_ascii=False) + '\n')
+        out.write(lines.line(row))
       out.flush()
       progress.update(len(numbers))
 
@@ -241,41 +244,9 @@ def _write_samples(respond, room, writer, tokenizer):
 # ---------------------------------------------------------------- JSON lines
 
 
-class _Item(NamedTuple):
-  """A record of --input: its id, its ids, its place in the file."""
-
-  id: str | int
-  record: dict
-  ids: list
-  number: int
-
-
-def _read_work(writer):
-  """The _Items of --input; ValueError for a line that is no prompt."""
-  found, places = [], {}
-  with open(_INPUT.value, encoding='utf-8') as f:
-    for number, line in enumerate(f, 1):
-      where = f'{_INPUT.value}:{number}'
-      if not line.strip():
-        continue
-      try:
-        record = json.loads(line)
-      except json.JSONDecodeError as error:
-        raise ValueError(f'{where}: the line is no JSON ({error}).') from error
-      ids = writer.of_record(record, field=_FIELD.value, where=where)
-      name = record.get('id', number)
-      if not isinstance(name, str | int):
-        raise ValueError(f'{where}: the id {name!r} is no text and no number.')
-      if name in places:
-        raise ValueError(
-          f'{where}: the id {name!r} stands in line {places[name]}, too; '
-          'responses are told apart by it.'
-        )
-      places[name] = number
-      found.append(_Item(name, record, ids, number))
-  if not found:
-    raise ValueError(f'{_INPUT.value} has no records.')
-  return found
+def _id(prompt):
+  """What its responses are found by: its `id` as it stands, or its line."""
+  return prompt.record.get('id', prompt.number)
 
 
 def _digest(*facts):
@@ -291,15 +262,12 @@ def _finished(path, run):
   path = pathlib.Path(path)
   if not path.exists():
     return set()
-  data = path.read_bytes()
-  whole = data[: data.rfind(b'\n') + 1]
-  found = set()
-  for number, line in enumerate(whole.decode().split('\n')[:-1], 1):
+  finished = set()
+  for row, number in lines.values(io.BytesIO(lines.whole(path))):
     try:
-      row = json.loads(line)
-      found.add(row['id'])
+      finished.add(row['id'])
       same = row['run'] == run
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
       raise ValueError(
         f'{path}:{number} is no line of responses; give another --output.'
       ) from error
@@ -308,9 +276,8 @@ def _finished(path, run):
         f'{path}:{number} has a response of another model or of other '
         'settings; take those again, or give another --output.'
       )
-  if whole != data:
-    os.truncate(path, len(whole))
-  return found
+  lines.mend(path)
+  return finished
 
 
 def _work_off(respond, todo, total, run):
@@ -325,14 +292,14 @@ def _work_off(respond, todo, total, run):
     ) as progress,
   ):
     for start in range(0, len(todo), at_a_time):
-      items = todo[start : start + at_a_time]
-      found = respond(
-        [item.ids for item in items],
-        seeds=[item.number for item in items],
+      batch = todo[start : start + at_a_time]
+      responses = respond(
+        [ids for _, ids in batch],
+        seeds=[p.number for p, _ in batch],
         too_long=_TOO_LONG.value,
       )
-      for i, item in enumerate(items):
-        own = found[i * num_samples : (i + 1) * num_samples]
+      for i, (p, _) in enumerate(batch):
+        own = responses[i * num_samples : (i + 1) * num_samples]
         if _NUM_SAMPLES.value:
           said = {
             'responses': [r.text for r in own],
@@ -345,11 +312,10 @@ def _work_off(respond, todo, total, run):
             'ended': own[0].ended,
             'num_tokens': len(own[0].ids),
           }
-        row = {'id': item.id, 'cut': own[0].cut, 'run': run}
-        line = json.dumps({**item.record, **said, **row}, ensure_ascii=False)
-        out.write(line + '\n')
+        row = {'id': _id(p), 'cut': own[0].cut, 'run': run}
+        out.write(lines.line({**p.record, **said, **row}))
       out.flush()
-      progress.update(len(items))
+      progress.update(len(batch))
 
 
 if __name__ == '__main__':

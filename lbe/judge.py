@@ -23,11 +23,11 @@ from absl import flags
 from lbe.evals import code_switching
 from lbe.evals import core
 from lbe.judging import agreement
-from lbe.judging import files
 from lbe.judging import people
 from lbe.judging import scores
 from lbe.judging import sheets
 from lbe.run import program
+from lbe.text import lines
 
 _TABLE = flags.DEFINE_string('table', None, 'Means by category of a file.')
 _AGREEMENT = flags.DEFINE_list('agreement', [], 'Files of the same responses.')
@@ -74,8 +74,8 @@ def main(argv):
     print(agreement.table(_AGREEMENT.value))
   elif _SHEET.value:
     for name, value in sheets.agreement(_SHEET.value).items():
-      told = 'none' if value is None else f'{value:.4g}'
-      print(f'{name}: {told}')
+      shown = 'none' if value is None else f'{value:.4g}'
+      print(f'{name}: {shown}')
   elif _SWITCHING.value:
     print(_switching(_SWITCHING.value))
   elif _SYSTEMS.value:
@@ -92,34 +92,34 @@ def main(argv):
 
 
 def _systems():
-  found = {}
-  for told in _SYSTEMS.value:
-    name, _, path = told.partition('=')
-    if not name or not path or name in found:
+  systems = {}
+  for asked in _SYSTEMS.value:
+    name, _, path = asked.partition('=')
+    if not name or not path or name in systems:
       raise ValueError(
-        f'--systems={told!r}: each is NAME=FILE, with a name of its own.'
+        f'--systems={asked!r}: each is NAME=FILE, with a name of its own.'
       )
-    found[name] = path
-  return found
+    systems[name] = path
+  return systems
 
 
 def _switching(path):
   """A table of rates for each step in the file."""
-  found = []
-  for record, where in files.predictions(path, ('response',)):
+  responses = []
+  for record, where in lines.predictions(path, ('response',)):
     language = record.get('language') or _LANGUAGE.value
     if not language:
       raise ValueError(f'{where} names no language; give --language=CODE.')
-    text = files.text(record, 'response', where, default='')
-    prompt = files.text(record, 'prompt', where, default='')
-    found.append((record.get('step'), language, text, prompt))
+    text = lines.text(record, 'response', where, default='')
+    prompt = lines.text(record, 'prompt', where, default='')
+    responses.append((record.get('step'), language, text, prompt))
   detector = code_switching.Detector(
     _IDENTIFIER.value,
-    {language for _, language, _, _ in found},
+    {language for _, language, _, _ in responses},
     english_words=_ENGLISH_WORDS.value,
   )
   steps = {}
-  for step, language, text, prompt in found:
+  for step, language, text, prompt in responses:
     judged = detector.judge(text, language, prompt=prompt)
     steps.setdefault(step, []).append({'language': language, **judged})
   return _by_step(
@@ -134,7 +134,7 @@ def _tables(records):
   """A table for each step in the records."""
   steps = {}
   for record in records:
-    files.require(record, _TABLE_FIELDS, f'the record {record["id"]!r}')
+    lines.require(record, _TABLE_FIELDS, f'the record {record["id"]!r}')
     steps.setdefault(record.get('step'), []).append(record)
   return _by_step(steps, scores.table)
 

@@ -15,6 +15,7 @@ from ml_collections import config_flags
 from lbe.assemble import data
 from lbe.assemble import model
 from lbe.data import beam
+from lbe.data import report
 from lbe.run import program
 from lbe.run import workdir as workdir_lib
 
@@ -53,7 +54,7 @@ def main(argv):
   loader = data.make_loader(config, prepared, tokenizer)
   num_steps = data.count_steps(config, prepared, loader)
   if jax.process_index() == 0:
-    print(loader.report(num_steps))
+    print(report.table(loader, num_steps))
   workdir.send(now=True)
 
 

@@ -141,10 +141,10 @@ def _write(tokenizer):
 
 def _compare(tokenizer):
   """What tokenizer.json loses, said and returned; None where nothing."""
-  found = export_lib.compare(tokenizer, _all_documents(_TEXTS.value))
-  if found:
-    print(export_lib.warning(found))
-  return found
+  compared = export_lib.compare(tokenizer, _all_documents(_TEXTS.value))
+  if compared:
+    print(export_lib.warning(compared))
+  return compared
 
 
 def _save(record, path):
@@ -191,35 +191,37 @@ def extend():
       'that has them), and not both.'
     )
   _check_first_time()
-  found = _added() if _ADD.value else _learnt()
-  for notice in found.notices:
+  extension = _added() if _ADD.value else _learnt()
+  for notice in extension.notices:
     print(f'notice: {notice}')
   print(
-    f'{len(found.added):,} pieces added, {len(found.intermediates):,} of them '
-    'to lead to others' + '; left out:' * bool(found.left_out)
+    f'{len(extension.added):,} pieces added, '
+    f'{len(extension.intermediates):,} of them to lead to others'
+    + '; left out:'
+    * bool(extension.left_out)
   )
-  for reason, pieces in found.left_out.items():
+  for reason, pieces in extension.left_out.items():
     print(f'  {len(pieces):,} {reason}, as {" ".join(pieces[:5])}')
   lost = {}
-  if found.tokenizer.kind == 'sentencepiece':
-    lost = extend_lib.unreachable(found.tokenizer)
+  if extension.tokenizer.kind == 'sentencepiece':
+    lost = extend_lib.unreachable(extension.tokenizer)
   if lost:
     print(
       f'warning: {len(lost):,} pieces are never produced by encoding, as '
       f'{" ".join(list(lost)[:5])}; --score_mode=below_base has none.'
     )
-  folder = _write(found.tokenizer)
+  folder = _write(extension.tokenizer)
   record = {
     'base': str(_BASE.value),
     'add': _ADD.value,
     'corpus': _CORPUS.value,
     'score_mode': _SCORE_MODE.value,
-    'added': found.added,
-    'intermediates': found.intermediates,
-    'left_out': found.left_out,
+    'added': extension.added,
+    'intermediates': extension.intermediates,
+    'left_out': extension.left_out,
     'unreachable': list(lost),
-    'notices': found.notices,
-    'tokenizer_json': _compare(found.tokenizer),
+    'notices': extension.notices,
+    'tokenizer_json': _compare(extension.tokenizer),
   }
   _save(record, folder / 'extension.json')
 
@@ -281,14 +283,14 @@ def report():
   """Tables on the screen; with --output also Markdown, JSON, and a plot."""
   tokenizer = tokenizers.load(_TOKENIZER.value)
   base = tokenizers.load(_BASE.value) if _BASE.value else None
-  found = {'context': _CONTEXT.value, 'sets': {}}
+  figures = {'context': _CONTEXT.value, 'sets': {}}
   sides = {'before': tokenizer}
   if base is None:
-    found['before'] = report_lib.summary(tokenizer)
+    figures['before'] = report_lib.summary(tokenizer)
   else:
     sides = {'before': base, 'after': tokenizer}
-    found['before'] = report_lib.summary(base)
-    found['after'] = report_lib.summary(tokenizer, base)
+    figures['before'] = report_lib.summary(base)
+    figures['after'] = report_lib.summary(tokenizer, base)
   for path in _TEXTS.value:
     texts = list(_documents(path))
     if base is None:
@@ -300,12 +302,12 @@ def report():
       row['scripts'] = {
         side: report_lib.by_script(one, texts) for side, one in sides.items()
       }
-    found['sets'][pathlib.Path(path).name] = row
-  print(report_lib.markdown(found))
+    figures['sets'][pathlib.Path(path).name] = row
+  print(report_lib.markdown(figures))
   if _OUTPUT.value:
     folder = pathlib.Path(_OUTPUT.value)
     folder.mkdir(parents=True, exist_ok=True)
-    report_lib.save(found, folder)
+    report_lib.save(figures, folder)
 
 
 def export():

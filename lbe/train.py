@@ -25,6 +25,7 @@ from lbe.assemble import extension
 from lbe.assemble import model as model_lib
 from lbe.assemble import step as step_lib
 from lbe.convert import stored
+from lbe.data import report
 from lbe.evals import core
 from lbe.evals import forgetting
 from lbe.evals import schedule
@@ -288,14 +289,14 @@ def main(argv):
 
 def _show_data(loader, num_steps, folder, say):
   """Its table, a row and examples as they are read: said, and in data.txt."""
-  table, row = loader.report(num_steps), loader.decoded_row(0, 0)
+  table, row = report.table(loader, num_steps), report.row(loader, 0, 0)
   say(table)
   say(f'\nrow 0 of step 0:\n{row}\n')
   # What is learnt is green on a terminal, and in brackets in a file.
   green = {'mark': ('\033[32m', '\033[0m')} if sys.stdout.isatty() else {}
-  say(loader.decoded_examples(**green))
+  say(report.examples(loader, **green))
   if jax.process_index() == 0:
-    shown = (table, row, loader.decoded_examples())
+    shown = (table, row, report.examples(loader))
     (folder / 'data.txt').write_text('\n\n'.join(shown), encoding='utf-8')
 
 

@@ -9,8 +9,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 from lbe import generate
-from lbe.chat import messages
-from lbe.chat import prompting
+from lbe.chat import prompts
 from lbe.vocab import tokenizers
 
 if not flags.FLAGS.is_parsed():
@@ -30,7 +29,7 @@ def run(folder, **changes):
 
 
 def lines(path):
-  return [json.loads(x) for x in path.read_text('utf-8').splitlines()]
+  return [json.loads(x) for x in path.read_text('utf-8').split('\n')[:-1]]
 
 
 def write(path, records):
@@ -103,6 +102,20 @@ def test_a_file_of_prompts_is_answered_and_gone_on_with(folder, tmp_path):
     run(folder, output=str(torn), **settings | dict(temperature=0.5))
 
 
+def test_a_line_separator_ends_no_response(folder, tmp_path):
+  """U+2028 in a prompt: its line in the output was cut when gone on with."""
+  ask = {'ask': 'a\u2028b\x85c', 'id': 'a\u2028'}
+  source = write(tmp_path / 'in.jsonl', [ask])
+  output = tmp_path / 'out.jsonl'
+  settings = dict(input=source, field='ask', output=str(output))
+  run(folder, **settings)
+  data = output.read_bytes()
+  run(folder, **settings)
+  assert output.read_bytes() == data
+  (row,) = lines(output)
+  assert row == {**row, **ask}
+
+
 def test_several_responses_to_each_conversation(folder, tmp_path):
   """With a template; a response that a record has already is not seen."""
   source = write(
@@ -129,17 +142,27 @@ def test_several_responses_to_each_conversation(folder, tmp_path):
 @pytest.mark.parametrize(
   'records, changes, words',
   [
-    ([{'text': 'a'}], {}, r"in.jsonl:1: the field 'prompt' is missing"),
-    ([{'prompt': 3}], {}, r"in.jsonl:1: the field 'prompt' is missing or no"),
-    ([[1]], {}, 'a record is a JSON object'),
-    ([{'prompt': 'a', 'id': [1]}], {}, 'is no text and no number'),
+    (
+      [{'text': 'a'}],
+      {},
+      'in.jsonl:1: there is none of the fields prompt, question, messages, '
+      r'conversations, instruction, input \(fields: text\)',
+    ),
+    (
+      [{'prompt': 'a'}],
+      dict(field='ask'),
+      'there is none of the fields ask, question, messages',
+    ),
+    ([{'prompt': 3}], {}, r"in.jsonl:1: the field 'prompt' is int, not str"),
+    ([[1]], {}, 'in.jsonl:1: list; a line is one JSON object'),
+    ([{'prompt': 'a', 'id': [1]}], {}, "the field 'id' is list, not str"),
     (
       [{'prompt': 'a', 'id': 1}, {'prompt': 'b', 'id': 1}],
       {},
-      'the id 1 stands in line 1, too',
+      "in.jsonl:2: the id '1' stands in .*in.jsonl:1 already",
     ),
-    ([], {}, 'has no records'),
-    ([{'a': 1}], dict(template='belle'), 'are of no known form'),
+    ([], {}, 'has no prompts'),
+    ([{'a': 1}], dict(template='belle'), 'in.jsonl:1: there is none of the'),
     ([{'prompt': 'a ' * 600}], {}, 'prompt 0 has .* tokens'),
     (RECORDS, dict(template='bell'), "template 'bell' is unknown"),
     (RECORDS, dict(template='belle', system='x'), 'no place for a system'),
@@ -163,7 +186,7 @@ def test_what_is_no_json_is_refused(folder, tmp_path):
   """In the input, and in an output that is no output."""
   source, output = tmp_path / 'in.jsonl', tmp_path / 'out.jsonl'
   source.write_text('{"prompt": "a"}\n{"prom\n')
-  with pytest.raises(ValueError, match='in.jsonl:2: the line is no JSON'):
+  with pytest.raises(ValueError, match='in.jsonl:2: invalid JSON'):
     run(folder, input=str(source), output=str(output))
   output.write_text('{"text": "a"}\n')
   source.write_text('{"prompt": "a"}\n')
@@ -174,85 +197,15 @@ def test_what_is_no_json_is_refused(folder, tmp_path):
 def test_a_conversation_keeps_what_was_said(folder, capsys, monkeypatch):
   """The second question is asked with the first and its answer before it."""
   asked = []
-  whole = prompting.Prompts.of_turns
+  whole = prompts.Encoder.of_turns
 
   def of_turns(self, turns):
     asked.append([m.content for m in turns])
     return whole(self, turns)
 
-  monkeypatch.setattr(prompting.Prompts, 'of_turns', of_turns)
+  monkeypatch.setattr(prompts.Encoder, 'of_turns', of_turns)
   said = iter(['Hi', 'And you?', '/new', 'Bye', ''])
   monkeypatch.setattr(builtins, 'input', lambda _: next(said))
   run(folder, template='belle', max_new_tokens=6)
   first = capsys.readouterr().out.splitlines()[1].strip()
   assert asked == [['Hi'], ['Hi', first, 'And you?'], ['Bye']]
-
-
-# ----------------------------------------------------------------- prompting
-
-
-@pytest.fixture(scope='module')
-def llama_tokenizer(test_data):
-  return tokenizers.load(test_data / 'tok_llama_32000')
-
-
-@pytest.mark.parametrize(
-  'template, stop',
-  [
-    ('belle', ()),
-    ('alpaca', ()),
-    ('llama2_chat', ()),
-    ('plain', ()),
-    ('chatml', ('<|im_end|>',)),
-    ('llama3_chat', ('<|eot_id|>',)),
-  ],
-)
-def test_a_response_ends_where_its_template_says(
-  llama_tokenizer, template, stop
-):
-  """LLaMA's tokenizer has no such tokens, so they end it as texts."""
-  found = prompting.Prompts(template, llama_tokenizer)
-  assert (found.eos_ids, found.stop) == ((2,), stop)
-
-
-def test_an_end_of_turn_token_ends_a_response(tmp_path):
-  """A special token of the tokenizer, by name and in a chat_template."""
-  from tokenizers import models
-  from tokenizers import Tokenizer
-
-  pieces = ['<unk>', '<s>', '</s>', 'a', 'b', '<|im_start|>', '<|im_end|>']
-  made = Tokenizer(models.WordLevel({p: i for i, p in enumerate(pieces)}))
-  made.add_special_tokens(['<s>', '</s>', '<|im_start|>', '<|im_end|>'])
-  tokenizer = tokenizers.HuggingFace(made.to_str())
-  path = tmp_path / 'chat_template.jinja'
-  path.write_text(
-    '{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}'
-  )
-  for template in ('chatml', str(path)):
-    found = prompting.Prompts(template, tokenizer)
-    assert (found.eos_ids, found.stop) == ((2, 6), ())
-
-
-def test_records_of_all_forms_are_the_same_question(llama_tokenizer):
-  """With a response or without one."""
-  found = prompting.Prompts('llama2_chat', llama_tokenizer, system='Be kind.')
-  wanted = found.of_text('Why?')
-  assert wanted == found.of_turns([messages.Message('user', 'Why?')])
-  user = {'role': 'user', 'content': 'Why?'}
-  for record in (
-    {'prompt': 'Why?'},
-    {'instruction': 'Why?'},
-    {'instruction': 'Why?', 'output': 'So.'},
-    {'input': 'Why?', 'target': ''},
-    {'messages': [user]},
-    {'messages': [user, {'role': 'assistant', 'content': 'So.'}]},
-    {'conversations': [{'from': 'human', 'value': 'Why?'}]},
-  ):
-    ids = found.of_record(record, field='prompt', where='here')
-    assert ids == wanted, record
-  own = {'role': 'system', 'content': 'Be short.'}
-  other = found.of_record(
-    {'messages': [own, user]}, field='prompt', where='here'
-  )
-  assert 'Be short.' in llama_tokenizer.decode(other)
-  assert 'Be kind.' not in llama_tokenizer.decode(other)

@@ -12,6 +12,7 @@ import pytest
 from lbe.data import build
 from lbe.data import cleaning
 from lbe.data import loader as loader_lib
+from lbe.data import report
 from lbe.data import sources
 from lbe.data import tokenized
 from lbe.run import checkpoint
@@ -64,7 +65,7 @@ def test_every_example_is_in_an_epoch_once_and_only_responses_are_learnt(
 ):
   """Whole examples, each a segment; weights are those of the response."""
   loader = make(prepare(tmp_path, records(200, 'say')), batch_size=1)
-  num_rows = round(1 / loader.fill('a') * loader._data[0].num_tokens / 256)
+  num_rows = round(1 / loader.fill('a') * loader.data[0].num_tokens / 256)
   seen = []
   for epoch in range(2):
     found = set()
@@ -95,7 +96,7 @@ def test_the_table_and_an_example_show_what_is_learnt(tmp_path):
   found = records(50, 'say')
   found[7]['output'] = ''
   loader = make(prepare(tmp_path, found, on_bad_record='skip'))
-  table = loader.report(10)
+  table = report.table(loader, 10)
   assert '1 records of a were skipped' in table
   assert "a.json, record 8: the field 'output' is empty" in table
   head, row = (line.split('  ') for line in table.splitlines()[:2])
@@ -106,13 +107,13 @@ def test_the_table_and_an_example_show_what_is_learnt(tmp_path):
   )
   assert cells['documents'] == '49'
   # Of the text, not of the JSON; BOS and EOS stand for no byte.
-  data = loader._data[0]
+  data = loader.data[0]
   assert cells['bytes'] == f'{data.num_tokens - 2 * 49:,}'
   assert 0 < float(cells['learnt'].rstrip('%')) < 100
   assert float(cells['padding'].rstrip('%')) == pytest.approx(
     100 * (1 - loader.fill('a')), abs=0.06
   )
-  shown = loader.decoded_examples()
+  shown = report.examples(loader)
   assert shown.startswith('an example of a:\n<s>say ')
   assert shown.endswith('</s>⟧') and shown.count('⟦') == 1
 
@@ -157,7 +158,7 @@ def test_a_chat_template_is_given_by_its_path(tmp_path):
 def test_each_epoch_packs_anew(tmp_path):
   """The same examples side by side in every epoch would be seen so only."""
   loader = make(prepare(tmp_path, records(200, 'say')), batch_size=1)
-  num_rows = round(1 / loader.fill('a') * loader._data[0].num_tokens / 256)
+  num_rows = round(1 / loader.fill('a') * loader.data[0].num_tokens / 256)
 
   def rows(epoch):
     places = range(epoch * num_rows, (epoch + 1) * num_rows)

@@ -38,7 +38,7 @@ ROLES = {
 }
 
 
-def conversation(record, *, where):
+def conversation(record: dict, *, where: str) -> list[Message]:
   """The Messages of a record: [system], user, assistant, user, … assistant.
 
   Raises ValueError with `where` (as 'FILE:LINE') for a missing or empty
@@ -57,9 +57,9 @@ def conversation(record, *, where):
     )
   for field, read in forms.items():
     if field in record:
-      found = read(record, where)
-      _check_roles(found, where)
-      return found
+      turns = read(record, where)
+      _check_roles(turns, where)
+      return turns
   raise ValueError(
     f'{where}: the fields {", ".join(map(str, record)) or "(none)"} are of no '
     'known form; a record has instruction and output, input and target, '
@@ -96,14 +96,14 @@ def _alpaca(record, where):
   instruction = _field(record, 'instruction', where)
   output = _field(record, 'output', where)
   more = _field(record, 'input', where, optional=True)
-  found = _history(record, where)
+  turns = _history(record, where)
   if re.match(r'Human:.*\nAssistant:\s*\Z', instruction, re.DOTALL):
-    found += _dialogue(instruction)
+    turns += _dialogue(instruction)
   else:
-    found.append(Message('user', instruction, more if more.strip() else ''))
+    turns.append(Message('user', instruction, more if more.strip() else ''))
   system = _field(record, 'system', where, optional=True)
   head = [Message('system', system)] if system.strip() else []
-  return [*head, *found, Message('assistant', output)]
+  return [*head, *turns, Message('assistant', output)]
 
 
 def _history(record, where):
@@ -151,7 +151,7 @@ def _messages(record, where):
 
 
 def _turns(record, field, role_field, text_field, where):
-  found = []
+  read = []
   for i, turn in enumerate(_field(record, field, where, kind=list)):
     label = f'{field}[{i}]'
     if not isinstance(turn, dict):
@@ -168,12 +168,12 @@ def _turns(record, field, role_field, text_field, where):
     weight = turn.get('weight', 1)
     if weight not in (0, 1):
       raise ValueError(f'{where}: {label}.weight is {weight!r}, not 0 or 1.')
-    found.append(Message(ROLES[role.lower()], text, trained=bool(weight)))
-  return found
+    read.append(Message(ROLES[role.lower()], text, trained=bool(weight)))
+  return read
 
 
-def _check_roles(found, where):
-  turns = found[1:] if found[0].role == 'system' else found
+def _check_roles(whole, where):
+  turns = whole[1:] if whole[0].role == 'system' else whole
   for i, message in enumerate(turns):
     asked = ('user', 'assistant')[i % 2]
     if message.role != asked:

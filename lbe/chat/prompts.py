@@ -1,91 +1,153 @@
-"""Prompts from a file, and what a model answers to them."""
+"""Prompts and responses: from a file, to a model's ids, and back to a file.
 
+A line of a file of prompts is a JSON object with one of
+
+  prompt, question                              a text
+  messages: [{role, content}, …]                a conversation
+  conversations: [{from, value}, …]
+  instruction [, input, system, history]
+  input
+
+in the forms of lbe.chat.messages; a last response that is there already is not
+looked at. `id` may name it, else the number of its line does.
+"""
+
+import pathlib
 from typing import NamedTuple
 
+from lbe.chat import jinja
 from lbe.chat import messages
-from lbe.chat import prompting
 from lbe.chat import templates
-from lbe.judging import files
+from lbe.text import lines
+from lbe.vocab import tokenizers
 
-_FIELDS = ('prompt', 'question', 'instruction', 'messages')
+# Where a prompt is looked for, in this order; what is a text comes first.
+FIELDS = (
+  'prompt',
+  'question',
+  'messages',
+  'conversations',
+  'instruction',
+  'input',
+)
+# Who speaks and what is said, in a turn of these.
+_TURNS = {
+  'messages': ('role', 'content'),
+  'conversations': ('from', 'value'),
+}
+# In the place of a response that is still to come.
+_MISSING = 'response'
 
 
 class Prompt(NamedTuple):
   """A conversation to answer, or a text to go on with.
 
-  `text` is all that is said in it; `references` are right answers.
+  `text` is all that is said in it, `record` and `number` its line; `references`
+  are right answers.
   """
 
   id: str
   text: str
-  talk: tuple
+  talk: tuple[messages.Message, ...]
+  record: dict
+  where: str  # 'FILE:LINE'
+  number: int
   language: str = ''
-  references: tuple = ()
+  references: tuple[str, ...] = ()
 
 
-def read(path, *, template, limit=0, language=''):
-  """The Prompts of a JSONL file, the first `limit` of them; 0 is all.
+# ---------------------------------------------------------------------- files
 
-  A line is an object with `prompt`, `question`, `instruction` (and perhaps
-  input, system and history) or `messages` that end with the user, and if it
-  likes `id`, `language` (else the given one) and `reference`, a text or a list
-  of them. An input stands where the template has it, and without a template
-  on a line of its own. Raises ValueError with file and line for what is
-  missing, empty or of another type, for what the template has no place for,
-  and for an id that stands there twice.
+
+def read(path, *, template: str, field: str = 'prompt') -> list[Prompt]:
+  """The Prompts of a JSONL file; `field` is another name for `prompt`.
+
+  Without a template an input stands on a line of its own. Raises ValueError
+  with file and line for what is missing, empty or of another type, for what
+  the template has no place for, and for an id that stands there twice.
   """
-  found, seen = [], {}
-  for number, (record, where) in enumerate(files.records(path), 1):
-    talk = _talk(record, where)
-    text = '\n'.join(t for m in talk for t in (m.content, m.input) if t)
+  prompts, seen = [], {}
+  for record, where in lines.records(path):
+    number = int(where.rpartition(':')[2])
+    own = lines.name(record, 'id', where) if 'id' in record else str(number)
+    lines.once(own, seen, where)
+    talk = _talk(record, field, where, template)
     _check_place(talk, template, where)
-    references = record.get('reference') or ()
+    text = '\n'.join(t for m in talk for t in (m.content, m.input) if t)
+    prompts.append(Prompt(own, text, talk, record, where, number))
+  if not prompts:
+    raise ValueError(f'{path} has no prompts; a line is one JSON object.')
+  return prompts
+
+
+def read_scored(
+  path, *, template: str, limit: int = 0, language: str = ''
+) -> list[Prompt]:
+  """The first `limit` Prompts, and what their responses are compared with.
+
+  0 is all. A record may have `language`, else it is the given one, and
+  `reference`, a text or a list of them. Raises ValueError as `read` does, for
+  one of another type, and for an empty text.
+  """
+  if limit < 0:
+    raise ValueError(f'limit={limit}: it counts prompts; 0 is all.')
+  prompts = []
+  for p in read(path, template=template):
+    if not p.text.strip():  # what goes on from BOS can be compared with nothing
+      name = 'prompt' if 'prompt' in p.record else 'question'
+      lines.text(p.record, name, p.where)
+    references = p.record.get('reference') or ()
     if isinstance(references, str):
       references = (references,)
     if not isinstance(references, list | tuple) or not all(
       isinstance(r, str) for r in references
     ):
       raise ValueError(
-        f"{where}: the field 'reference' is a text or a list of texts, not "
+        f"{p.where}: the field 'reference' is a text or a list of texts, not "
         f'{references!r}.'
       )
-    own = files.name(record, 'id', where) if 'id' in record else str(number)
-    files.once(own, seen, where)
-    found.append(
-      Prompt(
-        own,
-        text,
-        talk,
-        files.text(record, 'language', where, default='') or language,
-        tuple(references),
-      )
+    own = lines.text(p.record, 'language', p.where, default='')
+    prompts.append(
+      p._replace(language=own or language, references=tuple(references))
     )
-  if not found:
-    raise ValueError(f'{path} has no prompts; a line is one JSON object.')
-  return found[: limit or None]
+  return prompts[: limit or None]
 
 
-def _talk(record, where):
+def _talk(record, field, where, template):
   """The Messages of a record, the last one of the user."""
-  name = next((n for n in _FIELDS if n in record), None)
+  known = (field, *FIELDS[1:])
+  name = next((n for n in known if n in record), None)
   if name is None:
     raise ValueError(
-      f'{where}: there is none of the fields {", ".join(_FIELDS)} (fields: '
+      f'{where}: there is none of the fields {", ".join(known)} (fields: '
       f'{", ".join(map(str, record)) or "none"}).'
     )
-  if name in ('prompt', 'question'):
-    return (messages.Message('user', files.text(record, name, where)),)
-  # Read like instruction data, whose records have the answer as well.
-  if name == 'instruction':
-    answered = {**record, 'output': '?'}
+  if name in (field, 'question'):
+    said = record[name]
+    # A text to go on with may be empty: then BOS is gone on with.
+    if template or not isinstance(said, str):
+      said = lines.text(record, name, where)
+    return (messages.Message('user', said),)
+  # Read like instruction data, whose records have the response as well.
+  if name in _TURNS:
+    answered = {name: _answered(record[name], name, where)}
   else:
-    turns = record['messages']
-    if not isinstance(turns, list):
-      raise ValueError(
-        f"{where}: the field 'messages' is {type(turns).__name__}, not list."
-      )
-    answered = {'messages': [*turns, {'role': 'assistant', 'content': '?'}]}
+    output = 'output' if name == 'instruction' else 'target'
+    answered = {**record, output: _MISSING}
   return tuple(messages.conversation(answered, where=where)[:-1])
+
+
+def _answered(turns, name, where):
+  """The turns with a response as the last one."""
+  if not isinstance(turns, list):
+    raise ValueError(
+      f'{where}: the field {name!r} is {type(turns).__name__}, not list.'
+    )
+  role, text = _TURNS[name]
+  if turns and isinstance(turns[-1], dict):
+    if messages.ROLES.get(str(turns[-1].get(role)).lower()) == 'assistant':
+      turns = turns[:-1]
+  return [*turns, {role: 'assistant', text: _MISSING}]
 
 
 def _check_place(talk, template, where):
@@ -101,55 +163,132 @@ def _check_place(talk, template, where):
       raise ValueError(f'{where}: {error}') from error
 
 
-def encode(prompts, tokenizer, *, template):
-  """The ids that a model goes on from, of each Prompt.
+def read_responses(
+  path, wheres: dict[str, str], *, limit: int = 0
+) -> list[str]:
+  """The `response` to each of the first `limit` prompts, in their order.
 
-  `template` is that which they were read with.
+  `wheres` has 'FILE:LINE' of all prompts by their ids, `path` a record with
+  `id` and `response` in each line; null is ''. Raises ValueError where one is
+  missing, of no prompt, or there twice.
   """
-  encoder = prompting.Prompts(template, tokenizer)
-  return [
-    encoder.of_turns(p.talk) if template else encoder.of_text(p.text)
-    for p in prompts
-  ]
+  responses, seen = {}, {}
+  for record, where in lines.records(path, ('id', 'response')):
+    own = lines.name(record, 'id', where)
+    lines.once(own, seen, where)
+    if own not in wheres:
+      source = next(iter(wheres.values())).rpartition(':')[0]
+      raise ValueError(
+        f'{where}: the id {own!r} is none of the {len(wheres)} in {source}; '
+        'leave the line out, or give the file that it belongs to.'
+      )
+    responses[own] = lines.text(record, 'response', where, default='')
+  wanted = list(wheres)[: limit or None]
+  missing = [own for own in wanted if own not in responses]
+  if missing:
+    raise ValueError(
+      f'{path} has no response to {len(missing)} of {len(wanted)} prompts, '
+      f'the first with the id {missing[0]!r} ({wheres[missing[0]]}); write '
+      "'' where a model said nothing."
+    )
+  return [responses[own] for own in wanted]
 
 
-def respond(model, prompts, *, template, max_new_tokens, stop=(), **sampling):
+# --------------------------------------------------------------------- models
+
+
+def check_template(template: str):
+  """Raises ValueError for a template that is not there."""
+  if not template.endswith('.jinja'):
+    if template:
+      templates.find(template)
+  elif not pathlib.Path(template).is_file():
+    raise ValueError(f'template={template!r}: there is no such file.')
+
+
+class Encoder:
+  """Prompts in a template; '' is plain text, which the model goes on from.
+
+  `template` is a name of lbe.chat.templates or the path of a .jinja file. What
+  the template writes behind a response ends one: `eos_ids` are the special
+  tokens, the tokenizer's EOS among them, `stop` the texts.
+  """
+
+  def __init__(self, template: str, tokenizer, *, system: str = ''):
+    """Raises ValueError for an unknown template, or one without the tokens."""
+    self._tokenizer, self._encode = tokenizer, None
+    self._head = [messages.Message('system', system)] if system else []
+    self.one_turn, self.stop = not template, ()
+    ends = {tokenizer.eos_id}
+    if template:
+      check_template(template)
+      rules = jinja.load(template, tokenizer)
+      self.one_turn = rules == template and templates.find(template).one_turn
+      self._encode = templates.Encoder(rules, tokenizer, loss='all')
+      token, text = self._encode.end_of_response()
+      ends.add(token)
+      self.stop = (text,) if text else ()
+    elif system:
+      raise ValueError('a system message needs a template; name one.')
+    self.eos_ids = tuple(sorted(ends - {None}))
+
+  def of_text(self, text: str) -> list[int]:
+    """The ids of a text to go on from, or of a question to answer."""
+    if self._encode:
+      return self.of_turns([messages.Message('user', text)])
+    ids = tokenizers.prompt_ids(self._tokenizer, text)
+    if not ids:
+      raise ValueError('an empty prompt needs a tokenizer with BOS.')
+    return ids
+
+  def of_turns(self, turns) -> list[int]:
+    """The ids of Messages, the last of them the user's.
+
+    Without a template only that one is seen.
+    """
+    if not self._encode:
+      last = turns[-1]
+      return self.of_text('\n'.join(filter(None, (last.content, last.input))))
+    head = [] if turns[0].role == 'system' else self._head
+    return self._encode([*head, *turns])[0]
+
+  def of_prompts(self, prompts: list[Prompt]) -> list[list[int]]:
+    """The ids of each Prompt; ValueError with its file and line."""
+    encoded = []
+    for p in prompts:
+      try:
+        encoded.append(self.of_turns(p.talk))
+      except ValueError as error:
+        raise ValueError(f'{p.where}: {error}') from error
+    return encoded
+
+
+def respond(
+  model,
+  prompts: list[Prompt],
+  *,
+  template: str,
+  max_new_tokens: int,
+  stop=(),
+  **sampling,
+):
   """A decode.Response to each Prompt by a inference.model.Model.
 
-  A template (see lbe.chat.prompting) says where a response ends, beside `stop`.
-  A prompt that is too long is cut from the left. Raises ValueError where the
-  window has no room for a prompt.
+  A template says where a response ends, beside `stop`. A prompt that is too
+  long is cut from the left. Raises ValueError where the window has no room for
+  a prompt.
   """
   if max_new_tokens >= model.max_len - 1:
     raise ValueError(
       f'max_new_tokens={max_new_tokens} leaves no room for a prompt in the '
       f"model's window of {model.max_len}; take fewer."
     )
-  encoder = prompting.Prompts(template, model.tokenizer)
+  encoder = Encoder(template, model.tokenizer)
   return model.generate(
-    encode(prompts, model.tokenizer, template=template),
+    encoder.of_prompts(prompts),
     max_new_tokens=max_new_tokens,
     too_long='cut_left',
     eos_ids=encoder.eos_ids,
     stop=(*stop, *encoder.stop),
     **sampling,
   )
-
-
-def read_responses(path, prompts):
-  """The `response` of each prompt in a JSONL file with `id`, in their order.
-
-  Raises ValueError where one is missing.
-  """
-  found, seen = {}, {}
-  for record, where in files.records(path, ('id', 'response')):
-    own = files.name(record, 'id', where)
-    files.once(own, seen, where)
-    found[own] = files.text(record, 'response', where, default='')
-  missing = [p.id for p in prompts if p.id not in found]
-  if missing:
-    raise ValueError(
-      f'{path} has no response to {len(missing)} of {len(prompts)} prompts, '
-      f'the first with the id {missing[0]!r}.'
-    )
-  return [found[p.id] for p in prompts]

@@ -27,7 +27,6 @@ message never becomes one.
 
 import dataclasses
 import functools
-import json
 import re
 from typing import NamedTuple
 
@@ -144,7 +143,7 @@ TEMPLATES = {
 _PIECES = re.compile(r'(\{[a-z]+\}|</?s>|<\|[a-z_]+\|>)')
 
 
-def find(name):
+def find(name: str) -> Template:
   """The Template of that name; ValueError lists the known ones."""
   if name not in TEMPLATES:
     raise ValueError(
@@ -158,22 +157,22 @@ def _control_strings(name):
   return set(re.findall(r'<\|[a-z_]+\|>', ''.join(literals)))
 
 
-def spans(name, conversation):
+def spans(name: str, conversation) -> list[Span]:
   """The Spans of a conversation; one that ends with the user is a prompt.
 
   Raises ValueError for what the template has no place for.
   """
   template = find(name)
-  found = []
+  parts = []
 
   def put(literal, texts=None, number=0):
     for piece in _PIECES.split(literal):
       if piece[:1] == '{':
         text = texts[piece[1:-1]]
-        found.append(Span(text.strip() if template.strip else text, number))
+        parts.append(Span(text.strip() if template.strip else text, number))
       elif piece:
         special = bool(_PIECES.fullmatch(piece))
-        found.append(Span(piece, number, special))
+        parts.append(Span(piece, number, special))
 
   turns = list(conversation)
   system = template.default_system
@@ -207,153 +206,7 @@ def spans(name, conversation):
         put(template.first_user, {'system': system, 'user': text})
       else:
         put(template.user, {'user': text})
-  return found
-
-
-# ---------------------------------------------------------- chat_template
-
-# Unicode's noncharacters: no text has them. They mark where a response begins
-# and ends, and a control string that stands in a message.
-_BEGIN, _END, _QUOTE = '\ufdd0', '\ufdd1', '\ufdd2'
-
-
-class ChatTemplate:
-  """A tokenizer's own Jinja `chat_template`, as transformers renders it.
-
-  Responses are what stands in {% generation %}, and a special token right
-  behind that. There is no strftime_now: text must not depend on the day.
-  """
-
-  def __init__(self, source, tokenizer):
-    """Raises ValueError where the source is no template."""
-    self._template = _compile(source)
-    self.has_marks = bool(re.search(r'{%[-+]?\s*generation\b', source))
-    # Longest first, as a tokenizer cuts them out.
-    self._specials = sorted(tokenizer.specials, key=len, reverse=True)
-    self._special = re.compile(
-      '|'.join(map(re.escape, self._specials)) or r'(?!)'
-    )
-    written = {token: text for text, token in tokenizer.specials.items()}
-    self._names = {
-      'bos_token': written.get(tokenizer.bos_id, ''),
-      'eos_token': written.get(tokenizer.eos_id, ''),
-      'unk_token': written.get(tokenizer.unk_id, ''),
-      'pad_token': written.get(tokenizer.pad_id, ''),
-    }
-
-  def spans(self, conversation):
-    """As `spans` of this module; raises ValueError for what is refused."""
-    found, count, response, closing = [], 0, 0, False
-    for piece in re.split(
-      f'({_BEGIN}|{_END}|{self._special.pattern})', self._render(conversation)
-    ):
-      if piece == _BEGIN:
-        count += 1
-        response, closing = count, False
-      elif piece == _END:
-        # An end of turn may stand in the marks, or right behind them.
-        response, closing = 0, bool(found) and not found[-1].special
-      elif piece:
-        special = bool(self._special.fullmatch(piece))
-        number = count if closing and special else response
-        found.append(Span(self._unquoted(piece), number, special))
-        closing = False
-    asked = sum(m.role == 'assistant' for m in conversation)
-    told = len({span.response for span in found} - {0})
-    if self.has_marks and not told == count == asked:
-      raise ValueError(
-        f'the chat_template marks {count} responses with {{% generation %}}, '
-        f'{told} of them not empty, where the conversation has {asked}; mend '
-        'the template.'
-      )
-    return found
-
-  def _quoted(self, text):
-    """A message's text, whose control strings will not be taken for such."""
-    clash = re.search(f'[{_BEGIN}{_END}{_QUOTE}]', text)
-    if clash:
-      raise ValueError(
-        f'a message has the noncharacter U+{ord(clash[0]):X}, which no text '
-        'should have; leave it out.'
-      )
-
-    def quote(match):
-      return f'{_QUOTE}{self._specials.index(match[0])}{_QUOTE}'
-
-    return self._special.sub(quote, text)
-
-  def _unquoted(self, text):
-    def unquote(match):
-      return self._specials[int(match[1])]
-
-    return re.sub(f'{_QUOTE}([0-9]+){_QUOTE}', unquote, text)
-
-  def _render(self, conversation):
-    import jinja2
-
-    turns = [
-      {
-        'role': m.role,
-        'content': self._quoted('\n'.join(filter(None, (m.content, m.input)))),
-      }
-      for m in conversation
-    ]
-    try:
-      return self._template.render(
-        messages=turns,
-        tools=None,
-        documents=None,
-        add_generation_prompt=conversation[-1].role == 'user',
-        **self._names,
-      )
-    except (jinja2.TemplateError, TypeError) as error:
-      raise ValueError(
-        f'the chat_template refuses the conversation: {error}'
-      ) from error
-
-
-def _compile(source):
-  try:
-    import jinja2
-    import jinja2.ext
-    import jinja2.sandbox
-  except ImportError as error:
-    raise ImportError(
-      "a chat_template needs jinja2; pip install 'lbe[chat]' (jinja2)."
-    ) from error
-
-  class Generation(jinja2.ext.Extension):
-    """{% generation %} … {% endgeneration %}: its text, between marks."""
-
-    tags = {'generation'}
-
-    def parse(self, parser):
-      line = next(parser.stream).lineno
-      body = parser.parse_statements(('name:endgeneration',), drop_needle=True)
-      call = self.call_method('_mark')
-      return jinja2.nodes.CallBlock(call, [], [], body).set_lineno(line)
-
-    def _mark(self, caller):
-      return f'{_BEGIN}{caller()}{_END}'
-
-  def refuse(message):
-    raise jinja2.TemplateError(message)
-
-  environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-    trim_blocks=True,
-    lstrip_blocks=True,
-    extensions=[Generation, jinja2.ext.loopcontrols],
-  )
-  environment.filters['tojson'] = functools.partial(
-    json.dumps, ensure_ascii=False
-  )
-  environment.globals['raise_exception'] = refuse
-  try:
-    return environment.from_string(source)
-  except jinja2.TemplateError as error:
-    raise ValueError(
-      f'the chat_template cannot be read: {error} (line {error.lineno})'
-    ) from error
+  return parts
 
 
 # ----------------------------------------------------------------- encoding
@@ -362,13 +215,13 @@ def _compile(source):
 class Encoder:
   """Conversations to (ids, weights), both lists; a weight is 0 or 1.
 
-  `template` is a name, or a ChatTemplate of the same tokenizer. `loss` says
-  what is learnt: the responses (but those marked as not trained), only the
-  last of them, or everything but BOS. A conversation that ends with the user
-  gives the ids to answer.
+  `template` is a name, or a jinja.ChatTemplate of the same tokenizer. `loss`
+  says what is learnt: the responses (but those marked as not trained), only
+  the last of them, or everything but BOS. A conversation that ends with the
+  user gives the ids to answer.
   """
 
-  def __init__(self, template, tokenizer, *, loss='responses'):
+  def __init__(self, template, tokenizer, *, loss: str = 'responses'):
     """Raises ValueError where template, tokenizer and loss do not go together.
 
     So for unknown names, a missing EOS, or a chat_template without marks.
@@ -385,7 +238,7 @@ class Encoder:
     # Special token → how a text is encoded behind it.
     self._behind = {}
     self._symbols = {}
-    if isinstance(template, ChatTemplate):
+    if not isinstance(template, str):
       if not template.has_marks and loss != 'all':
         raise ValueError(
           'the chat_template has no {% generation %} marks, so it does not '
@@ -404,13 +257,13 @@ class Encoder:
       self._behind = dict.fromkeys(roles, tokenizer.encode)
       # User-defined symbols are one token in any text, so in a message too.
       self._symbols = {
-        text: found[0]
+        text: ids[0]
         for text in _control_strings(template) - tokenizer.specials.keys()
-        if len(found := self._go_on(text)) == 1
+        if len(ids := self._go_on(text)) == 1
       }
       self._specials = {**tokenizer.specials, **self._symbols, **roles}
 
-  def __call__(self, conversation):
+  def __call__(self, conversation) -> tuple[list[int], list[int]]:
     for message in conversation:
       for text in self._symbols:
         if text in message.content + message.input:
@@ -418,12 +271,12 @@ class Encoder:
             f'a message of the {message.role} has {text!r}, which this '
             'tokenizer reads as a control token also in text; leave it out.'
           )
-    found = self._joined(self._spans(conversation))
+    joined = self._joined(self._spans(conversation))
     learnt = self._learnt(conversation)
     ids, weights = [], []
     # The text since the last special token, and its ids.
     text, held, encode = '', [], self._start
-    for span in found:
+    for span in joined:
       if span.special:
         token = self._specials[span.text]
         new = [] if token is None else [token]
@@ -441,21 +294,21 @@ class Encoder:
       weights = [int(token != self._bos_id) for token in ids]
     return ids, weights
 
-  def end_of_response(self):
+  def end_of_response(self) -> tuple[int | None, str]:
     """(token, text) that stand behind a response, or None and ''.
 
     The text is what comes before the token, without white space: where the
     tokenizer lacks a template's control string, that is how it is written.
     """
     mark = 'response'
-    found = self._joined(
+    joined = self._joined(
       self._spans(
         [messages.Message('user', '-'), messages.Message('assistant', mark)]
       )
     )
-    last = max(i for i, span in enumerate(found) if mark in span.text)
-    text = found[last].text.rpartition(mark)[2]
-    for span in found[last + 1 :]:
+    last = max(i for i, span in enumerate(joined) if mark in span.text)
+    text = joined[last].text.rpartition(mark)[2]
+    for span in joined[last + 1 :]:
       if span.special:
         return self._specials[span.text], text.strip()
       text += span.text
@@ -469,10 +322,10 @@ class Encoder:
       learnt &= {len(responses)}
     return learnt
 
-  def _joined(self, found):
+  def _joined(self, spans):
     """Strings that are no special tokens here as text; texts side by side."""
     result = []
-    for text, response, special in found:
+    for text, response, special in spans:
       special = special and text in self._specials
       if result and not special and not result[-1].special:
         if result[-1].response == response:
@@ -482,7 +335,14 @@ class Encoder:
     return result
 
 
-def fit(ids, weights, seq_len, *, policy, bos_id=None):
+def fit(
+  ids: list[int],
+  weights: list[int],
+  seq_len: int,
+  *,
+  policy: str,
+  bos_id: int | None = None,
+) -> tuple[list[int], list[int]] | None:
   """(ids, weights) of at most `seq_len` tokens, or None for one to leave out.
 
   A longer example, by `policy`: 'fail' raises ValueError, 'drop' gives None,

@@ -12,10 +12,13 @@ import functools
 import json
 import pathlib
 import unicodedata
+from collections.abc import Iterator
 
 import numpy as np
 
-from lbe.vocab import extend
+from lbe.text import lines
+from lbe.text import packed
+from lbe.text import scripts
 
 WORDS = 13
 SHORTEST = 8
@@ -25,7 +28,7 @@ _BASE = 0x9E3779B97F4A7C15
 _INVERSE = pow(_BASE, -1, 1 << 64)
 
 
-def files(path):
+def files(path) -> list[pathlib.Path]:
   """A benchmark's files: the path itself, or what its folder holds."""
   root = pathlib.Path(path)
   if root.is_file():
@@ -33,7 +36,7 @@ def files(path):
   return sorted(p for p in root.rglob('*') if p.suffix in _ENDINGS)
 
 
-def items(name, path, columns):
+def items(name: str, path, columns) -> Iterator[tuple[str, list[str]]]:
   """(where, texts of the named columns) of each item of a benchmark's files.
 
   A .jsonl file has an object on each line, a .json file a list of them or an
@@ -61,28 +64,37 @@ def items(name, path, columns):
 
 def _rows(name, path, columns):
   try:
+    if path.suffix == '.jsonl':
+      return _values(path)
     with open(path, encoding='utf-8-sig', newline='') as f:
       if path.suffix == '.csv':
         if all(str(c).isdigit() for c in columns):
           return [dict(enumerate(row)) for row in csv.reader(f)]
         return list(csv.DictReader(f))
-      if path.suffix == '.jsonl':
-        return [json.loads(line) for line in f if line.strip()]
-      found = json.load(f)
+      read = json.load(f)
   except (ValueError, csv.Error) as error:
     raise ValueError(
       f'benchmark {name}: {path} cannot be read ({error}); mend it or leave it '
       'out.'
     ) from error
-  if isinstance(found, dict):
-    lists = [v for v in found.values() if isinstance(v, list)]
-    found = lists[0] if len(lists) == 1 else None
-  if not isinstance(found, list):
+  if isinstance(read, dict):
+    lists = [v for v in read.values() if isinstance(v, list)]
+    read = lists[0] if len(lists) == 1 else None
+  if not isinstance(read, list):
     raise ValueError(
       f'benchmark {name}: {path} is no list of items, nor an object with one '
       'list; write it as JSONL.'
     )
-  return found
+  return read
+
+
+def _values(path):
+  with packed.opened(path) as file:
+    rows = list(lines.values(file))
+  for row, number in rows:
+    if isinstance(row, lines.Bad):
+      raise ValueError(f'line {number}: {row}')
+  return [row for row, _ in rows]
 
 
 def _text(where, row, column):
@@ -108,7 +120,7 @@ class _Table(dict):
     character = chr(number)
     if unicodedata.category(character)[0] in 'PSZC':
       self[number] = ' '
-    elif extend.has_spaces(character):
+    elif scripts.has_spaces(character):
       self[number] = character
     else:
       self[number] = f' {character} '
@@ -120,7 +132,7 @@ _TABLE = _Table()
 
 @functools.cache
 def _halves(character):
-  return 2 if extend.has_spaces(character) else 1
+  return 2 if scripts.has_spaces(character) else 1
 
 
 class _Words:
@@ -166,11 +178,11 @@ class Index:
   `num_items`; `num_too_short` items have no text that can be looked for.
   """
 
-  def __init__(self, found):
+  def __init__(self, items):
     self._where = []
     self.num_too_short = 0
     runs, numbers, self._short = [np.zeros(0, np.uint64)], [], {}
-    for number, (where, texts) in enumerate(found):
+    for number, (where, texts) in enumerate(items):
       self._where.append(where)
       lost = True
       for text in texts:

@@ -24,7 +24,7 @@ import collections
 import numpy as np
 
 
-def num_rows(num_tokens, seq_len):
+def num_rows(num_tokens: int, seq_len: int) -> int:
   """Rows of T tokens that cover the stream; the last one may be padded."""
   return max(1, -(-(num_tokens - 1) // seq_len))
 

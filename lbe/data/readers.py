@@ -1,8 +1,9 @@
 """What a file holds, record by record, whatever its format and packing.
 
 A reader takes an open binary file and yields (record, place): 'line 3', or
-'record 3' where a format has no lines. A record that cannot be read is a Bad,
-which says why; what breaks a whole file is raised as its library raises it.
+'record 3' where a format has no lines. A record that cannot be read is a
+lines.Bad, which says why; what breaks a whole file is raised as its library
+raises it.
 
   text         documents, each a string
   jsonl        a JSON value in each line
@@ -14,18 +15,18 @@ which says why; what breaks a whole file is raised as its library raises it.
   arrayrecord  each record a JSON object in UTF-8
 """
 
-import bz2
 import codecs
-import contextlib
 import csv
-import gzip
 import io
 import json
 import pathlib
 import re
 import sys
 
-# What a file is, by its ending; behind that may come one of PACKED.
+from lbe.text import lines
+from lbe.text import packed
+
+# What a file is, by its ending; behind that may come one of packed.ENDINGS.
 ENDINGS = {
   '.txt': 'text',
   '.jsonl': 'jsonl',
@@ -40,101 +41,28 @@ ENDINGS = {
   '.array_record': 'arrayrecord',
 }
 KINDS = tuple(dict.fromkeys(ENDINGS.values()))
-PACKED = ('.gz', '.bz2', '.zst')
-
-
-class Bad(str):
-  """Why a record cannot be read; it stands in the record's place."""
 
 
 def ending(path):
   """'.jsonl' of 'a.jsonl', 'a.jsonl.gz' and 'a.jsonl-00000-of-00010'."""
   name = re.sub(r'-\d+-of-\d+$', '', path.name)
   stem, dot, last = name.rpartition('.')
-  if dot + last in PACKED:
+  if dot + last in packed.ENDINGS:
     _, dot, last = stem.rpartition('.')
   return dot + last
 
 
 def kind(path):
   """The kind of a file by its ending; one that is not known holds text."""
-  found = ENDINGS.get(ending(path), 'text')
-  if found != 'json':
-    return found
-  with opened(path) as f:
+  by_name = ENDINGS.get(ending(path), 'text')
+  if by_name != 'json':
+    return by_name
+  with packed.opened(path) as f:
     head = f.read(1 << 16).removeprefix(codecs.BOM_UTF8)
   return 'json' if head.lstrip()[:1] == b'[' else 'jsonl'
 
 
-@contextlib.contextmanager
-def opened(path):
-  """The file as bytes, unpacked where its name ends in one of PACKED."""
-  with path.open('rb') as file:
-    if '://' in str(path):
-      file = io.BufferedReader(file, 1 << 20)  # else a line is a request
-    if path.suffix == '.gz':
-      file = gzip.open(file)
-    elif path.suffix == '.bz2':
-      file = bz2.open(file)
-    elif path.suffix == '.zst':
-      file = io.BufferedReader(_Zstd(file), 1 << 20)
-    with file:
-      yield file
-
-
-class _Zstd(io.RawIOBase):
-  """Frames of Zstandard; EOFError where the last one is not whole.
-
-  (zstandard's own reader takes a cut file for one that ends.)
-  """
-
-  def __init__(self, file):
-    self._file = file
-    self._start = _library('zstandard').ZstdDecompressor().decompressobj
-    self._frame = None
-    self._packed, self._text = b'', memoryview(b'')
-
-  def readable(self):
-    return True
-
-  def readinto(self, buffer):
-    while not self._text:
-      self._packed = self._packed or self._file.read(1 << 16)
-      if not self._packed:
-        if self._frame is not None:
-          raise EOFError('it ends in the middle of a frame')
-        return 0
-      frame = self._frame or self._start()
-      self._text = memoryview(frame.decompress(self._packed))
-      self._packed = frame.unused_data if frame.eof else b''
-      self._frame = None if frame.eof else frame
-    size = min(len(buffer), len(self._text))
-    buffer[:size], self._text = self._text[:size], self._text[size:]
-    return size
-
-
-def _library(name):
-  """An optional package; ImportError with the line that installs it."""
-  try:
-    return __import__(name, fromlist=['*'])
-  except ImportError as error:
-    raise ImportError(
-      f"{name.split('.')[0]} is needed to read this; pip install 'lbe[data]'."
-    ) from error
-
-
 # ------------------------------------------------------------------- lines
-
-
-def _lines(file):
-  """(number, line without its end); Bad for a line that is no UTF-8."""
-  for number, raw in enumerate(file, 1):
-    try:
-      line = raw.decode('utf-8-sig' if number == 1 else 'utf-8')
-    except UnicodeDecodeError as error:
-      yield number, Bad(f'invalid UTF-8 ({error.reason})')
-      continue
-    yield number, line.removesuffix('\n').removesuffix('\r')
 
 
 def text(file, *, cut, heading):
@@ -146,8 +74,8 @@ def text(file, *, cut, heading):
     if held and not broken:
       yield '\n'.join(held), f'line {start}'
 
-  for number, line in _lines(file):
-    if isinstance(line, Bad):
+  for line, number in lines.texts(file):
+    if isinstance(line, lines.Bad):
       yield line, f'line {number}'
       broken = cut != 'line'
       continue
@@ -166,33 +94,26 @@ def text(file, *, cut, heading):
 
 
 def jsonl(file):
-  for number, line in _lines(file):
-    if not line.strip():
-      continue
-    if not isinstance(line, Bad):
-      try:
-        line = json.loads(line)
-      except json.JSONDecodeError as error:
-        line = Bad(f'invalid JSON ({error.msg}, column {error.colno})')
-    yield line, f'line {number}'
+  for record, number in lines.values(file):
+    yield record, f'line {number}'
 
 
 def json_array(file):
   """The records of one array, whole in memory."""
   try:
-    found = json.loads(file.read().decode('utf-8-sig'))
+    records = json.loads(file.read().decode('utf-8-sig'))
   except json.JSONDecodeError as error:
     what = f'invalid JSON ({error.msg}, column {error.colno})'
-    yield Bad(what), f'line {error.lineno}'
+    yield lines.Bad(what), f'line {error.lineno}'
     return
   except UnicodeDecodeError as error:
     line = error.object.count(b'\n', 0, error.start) + 1
-    yield Bad(f'invalid UTF-8 ({error.reason})'), f'line {line}'
+    yield lines.Bad(f'invalid UTF-8 ({error.reason})'), f'line {line}'
     return
-  if not isinstance(found, list):
-    yield Bad('the file holds no array of records'), 'line 1'
+  if not isinstance(records, list):
+    yield lines.Bad('the file holds no array of records'), 'line 1'
     return
-  for number, record in enumerate(found, 1):
+  for number, record in enumerate(records, 1):
     yield record, f'record {number}'
 
 
@@ -202,9 +123,9 @@ def table(file, *, tabs):
   # Invalid bytes become surrogates, which no row that is read may have.
   with io.TextIOWrapper(
     file, 'utf-8-sig', 'surrogateescape', newline=''
-  ) as lines:
+  ) as decoded:
     rows = csv.reader(
-      lines,
+      decoded,
       delimiter='\t' if tabs else ',',
       quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL,
       strict=True,
@@ -217,7 +138,7 @@ def table(file, *, tabs):
       except StopIteration:
         return
       except csv.Error as error:
-        yield Bad(f'invalid CSV ({error}); the rest is not read'), place
+        yield lines.Bad(f'invalid CSV ({error}); the rest is not read'), place
         return
       line = rows.line_num + 1
       invalid = re.search('[\udc80-\udcff]', ''.join(row))
@@ -226,12 +147,15 @@ def table(file, *, tabs):
         twice = [name for name in head if head.count(name) > 1]
         if invalid or twice:
           what = 'invalid UTF-8' if invalid else f'the field {twice[0]!r} twice'
-          yield Bad(f'the head has {what}'), place
+          yield lines.Bad(f'the head has {what}'), place
           return
       elif invalid:
-        yield Bad('invalid UTF-8'), place
+        yield lines.Bad('invalid UTF-8'), place
       elif row and len(row) != len(head):
-        yield Bad(f'{len(row)} fields, and the head has {len(head)}'), place
+        yield (
+          lines.Bad(f'{len(row)} fields, and the head has {len(head)}'),
+          place,
+        )
       elif row:
         yield dict(zip(head, row, strict=True)), place
 
@@ -240,18 +164,20 @@ def table(file, *, tabs):
 
 
 def parquet(file):
-  batches = _library('pyarrow.parquet').ParquetFile(file).iter_batches(1024)
+  batches = (
+    packed.library('pyarrow.parquet').ParquetFile(file).iter_batches(1024)
+  )
   return _rows(batches)
 
 
 def arrow(file):
-  ipc = _library('pyarrow.ipc')
+  ipc = packed.library('pyarrow.ipc')
   is_file = file.read(6) == b'ARROW1'
   file.seek(0)
   if not is_file:
     return _rows(ipc.open_stream(file))
-  found = ipc.open_file(file)
-  return _rows(found.get_batch(i) for i in range(found.num_record_batches))
+  opened = ipc.open_file(file)
+  return _rows(opened.get_batch(i) for i in range(opened.num_record_batches))
 
 
 def _rows(batches):
@@ -272,7 +198,7 @@ def arrayrecord(path):
       try:
         record = json.loads(reader.read([number])[0])
       except ValueError as error:
-        record = Bad(f'it holds no JSON object in UTF-8 ({error})')
+        record = lines.Bad(f'it holds no JSON object in UTF-8 ({error})')
       yield record, f'record {number + 1}'
   finally:
     reader.close()
@@ -295,16 +221,16 @@ def tfds(name):
   return tensorflow_datasets.data_source(dataset, split=split)
 
 
-def tfds_files(found):
+def tfds_files(source):
   """The files that the records of `tfds` are in."""
-  parts = found.dataset_info.splits[found.split].file_instructions
+  parts = source.dataset_info.splits[source.split].file_instructions
   return [pathlib.Path(part.filename) for part in parts]
 
 
-def tfds_records(found):
-  for start in range(0, len(found), 256):
-    numbers = range(start, min(start + 256, len(found)))
-    records = found.__getitems__(list(numbers))
+def tfds_records(source):
+  for start in range(0, len(source), 256):
+    numbers = range(start, min(start + 256, len(source)))
+    records = source.__getitems__(list(numbers))
     for number, record in zip(numbers, records, strict=True):
       yield _plain(record), f'record {number + 1}'
 

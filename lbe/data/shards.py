@@ -14,6 +14,7 @@ import uuid
 
 import numpy as np
 
+from lbe.chat import jinja
 from lbe.chat import messages
 from lbe.chat import templates
 from lbe.data import order
@@ -52,10 +53,7 @@ class Shard:
 
 def encoder(source, tokenizer):
   """What makes ids and weights of a source's conversations."""
-  template = source.template
-  if template.endswith('.jinja'):
-    text = pathlib.Path(template).read_text('utf-8')
-    template = templates.ChatTemplate(text, tokenizer)
+  template = jinja.load(source.template, tokenizer)
   return templates.Encoder(template, tokenizer, loss=source.loss)
 
 

@@ -14,6 +14,8 @@ from lbe.chat import messages
 from lbe.data import cleaning as cleaning_lib
 from lbe.data import dataset_info
 from lbe.data import readers
+from lbe.text import lines
+from lbe.text import packed
 
 CUTS = ('blank_line', 'line', 'file', 'heading')
 # How a person shows a cloud who they are.
@@ -74,7 +76,7 @@ class Source:
       )
 
 
-def make(name, **fields):
+def make(name: str, **fields) -> Source:
   """A Source; what a registry says of the data is taken from there.
 
   Without a template an entry's prompts are the text, as LLaMA-Factory
@@ -102,7 +104,7 @@ def make(name, **fields):
 # ------------------------------------------------------------------- files
 
 
-def files(source):
+def files(source: Source) -> list:
   """The source's files: itself, or what a folder holds, in sorted order.
 
   Hidden files are left out. Raises ValueError where there is none.
@@ -299,7 +301,7 @@ def records(source, skipped=None) -> Iterator[tuple[dict, str]]:
   """
   skipped = [] if skipped is None else skipped
   for record, where in _all(source):
-    if isinstance(record, readers.Bad):
+    if isinstance(record, lines.Bad):
       _bad(source, skipped, where, record)
       continue
     if not isinstance(record, dict):
@@ -357,16 +359,16 @@ def _read(source, path):
   if kind == 'arrayrecord':
     if _is_remote(path):
       what = 'ArrayRecord is read from local disks only; copy it to one'
-      yield readers.Bad(what), 'record 1'
+      yield lines.Bad(what), 'record 1'
     else:
       yield from readers.arrayrecord(path)
     return
-  with readers.opened(path) as file:
+  with packed.opened(path) as file:
     if kind == 'text':
       for text, place in readers.text(
         file, cut=source.cut, heading=source.heading
       ):
-        is_bad = isinstance(text, readers.Bad)
+        is_bad = isinstance(text, lines.Bad)
         yield text if is_bad else {source.field: text}, place
     elif kind == 'jsonl':
       yield from readers.jsonl(file)

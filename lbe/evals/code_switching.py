@@ -22,7 +22,6 @@ import numpy as np
 
 from lbe.chat import prompts as prompts_lib
 from lbe.evals import core
-from lbe.judging import local
 from lbe.judging import sheets
 from lbe.run import averages
 from lbe.text import languages
@@ -184,8 +183,8 @@ def make(
   """
   if not path:
     return None
-  local.check_template(template)
-  prompts = prompts_lib.read(
+  prompts_lib.check_template(template)
+  prompts = prompts_lib.read_scored(
     path, template=template, limit=limit, language=language
   )
   for p in prompts:
@@ -197,9 +196,10 @@ def make(
       )
   if sheet:
     sheets.check(sheet)
-  written = (
-    prompts_lib.read_responses(responses, prompts) if responses else None
-  )
+  written = None
+  if responses:
+    wheres = {p.id: p.where for p in prompts_lib.read(path, template=template)}
+    written = prompts_lib.read_responses(responses, wheres, limit=limit)
   detector = Detector(
     language_identifier,
     {p.language for p in prompts},

@@ -13,6 +13,7 @@ import pathlib
 import numpy as np
 
 from lbe.inference import score
+from lbe.text import lines
 from lbe.text import tables
 
 
@@ -57,13 +58,6 @@ def rolling_nats(model, documents: list, *, progress='') -> np.ndarray:
   return nats_N
 
 
-def append_rows(workdir, rows, file='results.jsonl'):
-  """Adds rows, one JSON object a line, to WORKDIR/FILE."""
-  lines = [json.dumps(row, ensure_ascii=False) + '\n' for row in rows]
-  with open(pathlib.Path(workdir) / file, 'a', encoding='utf-8') as f:
-    f.write(''.join(lines))
-
-
 def newest(rows: list) -> list:
   """Of the rows of each evaluator and score, the last."""
   return list({(r['evaluator'], r['name']): r for r in rows}.values())
@@ -71,7 +65,7 @@ def newest(rows: list) -> list:
 
 def table(rows: list) -> str:
   """Rows as a Markdown table; of an exam's many subjects only the groups."""
-  lines = []
+  shown = []
   for r in rows:
     if r['count'] is None or r.get('of_subject'):
       continue
@@ -79,9 +73,9 @@ def table(rows: list) -> str:
     if 'interval95' in r:
       low_high = ' to '.join(f'{x:.4f}' for x in r['interval95'])
     names = [r[x] for x in ('evaluator', 'protocol', 'name')]
-    lines.append([*names, _short(r['value']), low_high, f'{r["count"]:,}'])
+    shown.append([*names, _short(r['value']), low_high, f'{r["count"]:,}'])
   heads = ['evaluator', 'protocol', 'score', 'value', '95%', 'N']
-  return tables.markdown(heads, 'lllrlr', lines)
+  return tables.markdown(heads, 'lllrlr', shown)
 
 
 def _short(value):
@@ -91,11 +85,7 @@ def _short(value):
 def write_summary(workdir) -> str:
   """results.json, the newest rows by evaluator and score; their table."""
   workdir = pathlib.Path(workdir)
-  path = workdir / 'results.jsonl'
-  rows = []
-  if path.exists():
-    rows = [json.loads(x) for x in path.read_text('utf-8').splitlines()]
-  rows = newest(rows)
+  rows = newest(lines.rows(workdir / 'results.jsonl'))
   summary = {}
   for r in rows:
     facts = {k: v for k, v in r.items() if k not in ('evaluator', 'name')}

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lbe.chat import messages
-from lbe.chat import prompting
+from lbe.chat import prompts as prompts_lib
 from lbe.chat import templates
 from lbe.evals import core
 from lbe.exams import agieval
@@ -140,7 +140,7 @@ class Exam:
 
   def evaluate(self, model, *, name, step) -> core.Result:
     """A Result: shares of the points, by subject, by group, and of all."""
-    encode = prompting.Prompts(self._template, model.tokenizer)
+    encode = prompts_lib.Encoder(self._template, model.tokenizer)
     asked, num_shots = zip(
       *(self._ask(encode, model, q) for q in self.questions), strict=True
     )

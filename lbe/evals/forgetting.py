@@ -12,6 +12,7 @@ import pathlib
 
 from absl import flags
 
+from lbe.text import lines
 from lbe.text import tables
 
 # Scores of which less is better; of all others more is.
@@ -25,12 +26,6 @@ _LESS_IS_BETTER = (
 def less_is_better(name: str) -> bool:
   """Whether a lower value of 'EVALUATOR/SCORE' is the better one."""
   return name.split('/', 1)[-1].startswith(_LESS_IS_BETTER)
-
-
-def read(path):
-  """The rows of a results.jsonl."""
-  lines = pathlib.Path(path).read_text(encoding='utf-8').splitlines()
-  return [json.loads(line) for line in lines]
 
 
 def compare(rows: list, *, source: list, target: list) -> list[dict]:
@@ -113,9 +108,8 @@ def plot(compared, path, *, source, target):
 def write(workdir, *, source: list, target: list) -> str:
   """forgetting.md, .json and, where matplotlib is there, .png; the table."""
   workdir = pathlib.Path(workdir)
-  compared = compare(
-    read(workdir / 'results.jsonl'), source=source, target=target
-  )
+  rows = [row for row, _ in lines.records(workdir / 'results.jsonl')]
+  compared = compare(rows, source=source, target=target)
   text = table(compared)
   (workdir / 'forgetting.md').write_text(text + '\n', encoding='utf-8')
   (workdir / 'forgetting.json').write_text(json.dumps(compared, indent=2))

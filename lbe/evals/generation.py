@@ -14,7 +14,6 @@ import unicodedata
 
 from lbe.chat import prompts as prompts_lib
 from lbe.evals import core
-from lbe.judging import local
 from lbe.run import averages
 from lbe.text import languages
 from lbe.text import scripts
@@ -38,8 +37,8 @@ def make(*, path, language, template, limit, language_identifier, **sampling):
   """
   if not path:
     return None
-  local.check_template(template)
-  found = prompts_lib.read(
+  prompts_lib.check_template(template)
+  found = prompts_lib.read_scored(
     path, template=template, limit=limit, language=language
   )
   if any(p.references for p in found):

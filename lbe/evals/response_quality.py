@@ -14,6 +14,7 @@ import json
 import jax
 import numpy as np
 
+from lbe.chat import prompts as prompts_lib
 from lbe.evals import core
 from lbe.judging import asked
 from lbe.judging import endpoint
@@ -41,10 +42,8 @@ def make(*, questions, responses, limit, template, rubric, judge, **sampling):
   rubric.check(asked_for)
   written = None
   if responses:
-    written = questions_lib.read_responses(
-      responses, questions_lib.read(questions), limit=limit
-    )
-  local.check_template(template)
+    written = questions_lib.read_responses(responses, questions, limit=limit)
+  prompts_lib.check_template(template)
   if sampling['max_new_tokens'] < 1:
     raise ValueError(f'max_new_tokens={sampling["max_new_tokens"]} is below 1.')
   who, ask = _make_judge(**judge)
@@ -194,10 +193,8 @@ class ResponseQuality:
 
   def _generate(self, model):
     """[(text, ended, '')]; of a question without room ('', '', 'too_long')."""
-    encode = local.prompt_encoder(self._template, model.tokenizer)
-    prompts = [
-      encode([{'role': 'user', 'content': q.question}]) for q in self.questions
-    ]
+    encoder = prompts_lib.Encoder(self._template, model.tokenizer)
+    prompts = [encoder.of_text(q.question) for q in self.questions]
     room = model.max_len - self._sampling['max_new_tokens']
     if room < 1:
       raise ValueError(

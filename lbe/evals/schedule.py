@@ -14,6 +14,7 @@ from lbe.inference import model as model_lib
 from lbe.mesh import hosts
 from lbe.run import metrics
 from lbe.run import progress
+from lbe.text import lines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,8 +115,8 @@ def record(workdir: pathlib.Path, result: core.Result):
   So whoever has rows there is done.
   """
   if jax.process_index() == 0:
-    core.append_rows(workdir, result.predictions, 'predictions.jsonl')
-    core.append_rows(workdir, result.rows)
+    lines.append(workdir / 'predictions.jsonl', result.predictions)
+    lines.append(workdir / 'results.jsonl', result.rows)
 
 
 def cut_behind(workdir: pathlib.Path, step: int, *, unscored: Sequence[str]):
@@ -133,9 +134,9 @@ def names_scored(workdir: pathlib.Path, *, goes_on: bool) -> list[str]:
 
   Where this call does not go on with it, all go.
   """
-  rows = metrics.keep_lines(workdir / 'results.jsonl', lambda row: goes_on)
+  rows = lines.keep(workdir / 'results.jsonl', lambda row: goes_on)
   names = list(dict.fromkeys(row['evaluator'] for row in rows))
-  metrics.keep_lines(
+  lines.keep(
     workdir / 'predictions.jsonl', lambda row: row['evaluator'] in names
   )
   return names

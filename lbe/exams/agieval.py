@@ -15,6 +15,7 @@ import re
 
 from lbe.exams import item
 from lbe.exams import mathematics
+from lbe.text import lines
 
 ENGLISH = (
   'lsat-ar',
@@ -66,7 +67,7 @@ def _records(path, subject):
   right = 'answer' if subject in CLOZE else 'label'
   fields = ('passage', 'question', 'options', right)
   file = root / 'data' / 'v1' / f'{subject}.jsonl'
-  records = item.read_jsonl(file, fields)
+  records = [record for record, _ in lines.records(file, fields)]
   for i, r in enumerate(records):
     where = f'{file}, question {i + 1}'
     for name in ('passage', 'question', *(['answer'] * (subject in CLOZE))):

@@ -9,6 +9,7 @@ prompt and scores their letters, `texts` scores the choices themselves.
 import json
 
 from lbe.exams import item
+from lbe.text import lines
 
 # XCOPA's connectors, as lm-evaluation-harness writes them: (cause, effect).
 CONNECTORS = {
@@ -66,7 +67,7 @@ def _read(path):
     import pathlib
 
     return item.read_csv(pathlib.Path(path), ('question', 'answer'))
-  return item.read_jsonl(path)
+  return [record for record, _ in lines.records(path)]
 
 
 def items(path, protocol, *, split, num_shots, subjects, limit, cue='Answer:'):
@@ -90,12 +91,12 @@ def items(path, protocol, *, split, num_shots, subjects, limit, cue='Answer:'):
       )
 
     def prompt(question, choices):
-      lines = [question.strip()]
+      shown = [question.strip()]
       if protocol == 'letters':
-        lines += [
+        shown += [
           f'{x}. {c}' for x, c in zip('ABCDEFGHIJ', choices, strict=False)
         ]
-      return '\n'.join([*lines, cue])
+      return '\n'.join([*shown, cue])
 
     def scored(choices):
       if protocol == 'letters':
@@ -140,7 +141,8 @@ def xcopa_items(
   result = []
   for language in item.chosen(subjects, there, exam=f'XCOPA in {root}'):
     file = root / language / f'{split}.{language}.jsonl'
-    for i, r in enumerate(item.read_jsonl(file, fields)[: limit or None]):
+    records = lines.records(file, fields)[: limit or None]
+    for i, (r, _) in enumerate(records):
       where = f'{file}, question {i + 1}'
       if r['question'] not in ('cause', 'effect') or r['label'] not in (0, 1):
         raise ValueError(

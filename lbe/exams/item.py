@@ -1,7 +1,6 @@
 """A question with choices, and how exams are read from files."""
 
 import csv
-import json
 import pathlib
 from typing import NamedTuple
 
@@ -118,32 +117,6 @@ def read_csv(path, columns, *, header=True) -> list[dict]:
         )
       rows.append(dict(zip(names, values, strict=True)))
   return rows
-
-
-def read_jsonl(path, fields=()):
-  """Records as dicts. ValueError names file, line and field."""
-  path = pathlib.Path(path)
-  if not path.is_file():
-    raise ValueError(f'there is no file {path}.')
-  records = []
-  with open(path, encoding='utf-8-sig') as f:
-    for number, line in enumerate(f, 1):
-      if not line.strip():
-        continue
-      try:
-        record = json.loads(line)
-      except ValueError as error:
-        raise ValueError(f'{path}, line {number}: no JSON ({error}).') from None
-      if not isinstance(record, dict):
-        raise ValueError(f'{path}, line {number}: not an object.')
-      missing = [name for name in fields if name not in record]
-      if missing:
-        raise ValueError(
-          f'{path}, line {number}: there is no {missing[0]!r}; the fields are '
-          f'{", ".join(record)}.'
-        )
-      records.append(record)
-  return records
 
 
 def letter(value: str, num_choices: int, where) -> int:

@@ -6,8 +6,8 @@ import math
 import numpy as np
 from scipy import stats
 
-from lbe.judging import files
 from lbe.judging import scores
+from lbe.text import lines
 from lbe.text import tables
 
 
@@ -18,14 +18,14 @@ def read(path) -> dict:
   several. Raises ValueError with file and line for what has no scores field.
   """
   found, seen = {}, {}
-  for record, where in files.predictions(path, ('id', 'scores')):
+  for record, where in lines.predictions(path, ('id', 'scores')):
     if not isinstance(record['scores'], dict) or not record['scores']:
       raise ValueError(f"{where}: the field 'scores' is no object of numbers.")
     for criterion, value in record['scores'].items():
       if value is not None and type(value) not in (int, float):
         raise ValueError(f'{where}: the score {criterion!r} is {value!r}.')
-    key = (record.get('step'), files.name(record, 'id', where))
-    files.once(key, seen, where)
+    key = (record.get('step'), lines.name(record, 'id', where))
+    lines.once(key, seen, where)
     found[key] = record
   return found
 

@@ -21,7 +21,7 @@ import sys
 
 import tqdm
 
-from lbe.judging import files
+from lbe.text import lines
 
 AGAIN = 'That cannot be read as scores: {reason}. {form}'
 
@@ -61,27 +61,21 @@ class Cache:
     self._path.parent.mkdir(parents=True, exist_ok=True)
     self._replies = collections.defaultdict(list)
     if self._path.exists():
-      self._mend()
-      for line, where in files.records(self._path, ('key', 'reply')):
+      lines.mend(self._path)
+      for record, where in lines.records(self._path, ('key', 'reply')):
         for field in ('key', 'reply'):
-          files.text(line, field, where, default='')
-        self._replies[line['key']].append(line['reply'])
-
-  def _mend(self):
-    data = self._path.read_bytes()
-    if data and not data.endswith(b'\n'):
-      os.truncate(self._path, data.rfind(b'\n') + 1)
+          lines.text(record, field, where, default='')
+        self._replies[record['key']].append(record['reply'])
 
   def __getitem__(self, key):
     return tuple(self._replies.get(key, ()))
 
   def add(self, key, reply, **more):
-    line = json.dumps(
-      {'key': key, **more, 'reply': reply.text, 'ended': reply.ended},
-      ensure_ascii=False,
+    line = lines.line(
+      {'key': key, **more, 'reply': reply.text, 'ended': reply.ended}
     )
     # One write, so that lines of several processes do not mix.
-    data = (line + '\n').encode()
+    data = line.encode()
     file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
       os.write(file, data)
@@ -92,12 +86,12 @@ class Cache:
 
 def key(judge, rubric, prompt):
   """The hash that a reply is found by."""
-  told = json.dumps(
+  facts = json.dumps(
     [judge.identity, rubric.name, rubric.digest, prompt],
     sort_keys=True,
     ensure_ascii=False,
   )
-  return hashlib.sha256(told.encode('utf-8', 'surrogatepass')).hexdigest()
+  return hashlib.sha256(facts.encode('utf-8', 'surrogatepass')).hexdigest()
 
 
 def ask(judge, rubric, prompts, *, cache, max_asks, progress=''):
@@ -130,8 +124,8 @@ def ask(judge, rubric, prompts, *, cache, max_asks, progress=''):
       if reply.error:
         errors[open_prompts[i]] = reply.error
       else:
-        told = {'judge': judge.name, 'rubric': rubric.name}
-        cache.add(keys[open_prompts[i]], reply, **told)
+        asked_by = {'judge': judge.name, 'rubric': rubric.name}
+        cache.add(keys[open_prompts[i]], reply, **asked_by)
   return [_judged(rubric, cache[keys[p]], errors.get(p)) for p in prompts]
 
 

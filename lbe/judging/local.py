@@ -5,45 +5,17 @@ devices of this host, only while it judges.
 """
 
 import hashlib
-import pathlib
 
 import jax
 from etils import epath
 
-from lbe.chat import messages as messages_lib
-from lbe.chat import templates
+from lbe.chat import messages
+from lbe.chat import prompts as prompts_lib
 from lbe.convert import stored
 from lbe.inference import model as model_lib
 from lbe.judging import asked
 from lbe.mesh import sharding
 from lbe.models import forward
-from lbe.vocab import tokenizers
-
-
-def prompt_encoder(template, tokenizer):
-  """[{'role': …, 'content': …}, …] → the ids that a model goes on from.
-
-  `template` is a name in lbe.chat.templates, a chat_template.jinja by its
-  path, or '' for the text alone behind BOS.
-  """
-  if not template:
-    return lambda talk: tokenizers.prompt_ids(tokenizer, talk[-1]['content'])
-  check_template(template)
-  found = template
-  if template.endswith('.jinja'):
-    text = pathlib.Path(template).read_text('utf-8')
-    found = templates.ChatTemplate(text, tokenizer)
-  encode = templates.Encoder(found, tokenizer, loss='all')
-  return lambda talk: encode([messages_lib.Message(**m) for m in talk])[0]
-
-
-def check_template(template):
-  """Raises ValueError for a template that is not there."""
-  if not template.endswith('.jinja'):
-    if template:
-      templates.find(template)
-  elif not pathlib.Path(template).is_file():
-    raise ValueError(f'template={template!r}: there is no such file.')
 
 
 class Local:
@@ -77,7 +49,7 @@ class Local:
       raise ValueError(
         f'judge.dtype={dtype!r} is unknown; take float32 or bfloat16.'
       )
-    self._encode = prompt_encoder(template, self._opened.tokenizer)
+    self._encoder = prompts_lib.Encoder(template, self._opened.tokenizer)
     self._max_new_tokens = max_new_tokens
     self._batch_size = batch_size
     self._dtype = dtype
@@ -97,7 +69,10 @@ class Local:
 
     A conversation that leaves no room for the reply is an error of its own.
     """
-    prompts = [self._encode(talk) for talk in conversations]
+    prompts = [
+      self._encoder.of_turns([messages.Message(**turn) for turn in talk])
+      for talk in conversations
+    ]
     room = self._opened.config.max_positions - self._max_new_tokens
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     for i in order:
@@ -137,11 +112,11 @@ class Local:
 
 def _listing(path):
   """A hash of a folder's files: names, sizes and times, not their bytes."""
-  told = []
+  listed = []
   for p in _files(epath.Path(path)):
     stat = p.stat()
-    told.append((str(p), stat.length, stat.mtime))
-  return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+    listed.append((str(p), stat.length, stat.mtime))
+  return hashlib.sha256(repr(listed).encode()).hexdigest()[:16]
 
 
 def _files(path):

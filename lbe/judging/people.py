@@ -17,8 +17,8 @@ import random
 import re
 
 from lbe.judging import agreement
-from lbe.judging import files
 from lbe.judging import rubrics
+from lbe.text import lines
 
 _SHOWN = ('item', 'category', 'question', 'reference', 'response')
 
@@ -47,7 +47,7 @@ def write(folder, systems: dict, *, rubric: str, seed: int) -> int:
       if record.get('failure') == 'too_long':
         continue  # there is no response
       where = f'{path}, question {record["id"]!r}'
-      files.require(record, _SHOWN[1:], where)
+      lines.require(record, _SHOWN[1:], where)
       items.append((system, record))
   random.Random(seed).shuffle(items)
   folder.mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ def write(folder, systems: dict, *, rubric: str, seed: int) -> int:
     writer = csv.DictWriter(f, [*_SHOWN, *read.criteria])
     writer.writeheader()
     writer.writerows(rows)
-  _write_lines(folder / 'sheet.jsonl', rows)
+  lines.write(folder / 'sheet.jsonl', rows)
   (folder / 'rubric.txt').write_text(
     f'Each criterion gets a number from {read.lowest} to {read.highest}.\n\n'
     f'{read.describe()}\n',
@@ -100,13 +100,13 @@ def read(folder, sheet) -> dict:
     )
   given, seen = {}, {}
   for row, where in _rows(sheet):
-    files.require(row, ('item', *rubric.criteria), where)
+    lines.require(row, ('item', *rubric.criteria), where)
     item = str(row['item']).strip()
     if not item.isdecimal() or not 1 <= int(item) <= len(key['items']):
       raise ValueError(
         f'{where}: the item {item!r} is none of 1 to {len(key["items"])}.'
       )
-    files.once(int(item), seen, where)
+    lines.once(int(item), seen, where)
     given[int(item)] = _scores(rubric, row, where)
   missing = set(range(1, len(key['items']) + 1)) - set(given)
   if missing:
@@ -147,7 +147,7 @@ def collect(folder, sheets: list) -> dict:
       found[path] = records
   for path, records in found.items():
     path.parent.mkdir(exist_ok=True)
-    _write_lines(path, records)
+    lines.write(path, records)
   return found
 
 
@@ -171,7 +171,7 @@ def _scores(rubric, row, where):
 def _rows(sheet):
   """[(row, 'FILE:LINE')] of a sheet, CSV or JSONL."""
   if sheet.suffix != '.csv':
-    return files.records(sheet, ('item',))
+    return lines.records(sheet, ('item',))
   if not sheet.is_file():
     raise ValueError(f'there is no file {str(sheet)!r}; give a filled sheet.')
   found = []
@@ -186,9 +186,3 @@ def _rows(sheet):
         f'{sheet}: {error}; save it as CSV with commas, in UTF-8.'
       ) from None
   return found
-
-
-def _write_lines(path, records):
-  with open(path, 'w', encoding='utf-8') as f:
-    for record in records:
-      f.write(json.dumps(record, ensure_ascii=False) + '\n')

@@ -13,7 +13,8 @@ as well; its ids are the numbers of its lines.
 import unicodedata
 from typing import NamedTuple
 
-from lbe.judging import files
+from lbe.chat import prompts
+from lbe.text import lines
 
 
 class Question(NamedTuple):
@@ -24,75 +25,56 @@ class Question(NamedTuple):
   language: str = ''
 
 
-def read(path, *, limit=0):
+def read(path, *, limit: int = 0) -> list[Question]:
   """The Questions of a file, the first `limit` of them; 0 is all.
 
   Raises ValueError with file and line for a missing or empty field, and an
   id that stands there twice.
   """
-  found, seen = [], {}
-  for record, where in files.records(path, ('question',)):
+  if limit < 0:
+    raise ValueError(f'limit={limit}: it counts questions; 0 is all.')
+  return [question for question, _ in _read(path)][: limit or None]
+
+
+def _read(path):
+  """[(Question, 'FILE:LINE')]."""
+  questions, seen = [], {}
+  for record, where in lines.records(path, ('question',)):
     if 'class' in record:
       fields = dict(
         id=where.rpartition(':')[2],
         category=_category(record, 'class', where),
-        reference=files.text(record, 'std_answer', where, default=''),
+        reference=lines.text(record, 'std_answer', where, default=''),
       )
     else:
-      files.require(record, ('id', 'category'), where)
+      lines.require(record, ('id', 'category'), where)
       fields = dict(
-        id=files.name(record, 'id', where),
+        id=lines.name(record, 'id', where),
         category=_category(record, 'category', where),
-        reference=files.text(record, 'reference', where, default=''),
+        reference=lines.text(record, 'reference', where, default=''),
       )
-    found.append(
-      Question(
-        question=files.text(record, 'question', where),
-        language=files.text(record, 'language', where, default=''),
-        **fields,
-      )
+    question = Question(
+      question=lines.text(record, 'question', where),
+      language=lines.text(record, 'language', where, default=''),
+      **fields,
     )
-    files.once(found[-1].id, seen, where)
-  if not found:
+    lines.once(question.id, seen, where)
+    questions.append((question, where))
+  if not questions:
     raise ValueError(f'{path} has no questions; a line is one JSON object.')
-  if limit < 0:
-    raise ValueError(f'limit={limit}: it counts questions; 0 is all.')
-  return found[: limit or None]
+  return questions
 
 
-def read_responses(path, questions, *, limit=0):
-  """The responses of a JSONL file (`id`, `response`) in the questions' order.
+def read_responses(path, questions, *, limit: int = 0) -> list[str]:
+  """The responses of a JSONL file to the first `limit` of a questions' file.
 
-  The first `limit` of them, 0 is all; all have to be there. Raises ValueError
-  where one is missing, of no question, or there twice.
+  As prompts.read_responses has them.
   """
-  found, seen = {}, {}
-  known = {q.id for q in questions}
-  for record, where in files.records(path, ('id', 'response')):
-    key = files.name(record, 'id', where)
-    files.once(key, seen, where)
-    if key not in known:
-      raise ValueError(
-        f'{where}: the id {key!r} is none of the {len(known)} questions; '
-        'leave the line out, or give the questions that it belongs to.'
-      )
-    if not isinstance(record['response'], str):
-      raise ValueError(
-        f"{where}: the field 'response' is "
-        f'{type(record["response"]).__name__}, not str.'
-      )
-    found[key] = record['response']
-  missing = [q.id for q in questions if q.id not in found]
-  if missing:
-    raise ValueError(
-      f'{path} has no response to {len(missing)} of {len(questions)} '
-      f"questions, the first with the id {missing[0]!r}; write '' where a "
-      'model said nothing.'
-    )
-  return [found[q.id] for q in questions][: limit or None]
+  wheres = {question.id: where for question, where in _read(questions)}
+  return prompts.read_responses(path, wheres, limit=limit)
 
 
 def _category(record, field, where):
   # BELLE's file has 'closed qa' with a space that does not break.
-  text = files.text(record, field, where)
+  text = lines.text(record, field, where)
   return ' '.join(unicodedata.normalize('NFKC', text).split())

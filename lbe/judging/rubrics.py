@@ -23,7 +23,7 @@ import re
 import tomllib
 import unicodedata
 
-from lbe.judging import files
+from lbe.text import lines
 
 FOLDER = pathlib.Path(__file__).parent / 'rubrics'
 NAMES = tuple(sorted(path.stem for path in FOLDER.glob('*.toml')))
@@ -102,8 +102,8 @@ class Rubric:
   def describe(self):
     """The criteria with their levels, as text."""
     return '\n\n'.join(
-      '\n'.join([name.capitalize(), *(f'- {line}' for line in lines)])
-      for name, lines in self.levels.items()
+      '\n'.join([name.capitalize(), *(f'- {level}' for level in levels)])
+      for name, levels in self.levels.items()
     )
 
   def told_form(self):
@@ -284,10 +284,10 @@ _BELLE_SCORE = re.compile(
 def _belle(path):
   """BELLE's eval_prompt.json, lines of {"class": …, "prompt": …}."""
   openings, seen = {}, {}
-  for record, where in files.records(path, ('class', 'prompt')):
-    name = _folded(files.text(record, 'class', where))
-    files.once(name, seen, where)
-    openings[name] = files.text(record, 'prompt', where)
+  for record, where in lines.records(path, ('class', 'prompt')):
+    name = _folded(lines.text(record, 'class', where))
+    lines.once(name, seen, where)
+    openings[name] = lines.text(record, 'prompt', where)
   if not openings:
     raise ValueError(f'{path} has no prompts; a line is class and prompt.')
   return Rubric(

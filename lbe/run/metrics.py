@@ -2,10 +2,11 @@
 
 import json
 import math
-import os
 import pathlib
 
 import jax
+
+from lbe.text import lines
 
 
 def reduce(steps: list[dict]) -> dict[str, float]:
@@ -49,35 +50,11 @@ def truncate_lines(path, step, *, unscored=()):
   again.
   """
 
-  def keep(row):
+  def wanted(row):
     again = row['step'] == step and row.get('evaluator') in unscored
     return row['step'] <= step and not again
 
-  keep_lines(path, keep)
-
-
-def keep_lines(path, keep):
-  """Keeps the lines of a .jsonl file that `keep(row)` is true of; their rows.
-
-  A torn last line goes too. The file is replaced whole, or not at all.
-  """
-  path = pathlib.Path(path)
-  if not path.exists():
-    return []
-  lines, rows = [], []
-  # Texts may hold what str.splitlines takes for the end of a line.
-  for line in path.read_text(encoding='utf-8').split('\n'):
-    try:
-      row = json.loads(line)
-    except ValueError:
-      break
-    if keep(row):
-      lines.append(line + '\n')
-      rows.append(row)
-  temporary = path.with_suffix('.tmp')
-  temporary.write_text(''.join(lines), encoding='utf-8')
-  os.replace(temporary, path)
-  return rows
+  lines.keep(path, wanted)
 
 
 class Writer:

@@ -6,9 +6,9 @@ Scripts tell most languages apart; an identifier (lingua) those that share one.
 import functools
 import pathlib
 import re
+from collections.abc import Callable
 
 from lbe.text import scripts
-from lbe.vocab import extend
 
 # The scripts of the languages that the paper and its users train.
 SCRIPTS = {
@@ -79,12 +79,14 @@ def _detector(codes, *, lead=LEAD):
   return builder.with_minimum_relative_distance(lead).build()
 
 
-def num_letters(text):
+def num_letters(text: str) -> int:
   """How many letters a text has, marks that belong to them included."""
   return sum(1 for c in text if scripts.letter_script(c))
 
 
-def identifier(codes, *, fewest_letters=FEWEST_LETTERS, lead=LEAD):
+def identifier(
+  codes, *, fewest_letters: int = FEWEST_LETTERS, lead: float = LEAD
+) -> Callable[[str], str]:
   """A function from a text to its ISO 639-1 code, one of `codes`, or ''.
 
   One code alone is told from all that lingua knows, which takes about 1 GB.
@@ -103,7 +105,7 @@ def identifier(codes, *, fewest_letters=FEWEST_LETTERS, lead=LEAD):
   return identify
 
 
-def segmenter(language, others):
+def segmenter(language: str, others) -> Callable[[str], list[tuple]]:
   """A function from a text to its (start, stop, code) in one of `others`.
 
   For languages of one script. Left out are parts of fewer than FEWEST_LETTERS
@@ -114,7 +116,7 @@ def segmenter(language, others):
   identify = identifier((language, *others), fewest_letters=_FEWEST_LOWER)
 
   def segment(text):
-    found = []
+    parts = []
     for part in detector.detect_multiple_languages_of(text):
       code = part.language.iso_code_639_1.name.lower()
       start, stop = part.start_index, part.end_index
@@ -123,8 +125,8 @@ def segmenter(language, others):
         and num_letters(text[start:stop]) >= FEWEST_LETTERS
         and identify(_without_names(text[start:stop])) == code
       ):
-        found.append((start, stop, code))
-    return found
+        parts.append((start, stop, code))
+    return parts
 
   return segment
 
@@ -145,7 +147,7 @@ _THREE_LETTERS = {
 _FASTTEXT_SCORE = 0.3
 
 
-def fasttext_identifier(path):
+def fasttext_identifier(path) -> Callable[[str], str]:
   """A function from a text to its code, by a fastText model on disk.
 
   As lid.176.bin (labels as __label__zh) and GlotLID (__label__zho_Hans); ''
@@ -208,7 +210,9 @@ def _check_lingua(asked):
       )
 
 
-def choose(name, asked, *, fewest_letters=0):
+def choose(
+  name: str, asked, *, fewest_letters: int = 0
+) -> Callable[[str, str], str]:
   """A function (text, asked language) → the language that the text is in.
 
   `name` is 'scripts', 'lingua', or the path of a fastText model; `asked` are
@@ -257,7 +261,7 @@ def choose(name, asked, *, fewest_letters=0):
   return decide
 
 
-def segment_of(name, language):
+def segment_of(name: str, language: str) -> Callable[[str], list[tuple]] | None:
   """A `segment` for `switches`: parts in languages of the same script.
 
   `name` is that of `choose`; None where scripts are all that is looked at.
@@ -271,7 +275,7 @@ def segment_of(name, language):
   identify = fasttext_identifier(name)
 
   def segment(text):
-    found = []
+    parts = []
     for part in _SENTENCES.finditer(text):
       said = _without_names(part.group())
       if (
@@ -279,8 +283,8 @@ def segment_of(name, language):
         and num_letters(said) >= _FEWEST_LOWER
         and (code := identify(said)) in others
       ):
-        found.append((part.start(), part.end(), code))
-    return found
+        parts.append((part.start(), part.end(), code))
+    return parts
 
   return segment
 
@@ -303,12 +307,18 @@ _LATIN_LETTERS = 4
 _NAME_WORDS = 3
 
 
-def prose(text):
+def prose(text: str) -> str:
   """The text with spaces in the place of code, links and addresses."""
   return _NO_LANGUAGE.sub(lambda match: ' ' * len(match.group()), text)
 
 
-def switches(text, allowed, *, prompt='', segment=None):
+def switches(
+  text: str,
+  allowed: tuple[str, ...],
+  *,
+  prompt: str = '',
+  segment: Callable[[str], list[tuple]] | None = None,
+) -> list[tuple[int, int, str]]:
   """(start, stop, script or language) of what is not in the asked language.
 
   `allowed` are its scripts, as SCRIPTS['zh']; `segment` finds languages of the
@@ -317,7 +327,7 @@ def switches(text, allowed, *, prompt='', segment=None):
   """
   text = prose(text)
   prompt = ' '.join(prompt.casefold().split())
-  found = []
+  switched = []
   for start, stop, name in scripts.spans(text):
     if name in allowed:
       continue
@@ -327,16 +337,16 @@ def switches(text, allowed, *, prompt='', segment=None):
       if not _is_excused(part.group(), name, prompt)
     ]
     if parts:
-      found.append((*_trimmed(text, parts[0][0], parts[-1][1]), name))
+      switched.append((*_trimmed(text, parts[0][0], parts[-1][1]), name))
   if segment is not None:
-    for start, stop, _ in found:
+    for start, stop, _ in switched:
       text = text[:start] + ' ' * (stop - start) + text[stop:]
-    found += [
+    switched += [
       (*_trimmed(text, start, stop), code)
       for start, stop, code in segment(text)
       if ' '.join(text[start:stop].casefold().split()) not in prompt
     ]
-  return sorted(found)
+  return sorted(switched)
 
 
 def _trimmed(text, start, stop):
@@ -350,7 +360,7 @@ def _trimmed(text, start, stop):
 def _is_excused(part, script, prompt):
   part = part.strip()
   letters = [c for c in part if scripts.letter_script(c) == script]
-  if len(letters) < 2 and all(map(extend.has_spaces, letters)):
+  if len(letters) < 2 and all(map(scripts.has_spaces, letters)):
     return True
   if ' '.join(part.casefold().split()) in prompt:
     return True

@@ -17,11 +17,13 @@ import unicodedata
 
 from tokenizers import Tokenizer
 
+from lbe.text import scripts
 from lbe.vocab import continued
 from lbe.vocab import extend as extend_lib
+from lbe.vocab import huggingface
 from lbe.vocab import tokenizers
 
-_ALPHABET = frozenset(tokenizers.LETTERS)
+_ALPHABET = frozenset(huggingface.LETTERS)
 
 
 def readable(piece):
@@ -31,7 +33,7 @@ def readable(piece):
   """
   if not _ALPHABET.issuperset(piece):
     return piece
-  return tokenizers.spelled(piece).decode(errors='backslashreplace')
+  return huggingface.spelled(piece).decode(errors='backslashreplace')
 
 
 def extend(
@@ -56,10 +58,10 @@ def extend(
   is_letter = extend_lib.letter_rule(keep_latin)
   units, letters = _units(base, texts, is_letter)
   continued.check_units(units)
-  scripts = _frequent_scripts(letters, coverage)
+  frequent = _frequent_scripts(letters, coverage)
 
   def is_added(letter):
-    return is_letter(letter) and extend_lib.script(letter) in scripts
+    return is_letter(letter) and scripts.first_word(letter) in frequent
 
   model = _model(base)
   learnt = continued.learn(
@@ -70,7 +72,7 @@ def extend(
     _pieces(base),
     num_pieces,
     allowed=functools.cache(
-      lambda piece: _is_safe(tokenizers.spelled(piece), is_added)
+      lambda piece: _is_safe(huggingface.spelled(piece), is_added)
     ),
     progress=progress,
   )
@@ -94,11 +96,11 @@ def extend(
   return extend_lib.Extension(
     tokenizer,
     [readable(piece) for piece in learnt],
-    [readable(piece) for piece in learnt if tokenizers.is_partial(piece)],
+    [readable(piece) for piece in learnt if huggingface.is_partial(piece)],
     dict(left_out),
     [
-      f'learnt from {", ".join(scripts)}; text without letters of these is cut '
-      'as before.'
+      f'learnt from {", ".join(frequent)}; text without letters of these is '
+      'cut as before.'
     ],
   )
 
@@ -122,7 +124,7 @@ def check_base(base):
       'the tokenizer.json.'
     )
   missing = [
-    i for i in range(256) if tokenizers.LETTERS[i] not in model['vocab']
+    i for i in range(256) if huggingface.LETTERS[i] not in model['vocab']
   ]
   if missing:
     raise ValueError(
@@ -150,9 +152,9 @@ def _units(base, texts, is_letter):
   for text in texts:
     if whole.normalizer is not None:
       text = whole.normalizer.normalize_str(text)
-    found = [c for c in text if is_letter(c)]
-    letters.update(found)
-    if found:
+    own = [c for c in text if is_letter(c)]
+    letters.update(own)
+    if own:
       units.update(u for u, _ in whole.pre_tokenizer.pre_tokenize_str(text))
   units = {u: n for u, n in units.items() if any(map(is_letter, readable(u)))}
   return units, letters
@@ -161,14 +163,14 @@ def _units(base, texts, is_letter):
 def _frequent_scripts(letters, coverage):
   counts = collections.Counter()
   for letter, n in letters.items():
-    counts[extend_lib.script(letter)] += n
-  found, covered = [], 0
+    counts[scripts.first_word(letter)] += n
+  taken, covered = [], 0
   for script, n in sorted(counts.items(), key=lambda x: (-x[1], x[0])):
     if covered >= coverage * counts.total():
       break
     covered += n
-    found.append(script)
-  return found
+    taken.append(script)
+  return taken
 
 
 def _is_safe(data, is_added):
@@ -191,7 +193,7 @@ def _is_safe(data, is_added):
   return (
     len(text) <= continued.MAX_LENGTH
     and all(map(is_added, letters))
-    and (text[:1] != ' ' or all(map(extend_lib.has_spaces, letters)))
+    and (text[:1] != ' ' or all(map(scripts.has_spaces, letters)))
   )
 
 
@@ -200,14 +202,14 @@ def _characters(beginning):
   """All characters of Unicode whose UTF-8 begins with these bytes."""
   length = {0xC: 2, 0xD: 2, 0xE: 3, 0xF: 4}[beginning[0] >> 4]
   tails = itertools.product(range(0x80, 0xC0), repeat=length - len(beginning))
-  found = ((beginning + bytes(x)).decode(errors='ignore') for x in tails)
-  return [c for c in found if c and unicodedata.category(c) != 'Cn']
+  characters = ((beginning + bytes(x)).decode(errors='ignore') for x in tails)
+  return [c for c in characters if c and unicodedata.category(c) != 'Cn']
 
 
 def _is_stuck(letter, model, is_added):
   """Whether no safe join leads from the base's pieces to the letter."""
   data = letter.encode()
-  parts = model.tokenize(''.join(tokenizers.LETTERS[byte] for byte in data))
+  parts = model.tokenize(''.join(huggingface.LETTERS[byte] for byte in data))
   ends = itertools.accumulate(len(token.value) for token in parts)
   return len(parts) > 2 and not all(
     _is_safe(data[:end], is_added) for end in list(ends)[1:]
@@ -231,7 +233,7 @@ def _append(base, pieces):
       for parts in cuts
       if known.issuperset(parts)
     ]
-  tokenizer = tokenizers.HuggingFace(json.dumps(record), base.roles)
+  tokenizer = huggingface.HuggingFace(json.dumps(record), base.roles)
   for token in record['added_tokens']:
     name, ids = token['content'], [token['id']]
     if tokenizer.encode(name) == ids != base.encode(name):
@@ -247,7 +249,7 @@ def _merging(tokenizer):
   """The same without ignore_merges, which takes known words whole."""
   record = copy.deepcopy(tokenizer.record)
   record['model']['ignore_merges'] = False
-  return tokenizers.HuggingFace(json.dumps(record), tokenizer.roles)
+  return huggingface.HuggingFace(json.dumps(record), tokenizer.roles)
 
 
 def unreachable(tokenizer, *, first_id=0):
@@ -262,7 +264,7 @@ def unreachable(tokenizer, *, first_id=0):
   for piece in sorted(_pieces(tokenizer), key=vocabulary.get):
     if vocabulary[piece] < first_id:
       continue
-    if tokenizers.is_partial(piece):
+    if huggingface.is_partial(piece):
       ids = [token.id for token in model.tokenize(piece)]
     else:
       ids = tokenizer.encode(readable(piece))
@@ -285,7 +287,7 @@ def spell(base, extended):
   def letters(piece):
     if piece in ordinary:
       return piece
-    return ''.join(tokenizers.LETTERS[byte] for byte in piece.encode())
+    return ''.join(huggingface.LETTERS[byte] for byte in piece.encode())
 
   return [
     [token.id for token in model.tokenize(letters(extended.piece(i)))]

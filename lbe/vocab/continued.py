@@ -10,6 +10,7 @@ import heapq
 
 import tqdm
 
+from lbe.text import scripts
 from lbe.vocab import extend as extend_lib
 
 # As SentencePiece: no piece of more characters, none that is seen only once.
@@ -93,7 +94,7 @@ def _units(texts, is_letter):
 
 def _with_space(text, start, end):
   before = text[start - 1] if start else ' '
-  if before == ' ' and extend_lib.has_spaces(text[start]):
+  if before == ' ' and scripts.has_spaces(text[start]):
     return '▁' + text[start:end]
   return text[start:end]
 
@@ -104,14 +105,14 @@ def _missing_characters(units, known, coverage):
     for character in unit:
       counts[character] += n
   total = sum(counts.values())
-  found, covered = [], 0
+  taken, covered = [], 0
   for character, n in sorted(counts.items(), key=lambda x: (-x[1], x[0])):
     if covered >= coverage * total:
       break
     covered += n
     if character not in known:
-      found.append(character)
-  return found
+      taken.append(character)
+  return taken
 
 
 def learn(units, known, num_merges, *, allowed, progress=True):

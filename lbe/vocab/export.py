@@ -11,10 +11,12 @@ from tokenizers import models
 from tokenizers import normalizers
 from tokenizers import processors
 
+from lbe.text import lines
+
 _Piece = sentencepiece_model_pb2.ModelProto.SentencePiece
 
 
-def write(tokenizer, folder, *, max_positions):
+def write(tokenizer, folder, *, max_positions: int):
   """Writes the tokenizer's files into an existing folder.
 
   tokenizer.json and tokenizer_config.json, special_tokens_map.json, and
@@ -111,28 +113,31 @@ def compare(tokenizer, texts=()):
   pieces = tied(tokenizer)
   if not pieces:
     return None
-  lines = [line for text in texts for line in text.splitlines()]
-  sample = 'the texts given' if lines else 'pieces of equal score, eight a line'
-  if not lines:
+  samples = [line for text in texts for line in lines.split(text)]
+  sample = (
+    'the texts given' if samples else 'pieces of equal score, eight a line'
+  )
+  if not samples:
     pieces = [piece.replace('▁', ' ') for piece in pieces]
-    lines = [''.join(pieces[i : i + 8]) for i in range(0, len(pieces), 8)]
+    samples = [''.join(pieces[i : i + 8]) for i in range(0, len(pieces), 8)]
   twin = from_sentencepiece(tokenizer)
-  theirs = twin.encode_batch_fast(lines, add_special_tokens=False)
-  pairs = zip(tokenizer.encode_batch(lines), theirs, strict=True)
+  theirs = twin.encode_batch_fast(samples, add_special_tokens=False)
+  pairs = zip(tokenizer.encode_batch(samples), theirs, strict=True)
   return {
     'sample': sample,
-    'lines': len(lines),
+    'lines': len(samples),
     'differing': sum(ours != their.ids for ours, their in pairs),
     'truth': 'tokenizer.model',
   }
 
 
-def warning(found):
-  """A line that says what `compare` found."""
+def warning(compared):
+  """A line that says what `compare` gave."""
   return (
     f'warning: pieces of equal score cannot be written as ranked merges: '
-    f'{found["differing"]:,} of {found["lines"]:,} lines ({found["sample"]}) '
-    'differ between tokenizer.model, which is the truth, and tokenizer.json.'
+    f'{compared["differing"]:,} of {compared["lines"]:,} lines '
+    f'({compared["sample"]}) differ between tokenizer.model, which is the '
+    'truth, and tokenizer.json.'
   )
 
 

@@ -11,12 +11,12 @@ published files byte for byte.
 import collections
 import dataclasses
 import functools
-import re
 import unicodedata
 
 from sentencepiece import sentencepiece_model_pb2
 
-from lbe.vocab import tokenizers
+from lbe.text import scripts
+from lbe.vocab import sentencepiece
 
 _Piece = sentencepiece_model_pb2.ModelProto.SentencePiece
 # LLaMA gives runs of spaces this score; they are no merges by rank.
@@ -32,14 +32,20 @@ class Extension:
   `left_out` holds, by reason, the candidates that were not taken.
   """
 
-  tokenizer: tokenizers.SentencePiece
+  tokenizer: sentencepiece.SentencePiece
   added: list
   intermediates: list
   left_out: dict
   notices: list
 
 
-def extend(base, target, *, score_mode='below_base', keep_latin=False):
+def extend(
+  base: sentencepiece.SentencePiece,
+  target: sentencepiece.SentencePiece,
+  *,
+  score_mode: str = 'below_base',
+  keep_latin: bool = False,
+) -> Extension:
   """The pieces of `target` that `base` lacks, behind the ids of `base`.
 
   Both are vocab.SentencePiece; `base` must be BPE. 'below_base' leaves out
@@ -84,7 +90,7 @@ def extend(base, target, *, score_mode='below_base', keep_latin=False):
   return Extension(tokenizer, added, intermediates, dict(left_out), notices)
 
 
-def check_base(base):
+def check_base(base: sentencepiece.SentencePiece):
   """Raises ValueError for a base that is not BPE."""
   trainer = base.proto.trainer_spec
   if trainer.model_type != trainer.BPE:
@@ -148,45 +154,16 @@ def _is_latin_or_digit(character):
 
 
 @functools.cache
-def is_letter(character):
-  """A letter, or a mark that belongs to one (vowel signs, tones)."""
-  return unicodedata.category(character)[0] in 'LM'
-
-
-@functools.cache
 def is_new_letter(character):
   """Whether a character belongs to a piece that may be added by default."""
-  return is_letter(character) and not _is_latin_or_digit(character)
+  return scripts.is_letter(character) and not _is_latin_or_digit(character)
 
 
 def letter_rule(keep_latin):
   """The letters that pieces are learnt from: all, or all but Latin ones."""
   if keep_latin:
-    return is_letter
+    return scripts.is_letter
   return is_new_letter
-
-
-@functools.cache
-def script(character):
-  """The script of a letter: the first word of its name in Unicode, as 'CJK'.
-
-  Digits, punctuation, symbols and spaces are of no script: ''.
-  """
-  if not is_letter(character):
-    return ''
-  return unicodedata.name(character, '').partition(' ')[0]
-
-
-# Han, kana, Thai, Lao, Burmese, Khmer: no spaces between words.
-NO_SPACES = re.compile(
-  '[\u2e80-\u2fff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff'
-  '\U00020000-\U0003ffff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]'
-)
-
-
-def has_spaces(character):
-  """Whether words of the character's script are written with spaces."""
-  return NO_SPACES.match(character) is None
 
 
 def _reason_by_text(piece, keep_latin):
@@ -197,11 +174,13 @@ def _reason_by_text(piece, keep_latin):
   """
   if any(_is_latin_or_digit(c) for c in piece):
     return '' if keep_latin else 'with Latin letters or digits'
-  if not any(is_letter(c) for c in piece):
+  if not any(scripts.is_letter(c) for c in piece):
     return 'only punctuation, symbols or space'
   body = piece.removeprefix('▁')
-  space_belongs = body == piece or (body[0].isalpha() and has_spaces(body[0]))
-  if not (space_belongs and all(map(is_letter, body))):
+  space_belongs = body == piece or (
+    body[0].isalpha() and scripts.has_spaces(body[0])
+  )
+  if not (space_belongs and all(map(scripts.is_letter, body))):
     return 'the script joined with other characters'
   return ''
 
@@ -222,7 +201,7 @@ def _append(base, pieces, scores):
     proto.pieces.append(new)
   if any(scores):
     proto.trainer_spec.vocab_size = len(proto.pieces)
-  return tokenizers.SentencePiece(proto.SerializeToString())
+  return sentencepiece.SentencePiece(proto.SerializeToString())
 
 
 def below(base, pieces):
@@ -272,10 +251,10 @@ def unreachable(tokenizer, *, first_id=0):
     for i, p in enumerate(tokenizer.proto.pieces)
     if i >= first_id and p.type == _Piece.NORMAL
   ]
-  found = plain.encode_batch([p.replace('▁', ' ') for _, p in pieces])
+  encoded = plain.encode_batch([p.replace('▁', ' ') for _, p in pieces])
   return {
     piece: plain.split(piece.replace('▁', ' '))
-    for (i, piece), ids in zip(pieces, found, strict=True)
+    for (i, piece), ids in zip(pieces, encoded, strict=True)
     if ids != [i]
   }
 

@@ -1,9 +1,11 @@
 """What a tokenizer makes of texts: compression, fallback, drift, scripts."""
 
 import json
+import pathlib
 
 import numpy as np
 
+from lbe.text import scripts
 from lbe.text import tables
 from lbe.vocab import byte_level
 from lbe.vocab import extend
@@ -14,12 +16,14 @@ _NUM_LONGEST = 5
 
 def count_words(text):
   """Words between spaces, and single characters where none are written."""
-  rest, single = extend.NO_SPACES.subn(' ', text)
+  rest, single = scripts.NO_SPACES.subn(' ', text)
   words = (w for w in rest.split() if any(c.isalnum() for c in w))
   return single + sum(1 for _ in words)
 
 
-def measure(tokenizer, texts, *, context=2048):
+def measure(
+  tokenizer: tokenizers.Tokenizer, texts: list[str], *, context: int = 2048
+) -> dict:
   """One set of texts under one tokenizer, as a dictionary.
 
   `bytes_per_token`, `characters_per_token`, `tokens_per_word` (characters
@@ -66,7 +70,13 @@ def _text(tokenizer, token):
   return piece.replace('▁', ' ').strip()
 
 
-def compare(before, after, texts, *, context=2048):
+def compare(
+  before: tokenizers.Tokenizer,
+  after: tokenizers.Tokenizer,
+  texts: list[str],
+  *,
+  context: int = 2048,
+) -> dict:
   """`measure` of both, and what changed between them.
 
   `texts_changed` are cut otherwise; `tokens_changed` are those tokens of
@@ -96,15 +106,15 @@ def _placed(tokenizer, ids):
   return set(zip(np.cumsum(tokenizer.byte_lengths[ids]), ids, strict=True))
 
 
-def by_script(tokenizer, texts):
+def by_script(tokenizer: tokenizers.Tokenizer, texts: list[str]) -> dict:
   """{script: tokens, bytes and characters per token, byte fallback}.
 
   A token counts for the script of the letters that it holds a part of, as
-  extend.script names it; without letters it counts for 'other', and so does
-  a text with unknown pieces, whose places are not known. A character counts
-  for the token of its first byte. Most tokens first.
+  scripts.first_word names it; without letters it counts for 'other', and so
+  does a text with unknown pieces, whose places are not known. A character
+  counts for the token of its first byte. Most tokens first.
   """
-  scripts = {'': 0}  # script: number
+  known = {'': 0}  # script: number
   numbers, lengths, begun, fallback = [], [], [], []
   for ids in tokenizer.encode_batch(texts):
     if not ids:
@@ -112,7 +122,7 @@ def by_script(tokenizer, texts):
     sizes = tokenizer.byte_lengths[ids]
     text = tokenizer.decode(ids)
     of_byte = np.repeat(
-      [scripts.setdefault(extend.script(c), len(scripts)) for c in text],
+      [known.setdefault(scripts.first_word(c), len(known)) for c in text],
       [len(c.encode()) for c in text],
     )
     first = np.frombuffer(text.encode(), np.uint8) & 0xC0 != 0x80
@@ -129,10 +139,10 @@ def by_script(tokenizer, texts):
   if not numbers:
     return {}
   numbers = np.concatenate(numbers)
-  tokens = np.bincount(numbers, minlength=len(scripts))
-  size = np.bincount(numbers, np.concatenate(lengths), len(scripts))
-  characters = np.bincount(numbers, np.concatenate(begun), len(scripts))
-  fell = np.bincount(numbers, np.concatenate(fallback), len(scripts))
+  tokens = np.bincount(numbers, minlength=len(known))
+  size = np.bincount(numbers, np.concatenate(lengths), len(known))
+  characters = np.bincount(numbers, np.concatenate(begun), len(known))
+  fell = np.bincount(numbers, np.concatenate(fallback), len(known))
   return {
     script or 'other': {
       'tokens': int(tokens[i]),
@@ -140,12 +150,14 @@ def by_script(tokenizer, texts):
       'characters_per_token': characters[i] / tokens[i],
       'byte_fallback': fell[i] / tokens[i],
     }
-    for script, i in sorted(scripts.items(), key=lambda x: -tokens[x[1]])
+    for script, i in sorted(known.items(), key=lambda x: -tokens[x[1]])
     if tokens[i]
   }
 
 
-def summary(tokenizer, base=None):
+def summary(
+  tokenizer: tokenizers.Tokenizer, base: tokenizers.Tokenizer | None = None
+) -> dict:
   """How many pieces there are, and how many encoding never produces.
 
   Of all, and of those behind the base's. Not told (None) for a tokenizer.json
@@ -188,7 +200,7 @@ _COLUMNS = (
 )
 
 
-def markdown(report):
+def markdown(report: dict) -> str:
   """The whole report as text: pieces, sets, scripts, longest pieces.
 
   `report` holds `context`, a `summary` as `before` and maybe one as `after`,
@@ -212,16 +224,18 @@ def _longest_lines(sets):
 
 
 def _pieces_line(report):
-  def told(count):
+  def counted(count):
     return 'unknown' if count is None else f'{count:,}'
 
   before, after = report['before'], report.get('after')
-  line = f'{before["pieces"]:,} pieces, {told(before["unreachable"])} of them '
+  line = (
+    f'{before["pieces"]:,} pieces, {counted(before["unreachable"])} of them '
+  )
   line += 'never produced by encoding'
   if after:
     line += (
-      f' → {after["pieces"]:,}, {told(after["unreachable"])}; of the '
-      f'{after["added"]:,} added {told(after["added_unreachable"])}'
+      f' → {after["pieces"]:,}, {counted(after["unreachable"])}; of the '
+      f'{after["added"]:,} added {counted(after["added_unreachable"])}'
     )
   return line + '.'
 
@@ -261,13 +275,13 @@ def _script_table(sets):
   for name, row in sets.items():
     sides = row['scripts']
     for script in dict.fromkeys(s for side in sides.values() for s in side):
-      both = {side: found.get(script, {}) for side, found in sides.items()}
+      both = {side: own.get(script, {}) for side, own in sides.items()}
       cells = [_arrow(form, both, column) for column, form in forms]
       rows.append([name, script, *cells])
   return tables.markdown(heads, 'll' + 'r' * len(forms), rows)
 
 
-def save(report, folder):
+def save(report: dict, folder: pathlib.Path):
   """report.md, report.json and report.png in an existing folder."""
   (folder / 'report.md').write_text(markdown(report) + '\n', encoding='utf-8')
   (folder / 'report.json').write_text(

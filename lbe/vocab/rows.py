@@ -10,7 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lbe.text import lines
 from lbe.vocab import byte_level
+from lbe.vocab import tokenizers
 
 METHODS = ('pieces_mean', 'dictionary', 'mean', 'gaussian', 'normal')
 # Of 'normal', the published recipe: what transformers 4.30 filled in.
@@ -19,7 +21,9 @@ NORMAL_STD = 0.02
 _BLOCK = 256
 
 
-def spell(base, extended):
+def spell(
+  base: tokenizers.Tokenizer, extended: tokenizers.Tokenizer
+) -> list[list[list[int]]]:
   """For each new piece, [the ids of the base that spell it].
 
   The piece's text is encoded alone, without the dummy prefix. `make` takes
@@ -35,13 +39,15 @@ def spell(base, extended):
   pieces = [
     extended.piece(i) for i in range(base.vocab_size, extended.vocab_size)
   ]
-  found = base.without_prefix().encode_batch(
+  spellings = base.without_prefix().encode_batch(
     [piece.replace('▁', ' ') for piece in pieces]
   )
-  return [[ids] for ids in found]
+  return [[ids] for ids in spellings]
 
 
-def translate(base, extended, path):
+def translate(
+  base: tokenizers.Tokenizer, extended: tokenizers.Tokenizer, path
+) -> tuple[list[list[list[int]]], int]:
   """(spellings, how many pieces have a translation) by a dictionary.
 
   A line of the file is a word of the new language, a tab, and a word of the
@@ -51,8 +57,8 @@ def translate(base, extended, path):
   piece is found.
   """
   words = {}
-  lines = pathlib.Path(path).read_text(encoding='utf-8-sig').splitlines()
-  for number, line in enumerate(lines, 1):
+  text = pathlib.Path(path).read_text(encoding='utf-8-sig')
+  for number, line in enumerate(lines.split(text), 1):
     if not line.strip():
       continue
     fields = [field.strip() for field in line.split('\t')]

@@ -31,7 +31,8 @@ def train_sentencepiece(
       '256 bytes; take at least 300.'
     )
   required = ''.join(dict.fromkeys(''.join(required_characters.split())))
-  # A line is a sentence: a longer one would be dropped without a word.
+  # A line is a sentence: a longer one would be dropped without a word. So
+  # U+2028 and the like end one, too, and never lie inside of a piece.
   lines = (line for text in texts for line in text.splitlines() if line)
   model = io.BytesIO()  # a file's name would become a part of the model
   try:

@@ -14,9 +14,12 @@ from tokenizers import Tokenizer
 from tokenizers import trainers
 from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 
+from lbe.chat import jinja
 from lbe.chat import messages
 from lbe.chat import templates
 from lbe.vocab import extend
+from lbe.vocab import huggingface
+from lbe.vocab import sentencepiece
 from lbe.vocab import tokenizers
 
 ALPACA = (
@@ -100,7 +103,7 @@ def chat_json(test_data):
 
 @pytest.fixture(scope='module')
 def chat(chat_json):
-  return tokenizers.HuggingFace(json.dumps(chat_json))
+  return huggingface.HuggingFace(json.dumps(chat_json))
 
 
 # ------------------------------------------------------------------ strings
@@ -368,7 +371,7 @@ def test_real_examples_equal_the_fast_tokenizer(test_data, base, llama_json):
     tokenizer_object=Tokenizer.from_str(json.dumps(llama_json))
   )
   fast = templates.Encoder(
-    'bactrian_x', tokenizers.HuggingFace(json.dumps(llama_json))
+    'bactrian_x', huggingface.HuggingFace(json.dumps(llama_json))
   )
   slow = templates.Encoder('bactrian_x', base)
   for r in examples(test_data, 'en')[:100] + examples(test_data, 'zh')[:100]:
@@ -417,7 +420,7 @@ def test_a_message_never_becomes_a_special_id(request, name, which):
   )
   template = name
   if name == 'jinja':
-    template = templates.ChatTemplate(CHATML, tokenizer)
+    template = jinja.ChatTemplate(CHATML, tokenizer)
   encode = templates.Encoder(template, tokenizer)
   control = set(tokenizer.specials.values())
 
@@ -437,7 +440,7 @@ def test_a_symbol_that_any_text_encodes_to_is_refused_in_a_message(base):
   proto.ParseFromString(base.to_bytes())
   for text in ('<|im_start|>', '<|im_end|>'):
     proto.pieces.add(piece=text, score=0, type=proto.SentencePiece.USER_DEFINED)
-  tokenizer = tokenizers.SentencePiece(proto.SerializeToString())
+  tokenizer = sentencepiece.SentencePiece(proto.SerializeToString())
   assert tokenizer.encode('<|im_end|>')[-1] == 32001
   encode = templates.Encoder('chatml', tokenizer)
   ids, weights = encode(talk('a', 'b'))
@@ -546,8 +549,8 @@ def test_a_chat_template_is_what_transformers_makes_of_it(
     tokenizer_object=Tokenizer.from_str(json.dumps(record)),
     **{f'{role}_token': token for role, token in roles.items()},
   )
-  ours = tokenizers.HuggingFace(json.dumps(record), roles)
-  encode = templates.Encoder(templates.ChatTemplate(source, ours), ours)
+  ours = huggingface.HuggingFace(json.dumps(record), roles)
+  encode = templates.Encoder(jinja.ChatTemplate(source, ours), ours)
   turns = talk('你好 there', ' Hello\n', '{{ x }}', '世界', system='Be brief.')
   for conversation in (turns, turns[1:3]):
     expected = theirs.apply_chat_template(
@@ -573,7 +576,7 @@ def test_the_end_of_turn_is_learnt_also_where_it_stands_outside(chat):
   assert outside != CHATML
   turns = talk('a', 'b', 'c', 'd')
   inside, outside = (
-    templates.Encoder(templates.ChatTemplate(source, chat), chat)(turns)
+    templates.Encoder(jinja.ChatTemplate(source, chat), chat)(turns)
     for source in (CHATML, outside)
   )
   assert inside == outside
@@ -603,7 +606,7 @@ def test_a_tokenizer_without_eos_cannot_end_a_response(chat_json):
   record = json.loads(
     json.dumps(chat_json).replace('<|end_of_text|>', '<|other|>')
   )
-  tokenizer = tokenizers.HuggingFace(json.dumps(record))
+  tokenizer = huggingface.HuggingFace(json.dumps(record))
   with pytest.raises(ValueError, match="'alpaca' ends a response with EOS"):
     templates.Encoder('alpaca', tokenizer)
   templates.Encoder('chatml', tokenizer)
@@ -627,13 +630,13 @@ def test_a_tokenizer_without_eos_cannot_end_a_response(chat_json):
 )
 def test_bad_chat_templates_say_what_is_wrong(base, source, rule):
   with pytest.raises(ValueError, match=rule):
-    template = templates.ChatTemplate(source, base)
+    template = jinja.ChatTemplate(source, base)
     templates.Encoder(template, base)(talk('a', 'b'))
 
 
 def test_a_chat_template_without_marks_can_be_learnt_as_a_whole(base):
   source = '{% for m in messages %}{{ m.content + eos_token }}{% endfor %}'
-  template = templates.ChatTemplate(source, base)
+  template = jinja.ChatTemplate(source, base)
   ids, weights = templates.Encoder(template, base, loss='all')(talk('a', 'b'))
   assert [base.piece(i) for i in ids] == ['▁a', '</s>', 'b', '</s>']
   assert weights == [1] * 4
@@ -641,7 +644,7 @@ def test_a_chat_template_without_marks_can_be_learnt_as_a_whole(base):
 
 def test_a_noncharacter_in_a_message_is_refused(chat):
   """It could forge the marks of a response."""
-  encode = templates.Encoder(templates.ChatTemplate(CHATML, chat), chat)
+  encode = templates.Encoder(jinja.ChatTemplate(CHATML, chat), chat)
   with pytest.raises(ValueError, match=r'noncharacter U\+FDD0'):
     encode(talk('a\ufdd0b', 'c'))
 
@@ -649,7 +652,7 @@ def test_a_noncharacter_in_a_message_is_refused(chat):
 def test_missing_jinja2_names_the_pip_line(monkeypatch, base):
   monkeypatch.setitem(sys.modules, 'jinja2', None)
   with pytest.raises(ImportError, match='pip install'):
-    templates.ChatTemplate(CHATML, base)
+    jinja.ChatTemplate(CHATML, base)
 
 
 # ------------------------------------------------------------ too long a row

@@ -12,6 +12,7 @@ import transformers
 
 from lbe.convert import certificate
 from lbe.models import architecture
+from lbe.vocab import sentencepiece as sentencepiece_lib
 from lbe.vocab import tokenizers
 
 import runs
@@ -181,7 +182,7 @@ def test_an_export_says_what_tokenizer_json_loses(test_data, tmp_path):
   proto = tokenizers.load(test_data / 'ckpt_stories260K' / 'hf').proto
   for piece in proto.pieces:
     piece.score = 0.0
-  tokenizer = tokenizers.SentencePiece(proto.SerializeToString())
+  tokenizer = sentencepiece_lib.SentencePiece(proto.SerializeToString())
   c = architecture.Config(
     vocab_size=tokenizer.vocab_size,
     dim=16,

@@ -199,13 +199,14 @@ def test_near_duplicates_are_the_same_in_every_process(test_data):
   pytest.importorskip('rensa')
   code = (
     'import pathlib, random, sys\n'
-    'import test_data_cleaning as t\n'
+    'import test_cleaning as t\n'
     'path = pathlib.Path(sys.argv[1])\n'
     'data = t.alpaca(path, "en_original/*-0-3252-*", 200)\n'
     'data += [t.edited(r, random.Random(i)) for i, r in enumerate(data)]\n'
     'print(t.run(data, near_duplicates=0.93)[0])\n'
   )
-  path = [str(conftest.ROOT), str(conftest.ROOT / 'tests'), *sys.path]
+  tests = conftest.ROOT / 'tests'
+  path = [*map(str, (conftest.ROOT, tests, tests / 'data')), *sys.path]
   printed = [
     subprocess.run(
       [sys.executable, '-c', code, test_data],

@@ -5,6 +5,7 @@ import pytest
 
 from lbe.data import build
 from lbe.data import loader as loader_lib
+from lbe.data import report
 from lbe.data import sources
 from lbe.vocab import tokenizers
 
@@ -71,7 +72,7 @@ def test_an_epoch_of_a_source_takes_each_of_its_rows_once(prepared):
   for i, share in enumerate((0.8, 0.2)):
     mine = [(epoch, row) for source, epoch, row in places if source == i]
     assert len(mine) == 4000 * share
-    num_rows = loader._num_rows[i]
+    num_rows = loader.num_rows[i]
     for epoch in range(len(mine) // num_rows):
       part = mine[epoch * num_rows : (epoch + 1) * num_rows]
       assert sorted(part) == [(epoch, row) for row in range(num_rows)]
@@ -88,8 +89,8 @@ def test_bytes_are_those_of_the_scored_targets(prepared):
 
 def test_the_table_says_what_is_there_and_what_will_be_made(prepared):
   """The first thing that a run prints."""
-  report = make(prepared).report(num_steps=250)
-  lines = report.splitlines()
+  table = report.table(make(prepared), num_steps=250)
+  lines = table.splitlines()
   assert lines[0].split('  ')[0].strip() == 'source'
   zh = next(line for line in lines if line.startswith('zh')).split()
   data = prepared['zh'].train
@@ -104,7 +105,7 @@ def test_the_table_says_what_is_there_and_what_will_be_made(prepared):
 
 def test_a_decoded_row_shows_where_documents_end(prepared):
   loader = make(prepared, seq_len=100)
-  text = loader.decoded_row(0, 0)
+  text = report.row(loader, 0, 0)
   segments = loader.rows(0)['segments_BT'][0].max()
   assert segments > 1
   assert text.count('⟦') == text.count('⟧') == segments
@@ -112,7 +113,7 @@ def test_a_decoded_row_shows_where_documents_end(prepared):
 
 def test_an_example_of_a_text_shows_what_is_learnt(prepared):
   """All but its first token, which nothing predicts; a long one is cut."""
-  shown = make(prepared).decoded_examples()
+  shown = report.examples(make(prepared))
   zh, en = shown.split('\n\nan example of en:\n')
   text = zh.removeprefix('an example of zh:\n')
   assert text.startswith('<s>⟦中文 ') and en.startswith('<s>⟦English ')

@@ -11,6 +11,7 @@ from array_record.python import array_record_module
 
 from lbe.data import readers
 from lbe.data import sources
+from lbe.text import lines
 
 RECORDS = [{'text': '好', 'n': 1}, {'text': 'b "c",\nd', 'n': 2}]
 
@@ -110,10 +111,10 @@ def zstd_of(data):
 def test_packed_files_are_read_and_cut_ones_refused(tmp_path, ending, pack):
   """A cut download must not pass for a shorter text."""
   path = tmp_path / f'a.jsonl{ending}'
-  lines = [json.dumps({'text': f'{i} 好'}) for i in range(5000)]
-  packed = pack('\n'.join(lines).encode())
+  written = [json.dumps({'text': f'{i} 好'}) for i in range(5000)]
+  packed = pack('\n'.join(written).encode())
   path.write_bytes(packed)
-  assert read(path) == [json.loads(line) for line in lines]
+  assert read(path) == [json.loads(line) for line in written]
   assert readers.kind(path) == 'jsonl'
   for broken in (packed[:-20], b'no such thing'):
     path.write_bytes(broken)
@@ -170,12 +171,12 @@ def test_wikitext_as_arrow_is_wikitext(test_data):
   """Hugging Face's cache has Arrow's stream format."""
   (path,) = test_data.glob('text_en_wikitext2/**/*validation.arrow')
   pytest.importorskip('pyarrow')
-  lines = [record['text'] for record in read(path)]
-  assert len(lines) == 3760
+  texts = [record['text'] for record in read(path)]
+  assert len(texts) == 3760
   text = (
     test_data / 'text_en_wikitext2' / 'wiki.validation.raw.txt'
   ).read_text()
-  assert ''.join(lines).split() == text.split()
+  assert ''.join(texts).split() == text.split()
 
 
 @pytest.mark.parametrize(
@@ -198,4 +199,4 @@ def test_broken_json_is_told_to_the_line(tmp_path, data, words):
 def test_an_object_where_an_array_is_asked_for_is_refused():
   """kind='json' is one array; lines of objects are 'jsonl'."""
   ((record, place),) = readers.json_array(io.BytesIO(b'{"text": "a"}'))
-  assert isinstance(record, readers.Bad) and place == 'line 1'
+  assert isinstance(record, lines.Bad) and place == 'line 1'

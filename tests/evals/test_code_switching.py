@@ -5,12 +5,12 @@ import json
 
 import pytest
 
-from benchmarks import harness
 from lbe.evals import code_switching
 from lbe.judging import sheets
 from lbe.text import languages
 
 import evaluators
+import harness
 import runs
 
 

@@ -3,6 +3,7 @@
 import json
 
 from lbe.evals import core
+from lbe.evals import schedule
 
 
 def test_the_data_hash_knows_borders():
@@ -12,7 +13,8 @@ def test_the_data_hash_knows_borders():
 
 
 def test_rows_are_appended(tmp_path):
-  core.append_rows(tmp_path, [{'name': '分', 'value': 1.5}])
-  core.append_rows(tmp_path, [{'name': 'b', 'value': 2}])
+  result = core.Result([{'name': '分', 'value': 1.5}], {})
+  schedule.record(tmp_path, result)
+  schedule.record(tmp_path, core.Result([{'name': 'b', 'value': 2}], {}))
   lines = (tmp_path / 'results.jsonl').read_text().splitlines()
   assert [json.loads(line)['name'] for line in lines] == ['分', 'b']

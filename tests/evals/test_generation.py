@@ -5,11 +5,11 @@ import json
 import pytest
 import sacrebleu
 
-from benchmarks import harness
 from lbe.chat import prompts
 from lbe.evals import generation
 
 import evaluators
+import harness
 
 
 @pytest.fixture(scope='module')
@@ -180,5 +180,9 @@ def test_bad_prompts_are_named_by_file_and_line(tmp_path):
   with pytest.raises(ValueError, match="template 'magic' is unknown"):
     make(path, template='magic')
   responses = write(tmp_path / 'r.jsonl', {'id': '2', 'response': 'a'})
-  with pytest.raises(ValueError, match="no response to 1 of 1 prompts.*'1'"):
-    prompts.read_responses(responses, prompts.read(path, template=''))
+  wheres = {p.id: p.where for p in prompts.read(path, template='')}
+  with pytest.raises(ValueError, match="r.jsonl:1: the id '2' is none of the"):
+    prompts.read_responses(responses, wheres)
+  wheres['2'] = 'p.jsonl:2'
+  with pytest.raises(ValueError, match="no response to 1 of 2 prompts.*'1'"):
+    prompts.read_responses(responses, wheres)

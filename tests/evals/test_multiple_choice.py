@@ -7,7 +7,6 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import harness
 from lbe.evals import lm_eval as adapter
 from lbe.evals import multiple_choice
 from lbe.inference import score
@@ -15,6 +14,7 @@ from lbe.vocab import tokenizers
 
 import evaluators
 import exam_files
+import harness
 import runs
 
 # What `lm_eval` has by default.

@@ -13,8 +13,8 @@ import pytest
 from configs import common
 from lbe.convert import hf
 from lbe.convert import hf_config
-from lbe.evals import core
 from lbe.evals import response_quality
+from lbe.evals import schedule
 from lbe.inference import model as model_lib
 from lbe.judging import agreement
 from lbe.judging import scores
@@ -203,7 +203,7 @@ def test_a_model_is_asked_judged_and_averaged_by_hand(
   assert result.predictions[3]['replies'] == ['I cannot say.'] * 3
   assert result.predictions[3]['why'] == 'there is no score in the reply'
   assert result.predictions[0]['scores']['logicality'] == 0
-  core.append_rows(tmp_path, result.predictions, file='predictions.jsonl')
+  schedule.record(tmp_path, result)
   path = tmp_path / 'predictions.jsonl'
   assert len(agreement.read(path)) == 5
   assert agreement.table([str(path), f'{path}@quality']).count('1.000') > 3

@@ -10,8 +10,8 @@ import pytest
 from lbe.evals import core
 from lbe.evals import schedule
 from lbe.inference import model as model_lib
-from lbe.run import metrics
 from lbe.run import progress
+from lbe.text import lines
 
 MODEL = model_lib.Model({'x': jnp.zeros(3)}, None, None, None, None, 2, 8)
 
@@ -68,7 +68,7 @@ def evaluators(**happens):
 
 
 def names(workdir, file='results.jsonl'):
-  rows = metrics.keep_lines(workdir / file, lambda row: True)
+  rows = lines.keep(workdir / file, lambda row: True)
   return [(row['step'], row['evaluator']) for row in rows]
 
 
@@ -112,7 +112,7 @@ def test_an_interrupted_call_goes_on_behind_what_it_scored(stop, tmp_path):
   a, b = evaluators(a=lambda: None, b=lambda: None)
   run([a], tmp_path, stop)
   result = schedule.evaluate(b, MODEL, step=4)
-  core.append_rows(tmp_path, result.predictions, 'predictions.jsonl')
+  lines.append(tmp_path / 'predictions.jsonl', result.predictions)
   assert schedule.names_scored(tmp_path, goes_on=True) == ['a']
   assert names(tmp_path, 'predictions.jsonl') == [(4, 'a')]
   assert schedule.names_scored(tmp_path, goes_on=False) == []

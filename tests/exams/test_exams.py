@@ -142,8 +142,8 @@ def test_bad_files_are_named(tmp_path):
     ('{"question": "a"}', "record 1: there is no 'answer'"),
     ('{"question": "a", "answer": 2, "choices": ["x", "y"]}', '2 choices'),
     ('{"question": "a", "answer": "A", "choices": ["x"]}', 'at least two'),
-    ('{"question": ', 'own.jsonl, line 1: no JSON'),
-    ('[1]', 'own.jsonl, line 1: not an object'),
+    ('{"question": ', 'own.jsonl:1: invalid JSON'),
+    ('[1]', 'own.jsonl:1: list; a line is one JSON object'),
   ):
     own.write_text(text)
     with pytest.raises(ValueError, match=words):

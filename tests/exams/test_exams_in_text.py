@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import harness
 from lbe.evals import exam
 from lbe.evals import multiple_choice
 from lbe.exams import agieval
 from lbe.exams import gaokao
 
 import evaluators
+import harness
 
 
 def write_agieval(folder, **records):
@@ -446,7 +446,9 @@ def test_bad_exams_are_refused(tmp_path, test_data):
     with pytest.raises(ValueError, match=words):
       agieval.questions(tmp_path, subjects=('sat-math',), shots=True, limit=0)
   write_agieval(tmp_path, sat_math=[{'question': 'a'}])
-  with pytest.raises(ValueError, match="line 1: there is no 'passage'; the fi"):
+  with pytest.raises(
+    ValueError, match="math.jsonl:1: the field 'passage' is mi"
+  ):
     agieval.questions(tmp_path, subjects=('sat-math',), limit=0)
   data = tmp_path / 'Data' / 'Objective_Questions'
   data.mkdir(parents=True)

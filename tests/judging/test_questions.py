@@ -90,7 +90,7 @@ def test_no_file_and_an_empty_file(tmp_path):
 
 
 def test_stored_responses_stand_in_the_order_of_the_questions(tmp_path):
-  asked = [questions.Question(i, 'c', 'q') for i in 'abc']
+  asked = write(tmp_path / 'q.jsonl', *({**LINE, 'id': i} for i in 'abc'))
   path = write(
     tmp_path / 'r.jsonl',
     {'id': 'c', 'response': 'C'},
@@ -98,6 +98,8 @@ def test_stored_responses_stand_in_the_order_of_the_questions(tmp_path):
     {'id': 'b', 'response': 'B'},
   )
   assert questions.read_responses(path, asked) == ['', 'B', 'C']
+  assert questions.read_responses(path, asked, limit=2) == ['', 'B']
+  write(path, {'id': 'b', 'response': 'B'}, {'id': 'a', 'response': None})
   assert questions.read_responses(path, asked, limit=2) == ['', 'B']
 
 
@@ -107,17 +109,17 @@ def test_stored_responses_stand_in_the_order_of_the_questions(tmp_path):
     ([{'id': 'a', 'response': 'A'}], "no response to 1 of 2 .* the id 'b'"),
     (
       [{'id': x, 'response': 'A'} for x in 'abz'],
-      "r.jsonl:3: the id 'z' is none of the 2 questions",
+      "r.jsonl:3: the id 'z' is none of the 2 in .*q.jsonl",
     ),
     (
       [{'id': x, 'response': 'A'} for x in 'aa'],
       "r.jsonl:2: the id 'a' stands",
     ),
-    ([{'id': 'a', 'response': None}], "'response' is NoneType, not str"),
+    ([{'id': 'a', 'response': ['A']}], "'response' is list, not str"),
     ([{'id': 'a', 'text': 'A'}], "the field 'response' is missing"),
   ],
 )
 def test_bad_stored_responses(tmp_path, records, why):
-  asked = [questions.Question(i, 'c', 'q') for i in 'ab']
+  asked = write(tmp_path / 'q.jsonl', *({**LINE, 'id': i} for i in 'ab'))
   with pytest.raises(ValueError, match=why):
     questions.read_responses(write(tmp_path / 'r.jsonl', *records), asked)

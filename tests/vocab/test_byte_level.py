@@ -13,9 +13,11 @@ from tokenizers import Tokenizer
 from tokenizers import trainers
 
 from lbe.data import sources
+from lbe.text import scripts
 from lbe.vocab import byte_level
 from lbe.vocab import export
 from lbe.vocab import extend
+from lbe.vocab import huggingface
 from lbe.vocab import tokenizers
 
 import runs
@@ -53,7 +55,7 @@ def train(texts, specials=SPECIALS, ignore_merges=True):
   )
   tokenizer.train_from_iterator(texts, trainer)
   tokenizer.add_special_tokens(list(specials))
-  return tokenizers.HuggingFace(tokenizer.to_str())
+  return huggingface.HuggingFace(tokenizer.to_str())
 
 
 @pytest.fixture(scope='module')
@@ -101,7 +103,7 @@ def test_every_piece_is_reachable(learnt):
   """Alone it comes whole, in a longer word by its merges."""
   for tokenizer in (
     learnt.tokenizer,
-    tokenizers.HuggingFace(
+    huggingface.HuggingFace(
       json.dumps(learnt.tokenizer.record).replace(
         '"ignore_merges": true', '"ignore_merges": false'
       )
@@ -109,13 +111,13 @@ def test_every_piece_is_reachable(learnt):
   ):
     assert byte_level.unreachable(tokenizer, first_id=2003) == {}
     for i in range(2003, 3003):
-      if not tokenizers.is_partial(tokenizer.piece(i)):
+      if not huggingface.is_partial(tokenizer.piece(i)):
         text = byte_level.readable(tokenizer.piece(i))
         assert tokenizer.encode(text) == [i]
 
 
 def scripts_of(text):
-  return {extend.script(c) for c in set(text)} - {''}
+  return {scripts.first_word(c) for c in set(text)} - {''}
 
 
 @pytest.fixture(scope='module')
@@ -197,7 +199,7 @@ def test_new_pieces_are_spelt_by_the_base(base, learnt):
   assert len(parts) == 1000
   for piece, ids in zip(learnt.added, parts, strict=True):
     assert len(ids) > 1
-    spelt = b''.join(tokenizers.spelled(base.piece(i)) for i in ids)
+    spelt = b''.join(huggingface.spelled(base.piece(i)) for i in ids)
     assert spelt.decode(errors='backslashreplace') == piece
   whole = learnt.added.index('没有')
   assert parts[whole] == base.encode('没有')
@@ -218,7 +220,7 @@ def test_other_forms_of_the_file(texts, chinese):
   record = made.record
   model = record['model']
   model['merges'] = [' '.join(pair) for pair in model['merges']]
-  base = tokenizers.HuggingFace(json.dumps(record))
+  base = huggingface.HuggingFace(json.dumps(record))
   found = byte_level.extend(base, chinese, num_pieces=300, progress=False)
   assert all(
     isinstance(x, str) for x in found.tokenizer.record['model']['merges']
@@ -229,7 +231,7 @@ def test_other_forms_of_the_file(texts, chinese):
 def edited(base, change):
   record = json.loads(json.dumps(base.record))
   change(record)
-  return tokenizers.HuggingFace(json.dumps(record))
+  return huggingface.HuggingFace(json.dumps(record))
 
 
 def test_what_cannot_be_extended_is_said(base, texts, test_data, learnt):

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from lbe.data import sources
 from lbe.vocab import export
 from lbe.vocab import extend
+from lbe.vocab import sentencepiece
 from lbe.vocab import tokenizers
 
 
@@ -215,7 +216,7 @@ def edited(tokenizer, change):
   proto = sentencepiece_model_pb2.ModelProto()
   proto.ParseFromString(tokenizer.to_bytes())
   change(proto)
-  return tokenizers.SentencePiece(proto.SerializeToString())
+  return sentencepiece.SentencePiece(proto.SerializeToString())
 
 
 def test_models_that_do_not_go_together_are_refused(base, target, below):

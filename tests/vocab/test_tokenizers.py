@@ -5,6 +5,8 @@ import json
 import pytest
 from sentencepiece import sentencepiece_model_pb2
 
+from lbe.vocab import huggingface
+from lbe.vocab import sentencepiece
 from lbe.vocab import tokenizers
 
 
@@ -56,13 +58,13 @@ def test_the_fingerprint_knows_meaning_not_bytes(test_data):
   data = (test_data / 'tok_llama_32000' / 'tokenizer.model').read_bytes()
   proto = sentencepiece_model_pb2.ModelProto()
   proto.ParseFromString(data)
-  first = tokenizers.SentencePiece(data).fingerprint
+  first = sentencepiece.SentencePiece(data).fingerprint
 
   def changed(edit):
     other = sentencepiece_model_pb2.ModelProto()
     other.CopyFrom(proto)
     edit(other)
-    return tokenizers.SentencePiece(other.SerializeToString()).fingerprint
+    return sentencepiece.SentencePiece(other.SerializeToString()).fingerprint
 
   def scores(p):
     for piece in p.pieces:
@@ -92,7 +94,7 @@ def extended(test_data, num):
     piece = proto.pieces.add()
     piece.piece = f'新{i}'
     piece.score = -40000.0 - i
-  return tokenizers.SentencePiece(proto.SerializeToString())
+  return sentencepiece.SentencePiece(proto.SerializeToString())
 
 
 def test_another_tokenizer_is_refused_and_an_extension_by_its_name(test_data):
@@ -160,10 +162,10 @@ def test_what_does_not_extend_its_base_is_refused(test_data):
 
 def test_parts_of_characters_are_the_bytes_of_a_byte_level_vocabulary():
   """Its letters are not bytes, and one byte may be a whole character."""
-  assert tokenizers.spelled('ä¸Ń').decode() == '中'
-  assert all(map(tokenizers.is_partial, ('ä¸', 'Ń', 'Ńa')))
-  assert not any(map(tokenizers.is_partial, ('a', 'Ġa', 'ä¸Ń', '中')))
-  assert len(set(tokenizers.LETTERS)) == 256 and ' ' not in tokenizers.LETTERS
+  assert huggingface.spelled('ä¸Ń').decode() == '中'
+  assert all(map(huggingface.is_partial, ('ä¸', 'Ń', 'Ńa')))
+  assert not any(map(huggingface.is_partial, ('a', 'Ġa', 'ä¸Ń', '中')))
+  assert len(set(huggingface.LETTERS)) == 256 and ' ' not in huggingface.LETTERS
 
 
 @pytest.mark.parametrize(
@@ -189,7 +191,7 @@ def test_the_prefix_of_a_text_can_be_left_out(test_data, part, behind):
     record['normalizer']['normalizers'][0] = part
   else:
     record |= {'normalizer': None, 'pre_tokenizer': {**part, 'split': False}}
-  tokenizer = tokenizers.HuggingFace(json.dumps(record))
+  tokenizer = huggingface.HuggingFace(json.dumps(record))
   model = tokenizers.load(test_data / 'tok_llama_32000')
   spaceless = model.without_prefix()
   for text in ('Hello you', '世界'):
@@ -212,10 +214,10 @@ def test_a_tokenizer_without_a_prefix_stays_itself(test_data):
     'normalizer': None,
     'pre_tokenizer': {'type': 'Sequence', 'pretokenizers': [level]},
   }
-  tokenizer = tokenizers.HuggingFace(json.dumps(record | {'decoder': None}))
+  tokenizer = huggingface.HuggingFace(json.dumps(record | {'decoder': None}))
   assert tokenizer.without_prefix() is tokenizer
   level['add_prefix_space'] = True
-  tokenizer = tokenizers.HuggingFace(json.dumps(record | {'decoder': None}))
+  tokenizer = huggingface.HuggingFace(json.dumps(record | {'decoder': None}))
   assert tokenizer.encode('a') != tokenizer.without_prefix().encode('a')
   assert tokenizers.Bytes().without_prefix().encode('a') == [100]
 

@@ -1,0 +1,125 @@
+"""What a run says of its data: the table of the sources, and decoded rows."""
+
+import numpy as np
+
+from lbe.data import loader as loader_lib
+from lbe.data import tokenized
+
+# Of a text, in the examples that a run shows.
+_SHOWN_TOKENS = 200
+
+
+def table(loader: loader_lib.Loader, num_steps: int) -> str:
+  """The table that a run prints first, and its warnings."""
+  rows_used = loader.rows_used(num_steps)
+  head = (
+    'source',
+    'documents',
+    'bytes',
+    'tokens',
+    'bytes/token',
+    'byte fallback',
+    'learnt',
+    'padding',
+    'mean',
+    'median',
+    'longest',
+    'asked',
+    'achieved',
+    'epochs',
+  )
+  rows = [head]
+  fills = np.array([loader.fill(name) for name in loader.names])
+  achieved = rows_used * fills / max((rows_used * fills).sum(), 1)
+  for i, name in enumerate(loader.names):
+    d = loader.data[i]
+    rows.append(
+      (
+        name,
+        f'{d.num_documents:,}',
+        f'{d.num_bytes:,}',
+        f'{d.num_tokens:,}',
+        f'{d.num_bytes / d.num_tokens:.2f}',
+        f'{d.num_fallback / d.num_tokens:.1%}',
+        f'{d.num_learnt / d.num_tokens:.1%}',
+        f'{1 - fills[i]:.1%}',
+        f'{d.document_lengths.mean():.0f}',
+        f'{np.median(d.document_lengths):.0f}',
+        f'{d.document_lengths.max():,}',
+        f'{loader.asked[i]:.1%}',
+        f'{achieved[i]:.1%}',
+        f'{rows_used[i] / loader.num_rows[i]:.2f}',
+      )
+    )
+  widths = [max(len(cells[i]) for cells in rows) for i in range(len(head))]
+  lines = [
+    '  '.join(
+      cell.ljust(w) if i == 0 else cell.rjust(w)
+      for i, (cell, w) in enumerate(zip(cells, widths, strict=True))
+    )
+    for cells in rows
+  ]
+  notes = [
+    tokenized.describe(loader.prepared[name], name) for name in loader.names
+  ]
+  return '\n'.join(lines + [note for note in notes if note])
+
+
+def examples(loader: loader_lib.Loader, mark=('⟦', '⟧')) -> str:
+  """One example of each source, what is learnt of it between marks.
+
+  A whole conversation, or the first tokens of a text.
+  """
+  parts = []
+  for i, name in enumerate(loader.names):
+    data = loader.data[i]
+    if loader.packed[i]:
+      text = _marked(loader, *data.example(0), mark)
+    else:
+      ids, documents = data.tokens(0, _SHOWN_TOKENS)
+      ids = ids[documents == documents[0]]
+      # The first token of a document is nobody's target.
+      text = _marked(loader, ids, np.arange(len(ids)) > 0, mark)
+      if len(ids) < data.document_lengths[0]:
+        text += '…'
+    parts.append(f'an example of {name}:\n{text}')
+  return '\n\n'.join(parts)
+
+
+def _marked(loader, ids, weights, mark):
+  """The text of ids, special ones by name, runs of weight 1 in marks."""
+  result, held, shown, inside = '', [], '', False
+  for token, learnt in zip(ids.tolist(), weights.tolist(), strict=True):
+    if bool(learnt) != inside:
+      result += mark[inside]
+      inside = bool(learnt)
+    if not loader.byte_lengths[token]:
+      result += loader.tokenizer.piece(token)
+      held, shown = [], ''
+      continue
+    held.append(token)
+    text = loader.tokenizer.decode(held)
+    if not text.endswith('\ufffd'):  # else a character is not whole yet
+      result += text[len(shown) :]
+      shown = text
+  return result + mark[1] * inside
+
+
+def row(
+  loader: loader_lib.Loader,
+  step: int,
+  number: int,
+  *,
+  max_characters: int = 1000,
+) -> str:
+  """A row of a step as text, each document's part between ⟦ and ⟧."""
+  decoded = loader.row(step * loader.batch_size + number)
+  parts = []
+  for segment in range(1, decoded['segments'].max() + 1):
+    ids = decoded['ids'][decoded['segments'] == segment]
+    parts.append(f'⟦{loader.tokenizer.decode(ids.tolist())}⟧')
+  padding = int((decoded['segments'] == 0).sum())
+  text = '\n'.join(parts)
+  if len(text) > max_characters:
+    text = f'{text[:max_characters]}… ({len(parts)} documents in all)'
+  return text + (f' + {padding} padding' if padding else '')

@@ -1,0 +1,226 @@
+r"""JSON lines: read, checked, written, and kept up to some place.
+
+A line ends at '\n' and nowhere else. JSON's texts hold U+2028, U+0085 and the
+like as they are, and `str.splitlines` would cut there.
+"""
+
+import json
+import os
+import pathlib
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from typing import Any
+from typing import BinaryIO
+
+from lbe.text import packed
+
+
+class Bad(str):
+  """Why a record cannot be read; it stands in the record's place."""
+
+
+# -------------------------------------------------------------------- reading
+
+
+def split(whole: str) -> list[str]:
+  """The lines of a text, without their ends."""
+  ended = whole.removesuffix('\n')
+  if not ended and not whole:
+    return []
+  return [line.removesuffix('\r') for line in ended.split('\n')]
+
+
+def texts(file: BinaryIO) -> Iterator[tuple[str, int]]:
+  """(line without its end, number); Bad for a line that is no UTF-8."""
+  for number, raw in enumerate(file, 1):
+    try:
+      line = raw.decode('utf-8-sig' if number == 1 else 'utf-8')
+    except UnicodeDecodeError as error:
+      yield Bad(f'invalid UTF-8 ({error.reason})'), number
+      continue
+    yield line.removesuffix('\n').removesuffix('\r'), number
+
+
+def values(file: BinaryIO) -> Iterator[tuple[Any, int]]:
+  """(JSON value, or Bad; number of its line); empty lines are passed over."""
+  for line, number in texts(file):
+    if not line.strip():
+      continue
+    if not isinstance(line, Bad):
+      try:
+        line = json.loads(line)
+      except json.JSONDecodeError as error:
+        line = Bad(f'invalid JSON ({error.msg}, column {error.colno})')
+    yield line, number
+
+
+def records(path, fields=()) -> list[tuple[dict, str]]:
+  """[(record, 'FILE:LINE')] of a file with a JSON object in each line.
+
+  Empty lines are passed over. Raises ValueError with file and line for what is
+  no JSON object or lacks one of the `fields`.
+  """
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise ValueError(f'there is no file {str(path)!r}; give a JSONL file.')
+  read = []
+  with packed.opened(path) as file:
+    for record, number in values(file):
+      where = f'{path}:{number}'
+      if isinstance(record, Bad):
+        raise ValueError(f'{where}: {record}; a line is one JSON object.')
+      if not isinstance(record, dict):
+        raise ValueError(
+          f'{where}: {type(record).__name__}; a line is one JSON object.'
+        )
+      require(record, fields, where)
+      read.append((record, where))
+  return read
+
+
+def rows(path) -> list[dict]:
+  """The records of a file that a run has written; [] where there is none."""
+  if not pathlib.Path(path).exists():
+    return []
+  return [record for record, _ in records(path)]
+
+
+def predictions(path, fields=()) -> list[tuple[dict, str]]:
+  """`records` of a predictions.jsonl, those of one evaluator.
+
+  'FILE@EVALUATOR' names it, where the file has those of several. Raises
+  ValueError as `records` does, where it has to be named, and where there is
+  none.
+  """
+  path, evaluator = str(path), ''
+  if '@' in path and not pathlib.Path(path).is_file():
+    path, _, evaluator = path.rpartition('@')
+  chosen, names = [], {}
+  for record, where in records(path):
+    name = record.get('evaluator')
+    names[name] = where
+    if not evaluator or name == evaluator:
+      chosen.append((record, where))
+  if not evaluator and len(names) > 1:
+    raise ValueError(
+      f'{path} has records of several evaluators '
+      f'({", ".join(map(str, names))}); name one: {path}@{next(iter(names))}.'
+    )
+  if not chosen:
+    raise ValueError(
+      f'{path} has no records'
+      + f' of {evaluator!r}, only of {", ".join(map(str, names))}.'
+      * bool(evaluator)
+    )
+  for record, where in chosen:
+    require(record, fields, where)
+  return chosen
+
+
+# --------------------------------------------------------------------- fields
+
+
+def require(record: dict, fields, where: str):
+  """Raises ValueError where a record lacks a field."""
+  missing = [field for field in fields if field not in record]
+  if missing:
+    raise ValueError(
+      f'{where}: the field {missing[0]!r} is missing (fields: '
+      f'{", ".join(map(str, record)) or "none"}).'
+    )
+
+
+def text(record: dict, field, where: str, *, default=None) -> str:
+  """The field as text; ValueError for another type, and where it is empty.
+
+  With a default the field may be absent, null or empty.
+  """
+  value = record.get(field)
+  if value is None and default is not None:
+    return default
+  if not isinstance(value, str):
+    raise ValueError(
+      f'{where}: the field {field!r} is {type(value).__name__}, not str.'
+    )
+  if not value.strip() and default is None:
+    raise ValueError(f'{where}: the field {field!r} is empty; fill it in.')
+  return value
+
+
+def name(record: dict, field, where: str) -> str:
+  """The field as a name: text, or a whole number made text."""
+  value = record.get(field)
+  if isinstance(value, int) and not isinstance(value, bool):
+    return str(value)
+  return text(record, field, where)
+
+
+def once(key, seen: dict, where: str):
+  """Notes where `key` stands; ValueError where it has stood before."""
+  if key in seen:
+    raise ValueError(
+      f'{where}: the id {key!r} stands in {seen[key]} already; each is to be '
+      'there once.'
+    )
+  seen[key] = where
+
+
+# -------------------------------------------------------------------- writing
+
+
+def line(record) -> str:
+  """The record as a line, its end included."""
+  return json.dumps(record, ensure_ascii=False) + '\n'
+
+
+def write(path, records: Iterable):
+  """A file of the records, in the place of one that is there."""
+  _write(path, records, 'w')
+
+
+def append(path, records: Iterable):
+  """Adds the records to a file, by one write."""
+  _write(path, records, 'a')
+
+
+def _write(path, records, mode):
+  with open(path, mode, encoding='utf-8') as f:
+    f.write(''.join(map(line, records)))
+
+
+def keep(path, wanted: Callable[[dict], bool]) -> list[dict]:
+  """Keeps the lines of a file whose row is `wanted`; these rows.
+
+  From a line on that is no JSON, as a torn last one, all go. The file is
+  replaced whole, or not at all; one that is not there stays away.
+  """
+  path = pathlib.Path(path)
+  if not path.exists():
+    return []
+  kept, kept_rows = [], []
+  for raw in path.read_bytes().split(b'\n'):
+    try:
+      row = json.loads(raw.decode())
+    except ValueError:  # also half a character
+      break
+    if wanted(row):
+      kept.append(raw + b'\n')
+      kept_rows.append(row)
+  temporary = path.with_suffix('.tmp')
+  temporary.write_bytes(b''.join(kept))
+  os.replace(temporary, path)
+  return kept_rows
+
+
+def whole(path) -> bytes:
+  """The file up to the end of its last whole line."""
+  data = pathlib.Path(path).read_bytes()
+  return data[: data.rfind(b'\n') + 1]
+
+
+def mend(path):
+  """Takes a last line that was cut off from the file."""
+  size = len(whole(path))
+  if size < pathlib.Path(path).stat().st_size:
+    os.truncate(path, size)

@@ -1,0 +1,215 @@
+"""A tokenizer.json, in the protocol of lbe.vocab.tokenizers.
+
+And the letters in which byte-level vocabularies, as LLaMA 3's, write bytes.
+"""
+
+import functools
+import json
+
+import numpy as np
+import tokenizers
+
+from lbe.vocab import fingerprint
+
+
+def _letters():
+  """GPT-2's letters for the bytes: printable ones stand for themselves."""
+  shown = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+  hidden = [byte for byte in range(256) if byte not in shown]
+  return [
+    chr(byte) if byte in shown else chr(256 + hidden.index(byte))
+    for byte in range(256)
+  ]
+
+
+# In byte-level vocabularies, by byte.
+LETTERS = _letters()
+_BYTES = {letter: byte for byte, letter in enumerate(LETTERS)}
+
+
+def spelled(piece: str) -> bytes:
+  """The bytes of a piece of a byte-level vocabulary."""
+  return bytes(_BYTES[letter] for letter in piece)
+
+
+def is_partial(piece: str) -> bool:
+  """Whether a piece of a byte-level vocabulary is no whole characters."""
+  try:
+    spelled(piece).decode()
+  except UnicodeDecodeError:
+    return True
+  except KeyError:  # in other letters: it is never produced
+    return False
+  return False
+
+
+class HuggingFace:
+  """A tokenizer.json, encoded by the tokenizers library.
+
+  Its special ids are those that the files beside it name; from the .json
+  alone they are told by the common names of the LLaMA family.
+  """
+
+  kind = 'hf'
+
+  def __init__(self, data, specials=None):
+    """`data` is a tokenizer.json, or what `to_bytes` gave."""
+    record = json.loads(data)
+    if 'lbe_specials' in record:
+      specials = record['lbe_specials']
+      record = record['tokenizer']
+    self._record = record
+    self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(record))
+    # Nothing but the text itself is encoded, and nothing is cut or padded.
+    self._tokenizer.no_truncation()
+    self._tokenizer.no_padding()
+    self._tokenizer.encode_special_tokens = True
+    self.vocab_size = 1 + max(
+      self._tokenizer.get_vocab(with_added_tokens=True).values()
+    )
+    names = {
+      'bos': ('<s>', '<|begin_of_text|>'),
+      'eos': ('</s>', '<|end_of_text|>'),
+      'unk': ('<unk>',),
+      'pad': ('<pad>', '<|finetune_right_pad_id|>'),
+    }
+    specials = specials or {}
+
+    def find(role):
+      for name in (specials.get(role), *names[role]):
+        token = name and self._tokenizer.token_to_id(name)
+        if token is not None and name:
+          return token
+      return None
+
+    self._specials = specials
+    self.bos_id, self.eos_id = find('bos'), find('eos')
+    self.unk_id, self.pad_id = find('unk'), find('pad')
+
+  def encode(self, text):
+    return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+  def encode_batch(self, texts):
+    batch = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+    return [encoding.ids for encoding in batch]
+
+  def encode_arrays(self, texts):
+    return [np.asarray(ids, np.int32) for ids in self.encode_batch(texts)]
+
+  def decode(self, ids):
+    return self._tokenizer.decode([int(i) for i in ids])
+
+  def piece(self, token):
+    return self._tokenizer.id_to_token(int(token)) or ''
+
+  def to_bytes(self):
+    return json.dumps(
+      {'tokenizer': self._record, 'lbe_specials': self._specials}
+    ).encode()
+
+  @property
+  def record(self):
+    """The tokenizer.json as a dictionary."""
+    return self._record
+
+  @property
+  def roles(self):
+    """Role → token, as the files beside the tokenizer.json name them."""
+    return self._specials
+
+  @functools.cached_property
+  def specials(self):
+    return {
+      t['content']: t['id']
+      for t in self._record.get('added_tokens', ())
+      if t['special']
+    }
+
+  def without_prefix(self):
+    """The same tokenizer, which puts no space before a text."""
+    return self._with_prefix(())
+
+  def after_special(self):
+    """The same tokenizer for a text that stands behind a special token.
+
+    Some put the space before the first text only, others before each.
+    """
+    return self._with_prefix(('always',))
+
+  def _with_prefix(self, schemes):
+    record = self._record
+    for part in ('normalizer', 'pre_tokenizer'):
+      record = {**record, part: _keep_prefix(record.get(part), schemes)}
+    if record == self._record:
+      return self
+    return HuggingFace(json.dumps(record), self._specials)
+
+  @functools.cached_property
+  def byte_level(self):
+    """Whether pieces are written in GPT-2's letters for bytes."""
+    return 'ByteLevel' in json.dumps(
+      [self._record.get('pre_tokenizer'), self._record.get('decoder')]
+    )
+
+  @functools.cached_property
+  def is_byte(self):
+    added = {t['id'] for t in self._record.get('added_tokens', ())}
+
+    def of_byte(i):
+      piece = self.piece(i)
+      if self.byte_level:
+        return i not in added and is_partial(piece)
+      return len(piece) == 6 and piece.startswith('<0x') and piece[5] == '>'
+
+    return np.array([of_byte(i) for i in range(self.vocab_size)])
+
+  @functools.cached_property
+  def byte_lengths(self):
+    special = {
+      t['id'] for t in self._record.get('added_tokens', ()) if t['special']
+    }
+
+    def length(i):
+      if i in special:
+        return 0
+      piece = self.piece(i)
+      if self.byte_level:
+        return len(piece)
+      if self.is_byte[i]:
+        return 1
+      return len(piece.replace('▁', ' ').encode())
+
+    return np.array([length(i) for i in range(self.vocab_size)], np.int32)
+
+  @functools.cached_property
+  def fingerprint(self):
+    model = self._record['model']
+    return fingerprint.digest(
+      {
+        'kind': self.kind,
+        'model': model,
+        'added_tokens': self._record.get('added_tokens'),
+        'normalizer': self._record.get('normalizer'),
+        'pre_tokenizer': self._record.get('pre_tokenizer'),
+        'specials': [self.bos_id, self.eos_id, self.unk_id, self.pad_id],
+      }
+    )
+
+
+def _keep_prefix(part, schemes):
+  """A normalizer or pre-tokenizer; its prefix only where it is in `schemes`."""
+  kind = part and part['type']
+  if kind == 'Sequence':
+    key = 'normalizers' if 'normalizers' in part else 'pretokenizers'
+    kept = [_keep_prefix(p, schemes) for p in part[key]]
+    return {**part, key: [p for p in kept if p]}
+  if (
+    kind == 'Metaspace' and part.get('prepend_scheme', 'always') not in schemes
+  ):
+    rest = {k: v for k, v in part.items() if k != 'add_prefix_space'}
+    return {**rest, 'prepend_scheme': 'never'}
+  if 'always' in schemes:
+    return part
+  if kind == 'Prepend':
+    return None
+  return {**part, 'add_prefix_space': False} if kind == 'ByteLevel' else part
