@@ -8,20 +8,13 @@ rest only.
 """
 
 import dataclasses
-import functools
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tqdm
 
 from lbe.inference import engine
-from lbe.mesh import compilation
-from lbe.models import attention
-from lbe.models import cached
-from lbe.models import forward
-from lbe.training import loss
 
 # ---------------------------------------------------------------- requests
 
@@ -254,9 +247,15 @@ def _shared(rows, padded):
       return 0, [(0, low, high)]
     within = alike[low : high - 1]
     shared = min(within)
+    # Saved: what each row no longer computes, less what is shared once with
+    # its padding, less the empty rows of batches that this group has to itself.
     rest = (length[high] - length[low]) / num - shared
     once = _kept(shared) if shared else 0
     saved = num * shared - once - (padded(num) - num) * rest
+    # Sorted rows are the leaves of a tree, whose branches have more in common
+    # the smaller they are. The run falls apart where neighbours share no more
+    # than all do, and so do its parts in turn: between a branch whole and its
+    # parts the better is taken, and that is the best of all its branches.
     cuts = [low + i + 1 for i, x in enumerate(within) if x == shared]
     if shared == max(within):
       # All begin alike to the same length: there is nothing to split for.
@@ -355,8 +354,7 @@ def score(
   fewer. `progress` names a progress bar.
   """
   rows = _make_rows(requests, c.dim)
-  prefill = cached.prefix_program(c, execution, mesh)
-  score_rows = _program(c, execution, mesh)
+  programs = engine.functions(c, execution, mesh)
   logprobs, normalizers = np.zeros((2, len(requests)), np.float64)
   greedy = np.ones(len(requests), bool)
   pending = []
@@ -368,9 +366,9 @@ def score(
     leave=False,
   )
 
-  def read(batch, found):
+  def read(batch, scored):
     for row, values, norms, likeliest in zip(
-      batch, *jax.device_get(found), strict=False
+      batch, *jax.device_get(scored), strict=False
     ):
       n = len(row.owners)
       np.add.at(logprobs, row.owners, values[:n].astype(np.float64))
@@ -378,24 +376,25 @@ def score(
       np.logical_and.at(greedy, row.owners, likeliest[:n])
       bar.update(len(np.unique(row.owners)))
 
-  held, kept = None, None
-  for prefix, batch, size, length in _batches(rows, batch_size, mesh):
-    if len(prefix) and held != prefix.tobytes():
-      held = prefix.tobytes()
-      padded = np.zeros((1, _kept(len(prefix))), np.int32)
-      padded[0, : len(prefix)] = prefix
-      kept = prefill(params, engine.place(mesh, padded, (None, None)))
+  held, prefix = b'', None
+  for shared, batch, size, length in _batches(rows, batch_size, mesh):
+    if held != shared.tobytes():
+      held, prefix = shared.tobytes(), None
+      if len(shared):
+        ids_1P = np.zeros((1, _kept(len(shared))), np.int32)
+        ids_1P[0, : len(shared)] = shared
+        ids_1P = engine.place(mesh, ids_1P, (None, None))
+        prefix = programs.prefix(params, ids_1P, np.int32(len(shared)))
     arrays = {
       name: engine.place(mesh, x, ('batch', None))
-      for name, x in _arrays(batch, size, length, len(prefix)).items()
+      for name, x in _arrays(batch, size, length, len(shared)).items()
     }
-    shared = (kept, np.int32(len(prefix))) if len(prefix) else None
-    pending.append((batch, score_rows(params, arrays, shared)))
+    pending.append((batch, programs.score(params, arrays, prefix)))
     # The device works on a batch while the host reads an earlier one.
     if len(pending) > 2:
       read(*pending.pop(0))
-  for found in pending:
-    read(*found)
+  for batch_and_scored in pending:
+    read(*batch_and_scored)
   bar.close()
   return [
     Score(float(value), bool(likeliest), float(norm))
@@ -403,50 +402,3 @@ def score(
       logprobs, greedy, normalizers, strict=True
     )
   ]
-
-
-@functools.lru_cache(maxsize=8)
-def _program(c, execution, mesh):
-  """The jitted scorer of rows."""
-  everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-
-  @functools.partial(compilation.jit, out_shardings=everywhere)
-  def score_rows(params, arrays, shared):
-    positions_BT, branches_BT = arrays['positions_BT'], arrays['branches_BT']
-    kept_L, length = shared or (None, 0)
-
-    def visible(start, stop):
-      of_Q, of_S = branches_BT[:, start:stop, None], branches_BT[:, None, :stop]
-      return ((of_S == 0) | (of_S == of_Q)) & (
-        positions_BT[:, start:stop, None] >= positions_BT[:, None, :stop]
-      )
-
-    def attend(kept_PKH, new, q_BTNH, k_BTKH, v_BTKH):
-      del new
-      return attention.attend_behind(
-        q_BTNH,
-        k_BTKH,
-        v_BTKH,
-        visible=visible,
-        before=kept_PKH and cached.before(kept_PKH, length),
-      )
-
-    x_BTD, _ = cached.forward(
-      params,
-      c,
-      arrays['ids_BT'],
-      positions_BT=positions_BT,
-      attend=attend,
-      kept_L=kept_L,
-      execution=execution,
-      constrain=cached.constrain(mesh),
-    )
-    x_BQD = jnp.take_along_axis(x_BTD, arrays['places_BQ'][:, :, None], axis=1)
-    return loss.logprobs(
-      x_BQD,
-      forward.head_DV(params, c),
-      arrays['targets_BQ'],
-      vocab_size=c.vocab_size,
-    )
-
-  return score_rows
