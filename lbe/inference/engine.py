@@ -6,6 +6,7 @@ a new program is compiled for other shapes only, and these come in few sizes.
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -15,18 +16,19 @@ import numpy as np
 from lbe.inference import sampling
 from lbe.mesh import compilation
 from lbe.mesh import sharding
+from lbe.models import architecture
 from lbe.models import cache as cache_lib
 from lbe.models import forward
 from lbe.training import loss
 
 
-def bucket(length):
+def bucket(length: int) -> int:
   """The padded length: 32, 48, 64, 96, 128, … ."""
   power = max(32, 1 << (length - 1).bit_length())
   return power * 3 // 4 if power > 32 and length <= power * 3 // 4 else power
 
 
-def place(mesh, array, dims):
+def place(mesh: jax.sharding.Mesh | None, array, dims: tuple):
   """A host's array on the mesh, its dims laid out where they divide."""
   if mesh is None:
     return array
@@ -52,18 +54,22 @@ class Functions(NamedTuple):
     state that is given is used up.
   score(params, batch, prefix): log-probabilities and normalizers of targets,
     and which are the likeliest, each [B, Q] and on every host. `batch` has
-    ids_BT, positions_BT and branches_BT of rows, and places_BQ and targets_BQ.
+    ids_BT, positions_BT and branches_BT of rows, and scored_BQ and targets_BQ.
   """
 
-  prepare: callable
-  prefix: callable
-  begin: callable
-  go_on: callable
-  score: callable
+  prepare: Callable
+  prefix: Callable
+  begin: Callable
+  go_on: Callable
+  score: Callable
 
 
 @functools.lru_cache(maxsize=8)
-def functions(c, execution, mesh):
+def functions(
+  c: architecture.Config,
+  execution: forward.Execution,
+  mesh: jax.sharding.Mesh | None,
+) -> Functions:
   """The Functions; `mesh` may be None for one device.
 
   The one home of compiled programs for scores and generation: they live as
@@ -104,8 +110,8 @@ def functions(c, execution, mesh):
     B = len(batch['live_B'])
 
     def key(row, sample):
-      # Of a row's own seed and the sample's number: neither the batch nor the
-      # row's place in it is in a draw.
+      # Of a row's own seed and the number of the sample, so that no draw
+      # depends on what else is in the batch.
       own = jax.random.fold_in(jax.random.key(seed), row)
       return jax.random.fold_in(own, sample)
 
@@ -137,7 +143,7 @@ def functions(c, execution, mesh):
       prefix=prefix and prefix['past'],
       **how,
     )
-    x_BQD = jnp.take_along_axis(x_BTD, batch['places_BQ'][:, :, None], axis=1)
+    x_BQD = jnp.take_along_axis(x_BTD, batch['scored_BQ'][:, :, None], axis=1)
     return everywhere(
       *loss.logprobs(
         x_BQD,

@@ -8,6 +8,8 @@ rest only.
 """
 
 import dataclasses
+from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -15,6 +17,9 @@ import numpy as np
 import tqdm
 
 from lbe.inference import engine
+from lbe.models import architecture
+from lbe.models import forward
+from lbe.vocab import tokenizers
 
 # ---------------------------------------------------------------- requests
 
@@ -33,7 +38,7 @@ class Request(NamedTuple):
 class Score(NamedTuple):
   """Of a request: the sum of log-probabilities, in nats, in float32 or better.
 
-  `greedy` says whether each target is the likeliest token at its place;
+  `greedy` says whether each target is the likeliest token where it stands;
   `normalizer` is the sum of the logarithms that turn logits into
   log-probabilities: logit = logprob + normalizer for a single target.
   """
@@ -46,7 +51,13 @@ class Score(NamedTuple):
 CUTS = ('safe', 'harness')
 
 
-def split(tokenizer, pairs, *, bos, cut='safe'):
+def split(
+  tokenizer: tokenizers.Tokenizer,
+  pairs: list[tuple[str, str]],
+  *,
+  bos: bool,
+  cut: str = 'safe',
+) -> list[tuple[list[int], list[int]]]:
   """[(context ids, continuation ids)] of [(context, continuation)], texts.
 
   The two are encoded as one text. 'harness' cuts it as lm-evaluation-harness
@@ -86,7 +97,7 @@ def split(tokenizer, pairs, *, bos, cut='safe'):
   return result
 
 
-def prefix_id(tokenizer):
+def prefix_id(tokenizer: tokenizers.Tokenizer) -> int:
   """The token that a text's first token is predicted from: BOS, else EOS."""
   for token in (tokenizer.bos_id, tokenizer.eos_id):
     if token is not None:
@@ -97,14 +108,16 @@ def prefix_id(tokenizer):
   )
 
 
-def common_length(a, b):
+def common_length(a: Sequence[int], b: Sequence[int]) -> int:
   """The length of what two lists begin with."""
   n = min(len(a), len(b))
   differ = np.nonzero(np.asarray(a[:n]) != np.asarray(b[:n]))[0]
   return int(differ[0]) if len(differ) else n
 
 
-def continuation(context, ids, *, max_len):
+def continuation(
+  context: Sequence[int], ids: Sequence[int], *, max_len: int
+) -> tuple[Request, int]:
   """(Request, tokens cut) of continuation ids behind context ids.
 
   What is longer than the window loses tokens from the left. Raises ValueError
@@ -122,7 +135,9 @@ def continuation(context, ids, *, max_len):
   return Request(whole[:-1], at, whole[1:][at]), cut
 
 
-def windows(ids, *, prefix_id, max_len):
+def windows(
+  ids: Sequence[int], *, prefix_id: int, max_len: int
+) -> Iterator[Request]:
   """A Request for each window of a document; together they score each token.
 
   Windows are disjoint; the last one is moved to the left, so that its tokens
@@ -143,13 +158,13 @@ def windows(ids, *, prefix_id, max_len):
 
 @dataclasses.dataclass
 class _Row:
-  """A trunk with branches; `owners` are the requests of the scored places."""
+  """A trunk with branches; `owners` are the requests of what is scored."""
 
   ids: np.ndarray
   positions: np.ndarray
   branches: np.ndarray  # 0 is the trunk
   trunk: int
-  places: np.ndarray  # of the states that predict the targets
+  scored: np.ndarray  # indices of the states that predict the targets
   targets: np.ndarray
   owners: np.ndarray
 
@@ -183,7 +198,7 @@ def _make_rows(requests, dim):
 def _join(requests, owners, n):
   trunk = requests[owners[0]].ids[:n]
   parts = {name: [] for name in ('ids', 'positions', 'branches')}
-  places, targets, own = [], [], []
+  scored, targets, own = [], [], []
   at = n
   for number, i in enumerate(owners, 1):
     request = requests[i]
@@ -191,7 +206,7 @@ def _join(requests, owners, n):
     parts['ids'].append(branch)
     parts['positions'].append(np.arange(n, n + len(branch)))
     parts['branches'].append(np.full(len(branch), number))
-    places.append(
+    scored.append(
       np.where(request.positions < n, n - 1, request.positions + at - n)
     )
     targets.append(request.targets)
@@ -202,7 +217,7 @@ def _join(requests, owners, n):
     positions=np.concatenate([np.arange(n), *parts['positions']]),
     branches=np.concatenate([np.zeros(n), *parts['branches']]),
     trunk=n,
-    places=np.concatenate(places),
+    scored=np.concatenate(scored),
     targets=np.concatenate(targets),
     owners=np.concatenate(own),
   )
@@ -314,23 +329,23 @@ def _batches(rows, batch_size, mesh):
 
 
 def _arrays(rows, size, length, shared):
-  """The batch as arrays; `places` and `targets` are padded to a bucket."""
-  num_scored = engine.bucket(max(len(r.places) for r in rows))
-  if max(len(r.places) for r in rows) <= 8:
+  """The batch as arrays; `scored` and `targets` are padded to a bucket."""
+  num_scored = engine.bucket(max(len(r.scored) for r in rows))
+  if max(len(r.scored) for r in rows) <= 8:
     num_scored = 8
   batch = {
     'ids_BT': np.zeros((size, length), np.int32),
     'positions_BT': np.zeros((size, length), np.int32),
     'branches_BT': np.full((size, length), -1, np.int32),
-    'places_BQ': np.zeros((size, num_scored), np.int32),
+    'scored_BQ': np.zeros((size, num_scored), np.int32),
     'targets_BQ': np.zeros((size, num_scored), np.int32),
   }
   for i, row in enumerate(rows):
-    n, q = len(row.ids) - shared, len(row.places)
+    n, q = len(row.ids) - shared, len(row.scored)
     batch['ids_BT'][i, :n] = row.ids[shared:]
     batch['positions_BT'][i, :n] = row.positions[shared:]
     batch['branches_BT'][i, :n] = row.branches[shared:]
-    batch['places_BQ'][i, :q] = row.places - shared
+    batch['scored_BQ'][i, :q] = row.scored - shared
     batch['targets_BQ'][i, :q] = row.targets
   return batch
 
@@ -339,15 +354,15 @@ def _arrays(rows, size, length, shared):
 
 
 def score(
-  params,
-  c,
-  requests,
+  params: dict,
+  c: architecture.Config,
+  requests: Sequence[Request],
   *,
-  execution,
-  mesh,
-  batch_size,
-  progress='',
-):
+  execution: forward.Execution,
+  mesh: jax.sharding.Mesh,
+  batch_size: int,
+  progress: str = '',
+) -> list[Score]:
   """A Score for each Request, in their order; equal on every host.
 
   `batch_size` counts rows of up to 512 tokens; of longer ones a batch has

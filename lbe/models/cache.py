@@ -12,10 +12,12 @@ tuple where they are unrolled: `x[i]` is what layer i has, in either.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
+from lbe.models import architecture
 from lbe.models import attention
 from lbe.models import forward
 from lbe.models.attention import blocks
@@ -27,7 +29,7 @@ _MASKED = -1e30
 _CACHE_DIMS = ('batch', 'kv_heads', None, None)
 
 
-def prepare(params, execution):
+def prepare(params: dict, execution: forward.Execution) -> dict:
   """The parameters as a loop of steps takes them, in the compute dtype.
 
   Where `execution` unrolls, a tuple of layers: inside such a loop a slice of a
@@ -38,17 +40,17 @@ def prepare(params, execution):
 
 
 def prefill(
-  params,
-  c,
-  ids_BT,
+  params: dict,
+  c: architecture.Config,
+  ids_BT: jax.Array,
   *,
-  positions_BT,
-  num_slots,
-  execution,
-  constrain,
-  prefix=None,
-  branches_BT=None,
-):
+  positions_BT: jax.Array,
+  num_slots: int,
+  execution: forward.Execution,
+  constrain: Callable,
+  prefix: dict | None = None,
+  branches_BT: jax.Array | None = None,
+) -> tuple[jax.Array, dict]:
   """([B, T, D] states, the cache with `num_slots` slots) of rows that begin.
 
   Padding has the position EMPTY. With a `prefix`, positions go on from it.
@@ -92,17 +94,17 @@ def prefill(
 
 
 def step(
-  params,
-  c,
-  ids_BT,
+  params: dict,
+  c: architecture.Config,
+  ids_BT: jax.Array,
   *,
-  positions_BT,
-  slot,
-  cache,
-  execution,
-  constrain,
-  prefix=None,
-):
+  positions_BT: jax.Array,
+  slot: jax.Array,
+  cache: dict,
+  execution: forward.Execution,
+  constrain: Callable,
+  prefix: dict | None = None,
+) -> tuple[jax.Array, dict]:
   """As `prefill`, of T tokens more; they are written from `slot` on."""
   B, T = ids_BT.shape
   position_BS = jax.lax.dynamic_update_slice(
@@ -134,13 +136,13 @@ def step(
   return x_BTD, {'k': k, 'v': v, 'position_BS': position_BS}
 
 
-def as_prefix(cache):
+def as_prefix(cache: dict) -> dict:
   """The cache of one row as the past that all rows of a batch share."""
   (position_P,) = cache['position_BS']
   return {'k': cache['k'], 'v': cache['v'], 'position_P': position_P}
 
 
-def take_rows(cache, rows_B):
+def take_rows(cache: dict, rows_B: jax.Array) -> dict:
   """The cache of these rows, at least two; one may be taken several times."""
   assert len(rows_B) > 1
   one = len(cache['position_BS']) == 1
