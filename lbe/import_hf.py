@@ -26,15 +26,8 @@ from lbe.vocab import tokenizers
 _SOURCE = flags.DEFINE_string('source', None, 'The Hugging Face folder.')
 _TARGET = flags.DEFINE_string('target', None, 'Where the checkpoint goes.')
 _VERIFY = flags.DEFINE_enum(
-  'verify',
-  'auto',
-  ['auto', 'digests', 'logits'],
-  'digests: compare all tensors after a round trip; logits: also compare '
-  "with transformers' logits; auto: logits where it is installed and both "
-  'models fit in half of the free memory.',
+  'verify', 'auto', certificate.VERIFY, certificate.VERIFY_HELP
 )
-
-
 _ADAPTER = flags.DEFINE_string(
   'adapter', '', 'A folder of PEFT with adapters of the source.'
 )
@@ -79,20 +72,21 @@ def main(argv):
   )
   del params
   got = checkpoint_digests(target, c, kept)
-  record = certificate.make(
+  certificate.write(
+    target,
+    {
+      'program': 'import_hf',
+      'source': str(source),
+      'target': str(target),
+      'dtype': info['dtype'],
+    },
+    c=c,
     checkpoint_dir=target,
     hf_dir=source,
     adapter_dir=_ADAPTER.value,
-    expected={name: expected[name] for name in got},
-    got=got,
+    digests=({name: expected[name] for name in got}, got),
     verify=_VERIFY.value,
-    c=c,
-    program='import_hf',
-    source=str(source),
-    target=str(target),
-    dtype=info['dtype'],
   )
-  certificate.finish(target, record)
 
 
 def _read_adapter(c):
