@@ -26,23 +26,35 @@ def trained(tmp_path_factory):
   return folder
 
 
-def test_the_lines_of_the_readme_run_as_they_stand(
-  trained, monkeypatch, capsys
-):
+def test_the_lines_of_the_readme_run(trained, monkeypatch, capsys):
   """A first page that promises what is not there."""
   text = (conftest.ROOT / 'README.md').read_text(encoding='utf-8')
-  (lines,) = re.findall(r'```python\n(import lbe\n.*?)```', text, re.S)
+  (lines,) = re.findall(r'```python\n(.*?)```', text, re.S)
   monkeypatch.chdir(trained)
   names = {}
   exec(lines, names)
-  ids = names['it'].tokenizer.encode('Hello')
-  assert names['logits_BTV'].shape == (
-    1,
-    len(ids),
-    names['it'].tokenizer.vocab_size,
-  )
+  it, logits_BTV = names['it'], names['logits_BTV']
+  num = len(it.tokenizer.encode('Hello'))
+  assert logits_BTV.shape == (1, num, it.tokenizer.vocab_size)
   (logprob,) = re.findall(r'^\[(-\d+\.\d+)\]$', capsys.readouterr().out, re.M)
   assert -1000 < float(logprob) < 0
+
+
+def test_the_lines_on_notebooks_run_and_train(trained, monkeypatch):
+  """A page on Flax whose step cannot be run, or does not learn."""
+  (trained / 'runs' / 'zh').symlink_to(trained / 'runs' / 'quickstart')
+  monkeypatch.chdir(trained)
+  text = (conftest.ROOT / 'docs/generate.md').read_text(encoding='utf-8')
+  names = {}
+  for lines in re.findall(r'```python\n(.*?)```', text, re.S):
+    exec(lines, names)
+  it = names['it']
+  before = it.score(['a'], ['b'])
+  for _ in range(2):
+    loss = names['train_step'](
+      it.model, names['optimizer'], np.ones((2, 9), int)
+    )
+  assert np.isfinite(loss) and it.score(['a'], ['b']) != before
 
 
 def test_a_score_is_the_sum_of_the_log_probabilities_behind_bos(trained):
