@@ -121,11 +121,11 @@ def main(argv):
 def _write_tokenizer(tokenizer, target, c):
   """Its files; what tokenizer.json loses is said, and returned if anything."""
   export.write(tokenizer, target, max_positions=c.max_positions)
-  found = export.compare(tokenizer)
-  if not found:
+  differences = export.compare(tokenizer)
+  if not differences:
     return {}
-  print(export.warning(found))
-  return {'tokenizer_json': found}
+  print(export.warning(differences))
+  return {'tokenizer_json': differences}
 
 
 def _merged(source, c, name):

@@ -56,9 +56,9 @@ def main(argv):
   kept = hf.tensor_names(c)
   expected = hf.tensor_digests(source, c)
   if _ADAPTER.value:
-    c, tokenizer, found = _read_adapter(c)
-    params = weights.unflatten({**weights.flatten(params), **found})
-    kept = [name for name in kept if name not in found]
+    c, tokenizer, adapter = _read_adapter(c)
+    params = weights.unflatten({**weights.flatten(params), **adapter})
+    kept = [name for name in kept if name not in adapter]
     info = {**info, 'base': str(source), 'frozen': kept}
   checkpoint.save_model(
     target,
@@ -97,16 +97,16 @@ def _read_adapter(c):
   adapted = dataclasses.replace(
     c, lora=peft.read_config(folder), vocab_size=num_rows
   )
-  found = peft.read(folder, adapted)
+  arrays = peft.read(folder, adapted)
   missing = (
-    {'embed_VD', 'head_DV'} - set(found) - ({'head_DV'} if c.tied else set())
+    {'embed_VD', 'head_DV'} - set(arrays) - ({'head_DV'} if c.tied else set())
   )
   if num_rows != c.vocab_size and missing:
     raise ValueError(
       f'{folder} has a tokenizer of {num_rows} pieces for {c.vocab_size} rows '
       f'of the source, but not the rows themselves ({", ".join(missing)}).'
     )
-  return adapted, tokenizer, found
+  return adapted, tokenizer, arrays
 
 
 def checkpoint_digests(path, c, kept=None):
