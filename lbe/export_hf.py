@@ -32,12 +32,7 @@ _DTYPE = flags.DEFINE_enum(
   'dtype', None, list(hf.DTYPES), "Of the weights; by default the source's."
 )
 _VERIFY = flags.DEFINE_enum(
-  'verify',
-  'auto',
-  ['auto', 'digests', 'logits'],
-  'digests: compare all tensors after a round trip; logits: also compare '
-  "with transformers' logits; auto: logits where it is installed and both "
-  'models fit in half of the free memory.',
+  'verify', 'auto', certificate.VERIFY, certificate.VERIFY_HELP
 )
 _SHARD_BYTES = flags.DEFINE_integer(
   'shard_bytes', 5_000_000_000, 'A safetensors file ends before this size.'
@@ -102,35 +97,35 @@ def main(argv):
   ):
     (target / name).write_text(json.dumps(record, indent=2))
   exact = _same_dtype(source, dtype) and (c.lora is None or dtype == 'float32')
-  record = certificate.make(
+  certificate.write(
+    target,
+    {
+      'program': 'export_hf',
+      'source': str(source),
+      'target': str(target),
+      'dtype': dtype,
+      **lost,
+    },
+    c=c,
     checkpoint_dir=source,
     hf_dir=target,
-    expected=expected,
-    got=hf.tensor_digests(target, c),
-    # Rounded weights have other logits; the digests prove the rounding.
-    verify=_VERIFY.value if exact else 'digests',
-    c=c,
-    program='export_hf',
-    source=str(source),
-    target=str(target),
-    dtype=dtype,
-    **lost,
+    digests=(expected, hf.tensor_digests(target, c)),
+    verify=_VERIFY.value,
+    # The digests prove the rounding.
+    skipped=None
+    if exact
+    else f'the checkpoint was rounded to {dtype}; its logits differ',
   )
-  if not exact and _VERIFY.value != 'digests':
-    record['logits'] = {
-      'skipped': f'the checkpoint was rounded to {dtype}; its logits differ'
-    }
-  certificate.finish(target, record)
 
 
 def _write_tokenizer(tokenizer, target, c):
   """Its files; what tokenizer.json loses is said, and returned if anything."""
   export.write(tokenizer, target, max_positions=c.max_positions)
-  found = export.compare(tokenizer)
-  if not found:
+  differences = export.compare(tokenizer)
+  if not differences:
     return {}
-  print(export.warning(found))
-  return {'tokenizer_json': found}
+  print(export.warning(differences))
+  return {'tokenizer_json': differences}
 
 
 def _merged(source, c, name):
@@ -177,22 +172,25 @@ def _export_adapter(source, target, opened):
   lost = {}
   if opened.tokenizer is not None:
     lost = _write_tokenizer(opened.tokenizer, target, c)
-  record = {
-    'program': 'export_hf',
-    'source': str(source),
-    'target': str(target),
-    'base': base,
-    **lost,
-  }
-  why = certificate.logits_skipped_because(c, adapter=True)
-  if not hf_config.is_hf_dir(base):
-    why = f'{base} is no Hugging Face folder; name it with --base'
-  if _VERIFY.value == 'digests' or (_VERIFY.value == 'auto' and why):
-    record['logits'] = {'skipped': why or '--verify=digests'}
-  else:
-    record['logits'] = certificate.compare_logits(source, base, target)
-    certificate.check_logits(record['logits'])
-  certificate.finish(target, record)
+  skipped = None
+  if _VERIFY.value == 'auto' and not hf_config.is_hf_dir(base):
+    skipped = f'{base} is no Hugging Face folder; name it with --base'
+  certificate.write(
+    target,
+    {
+      'program': 'export_hf',
+      'source': str(source),
+      'target': str(target),
+      'base': base,
+      **lost,
+    },
+    c=c,
+    checkpoint_dir=source,
+    hf_dir=base,
+    adapter_dir=target,
+    verify=_VERIFY.value,
+    skipped=skipped,
+  )
 
 
 def _same_dtype(source, dtype):

@@ -26,15 +26,8 @@ from lbe.vocab import tokenizers
 _SOURCE = flags.DEFINE_string('source', None, 'The Hugging Face folder.')
 _TARGET = flags.DEFINE_string('target', None, 'Where the checkpoint goes.')
 _VERIFY = flags.DEFINE_enum(
-  'verify',
-  'auto',
-  ['auto', 'digests', 'logits'],
-  'digests: compare all tensors after a round trip; logits: also compare '
-  "with transformers' logits; auto: logits where it is installed and both "
-  'models fit in half of the free memory.',
+  'verify', 'auto', certificate.VERIFY, certificate.VERIFY_HELP
 )
-
-
 _ADAPTER = flags.DEFINE_string(
   'adapter', '', 'A folder of PEFT with adapters of the source.'
 )
@@ -63,9 +56,9 @@ def main(argv):
   kept = hf.tensor_names(c)
   expected = hf.tensor_digests(source, c)
   if _ADAPTER.value:
-    c, tokenizer, found = _read_adapter(c)
-    params = weights.unflatten({**weights.flatten(params), **found})
-    kept = [name for name in kept if name not in found]
+    c, tokenizer, adapter = _read_adapter(c)
+    params = weights.unflatten({**weights.flatten(params), **adapter})
+    kept = [name for name in kept if name not in adapter]
     info = {**info, 'base': str(source), 'frozen': kept}
   checkpoint.save_model(
     target,
@@ -79,20 +72,21 @@ def main(argv):
   )
   del params
   got = checkpoint_digests(target, c, kept)
-  record = certificate.make(
+  certificate.write(
+    target,
+    {
+      'program': 'import_hf',
+      'source': str(source),
+      'target': str(target),
+      'dtype': info['dtype'],
+    },
+    c=c,
     checkpoint_dir=target,
     hf_dir=source,
     adapter_dir=_ADAPTER.value,
-    expected={name: expected[name] for name in got},
-    got=got,
+    digests=({name: expected[name] for name in got}, got),
     verify=_VERIFY.value,
-    c=c,
-    program='import_hf',
-    source=str(source),
-    target=str(target),
-    dtype=info['dtype'],
   )
-  certificate.finish(target, record)
 
 
 def _read_adapter(c):
@@ -103,16 +97,16 @@ def _read_adapter(c):
   adapted = dataclasses.replace(
     c, lora=peft.read_config(folder), vocab_size=num_rows
   )
-  found = peft.read(folder, adapted)
+  arrays = peft.read(folder, adapted)
   missing = (
-    {'embed_VD', 'head_DV'} - set(found) - ({'head_DV'} if c.tied else set())
+    {'embed_VD', 'head_DV'} - set(arrays) - ({'head_DV'} if c.tied else set())
   )
   if num_rows != c.vocab_size and missing:
     raise ValueError(
       f'{folder} has a tokenizer of {num_rows} pieces for {c.vocab_size} rows '
       f'of the source, but not the rows themselves ({", ".join(missing)}).'
     )
-  return adapted, tokenizer, found
+  return adapted, tokenizer, arrays
 
 
 def checkpoint_digests(path, c, kept=None):

@@ -187,37 +187,48 @@ def check_logits(record):
     )
 
 
-def finish(folder, record):
-  """Prints the certificate and writes it as certificate.json."""
-  text = json.dumps(record, indent=2)
-  (pathlib.Path(folder) / 'certificate.json').write_text(text)
-  print(f'certificate ({folder}/certificate.json):\n{text}')
+# Values of --verify, and what it says of itself.
+VERIFY = ('auto', 'digests', 'logits')
+VERIFY_HELP = (
+  'digests: compare all tensors after a round trip; logits: also compare '
+  "with transformers' logits; auto: logits where it is installed and both "
+  'models fit in half of the free memory.'
+)
 
 
-def make(
+def write(
+  target: pathlib.Path,
+  facts: dict,
   *,
-  checkpoint_dir,
-  hf_dir,
-  expected,
-  got,
-  verify,
-  c,
-  adapter_dir='',
-  **facts,
+  c: architecture.Config,
+  checkpoint_dir: str | pathlib.Path,
+  hf_dir: str | pathlib.Path,
+  verify: str,
+  adapter_dir: str | pathlib.Path = '',
+  digests: tuple[dict, dict] | None = None,
+  skipped: str | None = None,
 ):
-  """The whole certificate, written into the conversion's target folder."""
-  record = {**facts, 'digests': compare_digests(expected, got)}
-  why = None
-  if verify == 'auto':
-    why = logits_skipped_because(c, adapter=bool(adapter_dir))
+  """Makes the certificate, prints it, and writes target/certificate.json.
+
+  `facts` come first. `digests` are what compare_digests takes; `skipped` says
+  why the logits are left out, whatever `verify` asks for beyond digests.
+  Raises ValueError where the conversion is wrong.
+  """
+  record = dict(facts)
+  if digests is not None:
+    record['digests'] = compare_digests(*digests)
   if verify == 'digests':
-    record['logits'] = {'skipped': '--verify=digests'}
-  elif why:
-    record['logits'] = {'skipped': why}
+    skipped = '--verify=digests'
+  elif verify == 'auto' and not skipped:
+    skipped = logits_skipped_because(c, adapter=bool(adapter_dir))
+  if skipped:
+    record['logits'] = {'skipped': skipped}
   else:
     record['logits'] = compare_logits(checkpoint_dir, hf_dir, adapter_dir)
     check_logits(record['logits'])
-  return record
+  text = json.dumps(record, indent=2)
+  (target / 'certificate.json').write_text(text)
+  print(f'certificate ({target}/certificate.json):\n{text}')
 
 
 if __name__ == '__main__':

@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import pathlib
+from collections.abc import Callable
 
 import jax
 import ml_dtypes
@@ -15,6 +16,7 @@ import safetensors.numpy
 from lbe.models import architecture
 from lbe.models import weights as weights_lib
 
+Folder = str | pathlib.Path
 DTYPES = {
   'float32': np.dtype(np.float32),
   'bfloat16': np.dtype(ml_dtypes.bfloat16),
@@ -62,14 +64,14 @@ def their_shape(c: architecture.Config, name: str) -> tuple[int, ...]:
   return math.prod(shape[num_in:]), math.prod(shape[:num_in])
 
 
-def to_ours(c, name, tensor):
+def to_ours(c, name: str, tensor: np.ndarray) -> np.ndarray:
   """One stored tensor as our array of one layer, a view without padding."""
   if not weights_lib.of(c)[name].takes:
     return tensor
   return tensor.T.reshape(_one_shape(c, name))
 
 
-def to_theirs(c, name, array):
+def to_theirs(c, name: str, array: np.ndarray) -> np.ndarray:
   """The inverse of `to_ours` for one layer's array; padding rows are cut."""
   array = array[tuple(slice(n) for n in _one_shape(c, name))]
   if not weights_lib.of(c)[name].takes:
@@ -221,13 +223,13 @@ def _unreadable(path, theirs, error):
   )
 
 
-def check_weights(folder, c):
+def check_weights(folder: Folder, c: architecture.Config):
   """Raises ValueError where `load_params` would; reads next to nothing."""
   with contextlib.closing(Weights(folder, c)) as weights:
     weights.check(c)
 
 
-def stored_dtype(folder, c):
+def stored_dtype(folder: Folder, c: architecture.Config) -> str:
   """The dtype of the weights on disk, whatever config.json says of it."""
   with contextlib.closing(Weights(folder, c)) as weights:
     return weights.dtype(c)
@@ -261,7 +263,13 @@ def _torch_to_numpy(tensor):
   return tensor.numpy()
 
 
-def load_params(folder, c, *, dtype=None, shardings=None):
+def load_params(
+  folder: Folder,
+  c: architecture.Config,
+  *,
+  dtype: str | dict[str, str] | None = None,
+  shardings: dict | None = None,
+) -> dict:
   """The parameter tree, read tensor by tensor; padding rows are zero.
 
   In numpy, or with `shardings` (a tree of NamedShardings) as jax arrays whose
@@ -310,8 +318,13 @@ def _stacked(weights, c, name, theirs, like, keep):
 
 
 def write_safetensors(
-  folder, c, get_array, *, dtype, shard_bytes=5_000_000_000
-):
+  folder: Folder,
+  c: architecture.Config,
+  get_array: Callable[[str], np.ndarray],
+  *,
+  dtype: str,
+  shard_bytes: int = 5_000_000_000,
+) -> dict[str, str]:
   """Writes model*.safetensors, and their index where there are several.
 
   `get_array(name)` gives one stacked numpy array at a time, of our names as
@@ -396,7 +409,7 @@ def _bytes(array):
   return memoryview(np.ascontiguousarray(array).view(np.uint8).reshape(-1))
 
 
-def tensor_digests(folder, c: architecture.Config) -> dict[str, str]:
+def tensor_digests(folder: Folder, c: architecture.Config) -> dict[str, str]:
   """{their name: sha256 of the stored bytes}, one tensor in memory."""
   with contextlib.closing(Weights(folder, c)) as weights:
     return {

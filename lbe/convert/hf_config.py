@@ -6,7 +6,7 @@ import pathlib
 from lbe.models import architecture
 
 
-def is_hf_dir(path):
+def is_hf_dir(path: str | pathlib.Path) -> bool:
   """Whether `path` is a folder with a config.json of Hugging Face."""
   config = pathlib.Path(path) / 'config.json'
   if not config.is_file():
@@ -18,7 +18,9 @@ def is_hf_dir(path):
   return 'model_type' in record or 'architectures' in record
 
 
-def read_config(folder):
+def read_config(
+  folder: str | pathlib.Path,
+) -> tuple[architecture.Config, dict]:
   """(architecture.Config, info) of a folder's config.json.
 
   `info` has `bos_id`, `eos_id`, `pad_id`, and `generation_config` where the
@@ -121,7 +123,14 @@ def read_config(folder):
   return config, info
 
 
-def config_json(c, *, dtype, bos_id, eos_id, pad_id):
+def config_json(
+  c: architecture.Config,
+  *,
+  dtype: str,
+  bos_id: int | None,
+  eos_id: int | None,
+  pad_id: int | None,
+) -> dict:
   """config.json as a dictionary that old and new transformers read alike."""
   rope = {'rope_theta': c.rope_theta, 'rope_type': 'default'}
   old_scaling = None

@@ -7,6 +7,8 @@ them whole, as its `modules_to_save`.
 
 import json
 import pathlib
+from collections.abc import Callable
+from collections.abc import Sequence
 
 import numpy as np
 import safetensors.numpy
@@ -26,7 +28,15 @@ _SAVED = {
 }
 
 
-def write(folder, c, get_array, *, dtype, base, saved=()):
+def write(
+  folder: hf.Folder,
+  c: architecture.Config,
+  get_array: Callable[[str], np.ndarray],
+  *,
+  dtype: str,
+  base: str,
+  saved: Sequence[str] = (),
+):
   """Writes the adapters of a model as PEFT's library loads them.
 
   `get_array` is that of hf.write_safetensors, `base` the path or name of the
@@ -89,7 +99,7 @@ _REFUSED = {
 }
 
 
-def read_config(folder):
+def read_config(folder: hf.Folder) -> architecture.Lora:
   """The Lora of a PEFT folder; ValueError for what we cannot compute."""
   path = pathlib.Path(folder) / 'adapter_config.json'
   record = json.loads(path.read_text(encoding='utf-8'))
@@ -126,7 +136,7 @@ def read_config(folder):
   )
 
 
-def read(folder, c):
+def read(folder: hf.Folder, c: architecture.Config) -> dict[str, np.ndarray]:
   """{our flat name: array} of the adapters, and of what was saved whole.
 
   `c` is the model with the folder's Lora. Raises ValueError for a tensor that

@@ -39,7 +39,7 @@ class Opened:
     if self.kind == 'hf':
       hf.check_weights(self.path, self.config)
 
-  def num_old_rows(self, tokenizer):
+  def num_old_rows(self, tokenizer: tokenizers.Tokenizer) -> int | None:
     """Rows of the vocabulary before it was extended; None where it was not.
 
     It was by `tokenizer`, or earlier: the checkpoint remembers.
@@ -50,14 +50,16 @@ class Opened:
       return self.tokenizer.vocab_size
     return self.info.get('num_old_rows')
 
-  def dtypes(self):
+  def dtypes(self) -> str | dict[str, str]:
     """The dtypes on disk, as `load_params` takes them."""
     if self.kind == 'hf':
       return self.info['dtype']
-    found = weights.flatten(checkpoint.params_metadata(self.path))
-    return {name: str(x.dtype) for name, x in found.items()}
+    stored = weights.flatten(checkpoint.params_metadata(self.path))
+    return {name: str(x.dtype) for name, x in stored.items()}
 
-  def load_params(self, mesh, *, dtype='float32'):
+  def load_params(
+    self, mesh: jax.sharding.Mesh, *, dtype: str | dict[str, str] = 'float32'
+  ) -> dict:
     """The parameters, each created in its shards on `mesh`.
 
     `dtype` is that of weights.shapes: one for all, or by name.
@@ -75,7 +77,7 @@ class Opened:
     return checkpoint.load_params(self.path, abstract)
 
 
-def open_model(path, *, vocab_multiple: int | None = None) -> Opened:
+def open_model(path: hf.Folder, *, vocab_multiple: int | None = None) -> Opened:
   """Looks at a checkpoint, a workdir or a Hugging Face folder.
 
   To a multiple of `vocab_multiple` the rows of a Hugging Face vocabulary are
@@ -98,8 +100,7 @@ def open_model(path, *, vocab_multiple: int | None = None) -> Opened:
       model_config = dataclasses.replace(
         model_config, vocab_multiple=vocab_multiple
       )
-    found = tokenizers.find(path)
-    tokenizer = tokenizers.load(path) if found else None
+    tokenizer = tokenizers.load(path) if tokenizers.find(path) else None
     if tokenizer is not None:
       tokenizers.check_rows(tokenizer, model_config.vocab_size)
     info['dtype'] = hf.stored_dtype(path, model_config)
@@ -120,7 +121,7 @@ def _lacks(path):
   )
 
 
-def tokenizer_meta(tokenizer):
+def tokenizer_meta(tokenizer: tokenizers.Tokenizer | None) -> dict | None:
   """The tokenizer as JSON, whole: a checkpoint alone is enough."""
   if tokenizer is None:
     return None
@@ -131,7 +132,7 @@ def tokenizer_meta(tokenizer):
   }
 
 
-def tokenizer_from_meta(meta):
+def tokenizer_from_meta(meta: dict | None) -> tokenizers.Tokenizer | None:
   """The tokenizer of a checkpoint; None where it has none."""
   if meta is None:
     return None

@@ -33,7 +33,7 @@ _NGRAM = 4
 def make(*, path, language, template, limit, language_identifier, **sampling):
   """The prompts, read and checked; None for an empty `path`.
 
-  `sampling` are max_new_tokens and the fields of decode.Sampling.
+  `sampling` are max_new_tokens and the fields of sampling.Settings.
   """
   if not path:
     return None

@@ -7,11 +7,17 @@ batched, and a response's text ends at its stop string.
 import bisect
 import dataclasses
 import os
+from collections.abc import Callable
+from collections.abc import Sequence
 
+import jax
 import numpy as np
 
 from lbe.inference import engine
 from lbe.inference import sampling as sampling_lib
+from lbe.models import architecture
+from lbe.models import forward
+from lbe.vocab import tokenizers
 
 TOO_LONG = ('fail', 'cut_left')
 # A shared beginning of fewer tokens is computed in each row.
@@ -40,23 +46,23 @@ class Response:
 
 
 def generate(
-  params,
-  c,
-  prompts,
+  params: dict,
+  c: architecture.Config,
+  prompts: Sequence[Sequence[int]],
   *,
-  max_new_tokens,
-  execution,
-  mesh=None,
-  batch_size=None,
-  num_samples=1,
-  seed=0,
-  seeds=None,
-  eos_id=None,
-  shared_prefix=True,
-  watch=None,
-  chunk=CHUNK,
+  max_new_tokens: int,
+  execution: forward.Execution,
+  mesh: jax.sharding.Mesh | None = None,
+  batch_size: int | None = None,
+  num_samples: int = 1,
+  seed: int = 0,
+  seeds: Sequence[int] | None = None,
+  eos_id: int | Sequence[int] | None = None,
+  shared_prefix: bool = True,
+  watch: Callable[[int, list[int]], bool] | None = None,
+  chunk: int = CHUNK,
   **sampling,
-):
+) -> list[list[int]]:
   """New ids for each prompt (lists of at least one id), without the prompt.
 
   `sampling` are the fields of lbe.inference.sampling.Settings. A draw depends
@@ -124,23 +130,23 @@ def generate(
 
 
 def respond(
-  params,
-  c,
-  tokenizer,
-  prompts,
+  params: dict,
+  c: architecture.Config,
+  tokenizer: tokenizers.Tokenizer,
+  prompts: Sequence[Sequence[int]],
   *,
-  max_new_tokens,
-  execution,
-  mesh,
-  batch_size,
-  stop=(),
-  eos_ids=None,
-  max_len=None,
-  too_long='fail',
-  on_text=None,
-  chunk=CHUNK,
+  max_new_tokens: int,
+  execution: forward.Execution,
+  mesh: jax.sharding.Mesh | None,
+  batch_size: int | None,
+  stop: str | Sequence[str] = (),
+  eos_ids: int | Sequence[int] | None = None,
+  max_len: int | None = None,
+  too_long: str = 'fail',
+  on_text: Callable[[int, str], None] | None = None,
+  chunk: int = CHUNK,
   **settings,
-):
+) -> list[Response]:
   """A Response for each prompt (lists of ids, BOS included).
 
   `stop` are strings, looked for in the decoded text, which ends before the
@@ -149,8 +155,8 @@ def respond(
   positions of the model), 'fail' raises ValueError, and 'cut_left' cuts the
   prompt's beginning, but not its BOS, and counts what it cut.
 
-  `on_text(i, text)` is told every `chunk` tokens what is settled of the text
-  of response i. `settings` are those of `generate`; with `num_samples` the
+  `on_text(i, text)` gets every `chunk` tokens what is settled of the text of
+  response i. `settings` are those of `generate`; with `num_samples` the
   responses to a prompt are side by side.
   """
   stop = (stop,) if isinstance(stop, str) else tuple(stop)
@@ -207,7 +213,7 @@ def respond(
   return responses
 
 
-def settled(text, stop=()):
+def settled(text: str, stop: Sequence[str] = ()) -> str:
   """What of an unfinished text stays as it is, whatever comes.
 
   Without a last character of which bytes are missing, and without what may be

@@ -27,7 +27,9 @@ class Model:
   batch_size: int
   max_len: int
 
-  def score(self, requests, *, progress=''):
+  def score(
+    self, requests: list[score.Request], *, progress: str = ''
+  ) -> list[score.Score]:
     """A score.Score for each score.Request."""
     return score.score(
       self.params,
@@ -39,7 +41,9 @@ class Model:
       progress=progress,
     )
 
-  def generate(self, prompts, **settings):
+  def generate(
+    self, prompts: list[str | list[int]], **settings
+  ) -> list[decode.Response]:
     """A decode.Response for each prompt: texts, or lists of ids.
 
     A text gets BOS. The settings are those of decode.respond.
@@ -62,7 +66,7 @@ class Model:
       **settings,
     )
 
-  def row(self, **fields):
+  def row(self, **fields) -> dict:
     """A row for results.jsonl: what every score says of the model, and these.
 
     Those that all rows have: step, evaluator, protocol, data_hash, name,

@@ -29,7 +29,7 @@ class Settings(NamedTuple):
   min_p: float = 0.0
   repetition_penalty: float = 1.0
 
-  def check(self):
+  def check(self) -> 'Settings':
     """The settings as float32 and int32; ValueError for one out of range."""
     for name, fine, range_ in (
       ('temperature', 0 <= self.temperature < float('inf'), 'at least 0'),
@@ -53,7 +53,12 @@ class Settings(NamedTuple):
     )
 
 
-def choose(logits_BV, seen_BV, settings, keys_B):
+def choose(
+  logits_BV: jax.Array,
+  seen_BV: jax.Array,
+  settings: Settings,
+  keys_B: jax.Array,
+) -> jax.Array:
   """int32 [B]: the next token of each row, greedy or drawn with its key.
 
   `seen_BV` are the tokens of prompt and response so far.
@@ -116,7 +121,7 @@ def kept(logits_BV, settings):
 def _lowest(logits_BV, weights_BV, target):
   """[B]: the lowest of the largest logits whose weights reach `target`.
 
-  Exact, and without a sort, which a CPU does slowly: it is found bit by bit.
+  Exact, and without a sort, which a CPU does slowly: it is made bit by bit.
   Equal logits go together.
   """
   bits_BV = jax.lax.bitcast_convert_type(logits_BV, jnp.int32)

@@ -8,20 +8,18 @@ rest only.
 """
 
 import dataclasses
-import functools
+from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tqdm
 
 from lbe.inference import engine
-from lbe.mesh import compilation
-from lbe.models import attention
-from lbe.models import cached
+from lbe.models import architecture
 from lbe.models import forward
-from lbe.training import loss
+from lbe.vocab import tokenizers
 
 # ---------------------------------------------------------------- requests
 
@@ -40,7 +38,7 @@ class Request(NamedTuple):
 class Score(NamedTuple):
   """Of a request: the sum of log-probabilities, in nats, in float32 or better.
 
-  `greedy` says whether each target is the likeliest token at its place;
+  `greedy` says whether each target is the likeliest token where it stands;
   `normalizer` is the sum of the logarithms that turn logits into
   log-probabilities: logit = logprob + normalizer for a single target.
   """
@@ -53,7 +51,13 @@ class Score(NamedTuple):
 CUTS = ('safe', 'harness')
 
 
-def split(tokenizer, pairs, *, bos, cut='safe'):
+def split(
+  tokenizer: tokenizers.Tokenizer,
+  pairs: list[tuple[str, str]],
+  *,
+  bos: bool,
+  cut: str = 'safe',
+) -> list[tuple[list[int], list[int]]]:
   """[(context ids, continuation ids)] of [(context, continuation)], texts.
 
   The two are encoded as one text. 'harness' cuts it as lm-evaluation-harness
@@ -93,7 +97,7 @@ def split(tokenizer, pairs, *, bos, cut='safe'):
   return result
 
 
-def prefix_id(tokenizer):
+def prefix_id(tokenizer: tokenizers.Tokenizer) -> int:
   """The token that a text's first token is predicted from: BOS, else EOS."""
   for token in (tokenizer.bos_id, tokenizer.eos_id):
     if token is not None:
@@ -104,14 +108,16 @@ def prefix_id(tokenizer):
   )
 
 
-def common_length(a, b):
+def common_length(a: Sequence[int], b: Sequence[int]) -> int:
   """The length of what two lists begin with."""
   n = min(len(a), len(b))
   differ = np.nonzero(np.asarray(a[:n]) != np.asarray(b[:n]))[0]
   return int(differ[0]) if len(differ) else n
 
 
-def continuation(context, ids, *, max_len):
+def continuation(
+  context: Sequence[int], ids: Sequence[int], *, max_len: int
+) -> tuple[Request, int]:
   """(Request, tokens cut) of continuation ids behind context ids.
 
   What is longer than the window loses tokens from the left. Raises ValueError
@@ -129,7 +135,9 @@ def continuation(context, ids, *, max_len):
   return Request(whole[:-1], at, whole[1:][at]), cut
 
 
-def windows(ids, *, prefix_id, max_len):
+def windows(
+  ids: Sequence[int], *, prefix_id: int, max_len: int
+) -> Iterator[Request]:
   """A Request for each window of a document; together they score each token.
 
   Windows are disjoint; the last one is moved to the left, so that its tokens
@@ -150,13 +158,13 @@ def windows(ids, *, prefix_id, max_len):
 
 @dataclasses.dataclass
 class _Row:
-  """A trunk with branches; `owners` are the requests of the scored places."""
+  """A trunk with branches; `owners` are the requests of what is scored."""
 
   ids: np.ndarray
   positions: np.ndarray
   branches: np.ndarray  # 0 is the trunk
   trunk: int
-  places: np.ndarray  # of the states that predict the targets
+  scored: np.ndarray  # indices of the states that predict the targets
   targets: np.ndarray
   owners: np.ndarray
 
@@ -190,7 +198,7 @@ def _make_rows(requests, dim):
 def _join(requests, owners, n):
   trunk = requests[owners[0]].ids[:n]
   parts = {name: [] for name in ('ids', 'positions', 'branches')}
-  places, targets, own = [], [], []
+  scored, targets, own = [], [], []
   at = n
   for number, i in enumerate(owners, 1):
     request = requests[i]
@@ -198,7 +206,7 @@ def _join(requests, owners, n):
     parts['ids'].append(branch)
     parts['positions'].append(np.arange(n, n + len(branch)))
     parts['branches'].append(np.full(len(branch), number))
-    places.append(
+    scored.append(
       np.where(request.positions < n, n - 1, request.positions + at - n)
     )
     targets.append(request.targets)
@@ -209,7 +217,7 @@ def _join(requests, owners, n):
     positions=np.concatenate([np.arange(n), *parts['positions']]),
     branches=np.concatenate([np.zeros(n), *parts['branches']]),
     trunk=n,
-    places=np.concatenate(places),
+    scored=np.concatenate(scored),
     targets=np.concatenate(targets),
     owners=np.concatenate(own),
   )
@@ -254,9 +262,15 @@ def _shared(rows, padded):
       return 0, [(0, low, high)]
     within = alike[low : high - 1]
     shared = min(within)
+    # Saved: what each row no longer computes, less what is shared once with
+    # its padding, less the empty rows of batches that this group has to itself.
     rest = (length[high] - length[low]) / num - shared
     once = _kept(shared) if shared else 0
     saved = num * shared - once - (padded(num) - num) * rest
+    # Sorted rows are the leaves of a tree, whose branches have more in common
+    # the smaller they are. The run falls apart where neighbours share no more
+    # than all do, and so do its parts in turn: between a branch whole and its
+    # parts the better is taken, and that is the best of all its branches.
     cuts = [low + i + 1 for i, x in enumerate(within) if x == shared]
     if shared == max(within):
       # All begin alike to the same length: there is nothing to split for.
@@ -315,23 +329,23 @@ def _batches(rows, batch_size, mesh):
 
 
 def _arrays(rows, size, length, shared):
-  """The batch as arrays; `places` and `targets` are padded to a bucket."""
-  num_scored = engine.bucket(max(len(r.places) for r in rows))
-  if max(len(r.places) for r in rows) <= 8:
+  """The batch as arrays; `scored` and `targets` are padded to a bucket."""
+  num_scored = engine.bucket(max(len(r.scored) for r in rows))
+  if max(len(r.scored) for r in rows) <= 8:
     num_scored = 8
   batch = {
     'ids_BT': np.zeros((size, length), np.int32),
     'positions_BT': np.zeros((size, length), np.int32),
     'branches_BT': np.full((size, length), -1, np.int32),
-    'places_BQ': np.zeros((size, num_scored), np.int32),
+    'scored_BQ': np.zeros((size, num_scored), np.int32),
     'targets_BQ': np.zeros((size, num_scored), np.int32),
   }
   for i, row in enumerate(rows):
-    n, q = len(row.ids) - shared, len(row.places)
+    n, q = len(row.ids) - shared, len(row.scored)
     batch['ids_BT'][i, :n] = row.ids[shared:]
     batch['positions_BT'][i, :n] = row.positions[shared:]
     batch['branches_BT'][i, :n] = row.branches[shared:]
-    batch['places_BQ'][i, :q] = row.places - shared
+    batch['scored_BQ'][i, :q] = row.scored - shared
     batch['targets_BQ'][i, :q] = row.targets
   return batch
 
@@ -340,23 +354,22 @@ def _arrays(rows, size, length, shared):
 
 
 def score(
-  params,
-  c,
-  requests,
+  params: dict,
+  c: architecture.Config,
+  requests: Sequence[Request],
   *,
-  execution,
-  mesh,
-  batch_size,
-  progress='',
-):
+  execution: forward.Execution,
+  mesh: jax.sharding.Mesh,
+  batch_size: int,
+  progress: str = '',
+) -> list[Score]:
   """A Score for each Request, in their order; equal on every host.
 
   `batch_size` counts rows of up to 512 tokens; of longer ones a batch has
   fewer. `progress` names a progress bar.
   """
   rows = _make_rows(requests, c.dim)
-  prefill = cached.prefix_program(c, execution, mesh)
-  score_rows = _program(c, execution, mesh)
+  programs = engine.functions(c, execution, mesh)
   logprobs, normalizers = np.zeros((2, len(requests)), np.float64)
   greedy = np.ones(len(requests), bool)
   pending = []
@@ -368,9 +381,9 @@ def score(
     leave=False,
   )
 
-  def read(batch, found):
+  def read(batch, scored):
     for row, values, norms, likeliest in zip(
-      batch, *jax.device_get(found), strict=False
+      batch, *jax.device_get(scored), strict=False
     ):
       n = len(row.owners)
       np.add.at(logprobs, row.owners, values[:n].astype(np.float64))
@@ -378,24 +391,25 @@ def score(
       np.logical_and.at(greedy, row.owners, likeliest[:n])
       bar.update(len(np.unique(row.owners)))
 
-  held, kept = None, None
-  for prefix, batch, size, length in _batches(rows, batch_size, mesh):
-    if len(prefix) and held != prefix.tobytes():
-      held = prefix.tobytes()
-      padded = np.zeros((1, _kept(len(prefix))), np.int32)
-      padded[0, : len(prefix)] = prefix
-      kept = prefill(params, engine.place(mesh, padded, (None, None)))
+  held, prefix = b'', None
+  for shared, batch, size, length in _batches(rows, batch_size, mesh):
+    if held != shared.tobytes():
+      held, prefix = shared.tobytes(), None
+      if len(shared):
+        ids_1P = np.zeros((1, _kept(len(shared))), np.int32)
+        ids_1P[0, : len(shared)] = shared
+        ids_1P = engine.place(mesh, ids_1P, (None, None))
+        prefix = programs.prefix(params, ids_1P, np.int32(len(shared)))
     arrays = {
       name: engine.place(mesh, x, ('batch', None))
-      for name, x in _arrays(batch, size, length, len(prefix)).items()
+      for name, x in _arrays(batch, size, length, len(shared)).items()
     }
-    shared = (kept, np.int32(len(prefix))) if len(prefix) else None
-    pending.append((batch, score_rows(params, arrays, shared)))
+    pending.append((batch, programs.score(params, arrays, prefix)))
     # The device works on a batch while the host reads an earlier one.
     if len(pending) > 2:
       read(*pending.pop(0))
-  for found in pending:
-    read(*found)
+  for batch_and_scored in pending:
+    read(*batch_and_scored)
   bar.close()
   return [
     Score(float(value), bool(likeliest), float(norm))
@@ -403,50 +417,3 @@ def score(
       logprobs, greedy, normalizers, strict=True
     )
   ]
-
-
-@functools.lru_cache(maxsize=8)
-def _program(c, execution, mesh):
-  """The jitted scorer of rows."""
-  everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-
-  @functools.partial(compilation.jit, out_shardings=everywhere)
-  def score_rows(params, arrays, shared):
-    positions_BT, branches_BT = arrays['positions_BT'], arrays['branches_BT']
-    kept_L, length = shared or (None, 0)
-
-    def visible(start, stop):
-      of_Q, of_S = branches_BT[:, start:stop, None], branches_BT[:, None, :stop]
-      return ((of_S == 0) | (of_S == of_Q)) & (
-        positions_BT[:, start:stop, None] >= positions_BT[:, None, :stop]
-      )
-
-    def attend(kept_PKH, new, q_BTNH, k_BTKH, v_BTKH):
-      del new
-      return attention.attend_behind(
-        q_BTNH,
-        k_BTKH,
-        v_BTKH,
-        visible=visible,
-        before=kept_PKH and cached.before(kept_PKH, length),
-      )
-
-    x_BTD, _ = cached.forward(
-      params,
-      c,
-      arrays['ids_BT'],
-      positions_BT=positions_BT,
-      attend=attend,
-      kept_L=kept_L,
-      execution=execution,
-      constrain=cached.constrain(mesh),
-    )
-    x_BQD = jnp.take_along_axis(x_BTD, arrays['places_BQ'][:, :, None], axis=1)
-    return loss.logprobs(
-      x_BQD,
-      forward.head_DV(params, c),
-      arrays['targets_BQ'],
-      vocab_size=c.vocab_size,
-    )
-
-  return score_rows

@@ -61,13 +61,14 @@ def _size(mesh, axes):
 def constrain(mesh: Mesh | None) -> Callable:
   """A function (x, dims) that cuts an activation by its logical dims.
 
-  Without a mesh it leaves x as it is.
+  Axes that do not divide it are left out. Without a mesh x is as it was.
   """
 
   def constrained(x, dims):
     if mesh is None:
       return x
-    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec(dims)))
+    where = fitted(NamedSharding(mesh, spec(dims)), x.shape)
+    return jax.lax.with_sharding_constraint(x, where)
 
   return constrained
 

@@ -188,22 +188,41 @@ def embed(params, ids_BT, execution, mesh=None):
   return products.look_up(embed_VD, ids_BT, mesh)
 
 
-def stacked(params):
-  """All that is stacked by layer: the weights, and adapters beside them."""
-  return {**params['layers'], **params.get('lora', {})}
+def layers(params, execution):
+  """The weights of all layers as `through_layers` takes them.
 
-
-def unstacked(layers, num_layers):
-  """The weights of each layer.
-
-  By one split: the gradient of `w_L[i]` is a whole stack, nearly all zeros.
+  With the adapters beside them, as stacks [L, ...] to be scanned, or where
+  `execution` unrolls as a tuple, cut out by one split: the gradient of
+  `w_L[i]` is a whole stack, nearly all zeros.
   """
+  stacks = {**params['layers'], **params.get('lora', {})}
+  if execution.scan:
+    return stacks
+  num_layers = len(stacks['attn_norm_LD'])
   parts = {
-    name: jax.lax.split(w_L, (1,) * num_layers) for name, w_L in layers.items()
+    name: jax.lax.split(w_L, (1,) * num_layers) for name, w_L in stacks.items()
   }
-  return [
+  return tuple(
     {name: x[i][0] for name, x in parts.items()} for i in range(num_layers)
-  ]
+  )
+
+
+def through_layers(layer, carry, layers):
+  """(`carry` behind the last of the `layers`, what each has for itself).
+
+  `layer(carry, w, i)` gives both of one layer. What layers have for themselves
+  comes as stacks [L, ...] where they are scanned, and as tuples else.
+  """
+  if not isinstance(layers, tuple):
+    numbers_L = jnp.arange(len(layers['attn_norm_LD']))
+    return jax.lax.scan(
+      lambda carry, xs: layer(carry, *xs), carry, (layers, numbers_L)
+    )
+  own = []
+  for i, w in enumerate(layers):
+    carry, of_layer = layer(carry, w, i)
+    own.append(of_layer)
+  return carry, jax.tree.map(lambda *xs: xs, *own)
 
 
 def hidden(
@@ -260,16 +279,11 @@ def hidden(
   x_BTD = constrain(
     embed(params, ids_BT, execution, mesh), ('batch', 'position', None)
   )
-  layers = stacked(params)
-  if execution.scan:
-    x_BTD, _ = jax.lax.scan(
-      lambda x, per_layer: (layer(x, *per_layer), None),
-      x_BTD,
-      (layers, jnp.arange(c.num_layers)),
-    )
-  else:
-    for i, w in enumerate(unstacked(layers, c.num_layers)):
-      x_BTD = layer(x_BTD, w, i)
+  x_BTD, _ = through_layers(
+    lambda x_BTD, w, i: (layer(x_BTD, w, i), None),
+    x_BTD,
+    layers(params, execution),
+  )
   x_BTD = rms_norm(x_BTD, params['final_norm_D'], c.norm_eps)
   return context.unbalance(x_BTD, mesh)
 

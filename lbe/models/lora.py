@@ -47,10 +47,10 @@ def update(x, w, weight, spec, lora, *, project):
   """What the adapter of one layer adds to `einsum(spec, x, w[weight])`."""
   a, b = (w[name] for name in weights.adapters(weight))
   inner = weights.takes(weight)
-  of_x, rest = spec.split(',')
-  of_w, out = rest.split('->')
-  low_BTR = project(x, a, f'{of_x},{inner}R->BTR')
-  outer = of_w.removeprefix(inner)
+  x_dims, rest = spec.split(',')
+  w_dims, out = rest.split('->')
+  low_BTR = project(x, a, f'{x_dims},{inner}R->BTR')
+  outer = w_dims.removeprefix(inner)
   return lora.scale * project(low_BTR, b, f'BTR,R{outer}->{out}')
 
 

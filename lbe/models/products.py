@@ -31,18 +31,18 @@ def _multiply(a, b, spec):
   """
   rows = a.shape[:2]
   with jax.named_scope(spec):  # which product it is, in a profile
-    of_a, of_b, out = _letters(spec.replace('BT', 'C'))
+    a_dims, b_dims, out = _letters(spec.replace('BT', 'C'))
     a, b = (
       x.reshape(-1, *x.shape[2:]) if letters[0] == 'C' else x
-      for x, letters in ((a, of_a), (b, of_b))
+      for x, letters in ((a, a_dims), (b, b_dims))
     )
-    shared = [dim for dim in of_a if dim in of_b]
-    assert out == ''.join(d for d in of_a + of_b if d not in shared)
+    shared = [dim for dim in a_dims if dim in b_dims]
+    assert out == ''.join(d for d in a_dims + b_dims if d not in shared)
     result = jax.lax.dot_general(
       a,
       b,
       (
-        ([of_a.index(d) for d in shared], [of_b.index(d) for d in shared]),
+        ([a_dims.index(d) for d in shared], [b_dims.index(d) for d in shared]),
         ((), ()),
       ),
       precision=attention.precision(a.dtype),
@@ -71,17 +71,17 @@ def _project(x, weights, specs, mesh):
   def local(x, weights):
     products = []
     for w, spec in zip(weights, specs, strict=True):
-      of_x, of_w, _ = _letters(spec)
-      y = _multiply(x, _gathered(w, of_w, mesh), spec)
-      cut = _is_cut(of_x, mesh) and _is_cut(of_w, mesh)
+      x_dims, w_dims, _ = _letters(spec)
+      y = _multiply(x, _gathered(w, w_dims, mesh), spec)
+      cut = _is_cut(x_dims, mesh) and _is_cut(w_dims, mesh)
       products.append(jax.lax.psum(y, 'tensor') if cut else y)
     return tuple(products)
 
-  of_x, _, _ = _letters(specs[0])
+  x_dims, _, _ = _letters(specs[0])
   return jax.shard_map(
     local,
     mesh=mesh,
-    in_specs=(_spec(of_x, _OF_X), _weight_specs(specs)),
+    in_specs=(_spec(x_dims, _OF_X), _weight_specs(specs)),
     out_specs=tuple(_spec(_letters(s)[2], _OF_X) for s in specs),
     check_vma=False,
   )(x, weights)
@@ -91,29 +91,31 @@ def _project_forward(x, weights, specs, mesh):
   return _project(x, weights, specs, mesh), (x, weights)
 
 
-def _project_backward(specs, mesh, saved, gradients):
+def _project_backward(specs, mesh, saved, d_outs):
   x, weights = saved
   over_mesh = mesh is not None and mesh.size > 1
 
-  def local(x, weights, gradients):
-    of_x_sum, of_weights, partial = None, [], False
-    for w, spec, g in zip(weights, specs, gradients, strict=True):
-      of_x, of_w, out = _letters(spec)
+  def local(x, weights, d_outs):
+    d_x, d_weights, partial = None, [], False
+    for w, spec, d_out in zip(weights, specs, d_outs, strict=True):
+      x_dims, w_dims, out = _letters(spec)
       if over_mesh:
-        w = _gathered(w, of_w, mesh)
+        w = _gathered(w, w_dims, mesh)
+        # A device that has some heads, or some of F, knows what these alone
+        # give to x. Where x itself is cut there, its part is whole.
         partial |= _is_cut(out, mesh)
-      of_this = _multiply(g, w, f'{out},{of_w}->{of_x}')
-      of_x_sum = of_this if of_x_sum is None else of_x_sum + of_this
-      of_weight = _multiply(x, g, f'{of_x},{out}->{of_w}')
+      d_own = _multiply(d_out, w, f'{out},{w_dims}->{x_dims}')
+      d_x = d_own if d_x is None else d_x + d_own
+      d_w = _multiply(x, d_out, f'{x_dims},{out}->{w_dims}')
       if over_mesh:
-        of_weight = _summed(of_weight, of_w, mesh)
-      of_weights.append(of_weight)
-    if partial:
-      of_x_sum = jax.lax.psum(of_x_sum, 'tensor')
-    return of_x_sum, tuple(of_weights)
+        d_w = _summed(d_w, w_dims, mesh)
+      d_weights.append(d_w)
+    if partial:  # added up before it is sent: q, k and v cost one sum
+      d_x = jax.lax.psum(d_x, 'tensor')
+    return d_x, tuple(d_weights)
 
   if not over_mesh:
-    return local(x, weights, gradients)
+    return local(x, weights, d_outs)
   in_x = _spec(_letters(specs[0])[0], _OF_X)
   return jax.shard_map(
     local,
@@ -125,7 +127,7 @@ def _project_backward(specs, mesh, saved, gradients):
     ),
     out_specs=(in_x, _weight_specs(specs)),
     check_vma=False,
-  )(x, weights, gradients)
+  )(x, weights, d_outs)
 
 
 project.defvjp(_project_forward, _project_backward)
@@ -174,25 +176,25 @@ def _look_up_forward(embed_VD, ids_BT, mesh):
   return _look_up(embed_VD, ids_BT, mesh), (ids_BT, embed_VD.shape[0])
 
 
-def _look_up_backward(mesh, saved, gradient):
+def _look_up_backward(mesh, saved, d_x_BTD):
   ids_BT, num_rows = saved
 
-  def local(ids_BT, gradient):
+  def local(ids_BT, d_x_BTD):
     num_own = num_rows // mesh.shape['tensor']
     own_BT, inside_BT = _own(ids_BT, num_own)
     own_BT = jnp.where(inside_BT, own_BT, num_own)  # left out
-    of_embed_VD = jnp.zeros((num_own, gradient.shape[-1]), jnp.float32)
-    of_embed_VD = of_embed_VD.at[own_BT].add(gradient, mode='drop')
-    return _summed(of_embed_VD.astype(gradient.dtype), 'VD', mesh)
+    d_embed_VD = jnp.zeros((num_own, d_x_BTD.shape[-1]), jnp.float32)
+    d_embed_VD = d_embed_VD.at[own_BT].add(d_x_BTD, mode='drop')
+    return _summed(d_embed_VD.astype(d_x_BTD.dtype), 'VD', mesh)
 
-  of_embed_VD = jax.shard_map(
+  d_embed_VD = jax.shard_map(
     local,
     mesh=mesh,
     in_specs=(sharding.spec(_IDS), sharding.spec((*_IDS, None))),
     out_specs=sharding.spec(_EMBED),
     check_vma=False,
-  )(ids_BT, gradient)
-  return of_embed_VD, None
+  )(ids_BT, d_x_BTD)
+  return d_embed_VD, None
 
 
 look_up.defvjp(_look_up_forward, _look_up_backward)
@@ -219,17 +221,17 @@ def _is_cut(letters, mesh):
   )
 
 
-def _gathered(w, of_w, mesh):
-  if 'D' not in of_w:
+def _gathered(w, w_dims, mesh):
+  if 'D' not in w_dims:
     return w
-  return sharding.gather(w, of_w.index('D'), mesh)
+  return sharding.gather(w, w_dims.index('D'), mesh)
 
 
-def _summed(of_weight, of_w, mesh):
+def _summed(d_w, w_dims, mesh):
   """The sum of all rows' gradients, each device its own part of the weight."""
   axes = [a for a in ('data', 'context') if mesh.shape[a] > 1]
-  if 'D' in of_w:
-    of_weight = sharding.sum_scatter(of_weight, of_w.index('D'), mesh)
+  if 'D' in w_dims:
+    d_w = sharding.sum_scatter(d_w, w_dims.index('D'), mesh)
   elif mesh.shape['fsdp'] > 1:
     axes.append('fsdp')
-  return jax.lax.psum(of_weight, tuple(axes)) if axes else of_weight
+  return jax.lax.psum(d_w, tuple(axes)) if axes else d_w

@@ -34,16 +34,16 @@ def _logits(x_CD, head_DV, vocab_size, first=0):
 
 
 def sums(
-  x_BTD,
-  head_DV,
-  targets_BT,
-  weights_BT,
+  x_BTD: jax.Array,
+  head_DV: jax.Array,
+  targets_BT: jax.Array,
+  weights_BT: jax.Array,
   *,
-  vocab_size,
-  z_loss=0.0,
-  chunk=CHUNK,
-  mesh=None,
-):
+  vocab_size: int,
+  z_loss: float = 0.0,
+  chunk: int = CHUNK,
+  mesh: jax.sharding.Mesh | None = None,
+) -> dict[str, jax.Array]:
   """dict(objective, loss_sum in nats, weight_sum), float32 scalars.
 
   `objective` is what is to be minimized, and alone has a gradient: the loss,
@@ -236,7 +236,14 @@ def _local(
 # ----------------------------------------------------------------- scoring
 
 
-def logprobs(x_BQD, head_DV, targets_BQ, *, vocab_size, chunk=CHUNK):
+def logprobs(
+  x_BQD: jax.Array,
+  head_DV: jax.Array,
+  targets_BQ: jax.Array,
+  *,
+  vocab_size: int,
+  chunk: int = CHUNK,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
   """float32 log-probabilities and normalizers, and which are the likeliest.
 
   Three [B, Q] arrays of the targets; a logit is its log-probability and the

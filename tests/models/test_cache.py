@@ -69,7 +69,7 @@ def cached(c, execution, *, shared=0, chosen=(0, 1, 2)):
 
   The first `shared` ids of row 0 are a prefix in front of all `chosen`.
   """
-  same = dict(constrain=lambda x, dims: x)
+  same = dict(execution=execution, constrain=lambda x, dims: x)
   ready = cache_lib.prepare(params(c), execution)
   prefix = None
   if shared:

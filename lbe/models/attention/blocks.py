@@ -4,10 +4,10 @@ A block meets the keys that are not later than its last query. Scores are not
 kept but made again in the backward pass: as FlashAttention (Dao et al., 2022),
 in plain XLA. Longer rows have longer blocks, so that few are unrolled.
 
-Where rows are cut over devices, each device's blocks have their places among
-the keys from the device's number; how many keys a block meets must be known
-before, so that it is as many as the last device needs: of C devices 3 C - 1
-chunks instead of 2 C.
+Where rows are cut over devices, a device's number decides where its blocks
+stand among the keys; how many keys a block meets must be known before, so that
+it is as many as the last device needs: of C devices 3 C - 1 chunks instead of
+2 C.
 """
 
 import functools
@@ -27,7 +27,7 @@ _MOST = 8
 def attend(q_BTNH, k_BTKH, v_BTKH, *, segments_BT, precision, mesh=None):
   """Causal attention inside segments, as reference.attend, in q's dtype.
 
-  Keys are at the places of the queries, so that "not later" is by index; over
+  Keys stand where the queries do, so that "not later" is by index; over
   a mesh that cuts rows, these come in context's order.
   """
   T, num = q_BTNH.shape[1], context.size(mesh)
@@ -48,28 +48,28 @@ def attend(q_BTNH, k_BTKH, v_BTKH, *, segments_BT, precision, mesh=None):
     for first, other in ((0, T // 2 - chunk), (chunk, T - chunk))
     for start, stop in bounds(chunk, _MOST // 2)
   )
-  places = context.indices(T, num)
+  indices = context.indices(T, num)
 
   def local(q_BTNH, k_BTKH, v_BTKH, segments_BT):
     k_BSKH, v_BSKH, segments_BS = (
       context.gather(x, num) for x in (k_BTKH, v_BTKH, segments_BT)
     )
-    places_T = jnp.asarray(places)[jax.lax.axis_index(context.AXIS)]
+    index_T = jnp.asarray(indices)[jax.lax.axis_index(context.AXIS)]
     how = (precision, blocks)
     return _local(
-      q_BTNH, k_BSKH, v_BSKH, segments_BT, segments_BS, places_T, how=how
+      q_BTNH, k_BSKH, v_BSKH, segments_BT, segments_BS, index_T, how=how
     )
 
   return context.over_mesh(local, mesh, q_BTNH, k_BTKH, v_BTKH, segments_BT)
 
 
-def _local(q_BTNH, k_BSKH, v_BSKH, segments_BT, segments_BS, places_T, *, how):
+def _local(q_BTNH, k_BSKH, v_BSKH, segments_BT, segments_BS, index_T, *, how):
   B, T, N, H = q_BTNH.shape
   K = k_BSKH.shape[2]
   q_BKGTH = jnp.moveaxis(q_BTNH.reshape(B, T, K, N // K, H), 1, 3)
   k_BKSH, v_BKSH = (jnp.swapaxes(x, 1, 2) for x in (k_BSKH, v_BSKH))
   out_BKGTH = _attend(
-    how, q_BKGTH, k_BKSH, v_BKSH, segments_BT, segments_BS, places_T
+    how, q_BKGTH, k_BKSH, v_BKSH, segments_BT, segments_BS, index_T
   )
   return jnp.moveaxis(out_BKGTH, 3, 1).reshape(B, T, N, H)
 
@@ -88,7 +88,7 @@ def _product(spec, a, b, precision):
 
 def _scores(precision, block, q_BKGTH, k_BKSH, seen):
   """float32 [B, K, G, Q, S] of a block's queries, and -1e30 where unseen."""
-  segments_BT, segments_BS, places_T = seen
+  segments_BT, segments_BS, index_T = seen
   start, stop, end = block
   scores = _product(
     'BKGQH,BKSH->BKGQS',
@@ -100,7 +100,7 @@ def _scores(precision, block, q_BKGTH, k_BKSH, seen):
   visible_BQS = (
     (own_BQ[:, :, None] == segments_BS[:, None, :])
     & (own_BQ[:, :, None] > 0)
-    & (places_T[start:stop, None] >= jnp.arange(end)[None, :])
+    & (index_T[start:stop, None] >= jnp.arange(end)[None, :])
   )
   visible = visible_BQS[:, None, None]
   return jnp.where(visible, scores * q_BKGTH.shape[-1] ** -0.5, _MASKED)

@@ -23,7 +23,7 @@ def size(mesh):
 
 
 def indices(T, num):
-  """int32 [num, T / num]: the place in its row of each token a device holds."""
+  """int32 [num, T / num]: the index in its row of each token a device holds."""
   chunks = np.arange(T, dtype=np.int32).reshape(2 * num, -1)
   return np.concatenate([chunks[:num], chunks[: num - 1 : -1]], axis=1)
 
@@ -50,7 +50,7 @@ def gather(x_BT, num):
 def over_mesh(
   local, mesh, q_BTNH, k_BTKH, v_BTKH, segments_BT, *more, more_specs=()
 ):
-  """[B, T, N, H]: `local` of each device's own rows, places and heads.
+  """[B, T, N, H]: `local` of each device's own rows, positions and heads.
 
   `more` are arguments of `local` behind these, with a PartitionSpec each.
   """

@@ -30,7 +30,7 @@ _MOST_PARTS = 4
 def attend(q_BTNH, k_BTKH, v_BTKH, *, segments_BT, mesh, interpret=False):
   """Causal attention inside segments, as reference.attend, in q's dtype.
 
-  Keys are at the places of the queries, so that "not later" is by index; over
+  Keys stand where the queries do, so that "not later" is by index; over
   a mesh that cuts rows, these come in context's order. A length that is no
   multiple of 128 is padded. Softmax and sums are float32.
   """
@@ -85,18 +85,18 @@ def _divisor(length, most):
 @functools.cache
 def _kernel(T, num, num_heads, tile, interpret):
   """The kernel for rows of T tokens cut over `num` devices."""
-  places = context.indices(T, num) if num > 1 else np.arange(T)[None]
-  own, chunk = places.shape[1], places.shape[1] // 2
+  indices = context.indices(T, num) if num > 1 else np.arange(T)[None]
+  own, chunk = indices.shape[1], indices.shape[1] // 2
   pad = -own % _LANES
   # Padding queries see the first key, so that they stay finite.
-  places = np.pad(places, ((0, 0), (0, pad))).astype(np.int32)
+  indices = np.pad(indices, ((0, 0), (0, pad))).astype(np.int32)
   # A tile holds queries of one chunk where it can: others see more than half.
   whole_chunks = num > 1 and chunk % _LANES == 0
   num_keys = T + -T % _LANES
   block_q = _divisor(chunk if whole_chunks else own + pad, tile)
   block_kv = _divisor(num_keys, tile)
   fused = num_keys // block_kv <= _MOST_PARTS
-  mask = _Causal(places.reshape(-1), num_keys)
+  mask = _Causal(indices.reshape(-1), num_keys)
   with jax.ensure_compile_time_eval():
     return kernel.make_splash_mha(
       masks.MultiHeadMask([mask] * num_heads),
@@ -119,21 +119,21 @@ def _kernel(T, num, num_heads, tile, interpret):
 
 
 class _Causal(masks.CausalMask):
-  """Of queries at these places. Tiles that are all or nothing are one value.
+  """Of queries at these indices. Tiles that are all or nothing are one value.
 
   The kernel asks for every tile, twice and on the host: at 32,768 tokens that
   took 15 seconds.
   """
 
-  def __init__(self, places, num_keys):
-    super().__init__((len(places), num_keys))
-    self.q_sequence = places
+  def __init__(self, indices, num_keys):
+    super().__init__((len(indices), num_keys))
+    self.q_sequence = indices
 
   def __getitem__(self, tile):
     queries, keys = tile
-    places = self.q_sequence[queries]
-    if places.max() < keys.start:
+    indices = self.q_sequence[queries]
+    if indices.max() < keys.start:
       return np.zeros((1, 1), bool)
-    if places.min() >= keys.stop - 1:
+    if indices.min() >= keys.stop - 1:
       return np.ones((1, 1), bool)
     return super().__getitem__(tile)

@@ -2,7 +2,7 @@
 
 For NVIDIA. It honours segments, which jax.nn.dot_product_attention does not;
 jax's private entry to cuDNN does, but takes the keys' offsets by the number of
-query heads, so that grouped keys would be read at wrong places.
+query heads, so that grouped keys would be read from a wrong head.
 """
 
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ _TILE = 128
 def attend(q_BTNH, k_BTKH, v_BTKH, *, segments_BT, mesh, interpret=False):
   """Causal attention inside segments, as reference.attend, in q's dtype.
 
-  Keys are at the places of the queries, so that "not later" is by index. Keys
+  Keys stand where the queries do, so that "not later" is by index. Keys
   and values are repeated for the query heads that share them.
   """
   T, H = q_BTNH.shape[1], q_BTNH.shape[3]
