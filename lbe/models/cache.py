@@ -214,8 +214,9 @@ def _attend(q_BTNH, parts):
   """[B, T, N, H] of parts (keys, values, visible [B, T, S]), as one softmax.
 
   Keys and values are [B, K, S, H], or [K, S, H] of what all rows share, which
-  is not repeated for each row. Scores are float32 and stay where their part
-  made them: joining them would copy the largest arrays there are.
+  is not repeated for each row. Scores are float32 and stay where their product
+  made them, those of a shared part as [K, B, M, S]: joining parts, or turning
+  one round, would copy the largest arrays there are.
   """
   B, T, N, H = q_BTNH.shape
   K = parts[0][0].shape[-3]
@@ -227,22 +228,31 @@ def _attend(q_BTNH, parts):
   # The queries of a key/value head together, M = T * G, so that a step's
   # products are small matrices on the cache as it lies.
   q_BKMH = _rows(q_BTNH.reshape(B, T, K, -1)).reshape(B, K, -1, H)
-  keys = ['KSH' if k.ndim == 3 else 'BKSH' for k, _, _ in parts]
+
+  def turned(x, k):
+    """[B, K, M, ·] as the scores of keys k lie, and back."""
+    return jnp.swapaxes(x, 0, 1) if k.ndim == 3 else x
 
   scores = []
-  for dims, (k, _, visible_BTS) in zip(keys, parts, strict=True):
-    scores_BKMS = product(f'BKMH,{dims}->BKMS', q_BKMH, k) * H**-0.5
-    scores_BKTGS = scores_BKMS.reshape(B, K, T, N // K, -1)
-    seen_BKTGS = jnp.where(visible_BTS[:, None, :, None], scores_BKTGS, _MASKED)
-    scores.append(seen_BKTGS.reshape(scores_BKMS.shape))
+  for k, _, visible_BTS in parts:
+    spec = 'KBMH,KSH->KBMS' if k.ndim == 3 else 'BKMH,BKSH->BKMS'
+    own = product(spec, turned(q_BKMH, k), k) * H**-0.5
+    visible = turned(visible_BTS[:, None, :, None], k)
+    of_queries = own.reshape(*own.shape[:2], T, N // K, -1)
+    scores.append(jnp.where(visible, of_queries, _MASKED).reshape(own.shape))
   largest_BKM1 = functools.reduce(
-    jnp.maximum, [jnp.max(x, axis=-1, keepdims=True) for x in scores]
+    jnp.maximum,
+    [
+      turned(jnp.max(own, axis=-1, keepdims=True), k)
+      for own, (k, _, _) in zip(scores, parts, strict=True)
+    ],
   )
   out_BKMH, sum_BKM1 = 0.0, 0.0
-  for dims, (_, v, _), scores_BKMS in zip(keys, parts, scores, strict=True):
-    weights_BKMS = jnp.exp(scores_BKMS - largest_BKM1)
-    sum_BKM1 += jnp.sum(weights_BKMS, axis=-1, keepdims=True)
-    out_BKMH += product(f'BKMS,{dims}->BKMH', weights_BKMS.astype(v.dtype), v)
+  for own, (k, v, _) in zip(scores, parts, strict=True):
+    spec = 'KBMS,KSH->KBMH' if k.ndim == 3 else 'BKMS,BKSH->BKMH'
+    weights = jnp.exp(own - turned(largest_BKM1, k))
+    sum_BKM1 += turned(jnp.sum(weights, axis=-1, keepdims=True), k)
+    out_BKMH += turned(product(spec, weights.astype(v.dtype), v), k)
   out_BKMH /= sum_BKM1
   out_BTNH = _rows(out_BKMH.reshape(B, K, T, -1)).reshape(B, T, N, H)
   return out_BTNH.astype(q_BTNH.dtype)
