@@ -18,6 +18,17 @@ TINY = architecture.Config(
   head_dim=8,
   mlp_dim=64,
 )
+# Heads of another size than dim / num_heads, and an odd vocabulary.
+ODD = architecture.Config(
+  vocab_size=97,
+  dim=48,
+  num_layers=3,
+  num_heads=4,
+  num_kv_heads=2,
+  head_dim=16,
+  mlp_dim=80,
+  init_std=0.1,
+)
 OPTIM = dict(
   kind='adamw',
   b1=0.9,

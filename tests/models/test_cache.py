@@ -13,16 +13,9 @@ from lbe.models import forward
 from lbe.models import weights
 from lbe.models.attention import blocks
 
-TINY = architecture.Config(
-  vocab_size=97,
-  dim=48,
-  num_layers=3,
-  num_heads=4,
-  num_kv_heads=2,
-  head_dim=16,
-  mlp_dim=80,
-  init_std=0.1,
-)
+import tiny
+
+TINY = tiny.ODD
 ADAPTED = architecture.Config(
   **{
     **vars(TINY),

@@ -10,21 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lbe.models import architecture
 from lbe.models import forward
 from lbe.models import weights
 from lbe.training import loss
 
-TINY = architecture.Config(
-  vocab_size=97,
-  dim=48,
-  num_layers=3,
-  num_heads=4,
-  num_kv_heads=2,
-  head_dim=16,
-  mlp_dim=80,
-  init_std=0.1,
-)
+import tiny
+
+TINY = tiny.ODD
 FP32 = forward.Execution(compute_dtype='float32')
 
 

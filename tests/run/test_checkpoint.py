@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from lbe.mesh import sharding
-from lbe.models import architecture
 from lbe.models import weights
 from lbe.run import checkpoint
 from lbe.training import groups
@@ -19,15 +18,7 @@ from lbe.training import step as step_lib
 import runs
 import tiny
 
-TINY = architecture.Config(
-  vocab_size=50,
-  dim=32,
-  num_layers=2,
-  num_heads=4,
-  num_kv_heads=2,
-  head_dim=8,
-  mlp_dim=64,
-)
+TINY = tiny.TINY
 ALL = groups.Partition([tiny.everything(0.1)], weights.dims(TINY))
 TX = optim.make(ALL, {'rest': lambda step: 0.1}, **tiny.OPTIM)
 META = {'model': TINY.to_json(), 'tokenizer': None, 'config': None}
