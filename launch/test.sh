@@ -3,7 +3,7 @@
 # environment that it makes where needed.
 #
 #   bash launch/test.sh                          all of it, on every core
-#   bash launch/test.sh tests/test_loss.py -x    arguments go to pytest
+#   bash launch/test.sh tests/training/test_loss.py -x    arguments go to pytest
 #
 # LBE_TEST_DATA names the folder of real test data (../shared/data where
 # unset); LBE_REQUIRE_TEST_DATA=1 fails where it is absent instead of skipping.

@@ -21,9 +21,8 @@ from lbe.convert import hf
 from lbe.convert import hf_config
 from lbe.evals import multiple_choice
 from lbe.exams import agieval
-from lbe.exams import ceval
 from lbe.exams import item
-from lbe.exams import mmlu
+from lbe.exams import subjects as subjects_lib
 from lbe.inference import model as model_lib
 from lbe.mesh import sharding
 from lbe.models import architecture
@@ -257,8 +256,8 @@ def compare(ours, theirs):
 
 def subjects(exam, count):
   names = {
-    'ceval': [s for t in ceval.tables.CEVAL.values() for s in t],
-    'mmlu': sorted(s for t in mmlu.tables.MMLU.values() for s in t),
+    'ceval': [s for t in subjects_lib.CEVAL.values() for s in t],
+    'mmlu': sorted(s for t in subjects_lib.MMLU.values() for s in t),
   }[exam]
   return names[:: max(1, len(names) // count)][:count] if count else []
 
