@@ -150,7 +150,7 @@ class _Words:
     np.cumsum(hashed.view(np.uint64) * powers, out=self._sums[1:])
 
   def runs(self, num_words):
-    """Hash of the shortest run of so many words from each place on."""
+    """Hash of the shortest run of so many words from each word on."""
     stops = np.searchsorted(self._ends, self._ends[:-1] + 2 * num_words)
     stops = stops[stops < len(self._ends)]
     return self._hashes(np.arange(len(stops)), stops)
@@ -206,9 +206,9 @@ class Index:
   def find(self, text):
     """Where the first item stands that the text holds a part of, or ''."""
     words = _Words(text)
-    _, places = _common(words.runs(WORDS), self._runs)
-    if len(places):
-      return self._where[self._numbers[places[0]]]
+    _, indices = _common(words.runs(WORDS), self._runs)
+    if len(indices):
+      return self._where[self._numbers[indices[0]]]
     begins = words.runs(SHORTEST)
     for start in _common(begins, self._begins)[0]:
       for length, run, number in self._short[int(begins[start])]:
@@ -219,7 +219,7 @@ class Index:
 
 def _common(wanted, known):
   """Places in `wanted`, and in the sorted `known`, of what is in both."""
-  places = np.searchsorted(known, wanted)
-  at = np.flatnonzero(places < len(known))
-  at = at[known[places[at]] == wanted[at]]
-  return at, places[at]
+  indices = np.searchsorted(known, wanted)
+  at = np.flatnonzero(indices < len(known))
+  at = at[known[indices[at]] == wanted[at]]
+  return at, indices[at]

@@ -75,9 +75,9 @@ class Loader:
     """The share of the training's rows that come from a source."""
     return self._proportions[self.names.index(name)]
 
-  def place(self, place):
-    """(source index, epoch, row of the source) at a place of the training."""
-    number, within = divmod(place, mixing.BLOCK)
+  def locate(self, position):
+    """(source index, epoch, row of the source) at a position in training."""
+    number, within = divmod(position, mixing.BLOCK)
     sources, rank = self._block(number)
     source = int(sources[within])
     index = int(number * self._per_block[source] + rank[within])
@@ -90,9 +90,9 @@ class Loader:
     )
     return source, epoch, row
 
-  def row(self, place):
+  def row(self, position):
     """One row as numpy arrays [T]; packing.make_row says which."""
-    source, epoch, row = self.place(place)
+    source, epoch, row = self.locate(position)
     data = self.data[source]
     if self.packed[source]:
       starts, examples = self._packing(source, epoch)

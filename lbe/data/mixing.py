@@ -1,8 +1,8 @@
-"""Which source, and which row of it, stands at each place of the training.
+"""Which source, and which row of it, stands at each position in training.
 
 Places are cut into blocks of BLOCK rows. Every block has the same number of
 rows of each source (its proportion, by the largest remainder), in an order
-that the seed and the block's number decide: a place is found by arithmetic,
+that the seed and the block's number decide: a position is found by arithmetic,
 whatever came before.
 """
 
@@ -46,9 +46,9 @@ def shuffled(row, num_rows, *, seed, epoch):
   )
 
 
-def rows_before(proportions, seed, place):
-  """Rows of each source among the first `place` places, int64 [sources]."""
-  full, rest = divmod(place, BLOCK)
+def rows_before(proportions, seed, position):
+  """Rows of each source before `position` in training, int64 [sources]."""
+  full, rest = divmod(position, BLOCK)
   total = counts(proportions) * full
   if rest:
     sources, _ = block(proportions, seed, full)

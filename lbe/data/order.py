@@ -6,7 +6,7 @@ import numpy as np
 
 
 def text_hash(text):
-  """64 bits of a text that decide its place and its split."""
+  """64 bits of a text that decide where it lies and its split."""
   digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
   return int.from_bytes(digest, 'little')
 
@@ -44,10 +44,10 @@ def subset(hashes, *, seed, documents=None, max_documents=None, limits=()):
   nested: each is a prefix of the larger ones.
   """
   keys = _mix(hashes, seed + 2)
-  places = np.arange(len(keys))
-  documents = places if documents is None else np.asarray(documents)
+  indices = np.arange(len(keys))
+  documents = indices if documents is None else np.asarray(documents)
   # Pieces of a document, and equal texts, keep the order of the files.
-  order = np.lexsort((places, documents, keys))
+  order = np.lexsort((indices, documents, keys))
   number = np.cumsum(np.diff(documents[order], prepend=-1) != 0) - 1
   if max_documents:
     order = order[number < max_documents]

@@ -79,22 +79,22 @@ def best_fit(lengths, seq_len, *, seed, epoch):
     )
   order = np.random.default_rng([seed, epoch]).permutation(len(lengths))
   order = order[np.argsort(-lengths[order], kind='stable')]
-  row_of = np.empty(len(lengths), np.int64)  # by place in `order`
+  row_of = np.empty(len(lengths), np.int64)  # by index in `order`
   # Room that is left → arrays of the rows that have it. What is alike is filled
   # at once: the work grows with the number of lengths, not of examples.
   rooms = collections.defaultdict(list)
-  num_rows, place = 0, 0
+  num_rows, done = 0, 0
   counts = np.bincount(lengths)
 
   def fill(rows, room):
     """Puts what is left of this length into `rows`, the first ones first."""
-    nonlocal place
+    nonlocal done
     each = room // length
-    n = min(end - place, len(rows) * each)
+    n = min(end - done, len(rows) * each)
     full, rest = divmod(n, each)
     used = full + (rest > 0)
-    row_of[place : place + n] = np.repeat(rows[:used], each)[:n]
-    place += n
+    row_of[done : done + n] = np.repeat(rows[:used], each)[:n]
+    done += n
     for some, left in (
       (rows[:full], room - each * length),
       (rows[full:used], room - rest * length),
@@ -104,14 +104,14 @@ def best_fit(lengths, seq_len, *, seed, epoch):
         rooms[left].append(some)
 
   for length in np.flatnonzero(counts)[::-1].tolist():
-    end = place + int(counts[length])
+    end = done + int(counts[length])
     for room in sorted(room for room in rooms if room >= length):
-      if place == end:
+      if done == end:
         break
       for rows in rooms.pop(room):
         fill(rows, room)
-    if place < end:
-      new = -(-(end - place) // (seq_len // length))
+    if done < end:
+      new = -(-(end - done) // (seq_len // length))
       fill(np.arange(num_rows, num_rows + new), seq_len)
       num_rows += new
   # Stable: a row's examples stay from the longest to the shortest.

@@ -15,6 +15,7 @@ import numpy as np
 
 from lbe.inference import engine
 from lbe.inference import sampling as sampling_lib
+from lbe.mesh import place
 from lbe.models import architecture
 from lbe.models import forward
 from lbe.vocab import tokenizers
@@ -124,7 +125,7 @@ def generate(
       if bound == max_new_tokens or not live:
         break
       bound = min(bound + chunk, max_new_tokens)
-      done_B = engine.place(mesh, done_B, ('batch',))
+      done_B = place.array(mesh, done_B, ('batch',))
       state, shown = run.go_on(params, state, prefix, done_B, np.int32(bound))
   return results
 
@@ -358,7 +359,7 @@ def _arrays(prompts, chosen, rows, seeds, batch_size, mesh):
     each = len(rows) // len(chosen)
     arrays['source_B'] = np.arange(len(rows), dtype=np.int32) // each
   return {
-    name: engine.place(
+    name: place.array(
       mesh,
       x if name in ('ids_BT', 'lengths_B') else np.pad(x, (0, B - len(x))),
       ('batch', None)[: x.ndim],

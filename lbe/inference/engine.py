@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from lbe.inference import sampling
 from lbe.mesh import compilation
@@ -26,16 +25,6 @@ def bucket(length: int) -> int:
   """The padded length: 32, 48, 64, 96, 128, … ."""
   power = max(32, 1 << (length - 1).bit_length())
   return power * 3 // 4 if power > 32 and length <= power * 3 // 4 else power
-
-
-def place(mesh: jax.sharding.Mesh | None, array, dims: tuple):
-  """A host's array on the mesh, its dims laid out where they divide."""
-  if mesh is None:
-    return array
-  array = np.asarray(array)
-  where = jax.sharding.NamedSharding(mesh, sharding.spec(dims))
-  where = sharding.fitted(where, array.shape)
-  return jax.make_array_from_callback(array.shape, where, lambda i: array[i])
 
 
 class Functions(NamedTuple):

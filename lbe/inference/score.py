@@ -17,6 +17,7 @@ import numpy as np
 import tqdm
 
 from lbe.inference import engine
+from lbe.mesh import place
 from lbe.models import architecture
 from lbe.models import forward
 from lbe.vocab import tokenizers
@@ -398,10 +399,10 @@ def score(
       if len(shared):
         ids_1P = np.zeros((1, _kept(len(shared))), np.int32)
         ids_1P[0, : len(shared)] = shared
-        ids_1P = engine.place(mesh, ids_1P, (None, None))
+        ids_1P = place.array(mesh, ids_1P, (None, None))
         prefix = programs.prefix(params, ids_1P, np.int32(len(shared)))
     arrays = {
-      name: engine.place(mesh, x, ('batch', None))
+      name: place.array(mesh, x, ('batch', None))
       for name, x in _arrays(batch, size, length, len(shared)).items()
     }
     pending.append((batch, programs.score(params, arrays, prefix)))

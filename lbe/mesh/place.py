@@ -58,3 +58,13 @@ def batch(
     name: one(struct, np.asarray(local[name]))
     for name, struct in abstract_batch.items()
   }
+
+
+def array(mesh: jax.sharding.Mesh | None, x, dims: tuple):
+  """A host's array on the mesh, its dims laid out where they divide."""
+  if mesh is None:
+    return x
+  x = np.asarray(x)
+  where = jax.sharding.NamedSharding(mesh, sharding.spec(dims))
+  where = sharding.fitted(where, x.shape)
+  return jax.make_array_from_callback(x.shape, where, lambda i: x[i])

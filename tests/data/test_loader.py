@@ -68,7 +68,7 @@ def test_digests_tell_batches_apart(prepared):
 def test_an_epoch_of_a_source_takes_each_of_its_rows_once(prepared):
   """Across blocks and batches, at its share of the places."""
   loader = make(prepared)
-  places = [loader.place(k) for k in range(4000)]
+  places = [loader.locate(k) for k in range(4000)]
   for i, share in enumerate((0.8, 0.2)):
     mine = [(epoch, row) for source, epoch, row in places if source == i]
     assert len(mine) == 4000 * share
