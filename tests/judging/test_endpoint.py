@@ -193,7 +193,8 @@ def test_a_refusal_ends_with_its_status_and_body(tmp_path, status):
       ValueError, match=f"'judge-1' with status {status}: no such model"
     ):
       ask(server, prompts, cache, concurrency=2)
-    assert len(server.seen) <= 6
+    # What was on its way at the refusal still comes, on a busy machine more.
+    assert len(server.seen) < len(prompts) // 2
   assert asked.Cache(cache)[_key(server, 'fine')] == (GOOD,)
 
 
