@@ -108,7 +108,7 @@ class Endpoint:
     were under way.
     """
     stop, pace = threading.Event(), _Pace(self._gap_s)
-    refusal, failed = None, 0
+    refusal, failed, unasked = None, 0, []
     with concurrent.futures.ThreadPoolExecutor(self._concurrency) as pool:
       futures = {
         pool.submit(self._ask, messages, stop, pace): i
@@ -122,21 +122,24 @@ class Endpoint:
             stop.set()
             continue
           reply = future.result()
-          if reply is None and refusal is None:
-            reply = asked.Reply(
-              error=f'not asked: {MAX_FAILED_IN_A_ROW} requests in a row had '
-              'failed'
-            )
-          elif reply is not None:
-            failed = failed + 1 if reply.error else 0
-            if failed >= MAX_FAILED_IN_A_ROW:
-              stop.set()
-          if reply is not None:
-            yield futures[future], reply
+          if reply is None:
+            unasked.append(futures[future])
+            continue
+          failed = failed + 1 if reply.error else 0
+          if failed >= MAX_FAILED_IN_A_ROW:
+            stop.set()
+          yield futures[future], reply
       finally:
         stop.set()
     if refusal is not None:
       raise refusal
+    for i in unasked:
+      yield (
+        i,
+        asked.Reply(
+          error=f'not asked: {MAX_FAILED_IN_A_ROW} requests in a row had failed'
+        ),
+      )
 
   def _ask(self, messages, stop, pace):
     """The reply to a conversation; None where the others are to stop."""
@@ -174,6 +177,8 @@ class Endpoint:
             pace.hold(told_s)
             continue
         else:
+          # At once: whoever reads the replies may be writing one to disk.
+          stop.set()
           raise ValueError(
             f'{self._url} refused the judge {self.name!r} with status '
             f'{status}: {body[:_MAX_TOLD]}'
