@@ -50,6 +50,10 @@ FASTTEXT = ['fasttext-predict>=0.9.2.4']
 # Parquet and Arrow files, and .zst.
 DATA = ['pyarrow>=20.0', 'zstandard>=0.23']
 
+PACKAGES = setuptools.find_packages(
+  include=['lbe', 'lbe.*'], exclude=['lbe.configs']
+)
+
 setuptools.setup(
   name='lbe',
   version=VERSION,
@@ -57,7 +61,8 @@ setuptools.setup(
   long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
   long_description_content_type='text/markdown',
   python_requires='>=3.11',
-  packages=setuptools.find_packages(include=['lbe', 'lbe.*']),
+  packages=['lbe.configs', *PACKAGES],
+  package_dir={'lbe.configs': 'configs'},
   package_data={
     'lbe.data': ['sample/*.txt'],
     'lbe.judging': ['rubrics/*.toml'],
@@ -96,6 +101,7 @@ setuptools.setup(
       'pytest>=8.4',
       'pytest-xdist>=3.8',
       'ruff>=0.14',
+      'setuptools>=77',  # builds the wheel that a test installs
       # The version is pinned because parity with it is tested to the bit.
       'torch==2.13.0',
       'transformers>=5.0',

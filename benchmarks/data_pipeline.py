@@ -136,7 +136,7 @@ def reading(prepared, tokenizer):
 
 
 _CONFIG = """
-from configs import common
+from lbe.configs import common
 
 
 def get_config():

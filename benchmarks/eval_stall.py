@@ -26,8 +26,8 @@ from benchmarks import record
 _STEPS = flags.DEFINE_integer('steps', 60, 'Of each run.')
 _EVERY = 10
 CONFIG = """
-from configs import common
-from configs import quickstart
+from lbe.configs import common
+from lbe.configs import quickstart
 
 
 def get_config():

@@ -22,10 +22,10 @@ from absl import flags
 from absl import logging
 
 from benchmarks import record
-from configs import common
 from lbe.assemble import data
 from lbe.assemble import model
 from lbe.assemble import step as step_lib
+from lbe.configs import common
 from lbe.data import report
 from lbe.mesh import sharding
 from lbe.vocab import tokenizers

@@ -21,7 +21,7 @@ import time
 from absl import app
 from absl import flags
 
-from configs import quickstart
+from lbe.configs import quickstart
 
 _ROUNDS = flags.DEFINE_integer('rounds', 3, 'Of cold, warm and the peer.')
 _PART = flags.DEFINE_enum(

@@ -43,10 +43,10 @@ from absl import app
 from absl import flags
 
 from benchmarks import record
-from configs import common
-from configs import hardware as hardware_configs
 from lbe.assemble import model as model_lib
 from lbe.assemble import step as step_lib
+from lbe.configs import common
+from lbe.configs import hardware as hardware_configs
 from lbe.mesh import hardware
 from lbe.mesh import place
 from lbe.mesh import sharding

@@ -1,0 +1,1 @@
+"""The experiments: `lbe.configs`, for configs that lie elsewhere, too."""

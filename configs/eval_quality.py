@@ -10,7 +10,7 @@ By a server of one's own with `judge.base_url=http://localhost:8000/v1` and
 `judge.model=CKPT_OR_HF`; `eval_quality.py:people` only keeps the responses.
 """
 
-from configs import common
+from lbe.configs import common
 
 JUDGES = {
   'endpoint': common.endpoint,

@@ -13,7 +13,7 @@ protocols, which read the answer from a text. The same entries work in a
 training config, where `every` and `at_start` set when they run.
 """
 
-from configs import common
+from lbe.configs import common
 
 
 def get_config():

@@ -5,7 +5,7 @@ its neighbours published; each names its source. They differ in batch, length,
 epochs and rate, so results under two of them do not compare.
 """
 
-from configs import common
+from lbe.configs import common
 
 
 def alpaca(config):

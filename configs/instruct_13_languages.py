@@ -10,8 +10,8 @@ equal shares of the tokens. Files are LANGUAGE.json in one folder:
   done
 """
 
-from configs import common
-from configs import instruct
+from lbe.configs import common
+from lbe.configs import instruct
 
 LANGUAGES = {
   'ar': 'Arabic',

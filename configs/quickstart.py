@@ -8,16 +8,12 @@ lines, and exports. What it writes is babble; that every step works is the
 point.
 """
 
+import importlib.resources
 import os
 
-from configs import common
+from lbe.configs import common
 
-SAMPLE = os.path.join(
-  os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
-  'lbe',
-  'data',
-  'sample',
-)
+SAMPLE = os.fspath(importlib.resources.files('lbe') / 'data' / 'sample')
 
 
 def get_config():

@@ -14,8 +14,8 @@ from there unless they are given.
 
 import os
 
-from configs import common
-from configs import instruct
+from lbe.configs import common
+from lbe.configs import instruct
 
 VARIANTS = {'full': None, 'lora': 'nothing', 'lora_vocabulary': 'all'}
 

@@ -16,7 +16,7 @@ writes some, `--config.evals.own.path=own.jsonl` scores them.
 
 import os
 
-from configs import common
+from lbe.configs import common
 
 
 def get_config(variant='no_replay'):

@@ -10,8 +10,8 @@ With English beside it: --config.data.sources.zh.proportion=0.8
 --config.data.sources.en.proportion=0.2 --config.data.sources.en.path=FILE.
 """
 
-from configs import common
-from configs import instruct
+from lbe.configs import common
+from lbe.configs import instruct
 
 
 def get_config():

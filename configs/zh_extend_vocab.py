@@ -24,7 +24,7 @@ and `...frozen=True` instead keeps a group as it was, without gradients and
 optimizer state.
 """
 
-from configs import zh_pretrain
+from lbe.configs import zh_pretrain
 
 
 def get_config(choice='1m'):

@@ -11,8 +11,8 @@ The paper removed duplicates and poor examples from 1.5M to get 950K; its rules
 are not known.
 """
 
-from configs import common
-from configs import instruct
+from lbe.configs import common
+from lbe.configs import instruct
 
 SIZES = {'1k': 1_000, '5k': 5_000, '950k': 950_000, 'all': 0}
 

@@ -23,8 +23,8 @@ The paper states no optimisation settings. `full` (the default preset) takes
 a cautious rate for full training; its sources are noted beside the numbers.
 """
 
-from configs import common
-from configs import hardware
+from lbe.configs import common
+from lbe.configs import hardware
 
 SCALES = {'10k': 10_000, '100k': 100_000, '1m': 1_000_000, 'all': 0}
 

@@ -2,7 +2,7 @@
 
 import pathlib
 
-from configs import common
+from lbe.configs import common
 
 
 def make(module, **changes):

@@ -19,20 +19,22 @@ CONFIGS = sorted(
 @pytest.mark.parametrize('name', CONFIGS)
 def test_every_config_starts_from_the_known_fields(name):
   """A field that no program reads would be a silent no-op."""
-  from configs import common
+  from lbe.configs import common
 
-  config = importlib.import_module(f'configs.{name}').get_config()
+  config = importlib.import_module(f'lbe.configs.{name}').get_config()
   known = set(common.base().to_dict())
   assert set(config.to_dict()) == known
   assert config.is_locked
 
 
-def test_configs_import_neither_jax_nor_lbe():
+def test_configs_import_neither_jax_nor_the_rooms():
   """Loading a config is instant, and works where jax is not."""
   code = (
-    'import sys, pathlib, importlib\n'
-    f'for name in {CONFIGS}: importlib.import_module("configs." + name)\n'
-    'bad = {"jax", "numpy", "lbe", "grain"} & set(sys.modules)\n'
+    'import sys, importlib\n'
+    f'for name in {CONFIGS}: importlib.import_module("lbe.configs." + name)\n'
+    'bad = {"jax", "numpy", "grain"} & set(sys.modules)\n'
+    'ours = {m for m in sys.modules if m.startswith("lbe.")}\n'
+    'bad |= {m for m in ours if not m.startswith("lbe.configs")}\n'
     'assert not bad, bad'
   )
   subprocess.run([sys.executable, '-c', code], cwd=runs.ROOT, check=True)
@@ -80,7 +82,7 @@ def test_a_judges_fields_are_told_where_they_stand_now(
 
 def test_a_config_says_which_judge():
   """Each has its own fields, and nothing of the others'."""
-  from configs import eval_quality
+  from lbe.configs import eval_quality
 
   fields = {
     kind: set(eval_quality.get_config(kind).evals.quality.judge)
@@ -109,7 +111,7 @@ def test_a_config_finds_its_neighbours_from_any_folder(tmp_path):
 
 def test_the_scales_of_the_paper_are_nested():
   """`:10k`, `:100k` and `:1m` differ in nothing but the documents taken."""
-  from configs import zh_pretrain
+  from lbe.configs import zh_pretrain
 
   taken = []
   for scale in ('10k', '100k', '1m'):
@@ -130,7 +132,7 @@ def test_the_scales_of_the_paper_are_nested():
 
 def test_quickstart_sample_exists():
   """The embedded text is found whatever the current folder is."""
-  from configs import quickstart
+  from lbe.configs import quickstart
 
   for source in quickstart.get_config().data.sources.values():
     assert pathlib.Path(source.path).stat().st_size > 10_000

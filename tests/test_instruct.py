@@ -235,8 +235,8 @@ def test_unknown_settings_are_refused(tmp_path, changes, words):
 # ------------------------------------------------------------ whole runs
 
 CONFIG = """
-from configs import common
-from configs import quickstart
+from lbe.configs import common
+from lbe.configs import quickstart
 
 
 def get_config():

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from configs import common
 from lbe.assemble import model as model_lib
 from lbe.assemble import step as step_lib
+from lbe.configs import common
 from lbe.mesh import place
 from lbe.mesh import sharding
 from lbe.models import architecture

@@ -262,8 +262,8 @@ def test_a_run_that_diverges_ends_and_saves_nothing_that_is_spoilt(tmp_path):
 
 
 EXAM = """
-from configs import common
-from configs import quickstart
+from lbe.configs import common
+from lbe.configs import quickstart
 
 
 def get_config():

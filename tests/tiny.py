@@ -5,7 +5,7 @@ import pathlib
 import ml_collections
 import numpy as np
 
-from configs import common
+from lbe.configs import common
 from lbe.models import architecture
 from lbe.training import groups
 

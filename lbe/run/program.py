@@ -1,11 +1,13 @@
 """How every program starts: its flags, its hosts, and errors said plainly."""
 
+import importlib.util
 import os
 import pathlib
 import runpy
 import shlex
 import sys
 import traceback
+import types
 from collections.abc import Callable
 
 import jax
@@ -99,13 +101,44 @@ def _given(arguments, *flags_of):
       yield name, value, written
 
 
-def find_neighbours(argv: list[str]):
-  """Lets a config import its neighbours as `configs.NAME` from any folder."""
-  for name, path, _ in _given(argv[1:], 'config'):
-    if name == 'config':
-      # What stands behind a colon is handed to the config.
-      folder = pathlib.Path(path.split(':')[0]).absolute().parent
-      sys.path.append(str(folder.parent))
+def find_config(argv: list[str]) -> list[str]:
+  """The arguments, with `lbe:NAME` as the path of the package's own config.
+
+  A config imports its neighbours as `from FOLDER import NAME`, from wherever
+  the program is started. Raises ValueError where there is no such file.
+  """
+  # In a checkout it is configs/ at the top.
+  common = importlib.util.find_spec('lbe.configs.common')
+  home = pathlib.Path(common.origin).parent
+  for name, written, _ in _given(argv[1:], 'config'):
+    if name != 'config':
+      continue
+    # What stands behind a colon is handed to the config.
+    path, *argument = written.split(':')
+    if path == 'lbe':
+      name, *argument = argument or ['']
+      path = home / f'{name.removesuffix(".py")}.py'
+      meant = ':'.join([str(path), *argument])
+      argv = [
+        given.replace(written, meant)
+        if given in (written, f'-config={written}', f'--config={written}')
+        else given
+        for given in argv
+      ]
+    path = pathlib.Path(path).absolute()
+    if not path.is_file():
+      names = sorted(
+        p.stem for p in home.glob('*.py') if 'def get_config' in p.read_text()
+      )
+      raise ValueError(
+        f'there is no file {path}; give the path of a config, or --config=lbe:'
+        f'NAME for one that comes with lbe: {", ".join(names)}.'
+      )
+    sys.path.append(str(path.parent.parent))
+    if path.parent.name == 'configs':  # as in many a project on sys.path
+      sys.modules['configs'] = types.ModuleType('configs')
+      sys.modules['configs'].__path__ = [str(path.parent), str(home)]
+  return argv
 
 
 def _fields_meant(argv):
@@ -195,8 +228,8 @@ def run(main: Callable[[list[str]], None]):
       _leave()
 
   def parse(argv):
-    find_neighbours(argv)
     try:
+      argv = find_config(argv)
       return flags.FLAGS(argv)
     except flags.Error as error:
       told = f'FATAL Flags parsing error: {error}'

@@ -2,9 +2,9 @@
 
 import pytest
 
-from configs import common
 from lbe.assemble import data
 from lbe.assemble import evaluators
+from lbe.configs import common
 from lbe.vocab import tokenizers
 
 import tiny

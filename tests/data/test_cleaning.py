@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from configs import common
+from lbe.configs import common
 from lbe.data import cleaning
 from lbe.data import contamination
 from lbe.data import order

@@ -319,7 +319,7 @@ def test_a_task_of_the_harness_is_an_evaluator(test_data, model, tmp_path):
 
 
 TASK = """
-from configs import common
+from lbe.configs import common
 
 
 def get_config():

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import common
+from lbe.configs import common
 from lbe.convert import hf
 from lbe.convert import hf_config
 from lbe.evals import response_quality

@@ -6,9 +6,9 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from configs import common
 from lbe.assemble import model as model_lib
 from lbe.assemble import step as step_lib
+from lbe.configs import common
 from lbe.mesh import compilation
 from lbe.mesh import sharding
 from lbe.run import program

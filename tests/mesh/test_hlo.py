@@ -3,9 +3,9 @@
 import jax
 import pytest
 
-from configs import common
 from lbe.assemble import model as model_lib
 from lbe.assemble import step as step_lib
+from lbe.configs import common
 from lbe.mesh import hlo
 from lbe.mesh import sharding
 from lbe.vocab import tokenizers

@@ -92,7 +92,7 @@ def test_two_processes_of_which_one_was_killed_equal_one(tmp_path):
 
 
 SCORED = """
-from configs import common
+from lbe.configs import common
 
 
 def get_config():

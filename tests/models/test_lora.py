@@ -10,9 +10,9 @@ import numpy as np
 import optax
 import pytest
 
-from configs import common
 from lbe.assemble import model as model_lib
 from lbe.assemble import step as step_lib
+from lbe.configs import common
 from lbe.convert import peft
 from lbe.convert import stored
 from lbe.mesh import sharding

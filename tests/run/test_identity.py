@@ -2,7 +2,7 @@
 
 import json
 
-from configs import common
+from lbe.configs import common
 from lbe.run import identity
 
 import tiny

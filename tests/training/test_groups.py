@@ -5,9 +5,9 @@ import numpy as np
 import optax
 import pytest
 
-from configs import common
 from lbe.assemble import model
 from lbe.assemble import step as step_lib
+from lbe.configs import common
 from lbe.mesh import sharding
 from lbe.models import weights
 

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import common
 from lbe.assemble import extension
 from lbe.assemble import model as model_lib
+from lbe.configs import common
 from lbe.convert import stored
 from lbe.evals import perplexity
 from lbe.mesh import sharding
