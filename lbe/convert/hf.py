@@ -13,6 +13,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from lbe.convert import tensor_files
 from lbe.models import architecture
 from lbe.models import weights as weights_lib
 
@@ -139,31 +140,17 @@ class Weights:
           )
         return {name: folder / f for name, f in files.items()}
       if single.is_file():
-        with self._opened(single) as tensors:
+        with tensor_files.opened(single) as tensors:
           return {name: single for name in tensors.keys()}
     raise ValueError(
       f'{folder} has neither model*.safetensors nor pytorch_model*.bin (and '
       'no index of them); copy the weights beside config.json.'
     )
 
-  @contextlib.contextmanager
-  def _opened(self, path):
-    try:
-      if path.suffix == '.safetensors':
-        with safetensors.safe_open(path, framework='numpy') as f:
-          yield f
-        return
-    except safetensors.SafetensorError as error:
-      raise ValueError(
-        f'{path} cannot be read ({error}); the file is truncated or no '
-        'safetensors file: copy it again.'
-      ) from error
-    yield _load_bin(path)
-
   def _file(self, path):
     if self._open_name != path:
       self.close()
-      self._open_file = self._stack.enter_context(self._opened(path))
+      self._open_file = self._stack.enter_context(tensor_files.opened(path))
       self._open_name = path
     return self._open_file
 
@@ -174,16 +161,7 @@ class Weights:
   def read(self, c, name, theirs):
     """One stored tensor of our weight `name`, its shape checked."""
     path = self._where[theirs]
-    f = self._file(path)
-    if path.suffix == '.safetensors':
-      try:
-        tensor = f.get_tensor(theirs)
-      except (safetensors.SafetensorError, KeyError) as error:
-        raise _unreadable(path, theirs, error) from error
-    else:
-      if theirs not in f:
-        raise ValueError(f'{path} has no tensor {theirs!r}; copy it again.')
-      tensor = _torch_to_numpy(f[theirs])
+    tensor = tensor_files.read(self._file(path), path, theirs)
     self._check_shape(c, name, theirs, tensor.shape)
     return tensor
 
@@ -198,7 +176,7 @@ class Weights:
       try:
         shape = self._file(path).get_slice(theirs).get_shape()
       except (safetensors.SafetensorError, KeyError) as error:
-        raise _unreadable(path, theirs, error) from error
+        raise tensor_files.unreadable(path, theirs, error) from error
       self._check_shape(c, name, theirs, tuple(shape))
 
   def _check_shape(self, c, name, theirs, shape):
@@ -216,13 +194,6 @@ class Weights:
     return str(self.read(c, name, their_names(c, name)[0]).dtype)
 
 
-def _unreadable(path, theirs, error):
-  return ValueError(
-    f'{path}: tensor {theirs!r} cannot be read ({error}); the file is '
-    'truncated or not the one that the index was made for.'
-  )
-
-
 def check_weights(folder: Folder, c: architecture.Config):
   """Raises ValueError where `load_params` would; reads next to nothing."""
   with contextlib.closing(Weights(folder, c)) as weights:
@@ -233,34 +204,6 @@ def stored_dtype(folder: Folder, c: architecture.Config) -> str:
   """The dtype of the weights on disk, whatever config.json says of it."""
   with contextlib.closing(Weights(folder, c)) as weights:
     return weights.dtype(c)
-
-
-def _load_bin(path):
-  try:
-    import torch  # an extra: only .bin files need it
-  except ImportError as error:
-    raise ValueError(
-      f'{path} is a PyTorch file, and torch is not installed: '
-      "pip install 'lbe[hf]' (or: pip install torch)."
-    ) from error
-  try:
-    return torch.load(path, map_location='cpu', weights_only=True, mmap=True)
-  except Exception as first:
-    try:  # the format of before 2020 cannot be memory-mapped
-      return torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as error:
-      raise ValueError(
-        f'{path} cannot be read by torch ({first}); the file is truncated, '
-        'or holds more than tensors.'
-      ) from error
-
-
-def _torch_to_numpy(tensor):
-  import torch
-
-  if tensor.dtype == torch.bfloat16:
-    return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-  return tensor.numpy()
 
 
 def load_params(
