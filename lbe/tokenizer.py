@@ -24,6 +24,7 @@ from absl import flags
 
 from lbe.data import sources
 from lbe.run import program
+from lbe.text import files
 from lbe.vocab import byte_level
 from lbe.vocab import continued
 from lbe.vocab import export as export_lib
@@ -159,7 +160,7 @@ def train():
   folder.mkdir(parents=True, exist_ok=True)
   required = _REQUIRED.value
   if required and pathlib.Path(required).is_file():
-    required = pathlib.Path(required).read_text(encoding='utf-8')
+    required = files.text(required)
   train_lib.train_sentencepiece(
     _all_documents(_TEXTS.value),
     folder / 'tokenizer.model',

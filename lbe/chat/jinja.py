@@ -2,10 +2,10 @@
 
 import functools
 import json
-import pathlib
 import re
 
 from lbe.chat import templates
+from lbe.text import files
 
 # Unicode's noncharacters: no text has them. They mark where a response begins
 # and ends, and a control string that stands in a message.
@@ -16,7 +16,7 @@ def load(template: str, tokenizer) -> 'str | ChatTemplate':
   """The ChatTemplate of a .jinja file; a name of templates as it is."""
   if not template.endswith('.jinja'):
     return template
-  return ChatTemplate(pathlib.Path(template).read_text('utf-8'), tokenizer)
+  return ChatTemplate(files.text(template), tokenizer)
 
 
 class ChatTemplate:

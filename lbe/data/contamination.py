@@ -16,6 +16,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from lbe.text import files as files_lib
 from lbe.text import lines
 from lbe.text import packed
 from lbe.text import scripts
@@ -33,7 +34,7 @@ def files(path) -> list[pathlib.Path]:
   root = pathlib.Path(path)
   if root.is_file():
     return [root]
-  return sorted(p for p in root.rglob('*') if p.suffix in _ENDINGS)
+  return sorted(p for p in root.rglob('*') if p.suffix.lower() in _ENDINGS)
 
 
 def items(name: str, path, columns) -> Iterator[tuple[str, list[str]]]:
@@ -51,7 +52,7 @@ def items(name: str, path, columns) -> Iterator[tuple[str, list[str]]]:
     )
   root = pathlib.Path(path)
   paths = files(root)
-  if not paths or paths[0].suffix not in _ENDINGS:
+  if not paths or paths[0].suffix.lower() not in _ENDINGS:
     raise ValueError(
       f'benchmark {name}: {root} is no {", ".join(_ENDINGS)} file and no '
       'folder with one.'
@@ -64,14 +65,14 @@ def items(name: str, path, columns) -> Iterator[tuple[str, list[str]]]:
 
 def _rows(name, path, columns):
   try:
-    if path.suffix == '.jsonl':
+    if path.suffix.lower() == '.jsonl':
       return _values(path)
-    with open(path, encoding='utf-8-sig', newline='') as f:
-      if path.suffix == '.csv':
-        if all(str(c).isdigit() for c in columns):
-          return [dict(enumerate(row)) for row in csv.reader(f)]
-        return list(csv.DictReader(f))
-      read = json.load(f)
+    if path.suffix.lower() == '.csv':
+      f = files_lib.stream(path)
+      if all(str(c).isdigit() for c in columns):
+        return [dict(enumerate(row)) for row in csv.reader(f)]
+      return list(csv.DictReader(f))
+    read = json.loads(files_lib.text(path))
   except (ValueError, csv.Error) as error:
     raise ValueError(
       f'benchmark {name}: {path} cannot be read ({error}); mend it or leave it '

@@ -18,6 +18,8 @@ import dataclasses
 import json
 import pathlib
 
+from lbe.text import files
+
 PREFIX = 'dataset_info:'
 _FIELDS = (
   'file_name',
@@ -78,7 +80,7 @@ def read(name):
     )
   path = pathlib.Path(path)
   try:
-    known = json.loads(path.read_text(encoding='utf-8-sig'))
+    known = json.loads(files.text(path))
   except json.JSONDecodeError as error:
     raise ValueError(
       f'{path}, line {error.lineno}: invalid JSON ({error.msg}, column '

@@ -24,6 +24,7 @@ from lbe.chat import prompts as prompts_lib
 from lbe.evals import core
 from lbe.judging import sheets
 from lbe.run import averages
+from lbe.text import files
 from lbe.text import languages
 
 # Of the language confusion benchmark; tokens are words, and of Chinese and
@@ -53,7 +54,7 @@ class Detector:
     if english_words:
       if not pathlib.Path(english_words).is_file():
         raise ValueError(f'english_words={english_words!r}: there is no file.')
-      text = pathlib.Path(english_words).read_text(encoding='utf-8')
+      text = files.text(english_words)
       self._words = frozenset(w for w in text.split() if w.islower())
     self.facts = {
       'detector': language_identifier,

@@ -15,6 +15,7 @@ import re
 
 from lbe.exams import item
 from lbe.exams import mathematics
+from lbe.text import files
 from lbe.text import lines
 
 ENGLISH = (
@@ -144,8 +145,7 @@ def few_shot(path, subject):
   column = 'sat-en' if subject == 'sat-en-without-passage' else subject
   if not file.is_file():
     raise ValueError(f'there is no {file}, which has the demonstrations.')
-  with open(file, encoding='utf-8-sig', newline='') as f:
-    rows = list(csv.reader(f))
+  rows = list(csv.reader(files.stream(file)))
   if not rows or column not in rows[0]:
     raise ValueError(f'{file} has no column {column!r}.')
   at = rows[0].index(column)

@@ -13,6 +13,7 @@ import json
 import re
 
 from lbe.exams import item
+from lbe.text import files
 
 _THINK = '请你一步一步思考并将思考过程写在【解析】和<eoe>之间。'
 _EACH = (
@@ -99,8 +100,9 @@ def _examples(path, subject):
   file = root / 'Data' / 'Objective_Questions' / f'{subject}.json'
   if not file.is_file():
     raise ValueError(f'there is no {file}; is the folder that of the bench?')
+  text = files.text(file)
   try:
-    examples = json.loads(file.read_text(encoding='utf-8-sig'))['example']
+    examples = json.loads(text)['example']
   except (ValueError, KeyError, TypeError) as error:
     raise ValueError(
       f'{file} is no file of GAOKAO-Bench: it needs an object with `example` '

@@ -4,6 +4,8 @@ import csv
 import pathlib
 from typing import NamedTuple
 
+from lbe.text import files
+
 LETTERS = ('A', 'B', 'C', 'D')
 
 
@@ -100,22 +102,21 @@ def read_csv(path, columns, *, header=True) -> list[dict]:
   """
   if not path.is_file():
     raise ValueError(f'there is no {path}; is the subject or split missing?')
-  with open(path, encoding='utf-8-sig', newline='') as f:
-    reader = csv.reader(f)
-    names = next(reader, []) if header else list(columns)
-    missing = [name for name in columns if name not in names]
-    if missing:
+  reader = csv.reader(files.stream(path))
+  names = next(reader, []) if header else list(columns)
+  missing = [name for name in columns if name not in names]
+  if missing:
+    raise ValueError(
+      f'{path} has no column {missing[0]!r}; it has {", ".join(names)}.'
+    )
+  rows = []
+  for values in reader:
+    if len(values) != len(names):
       raise ValueError(
-        f'{path} has no column {missing[0]!r}; it has {", ".join(names)}.'
+        f'{path}, line {reader.line_num}: {len(values)} values for the '
+        f'{len(names)} columns {", ".join(names)}.'
       )
-    rows = []
-    for values in reader:
-      if len(values) != len(names):
-        raise ValueError(
-          f'{path}, line {reader.line_num}: {len(values)} values for the '
-          f'{len(names)} columns {", ".join(names)}.'
-        )
-      rows.append(dict(zip(names, values, strict=True)))
+    rows.append(dict(zip(names, values, strict=True)))
   return rows
 
 

@@ -18,6 +18,7 @@ import re
 
 from lbe.judging import agreement
 from lbe.judging import rubrics
+from lbe.text import files
 from lbe.text import lines
 
 _SHOWN = ('item', 'category', 'question', 'reference', 'response')
@@ -175,14 +176,11 @@ def _rows(sheet):
   if not sheet.is_file():
     raise ValueError(f'there is no file {str(sheet)!r}; give a filled sheet.')
   found = []
-  with open(sheet, encoding='utf-8-sig', newline='') as f:
-    try:
-      reader = csv.DictReader(f)
-      for row in reader:
-        row.pop(None, None)  # values behind the last column
-        found.append((row, f'{sheet}:{reader.line_num}'))
-    except (csv.Error, UnicodeDecodeError) as error:
-      raise ValueError(
-        f'{sheet}: {error}; save it as CSV with commas, in UTF-8.'
-      ) from None
+  reader = csv.DictReader(files.stream(sheet))
+  try:
+    for row in reader:
+      row.pop(None, None)  # values behind the last column
+      found.append((row, f'{sheet}:{reader.line_num}'))
+  except csv.Error as error:
+    raise ValueError(f'{sheet}: {error}; save it as CSV with commas.') from None
   return found

@@ -5,6 +5,8 @@ import json
 import pathlib
 import random
 
+from lbe.text import files
+
 _COLUMNS = ('id', 'language', 'prompt', 'response', 'switched')
 _YES, _NO = ('1', 'yes', 'true', 'x'), ('0', 'no', 'false')
 
@@ -112,16 +114,15 @@ def _key(path):
 
 def _marks(path):
   """[(id, mark, line)] of the rows that have one."""
-  with open(path, encoding='utf-8-sig', newline='') as f:
-    reader = csv.DictReader(f)
-    missing = {'id', 'switched'} - set(reader.fieldnames or ())
-    if missing:
-      raise ValueError(
-        f'{path} has no column {", ".join(sorted(missing))}; a sheet has '
-        f'{", ".join(_COLUMNS)}.'
-      )
-    return [
-      (row['id'], row['switched'].strip().lower(), reader.line_num)
-      for row in reader
-      if (row['switched'] or '').strip()
-    ]
+  reader = csv.DictReader(files.stream(path))
+  missing = {'id', 'switched'} - set(reader.fieldnames or ())
+  if missing:
+    raise ValueError(
+      f'{path} has no column {", ".join(sorted(missing))}; a sheet has '
+      f'{", ".join(_COLUMNS)}.'
+    )
+  return [
+    (row['id'], row['switched'].strip().lower(), reader.line_num)
+    for row in reader
+    if (row['switched'] or '').strip()
+  ]

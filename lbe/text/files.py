@@ -1,15 +1,22 @@
 """Files that others gave: told as what they are where they are not whole."""
 
+import io
 import json
 import pathlib
 from typing import Any
 
 POINTER = b'version https://git-lfs.github.com/spec/'
+_BOM = b'\xef\xbb\xbf'
 _MARKS = {
-  b'\xef\xbb\xbf': 'a byte order mark (BOM)',
-  b'\xff\xfe': 'the mark of UTF-16',
-  b'\xfe\xff': 'the mark of UTF-16',
+  b'\xff\xfe\x00\x00': 'UTF-32',
+  b'\x00\x00\xfe\xff': 'UTF-32',
+  b'\xff\xfe': 'UTF-16',
+  b'\xfe\xff': 'UTF-16',
 }
+
+
+class Refused(ValueError):
+  """What a file is in place of what it should be, and the way out."""
 
 
 def check(path: str | pathlib.Path):
@@ -23,40 +30,107 @@ def check(path: str | pathlib.Path):
   with open(path, 'rb') as file:
     head = file.read(len(POINTER))
   if not head:
-    raise ValueError(f'{path} is empty; copy it again.')
-  if head == POINTER:
-    raise ValueError(
+    raise Refused(f'{path} is empty; copy it again.')
+  check_pointer(head, path)
+
+
+def check_pointer(head: bytes, path):
+  """Raises Refused where a file begins as a pointer of Git LFS."""
+  if head.startswith(POINTER):
+    raise Refused(
       f'{path} is a pointer of Git LFS, not the file itself: run `git lfs '
       'pull` where it was cloned (after `git lfs install`), or download the '
       'file.'
     )
 
 
-def read_text(path: str | pathlib.Path) -> str:
-  """A text in UTF-8; ValueError for what `check` tells, and for others."""
-  check(path)
-  data = pathlib.Path(path).read_bytes()
-  for mark, name in _MARKS.items():
-    if data.startswith(mark):
-      raise ValueError(
-        f'{path} begins with {name}; save it as UTF-8 without one.'
+def check_head(head: bytes, path):
+  """As `check_pointer`, and where a file begins as UTF-16 or UTF-32 does."""
+  check_pointer(head, path)
+  for mark, encoding in _MARKS.items():
+    if head.startswith(mark):
+      raise Refused(
+        f'{path} begins with the mark of {encoding}; save it as UTF-8: iconv '
+        f'-f {encoding} -t UTF-8 FILE > NEW.'
       )
+
+
+# ---------------------------------------------------------------------- texts
+
+
+def text(path: str | pathlib.Path) -> str:
+  """The text of a UTF-8 file; lines end in a line feed. Raises as `stream`."""
+  return io.StringIO(stream(path).getvalue(), newline=None).getvalue()
+
+
+def stream(path: str | pathlib.Path) -> io.StringIO:
+  """A UTF-8 file as the module csv wants it, a byte order mark taken off.
+
+  Raises Refused, with the file and its line, for another encoding, for a
+  pointer of Git LFS, and where there is no file.
+  """
+  path = pathlib.Path(path)
   try:
-    return data.decode()
+    data = path.read_bytes()
+  except OSError as error:
+    raise Refused(f'{path} cannot be read: {error.strerror}.') from error
+  check_head(data, path)
+  try:
+    return io.StringIO(data.decode('utf-8-sig'), newline='')
   except UnicodeDecodeError as error:
-    raise ValueError(
-      f'{path} is no UTF-8 (byte {error.start}: {error.reason}); save it as '
-      'UTF-8.'
+    line = data.count(b'\n', 0, error.start) + 1
+    raise Refused(
+      f'{path}, line {line}: {not_utf8(data, error)}; files are UTF-8.'
     ) from error
+
+
+def not_utf8(data: bytes, error: UnicodeDecodeError) -> str:
+  """What is wrong with the bytes, and what encoding they may be in."""
+  told = f'invalid UTF-8 ({error.reason})'
+  likely = _encoding(data)
+  if likely:
+    told += f'; perhaps it is {likely}: iconv -f {likely} -t UTF-8 FILE > NEW'
+  return told
+
+
+def _encoding(data):
+  """The likely encoding of a text that is no UTF-8, or ''."""
+  if data.count(0) > len(data) // 4:
+    return 'UTF-16'
+  for codec, name in (
+    ('gb2312', 'GB18030'),
+    ('big5', 'BIG5'),
+    ('shift_jis', 'SHIFT_JIS'),
+    ('gb18030', 'GB18030'),
+  ):
+    try:
+      read = data.decode(codec)
+    except UnicodeDecodeError:
+      continue
+    if any('\u3040' <= character <= '\u9fff' for character in read):
+      return name
+  is_latin = sum(byte < 128 for byte in data) >= 0.9 * len(data)
+  return 'WINDOWS-1252' if is_latin and len(data) >= 10 else ''
+
+
+# ----------------------------------------------------------------------- JSON
 
 
 def read_json(path: str | pathlib.Path) -> dict[str, Any]:
   """A file of one JSON object; ValueError says what it is instead."""
-  text = read_text(path)
+  path = pathlib.Path(path)
+  check(path)
+  data = path.read_bytes()
+  if data.startswith(_BOM):
+    raise ValueError(
+      f'{path} begins with a byte order mark (BOM); save it as UTF-8 without '
+      'one.'
+    )
+  read = stream(path).getvalue()
   try:
-    record = json.loads(text)
+    record = json.loads(read)
   except json.JSONDecodeError as error:
-    cut = error.pos >= len(text.rstrip()) or error.msg.startswith('Untermi')
+    cut = error.pos >= len(read.rstrip()) or error.msg.startswith('Untermi')
     raise ValueError(
       f'{path}:{error.lineno}: no JSON ({error.msg}, column {error.colno})'
       + ('; it is truncated: copy it again.' if cut else '; mend that line.')

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 from typing import BinaryIO
 
+from lbe.text import files
 from lbe.text import packed
 
 
@@ -37,7 +38,7 @@ def texts(file: BinaryIO) -> Iterator[tuple[str, int]]:
     try:
       line = raw.decode('utf-8-sig' if number == 1 else 'utf-8')
     except UnicodeDecodeError as error:
-      yield Bad(f'invalid UTF-8 ({error.reason})'), number
+      yield Bad(files.not_utf8(raw, error)), number
       continue
     yield line.removesuffix('\n').removesuffix('\r'), number
 

@@ -1,29 +1,50 @@
-"""Files as bytes, unpacked where gzip, bzip2 or Zstandard has packed them."""
+"""Files as bytes, unpacked where gzip, bzip2, xz or Zstandard packed them."""
 
 import bz2
 import contextlib
 import gzip
 import io
+import lzma
 from collections.abc import Iterator
 from typing import BinaryIO
 
-# How the name of a packed file ends, behind the ending of what it holds.
-ENDINGS = ('.gz', '.bz2', '.zst')
+from lbe.text import files
+
+# How the name of a packed file ends, behind the ending of what it holds, and
+# how the file begins.
+_MAGIC = {
+  '.gz': b'\x1f\x8b',
+  '.bz2': b'BZh',
+  '.xz': b'\xfd7zXZ\x00',
+  '.zst': b'\x28\xb5\x2f\xfd',
+}
+ENDINGS = tuple(_MAGIC)
 
 
 @contextlib.contextmanager
 def opened(path) -> Iterator[BinaryIO]:
-  """The file as bytes, unpacked where its name ends in one of ENDINGS."""
+  """The file as bytes, unpacked where it begins or ends as a packed one.
+
+  Raises files.Refused for a pointer of Git LFS, and for UTF-16 and UTF-32.
+  """
   with path.open('rb') as file:
     if '://' in str(path):
       file = io.BufferedReader(file, 1 << 20)  # else a line is a request
-    if path.suffix == '.gz':
+    head = file.peek(256)
+    files.check_head(head, path)
+    begins = [e for e, magic in _MAGIC.items() if head.startswith(magic)]
+    how = begins[0] if begins else head and path.suffix.lower()
+    if how == '.gz':
       file = gzip.open(file)
-    elif path.suffix == '.bz2':
+    elif how == '.bz2':
       file = bz2.open(file)
-    elif path.suffix == '.zst':
+    elif how == '.xz':
+      file = lzma.open(file)
+    elif how == '.zst':
       file = io.BufferedReader(_Zstd(file), 1 << 20)
     with file:
+      if how:
+        files.check_head(file.peek(256), path)
       yield file
 
 

@@ -4,12 +4,11 @@ The paper's models started new rows from noise; others start them from the old
 rows that spell the piece. Old rows are never touched.
 """
 
-import pathlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lbe.text import files
 from lbe.text import lines
 from lbe.vocab import byte_level
 from lbe.vocab import tokenizers
@@ -57,7 +56,7 @@ def translate(
   piece is found.
   """
   words = {}
-  text = pathlib.Path(path).read_text(encoding='utf-8-sig')
+  text = files.text(path)
   for number, line in enumerate(lines.split(text), 1):
     if not line.strip():
       continue

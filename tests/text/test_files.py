@@ -1,8 +1,22 @@
 """Files that are not what their name says."""
 
+import bz2
+import gzip
+import lzma
+
 import pytest
 
+from lbe.chat import jinja
+from lbe.chat import prompts
+from lbe.data import contamination
+from lbe.data import dataset_info
+from lbe.exams import item
+from lbe.judging import questions
 from lbe.text import files
+from lbe.text import lines
+from lbe.text import packed
+from lbe.vocab import rows
+from lbe.vocab import tokenizers
 
 
 @pytest.mark.parametrize(
@@ -16,7 +30,7 @@ from lbe.text import files
     (b'\xef\xbb\xbf{"a": 1}', r'byte order mark \(BOM\); save it as UTF-8'),
     ('{"a": 1}'.encode('utf-16'), 'the mark of UTF-16; save it as UTF-8'),
     ('{"a": 1}'.encode('utf-16-be'), 'no JSON'),
-    ('{"a": "é"}'.encode('latin-1'), 'no UTF-8 .byte 7'),
+    ('{"a": "é"}'.encode('latin-1'), 'line 1: invalid UTF-8'),
     (b'{"a": 1,\n "b', 'x.json:2: no JSON.*it is truncated: copy it again'),
     (b'{"a": 1,\n "b": [1, 2', 'x.json:2: no JSON.*it is truncated'),
     (b'{"a": 1,\n}\n{', 'x.json:2: no JSON.*mend that line'),
@@ -47,3 +61,79 @@ def test_an_object_is_read(tmp_path):
   path = tmp_path / 'x.json'
   path.write_text('{"a": [1, "é"]}\n', encoding='utf-8')
   assert files.read_json(path) == {'a': [1, 'é']}
+
+
+POINTER = b'version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n'
+
+
+@pytest.mark.parametrize(
+  'name, read',
+  [
+    ('a.csv', lambda path: item.read_csv(path, ('question',))),
+    ('a.jsonl', lambda path: prompts.read(path, template='')),
+    ('a.jsonl', questions.read),
+    ('a.jinja', lambda path: jinja.load(str(path), tokenizers.Bytes())),
+    (
+      'a.tsv',
+      lambda path: rows.translate(tokenizers.Bytes(), tokenizers.Bytes(), path),
+    ),
+    ('a.json', lambda path: dataset_info.read(f'dataset_info:{path}@a')),
+    ('a.csv', lambda path: list(contamination.items('a', path, ('q',)))),
+    ('a.json', lambda path: list(contamination.items('a', path, ('q',)))),
+  ],
+)
+@pytest.mark.parametrize('encoding', ['gb18030', 'utf-16'])
+def test_an_encoding_is_told_with_its_file(tmp_path, name, read, encoding):
+  """A codec's own error names neither the file nor the way out."""
+  path = tmp_path / name
+  path.write_bytes('{"question": "哪个对?这是一道题"}\n'.encode(encoding))
+  words = f'{name}.*{"GB18030" if encoding == "gb18030" else "UTF-16"}.*iconv'
+  with pytest.raises(ValueError, match=words):
+    read(path)
+  path.write_bytes(POINTER)
+  with pytest.raises(ValueError, match=f'{name} is a pointer .*git lfs *pull'):
+    read(path)
+
+
+@pytest.mark.parametrize(
+  'codec, name',
+  [
+    ('gb18030', 'GB18030'),
+    ('big5', 'BIG5'),
+    ('shift_jis', 'SHIFT_JIS'),
+    ('cp1252', 'WINDOWS-1252'),
+    ('utf-16-le', 'UTF-16'),
+  ],
+)
+def test_the_encoding_is_guessed(tmp_path, codec, name):
+  """iconv needs to be told from what."""
+  text = {
+    'cp1252': 'Il fait déjà froid, et nous restons ici.',
+    'big5': '這個問題是什麼?請選擇答案。',
+    'shift_jis': 'これは問題です。答えはどれですか。',
+  }.get(codec, 'question 问题是什么?')
+  (tmp_path / 'a.txt').write_bytes(f'\n{text}\n'.encode(codec) + b'\n')
+  with pytest.raises(files.Refused, match=f'a.txt, line [12]: .* is {name}:'):
+    files.text(tmp_path / 'a.txt')
+
+
+def test_a_text_is_what_python_reads(tmp_path):
+  """Ends of lines and the byte order mark as in text mode."""
+  path = tmp_path / 'a.txt'
+  path.write_bytes('\ufeffa\r\nb\rc\n'.encode())
+  assert files.text(path) == path.read_text('utf-8-sig') == 'a\nb\nc\n'
+  assert files.stream(path).getvalue() == 'a\r\nb\rc\n'
+  with pytest.raises(files.Refused, match='b.txt cannot be read: No such file'):
+    files.text(tmp_path / 'b.txt')
+
+
+@pytest.mark.parametrize('pack', [gzip, bz2, lzma])
+@pytest.mark.parametrize('name', ['a.jsonl', 'a.JSONL.GZ'])
+def test_packed_files_are_known_by_their_beginning(tmp_path, pack, name):
+  """A browser or a mirror drops an ending, or writes it large."""
+  path = tmp_path / name
+  path.write_bytes(pack.compress(b'{"a": 1}\n'))
+  assert [record for record, _ in lines.records(path)] == [{'a': 1}]
+  path.write_bytes(pack.compress(POINTER))
+  with pytest.raises(files.Refused, match='is a pointer'), packed.opened(path):
+    pass
