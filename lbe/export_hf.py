@@ -12,7 +12,8 @@ import functools
 import json
 import pathlib
 
-import numpy as np
+import jax
+import jax.numpy as jnp
 from absl import flags
 
 from lbe.convert import certificate
@@ -96,7 +97,7 @@ def main(argv):
     ('config.json', hf_config.config_json(c, dtype=dtype, **ids)),
   ):
     (target / name).write_text(json.dumps(record, indent=2))
-  exact = _same_dtype(source, dtype) and (c.lora is None or dtype == 'float32')
+  exact = _keeps(source, dtype) and (c.lora is None or dtype == 'float32')
   certificate.write(
     target,
     {
@@ -109,7 +110,7 @@ def main(argv):
     c=c,
     checkpoint_dir=source,
     hf_dir=target,
-    digests=(expected, hf.tensor_digests(target, c)),
+    digests=(expected, hf.Weights(target, c).digests()),
     verify=_VERIFY.value,
     # The digests prove the rounding.
     skipped=None
@@ -193,10 +194,10 @@ def _export_adapter(source, target, opened):
   )
 
 
-def _same_dtype(source, dtype):
-  return checkpoint.load_array(source, 'final_norm_D').dtype == np.dtype(
-    hf.DTYPES[dtype]
-  )
+def _keeps(source, dtype):
+  """Whether the dtype holds every value of the checkpoint."""
+  stored = jax.tree.leaves(checkpoint.params_metadata(source))
+  return all(jnp.promote_types(x.dtype, dtype) == dtype for x in stored)
 
 
 if __name__ == '__main__':

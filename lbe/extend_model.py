@@ -47,7 +47,6 @@ def main(argv):
       'folder, or delete it.'
     )
   opened = stored.open_model(_SOURCE.value)
-  opened.check()
   tokenizer = tokenizers.load(_TOKENIZER.value)
   if not model_lib.is_extended(opened, tokenizer):
     raise ValueError(

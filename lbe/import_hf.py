@@ -10,6 +10,7 @@ them. Ends with a certificate.
 
 import dataclasses
 import pathlib
+import shutil
 
 from absl import flags
 
@@ -37,10 +38,10 @@ def main(argv):
   del argv
   source, target = pathlib.Path(_SOURCE.value), pathlib.Path(_TARGET.value)
   if not hf_config.is_hf_dir(source):
-    raise ValueError(
-      f'--source={source} is no Hugging Face folder: it has no config.json '
-      'of a model.'
-    )
+    why = 'it holds a checkpoint of ours, which every program takes as it is'
+    if not checkpoint.is_checkpoint(source):
+      why = hf_config.lacks(source)
+    raise ValueError(f'--source={source} is no Hugging Face folder: {why}.')
   if checkpoint.is_checkpoint(target):
     raise ValueError(
       f'--target={target} already holds a checkpoint; give an empty folder, '
@@ -52,41 +53,48 @@ def main(argv):
     print(f'notice: {source} has no tokenizer; the checkpoint has none.')
   else:
     print(tokenizers.check_rows(opened.tokenizer, c.vocab_size))
-  params, info, tokenizer = hf.load_params(source, c), opened.info, None
-  kept = hf.tensor_names(c)
-  expected = hf.tensor_digests(source, c)
+  found, info, tokenizer = opened.hf_weights, opened.info, None
+  expected = found.digests()
+  params, kept = found.load(), hf.tensor_names(c)
   if _ADAPTER.value:
     c, tokenizer, adapter = _read_adapter(c)
     params = weights.unflatten({**weights.flatten(params), **adapter})
     kept = [name for name in kept if name not in adapter]
     info = {**info, 'base': str(source), 'frozen': kept}
-  checkpoint.save_model(
-    target,
-    params,
-    meta={
-      'model': c.to_json(),
-      'tokenizer': stored.tokenizer_meta(tokenizer or opened.tokenizer),
-      'config': None,
-      'source': info,
-    },
-  )
-  del params
-  got = checkpoint_digests(target, c, kept)
-  certificate.write(
-    target,
-    {
-      'program': 'import_hf',
-      'source': str(source),
-      'target': str(target),
-      'dtype': info['dtype'],
-    },
-    c=c,
-    checkpoint_dir=target,
-    hf_dir=source,
-    adapter_dir=_ADAPTER.value,
-    digests=({name: expected[name] for name in got}, got),
-    verify=_VERIFY.value,
-  )
+  # It gets its name when it is proven: until then nothing takes it for a model.
+  unfinished = target / 'unfinished'
+  try:
+    checkpoint.save_model(
+      unfinished,
+      params,
+      meta={
+        'model': c.to_json(),
+        'tokenizer': stored.tokenizer_meta(tokenizer or opened.tokenizer),
+        'config': None,
+        'source': info,
+      },
+    )
+    del params
+    got = checkpoint_digests(unfinished, c, kept)
+    certificate.write(
+      target,
+      {
+        'program': 'import_hf',
+        'source': str(source),
+        'target': str(target),
+        'dtype': info['dtype'],
+      },
+      c=c,
+      checkpoint_dir=unfinished,
+      hf_dir=source,
+      adapter_dir=_ADAPTER.value,
+      digests=({name: expected[name] for name in got}, got),
+      not_read=found.not_read,
+      verify=_VERIFY.value,
+    )
+    (unfinished / 'checkpoints').rename(target / 'checkpoints')
+  finally:
+    shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _read_adapter(c):

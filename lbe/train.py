@@ -83,8 +83,6 @@ def main(argv):
 
   # ------------------------------------------------ model and tokenizer
   opened = model_lib.open_weights(config)
-  if opened is not None:
-    opened.check()
   tokenizer = model_lib.make_tokenizer(
     config, opened, workdir.here, may_extend=True
   )

@@ -13,6 +13,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 
 import numpy as np
 import psutil
@@ -36,8 +37,11 @@ def area(r):
 """
 
 
-def compare_digests(expected, got):
-  """The record of two {tensor: sha256}; ValueError where they differ."""
+def compare_digests(expected, got, not_read=()):
+  """The record of two {tensor: sha256}; ValueError where they differ.
+
+  `not_read` are the names of what lies in the source beside them.
+  """
   differing = sorted(
     name
     for name in expected.keys() | got.keys()
@@ -49,7 +53,8 @@ def compare_digests(expected, got):
       f'trip, the first: {differing[0]}; the disk or memory is at fault, or '
       'this is a bug: do not use the result.'
     )
-  return {'tensors': len(expected), 'equal': len(expected)}
+  record = {'tensors': len(expected), 'equal': len(expected)}
+  return record | {'not_read': list(not_read)}
 
 
 def sample_ids(c, tokenizer, *, length=128):
@@ -90,7 +95,7 @@ def compare_logits(checkpoint_dir, hf_dir, adapter_dir=''):
   With `adapter_dir`, theirs is the Hugging Face model under that adapter.
   """
   with tempfile.NamedTemporaryFile(suffix='.json') as f:
-    subprocess.run(
+    done = subprocess.run(
       [
         sys.executable,
         '-m',
@@ -100,9 +105,14 @@ def compare_logits(checkpoint_dir, hf_dir, adapter_dir=''):
         str(adapter_dir),
         f.name,
       ],
-      check=True,
       env={**os.environ, 'JAX_PLATFORMS': 'cpu', 'HF_HUB_OFFLINE': '1'},
     )
+    if done.returncode:
+      raise ValueError(
+        f'transformers could not compute the logits of {hf_dir} (status '
+        f'{done.returncode}; its words stand above): the folder is broken for '
+        'it, or memory ran out; --verify=digests leaves them out.'
+      )
     return json.loads(pathlib.Path(f.name).read_text())
 
 
@@ -180,6 +190,11 @@ def check_logits(record):
   """Raises ValueError where the logits are not those of the same model."""
   bound = TOLERANCE * max(record['largest_logit'], 1.0)
   difference = record['max_abs_difference']
+  if not math.isfinite(record['largest_logit']):
+    raise ValueError(
+      'the logits of transformers are not finite: the weights hold values '
+      'that are NaN, infinite or far too large; take earlier ones.'
+    )
   if not math.isfinite(difference) or difference > bound:
     raise ValueError(
       f'the logits differ from those of transformers by {difference:.3g} '
@@ -206,17 +221,19 @@ def write(
   verify: str,
   adapter_dir: str | pathlib.Path = '',
   digests: tuple[dict, dict] | None = None,
+  not_read: Sequence[str] = (),
   skipped: str | None = None,
 ):
   """Makes the certificate, prints it, and writes target/certificate.json.
 
-  `facts` come first. `digests` are what compare_digests takes; `skipped` says
+  `facts` come first. `digests` and `not_read` are what compare_digests takes,
+  the latter with the files that were not read; `skipped` says
   why the logits are left out, whatever `verify` asks for beyond digests.
   Raises ValueError where the conversion is wrong.
   """
   record = dict(facts)
   if digests is not None:
-    record['digests'] = compare_digests(*digests)
+    record['digests'] = compare_digests(*digests, not_read)
   if verify == 'digests':
     skipped = '--verify=digests'
   elif verify == 'auto' and not skipped:

@@ -1,17 +1,17 @@
 """The weights of Hugging Face LLaMA folders, both ways, streamed."""
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import math
 import pathlib
+import re
 from collections.abc import Callable
 
 import jax
 import ml_dtypes
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from lbe.convert import tensor_files
 from lbe.models import architecture
@@ -82,128 +82,213 @@ def to_theirs(c, name: str, array: np.ndarray) -> np.ndarray:
 
 # ------------------------------------------------------------------ loading
 
+EMBEDDING, HEAD = 'model.embed_tokens.weight', 'lm_head.weight'
+# Tables of old conversions that are computed, not read.
+_OLD_BUFFER = re.compile(r'rotary_emb\.(inv_freq|cos_cached|sin_cached)$')
+
 
 class Weights:
-  """The tensors of a folder by their Hugging Face names, read on demand.
+  """The weights of a folder, found and checked by their headers; not read.
 
-  Safetensors are memory-mapped; `.bin` files go through torch's weights-only
-  loading, one file at a time. Raises ValueError where a file or a tensor is
-  missing, truncated, or has another shape than the config says.
+  `config` is the model that they are: `c`, untied where a head lies there that
+  differs from the embedding (the one case in which values are read).
+  `notices` are lines for people, `not_read` the tensors that are known to do
+  nothing and the files that hold another copy. Raises ValueError where a file
+  or tensor is missing, truncated, of another shape or dtype, or not read.
   """
 
-  def __init__(self, folder, c):
+  def __init__(self, folder: Folder, c: architecture.Config):
     self.folder = pathlib.Path(folder)
-    self._where = self._find_files()
-    self._open_file = None
-    self._open_name = None
-    self._stack = contextlib.ExitStack()
-    expected = {
-      theirs for names in tensor_names(c).values() for theirs in names
-    }
-    missing = sorted(expected - self._where.keys())
+    self.notices, self.not_read = [], []
+    read, paths = tensor_files.choose(folder)
+    self._tensors = tensor_files.Tensors(paths)
+    self._names = {}  # transformers' name → the one on disk
+    self.config = self._tied(c, self._name(c))
+    for name, names in tensor_names(self.config).items():
+      for theirs in names:
+        self._check(c, name, theirs)
+    self._look_beside(read, paths)
+    self.close()
+
+  def _name(self, c):
+    """Finds transformers' name of each tensor; it sets 'model.' as it does."""
+    whole = dataclasses.replace(c, tied=False)
+    known = {t for names in tensor_names(whole).values() for t in names}
+    unread = []
+    for stored in self._tensors.stored:
+      tried = (stored, f'model.{stored}', stored.removeprefix('model.'))
+      name = next((n for n in tried if n in known), None)
+      if name is None and _OLD_BUFFER.search(stored):
+        self.not_read.append(stored)
+      elif name is None:
+        unread.append(stored)
+      elif name in self._names:
+        raise ValueError(
+          f'{self.folder} has {name!r} twice, as {self._names[name]!r} and '
+          f'{stored!r}; save it again with transformers.'
+        )
+      else:
+        self._names[name] = stored
+    if unread:
+      raise ValueError(
+        f'{self.folder} has a tensor {min(unread)!r} (of {len(unread)}) that '
+        f'is not read: {tensor_files.cause(min(unread), c.num_layers)}.'
+      )
+    return known
+
+  def _tied(self, c, known):
+    """The config, untied where transformers unties; the rest must be there."""
+    if c.tied and HEAD not in self._names:
+      known.discard(HEAD)
+    elif c.tied and EMBEDDING not in self._names:
+      # One of two shared tensors was stored, the head.
+      self._names[EMBEDDING] = self._names.pop(HEAD)
+      known.discard(HEAD)
+    missing = sorted(known - self._names.keys())
     if missing:
       raise ValueError(
         f'{self.folder} has no tensor {missing[0]!r} (of {len(missing)} '
         'missing); the files are incomplete, or config.json describes '
-        'another model.'
-      )
-    # Rotary tables of old conversions are computed, not read.
-    known = expected | {'lm_head.weight'}
-    extra = sorted(
-      name
-      for name in self._where.keys() - known
-      if not name.endswith('rotary_emb.inv_freq')
-    )
-    if extra:
-      raise ValueError(
-        f'{self.folder} has a tensor {extra[0]!r} (of {len(extra)}) that '
-        'LLaMA does not have; config.json describes another model.'
-      )
-
-  def _find_files(self):
-    folder = self.folder
-    for stem, suffix in (
-      ('model', 'safetensors'),
-      ('pytorch_model', 'bin'),
-    ):
-      index = folder / f'{stem}.{suffix}.index.json'
-      single = folder / f'{stem}.{suffix}'
-      if index.is_file():
-        files = json.loads(index.read_text())['weight_map']
-        absent = sorted(
-          {f for f in files.values() if not (folder / f).is_file()}
+        'another model'
+        + (
+          ': one that shares its embedding has "tie_word_embeddings": true.'
+          if missing in ([HEAD], [EMBEDDING])
+          else '.'
         )
-        if absent:
-          raise ValueError(
-            f'{index} names {absent[0]}, which is not there; copy all '
-            f'{len(set(files.values()))} files.'
-          )
-        return {name: folder / f for name, f in files.items()}
-      if single.is_file():
-        with tensor_files.opened(single) as tensors:
-          return {name: single for name in tensors.keys()}
-    raise ValueError(
-      f'{folder} has neither model*.safetensors nor pytorch_model*.bin (and '
-      'no index of them); copy the weights beside config.json.'
+      )
+    if HEAD not in known or not c.tied:
+      return c
+    for theirs in (EMBEDDING, HEAD):
+      self._check(c, 'embed_VD', theirs)
+    embedding, head = (self._read(theirs) for theirs in (EMBEDDING, HEAD))
+    if np.array_equal(embedding, head):
+      self.not_read.append(f'{HEAD} (equals the embedding)')
+      return c
+    self.notices.append(
+      f'{self.folder} has tie_word_embeddings=true beside a head that differs '
+      'from its embedding; as in transformers they are two.'
     )
+    return dataclasses.replace(c, tied=False)
 
-  def _file(self, path):
-    if self._open_name != path:
-      self.close()
-      self._open_file = self._stack.enter_context(tensor_files.opened(path))
-      self._open_name = path
-    return self._open_file
+  def _look_beside(self, read, paths):
+    """Other files may hold copies; what is in them alone is not read."""
+    folder, others = self.folder, []
+    adapters = sorted(folder.glob('adapter_*'))
+    if adapters:
+      raise ValueError(
+        f'{folder} holds a model and an adapter of it ({adapters[0].name}), '
+        'which would not be read; move the adapter_* files into a folder of '
+        'their own, and import both: python -m lbe.import_hf '
+        f'--source={folder} --adapter=THAT_FOLDER --target=...'
+      )
+    known = self._tensors.stored.keys() | self._names.keys()
+    for path, names in tensor_files.beside(folder, paths).items():
+      unread = sorted(set(names) - known)
+      if unread:
+        raise ValueError(
+          f'{path} holds a tensor {unread[0]!r} (of {len(unread)}) that is not '
+          f'read: transformers takes {read}, which lacks it. Take the file '
+          'out of the folder, or mend the index that should name it '
+          f'({tensor_files.cause(unread[0], self.config.num_layers)}).'
+        )
+      others.append(path.name)
+    others += [
+      name
+      for name in tensor_files.ORDER
+      if name != read and name.endswith('.json') and (folder / name).is_file()
+    ]
+    if others:
+      more = f' and {len(others) - 3} more' if len(others) > 3 else ''
+      self.not_read += others
+      self.notices.append(
+        f'{folder}: {read} is read, as by transformers; what lies beside it, '
+        f'older or another copy, is not: {", ".join(others[:3])}{more}.'
+      )
+
+  def _check(self, c, name, theirs):
+    stored = self._tensors.stored[self._names[theirs]]
+    expected = their_shape(c, name)
+    if stored.shape != expected:
+      raise ValueError(
+        f'{stored.path}: tensor {self._names[theirs]!r} has shape '
+        f'{stored.shape}, but config.json says {expected}; one of the two '
+        'belongs to another model.'
+      )
+    self._tensors.check_dtype(self._names[theirs])
+
+  def _read(self, theirs):
+    return self._tensors.read(self._names[theirs])
 
   def close(self):
-    self._stack.close()
-    self._open_file = self._open_name = None
+    self._tensors.close()
 
-  def read(self, c, name, theirs):
-    """One stored tensor of our weight `name`, its shape checked."""
-    path = self._where[theirs]
-    tensor = tensor_files.read(self._file(path), path, theirs)
-    self._check_shape(c, name, theirs, tensor.shape)
-    return tensor
+  def dtypes(self) -> dict[str, str]:
+    """{our name: dtype}; where layers differ float32, which holds them all."""
+    result = {}
+    for name, names in tensor_names(self.config).items():
+      found = {self._tensors.stored[self._names[t]].dtype for t in names}
+      result[name] = found.pop() if len(found) == 1 else 'float32'
+    return result
 
-  def check(self, c):
-    """Raises as `read` would, from the files' headers where they have some."""
-    named = [(name, t) for name, ts in tensor_names(c).items() for t in ts]
-    for name, theirs in sorted(named, key=lambda n: str(self._where[n[1]])):
-      path = self._where[theirs]
-      if path.suffix != '.safetensors':
-        self.read(c, name, theirs)
-        continue
-      try:
-        shape = self._file(path).get_slice(theirs).get_shape()
-      except (safetensors.SafetensorError, KeyError) as error:
-        raise tensor_files.unreadable(path, theirs, error) from error
-      self._check_shape(c, name, theirs, tuple(shape))
+  def load(
+    self,
+    *,
+    dtype: str | dict[str, str] | None = None,
+    shardings: dict | None = None,
+  ) -> dict:
+    """The parameter tree, read tensor by tensor; padding rows are zero.
 
-  def _check_shape(self, c, name, theirs, shape):
-    expected = their_shape(c, name)
-    if shape != expected:
-      raise ValueError(
-        f'{self._where[theirs]}: tensor {theirs!r} has shape {shape}, but '
-        f'config.json says {expected}; one of the two belongs to another '
-        'model.'
-      )
+    In numpy, or with `shardings` (a tree of NamedShardings) as jax arrays
+    whose shards are read on their own hosts. `dtype` is that of
+    weights.shapes; None keeps that on disk.
+    """
+    c, result = self.config, {}
+    if dtype is None:
+      dtype = self.dtypes()
+    like = weights_lib.flatten(weights_lib.shapes(c, dtype=dtype))
+    with contextlib.closing(self):
+      for name in tensor_names(c):
+        array = self._stacked(name, like[name])
+        if shardings is not None:
+          array = jax.make_array_from_callback(
+            array.shape,
+            weights_lib.flatten(shardings)[name],
+            lambda i, a=array: a[i],
+          )
+          # The host copy goes before the next one is made.
+          array = jax.block_until_ready(array)
+        result[name] = array
+    return weights_lib.unflatten(result)
 
-  def dtype(self, c):
-    """The dtype on disk, as numpy's name: that of the first projection."""
-    name = 'layers/q_LDNH'
-    return str(self.read(c, name, their_names(c, name)[0]).dtype)
+  def _stacked(self, name, like):
+    """One of our arrays."""
+    array = np.zeros(like.shape, like.dtype)
+    for i, theirs in enumerate(their_names(self.config, name)):
+      one = to_ours(self.config, name, self._read(theirs))
+      # The rest of the vocabulary's rows is padding.
+      part = array[i] if weights_lib.is_stacked(name) else array
+      part[tuple(slice(n) for n in one.shape)] = one
+    return array
 
+  def digests(self) -> dict[str, str]:
+    """{their name: sha256 of the bytes in the dtype of `dtypes`}.
 
-def check_weights(folder: Folder, c: architecture.Config):
-  """Raises ValueError where `load_params` would; reads next to nothing."""
-  with contextlib.closing(Weights(folder, c)) as weights:
-    weights.check(c)
-
-
-def stored_dtype(folder: Folder, c: architecture.Config) -> str:
-  """The dtype of the weights on disk, whatever config.json says of it."""
-  with contextlib.closing(Weights(folder, c)) as weights:
-    return weights.dtype(c)
+    One tensor in memory. Raises ValueError for one that is not finite.
+    """
+    dtypes, result = self.dtypes(), {}
+    with contextlib.closing(self):
+      for name, names in tensor_names(self.config).items():
+        for theirs in names:
+          tensor = self._read(theirs).astype(DTYPES[dtypes[name]], copy=False)
+          bad = tensor.size - np.count_nonzero(np.isfinite(tensor))
+          if bad:
+            raise ValueError(
+              f'{self.folder}: tensor {theirs!r} has {bad:,} values of '
+              f'{tensor.size:,} that are NaN or infinite; the training that '
+              'wrote it diverged, or float16 overflowed: take an earlier one.'
+            )
+          result[theirs] = digest(tensor)
+    return result
 
 
 def load_params(
@@ -213,48 +298,11 @@ def load_params(
   dtype: str | dict[str, str] | None = None,
   shardings: dict | None = None,
 ) -> dict:
-  """The parameter tree, read tensor by tensor; padding rows are zero.
-
-  In numpy, or with `shardings` (a tree of NamedShardings) as jax arrays whose
-  shards are read on their own hosts. `dtype` is that of weights.shapes; None
-  keeps that on disk.
-  """
-  keep = dtype is None
-  result = {}
-  with contextlib.closing(Weights(folder, c)) as weights:
-    like = weights_lib.flatten(
-      weights_lib.shapes(c, dtype=weights.dtype(c) if keep else dtype)
-    )
-    for name, theirs in tensor_names(c).items():
-      array = _stacked(weights, c, name, theirs, like[name], keep)
-      if shardings is not None:
-        array = jax.make_array_from_callback(
-          array.shape,
-          weights_lib.flatten(shardings)[name],
-          lambda i, a=array: a[i],
-        )
-        # The host copy goes before the next one is made.
-        array = jax.block_until_ready(array)
-      result[name] = array
-  return weights_lib.unflatten(result)
-
-
-def _stacked(weights, c, name, theirs, like, keep):
-  """One of our arrays; with `keep`, all tensors must have its dtype."""
-  array = np.zeros(like.shape, like.dtype)
-  for i, their_name in enumerate(theirs):
-    tensor = weights.read(c, name, their_name)
-    if keep and tensor.dtype != like.dtype:
-      raise ValueError(
-        f'{weights.folder}: tensor {their_name!r} is {tensor.dtype}, others '
-        f'are {like.dtype}; store all in one dtype (transformers: '
-        f'from_pretrained(..., dtype=...).save_pretrained(...)).'
-      )
-    one = to_ours(c, name, tensor)
-    # The rest of the vocabulary's rows is padding.
-    part = array[i] if weights_lib.is_stacked(name) else array
-    part[tuple(slice(n) for n in one.shape)] = one
-  return array
+  """`Weights.load` of a folder that is what `c` says, tied or not."""
+  found = Weights(folder, c)
+  if found.config != c:
+    raise ValueError(f'{found.notices[0]} Open it with stored.open_model.')
+  return found.load(dtype=dtype, shardings=shardings)
 
 
 # ------------------------------------------------------------------ writing
@@ -278,14 +326,14 @@ def write_safetensors(
   dtype = DTYPES[dtype]
   plan, total = _plan_files(c, dtype, shard_bytes)
   digests, weight_map = {}, {}
-  for i, tensors in enumerate(plan):
+  for i, part in enumerate(plan):
     file = (
       'model.safetensors'
       if len(plan) == 1
       else f'model-{i + 1:05}-of-{len(plan):05}.safetensors'
     )
-    _write_file(folder / file, c, tensors, get_array, dtype, digests)
-    weight_map.update({theirs: file for _, _, theirs in tensors})
+    _write_file(folder / file, c, part, get_array, dtype, digests)
+    weight_map.update({theirs: file for _, _, theirs in part})
   if len(plan) > 1:
     index = {'metadata': {'total_size': total}, 'weight_map': weight_map}
     (folder / 'model.safetensors.index.json').write_text(
@@ -310,7 +358,7 @@ def _plan_files(c, dtype, shard_bytes):
   return files, total
 
 
-def _write_file(path, c, tensors, get_array, dtype, digests):
+def _write_file(path, c, part, get_array, dtype, digests):
   """One safetensors file: a header, then each tensor's bytes in order.
 
   The library's own writer takes all tensors of a file at once; writing the
@@ -318,7 +366,7 @@ def _write_file(path, c, tensors, get_array, dtype, digests):
   """
   names = {'float32': 'F32', 'bfloat16': 'BF16', 'float16': 'F16'}
   header, offset = {'__metadata__': {'format': 'pt'}}, 0
-  for name, _, theirs in tensors:
+  for name, _, theirs in part:
     shape = their_shape(c, name)
     end = offset + math.prod(shape) * dtype.itemsize
     header[theirs] = {
@@ -333,7 +381,7 @@ def _write_file(path, c, tensors, get_array, dtype, digests):
   with open(path, 'wb') as f:
     f.write(len(text).to_bytes(8, 'little'))
     f.write(text)
-    for name, layer, theirs in tensors:
+    for name, layer, theirs in part:
       if name != held_name:
         held = None
         held, held_name = get_array(name), name
@@ -350,13 +398,3 @@ def digest(array) -> str:
 
 def _bytes(array):
   return memoryview(np.ascontiguousarray(array).view(np.uint8).reshape(-1))
-
-
-def tensor_digests(folder: Folder, c: architecture.Config) -> dict[str, str]:
-  """{their name: sha256 of the stored bytes}, one tensor in memory."""
-  with contextlib.closing(Weights(folder, c)) as weights:
-    return {
-      theirs: digest(weights.read(c, name, theirs))
-      for name, names in tensor_names(c).items()
-      for theirs in names
-    }

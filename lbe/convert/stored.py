@@ -2,9 +2,9 @@
 
 import base64
 import dataclasses
+import sys
 
 import jax
-from etils import epath
 
 from lbe.convert import hf
 from lbe.convert import hf_config
@@ -30,14 +30,7 @@ class Opened:
   config: architecture.Config
   tokenizer: tokenizers.Tokenizer | None
   info: dict
-
-  def check(self):
-    """Raises ValueError for weights that are missing, cut, or of other shape.
-
-    What `load_params` would say an hour later, said at once.
-    """
-    if self.kind == 'hf':
-      hf.check_weights(self.path, self.config)
+  hf_weights: hf.Weights | None = None  # of a Hugging Face folder
 
   def num_old_rows(self, tokenizer: tokenizers.Tokenizer) -> int | None:
     """Rows of the vocabulary before it was extended; None where it was not.
@@ -52,8 +45,8 @@ class Opened:
 
   def dtypes(self) -> str | dict[str, str]:
     """The dtypes on disk, as `load_params` takes them."""
-    if self.kind == 'hf':
-      return self.info['dtype']
+    if self.hf_weights is not None:
+      return self.hf_weights.dtypes()
     stored = weights.flatten(checkpoint.params_metadata(self.path))
     return {name: str(x.dtype) for name, x in stored.items()}
 
@@ -65,10 +58,8 @@ class Opened:
     `dtype` is that of weights.shapes: one for all, or by name.
     """
     shardings = sharding.shardings(mesh, weights.dims(self.config))
-    if self.kind == 'hf':
-      return hf.load_params(
-        self.path, self.config, dtype=dtype, shardings=shardings
-      )
+    if self.hf_weights is not None:
+      return self.hf_weights.load(dtype=dtype, shardings=shardings)
     abstract = jax.tree.map(
       lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
       weights.shapes(self.config, dtype=dtype),
@@ -100,24 +91,19 @@ def open_model(path: hf.Folder, *, vocab_multiple: int | None = None) -> Opened:
       model_config = dataclasses.replace(
         model_config, vocab_multiple=vocab_multiple
       )
+    found = hf.Weights(path, model_config)
+    for notice in found.notices:
+      print(f'notice: {notice}', file=sys.stderr)
     tokenizer = tokenizers.load(path) if tokenizers.find(path) else None
     if tokenizer is not None:
       tokenizers.check_rows(tokenizer, model_config.vocab_size)
-    info['dtype'] = hf.stored_dtype(path, model_config)
-    return Opened(str(path), 'hf', model_config, tokenizer, info)
+    dtypes = set(found.dtypes().values())
+    # What holds every value of all.
+    info['dtype'] = dtypes.pop() if len(dtypes) == 1 else 'float32'
+    return Opened(str(path), 'hf', found.config, tokenizer, info, found)
   raise ValueError(
-    f'{path!r} is neither a checkpoint nor a Hugging Face folder: '
-    f'{_lacks(path)}; give the path of a workdir, a checkpoint or a Hugging '
-    'Face folder.'
-  )
-
-
-def _lacks(path):
-  if not epath.Path(path).is_dir():
-    return 'there is no such folder'
-  return (
-    'it has no finished step in checkpoints/ (and is none), and no config.json '
-    'with a model_type'
+    f'{str(path)!r} is neither a checkpoint nor a Hugging Face folder: '
+    f'{hf_config.lacks(path)}.'
   )
 
 
