@@ -106,7 +106,7 @@ class Weights:
     self.config = self._tied(c, self._name(c))
     for name, names in tensor_names(self.config).items():
       for theirs in names:
-        self._check(c, name, theirs)
+        self._check(self.config, name, theirs)
     self._look_beside(read, paths)
     self.close()
 

@@ -272,6 +272,10 @@ def _torch_names(path):
 
 # What a tensor that LLaMA does not have tells of its folder.
 _CAUSES = {
+  r'v_head|value_head|score\.|classifier|reward': (
+    'it is the head of a reward model or a classifier; save the language '
+    'model alone'
+  ),
   r'lora_|modules_to_save|original_module': (
     'an adapter of PEFT lies among the weights; save them merged '
     '(merge_and_unload)'
@@ -298,10 +302,6 @@ _CAUSES = {
   r'\.bias$': 'LLaMA has no biases, and they are not computed',
   r'experts|block_sparse_moe|\.gate\.weight': 'it is a mixture of experts',
   r'vision|mm_projector|multi_modal|language_model': 'it sees pictures, too',
-  r'v_head|value_head|score\.|classifier|reward': (
-    'it is the head of a reward model or a classifier; save the language '
-    'model alone'
-  ),
 }
 
 
