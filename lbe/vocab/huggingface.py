@@ -3,13 +3,16 @@
 And the letters in which byte-level vocabularies, as LLaMA 3's, write bytes.
 """
 
+import dataclasses
 import functools
 import json
 
 import numpy as np
 import tokenizers
 
+from lbe.vocab import added
 from lbe.vocab import fingerprint
+from lbe.vocab import folder
 
 
 def _letters():
@@ -43,6 +46,40 @@ def is_partial(piece: str) -> bool:
   return False
 
 
+def check(record):
+  """Raises ValueError for what is no tokenizer.json."""
+  try:
+    tokenizers.Tokenizer.from_str(json.dumps(record))
+  except Exception as error:  # the library has no class of its own
+    raise ValueError(
+      f'it is no tokenizer.json ({error}); is it whole, and of a tokenizer?'
+    ) from error
+
+
+def pieces(record):
+  """{text: id} of a tokenizer.json, without its added tokens."""
+  vocabulary = record['model']['vocab']
+  if isinstance(vocabulary, dict):
+    return vocabulary
+  return {piece: i for i, (piece, _) in enumerate(vocabulary)}
+
+
+def added_tokens(record):
+  """The added.Tokens of a tokenizer.json, by id."""
+  return tuple(
+    sorted(added.Token(**token) for token in record.get('added_tokens') or ())
+  )
+
+
+def with_added(record, tokens):
+  """A tokenizer.json with the added.Tokens that it lacks."""
+  known = {token.content for token in added_tokens(record)}
+  new = [dataclasses.asdict(t) for t in tokens if t.content not in known]
+  if not new:
+    return record
+  return {**record, 'added_tokens': [*record.get('added_tokens', ()), *new]}
+
+
 class HuggingFace:
   """A tokenizer.json, encoded by the tokenizers library.
 
@@ -52,13 +89,19 @@ class HuggingFace:
 
   kind = 'hf'
 
-  def __init__(self, data, specials=None):
-    """`data` is a tokenizer.json, or what `to_bytes` gave."""
+  def __init__(self, data, specials=None, adds_bos=None):
+    """`data` is a tokenizer.json, or what `to_bytes` gave.
+
+    `adds_bos` is the habit where the .json says none.
+    """
     record = json.loads(data)
     if 'lbe_specials' in record:
       specials = record['lbe_specials']
+      adds_bos = record.get('lbe_adds_bos')
       record = record['tokenizer']
-    self._record = record
+    self._record, self._adds_bos = record, adds_bos
+    self.added = added_tokens(record)
+    self._tokens = {token.id: token for token in self.added}
     self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(record))
     # Nothing but the text itself is encoded, and nothing is cut or padded.
     self._tokenizer.no_truncation()
@@ -100,12 +143,23 @@ class HuggingFace:
     return self._tokenizer.decode([int(i) for i in ids])
 
   def piece(self, token):
+    """Of an added token its text as it was added, not as it is normalised."""
+    known = self._tokens.get(int(token))
+    if known:
+      return known.content
     return self._tokenizer.id_to_token(int(token)) or ''
 
   def to_bytes(self):
-    return json.dumps(
-      {'tokenizer': self._record, 'lbe_specials': self._specials}
-    ).encode()
+    facts = {'tokenizer': self._record, 'lbe_specials': self._specials}
+    if self._adds_bos is not None:
+      facts['lbe_adds_bos'] = self._adds_bos
+    return json.dumps(facts).encode()
+
+  @property
+  def adds_bos(self):
+    """As the post-processor does it; else as was said; else where there is."""
+    told = folder.adds_bos({'add_bos_token': self._adds_bos}, self._record)
+    return told in (None, True) and self.bos_id is not None
 
   @property
   def record(self):
@@ -119,11 +173,7 @@ class HuggingFace:
 
   @functools.cached_property
   def specials(self):
-    return {
-      t['content']: t['id']
-      for t in self._record.get('added_tokens', ())
-      if t['special']
-    }
+    return {t.content: t.id for t in self.added if t.special}
 
   def without_prefix(self):
     """The same tokenizer, which puts no space before a text."""
@@ -142,7 +192,7 @@ class HuggingFace:
       record = {**record, part: _keep_prefix(record.get(part), schemes)}
     if record == self._record:
       return self
-    return HuggingFace(json.dumps(record), self._specials)
+    return HuggingFace(json.dumps(record), self._specials, self._adds_bos)
 
   @functools.cached_property
   def byte_level(self):
@@ -153,26 +203,20 @@ class HuggingFace:
 
   @functools.cached_property
   def is_byte(self):
-    added = {t['id'] for t in self._record.get('added_tokens', ())}
-
     def of_byte(i):
       piece = self.piece(i)
       if self.byte_level:
-        return i not in added and is_partial(piece)
+        return i not in self._tokens and is_partial(piece)
       return len(piece) == 6 and piece.startswith('<0x') and piece[5] == '>'
 
     return np.array([of_byte(i) for i in range(self.vocab_size)])
 
   @functools.cached_property
   def byte_lengths(self):
-    special = {
-      t['id'] for t in self._record.get('added_tokens', ()) if t['special']
-    }
-
     def length(i):
-      if i in special:
-        return 0
       piece = self.piece(i)
+      if i in self._tokens:
+        return 0 if self._tokens[i].special else len(piece.encode())
       if self.byte_level:
         return len(piece)
       if self.is_byte[i]:

@@ -32,6 +32,7 @@ class SentencePiece:
   """A SentencePiece .model, encoded by the sentencepiece library itself."""
 
   kind = 'sentencepiece'
+  added = ()  # all its tokens are pieces
 
   def __init__(self, data):
     self._data = bytes(data)
@@ -61,6 +62,15 @@ class SentencePiece:
     self.eos_id = special(p.eos_id())
     self.unk_id = special(p.unk_id())
     self.pad_id = special(p.pad_id())
+
+  @property
+  def model(self):
+    """The SentencePiece itself, as in added.AddedTokens."""
+    return self
+
+  @property
+  def adds_bos(self):
+    return self.bos_id is not None
 
   def encode(self, text):
     return self._processor.encode(text)
@@ -102,10 +112,14 @@ class SentencePiece:
     return parts
 
   def decode(self, ids):
-    return self._processor.decode([int(i) for i in ids])
+    """The text; an id that has no piece decodes to nothing."""
+    return self._processor.decode(
+      [int(i) for i in ids if 0 <= int(i) < self.vocab_size]
+    )
 
   def piece(self, token):
-    return self.proto.pieces[int(token)].piece
+    known = 0 <= int(token) < self.vocab_size
+    return self.proto.pieces[int(token)].piece if known else ''
 
   def to_bytes(self):
     return self._data

@@ -6,11 +6,15 @@ strings in a text as text; who makes a document puts BOS and EOS around it.
 
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 
+from lbe.text import files
+from lbe.vocab import added as added_lib
 from lbe.vocab import fingerprint as fingerprint_lib
+from lbe.vocab import folder as folder_lib
 from lbe.vocab import huggingface
 from lbe.vocab import sentencepiece
 
@@ -33,6 +37,10 @@ class Tokenizer(Protocol):
   byte_lengths: np.ndarray
   is_byte: np.ndarray
   specials: dict[str, int]  # control strings, which no text encodes to
+  # Tokens beside the pieces, with their flags: special ones are control
+  # strings, ordinary ones are cut out of a text before all else.
+  added: Sequence[added_lib.Token]
+  adds_bos: bool  # whether a text to go on from begins with BOS by habit
 
   def encode(self, text: str) -> list[int]: ...
   def encode_batch(self, texts: list[str]) -> list[list[int]]: ...
@@ -51,6 +59,7 @@ class Bytes:
   vocab_size = 259
   unk_id, bos_id, eos_id, pad_id = 0, 1, 2, None
   specials = {'<s>': 1, '</s>': 2}
+  added, adds_bos = (), True
 
   def without_prefix(self):
     return self
@@ -97,7 +106,7 @@ class Bytes:
 def from_bytes(kind: str, data: bytes) -> Tokenizer:
   """The tokenizer that `to_bytes` of the same `kind` wrote."""
   if kind == 'sentencepiece':
-    return sentencepiece.SentencePiece(data)
+    return added_lib.from_bytes(data)
   if kind == 'hf':
     return huggingface.HuggingFace(data)
   if kind == 'bytes':
@@ -146,30 +155,39 @@ def load(path) -> Tokenizer:
       f'there is no tokenizer at {path}; give a .model, a tokenizer.json, a '
       "folder with either, or 'bytes'."
     )
+  files.check(path)
+  record = files.read_json(path) if path.suffix == '.json' else None
   try:
-    if path.suffix == '.json':
-      return huggingface.HuggingFace(
-        path.read_text(encoding='utf-8'), _specials(path)
-      )
-    return sentencepiece.SentencePiece(path.read_bytes())
+    return _load_json(path, record) if record else _load_model(path)
   except ValueError as error:
     raise ValueError(f'{path}: {error}') from error
 
 
-def _specials(path):
-  """Role → token as the files beside a tokenizer.json name them."""
-  specials = {}
-  for name in ('special_tokens_map.json', 'tokenizer_config.json'):
-    beside = path.parent / name
-    if beside.is_file():
-      record = json.loads(beside.read_text(encoding='utf-8'))
-      for role in ('bos', 'eos', 'unk', 'pad'):
-        token = record.get(f'{role}_token')
-        if isinstance(token, dict):
-          token = token.get('content')
-        if token:
-          specials[role] = token
-  return specials
+def _load_json(path, record):
+  huggingface.check(record)
+  facts = folder_lib.read(path.parent, huggingface.pieces(record), record)
+  record = huggingface.with_added(record, facts.tokens)
+  return huggingface.HuggingFace(
+    json.dumps(record), facts.roles, facts.adds_bos
+  )
+
+
+def _load_model(path):
+  """A .model; one called tokenizer.model with what lies beside it."""
+  model = sentencepiece.SentencePiece(path.read_bytes())
+  if path.name != 'tokenizer.model':
+    return model
+  ids = {p.piece: i for i, p in enumerate(model.proto.pieces)}
+  record, beside = None, path.with_name('tokenizer.json')
+  if beside.is_file():
+    record = files.read_json(beside)
+    huggingface.check(record)
+    theirs = huggingface.pieces(record)
+    new = theirs.keys() - ids - {t['content'] for t in record['added_tokens']}
+    if new and ids.items() <= theirs.items():
+      return _load_json(beside, record)  # the .model is of before an extension
+  facts = folder_lib.read(path.parent, ids, record)
+  return added_lib.around(model, facts)
 
 
 def check_rows(tokenizer: Tokenizer, vocab_size: int) -> str:
@@ -251,6 +269,6 @@ def check_same(
 
 
 def prompt_ids(tokenizer: Tokenizer, text: str) -> list[int]:
-  """BOS, where the tokenizer has one, and the text's ids."""
-  bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+  """BOS, where it is the tokenizer's habit, and the text's ids."""
+  bos = [tokenizer.bos_id] if tokenizer.adds_bos else []
   return bos + tokenizer.encode(text)

@@ -1,0 +1,225 @@
+"""Tokens that a folder adds to its model: ids are those of transformers."""
+
+import json
+import re
+import shutil
+
+import pytest
+
+from lbe.vocab import tokenizers
+from lbe.vocab import train
+
+TEXTS = [
+  'a<x>b',
+  'a <x> b',
+  '<x>b',
+  '<x>',
+  'the river runs',
+  'x <x>  <x> y',
+  '<y> <x><y>the <x>',
+  'a<x>\nthe\t<y>\n',
+  'é<y>, 中文<x>中 [PAD]',
+]
+LLAMA = {
+  'tokenizer_class': 'LlamaTokenizer',
+  'bos_token': '<s>',
+  'eos_token': '</s>',
+  'unk_token': '<unk>',
+  'add_bos_token': True,
+}
+
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory):
+  path = tmp_path_factory.mktemp('model') / 'tokenizer.model'
+  text = ['the river runs to the sea', 'she reads the letters', 'über <x>']
+  train.train_sentencepiece(text * 9, path, vocab_size=310)
+  return path
+
+
+@pytest.fixture
+def folder(model, tmp_path):
+  """A function: the model with files beside it, which are given by name."""
+
+  def make(**files):
+    shutil.copy(model, tmp_path)
+    (tmp_path / 'config.json').write_text('{"model_type": "llama"}')
+    for name, record in files.items():
+      (tmp_path / f'{name}.json').write_text(json.dumps(record))
+    return tmp_path
+
+  return make
+
+
+def token(content, **flags):
+  names = 'lstrip', 'normalized', 'rstrip', 'single_word', 'special'
+  return {'content': content, **dict.fromkeys(names, False), **flags}
+
+
+def listed(**flags):
+  """tokenizer_config.json with <x> and <y> behind 310 pieces."""
+  return {
+    **LLAMA,
+    'added_tokens_decoder': {
+      '0': token('<unk>', special=True),
+      '1': token('<s>', special=True),
+      '310': token('<x>', **flags),
+      '311': token('<y>', normalized=True),
+    },
+  }
+
+
+def theirs(path):
+  from transformers import AutoTokenizer
+
+  return AutoTokenizer.from_pretrained(path)
+
+
+def check(path):
+  """Ids and texts are those of transformers, and go through bytes."""
+  ours, their = tokenizers.load(path), theirs(path)
+  again = tokenizers.from_bytes(ours.kind, ours.to_bytes())
+  assert again.fingerprint == ours.fingerprint
+  for text in TEXTS:
+    ids = their.encode(text, add_special_tokens=False)
+    assert ours.encode(text) == again.encode(text) == ids, text
+    assert ours.decode(ids) == their.decode(ids, skip_special_tokens=True)
+    whole = their.encode(text)
+    assert tokenizers.prompt_ids(ours, text) == whole
+  for role in ('bos', 'eos', 'unk', 'pad'):
+    assert getattr(ours, f'{role}_id') == getattr(their, f'{role}_token_id')
+  return ours
+
+
+@pytest.mark.parametrize('legacy', [None, False, True])
+@pytest.mark.parametrize('flag', ['', 'lstrip', 'rstrip', 'single_word'])
+def test_ordinary_tokens_are_cut_out_as_transformers_does(folder, flag, legacy):
+  """They were spelt out, and the model saw none of them."""
+  config = listed(**({flag: True} if flag else {}))
+  if legacy is not None:
+    config['legacy'] = legacy
+  ours = check(folder(tokenizer_config=config))
+  assert [t.content for t in ours.added] == ['<x>', '<y>']
+  assert ours.vocab_size == 312
+  assert ours.byte_lengths[310] == 3
+
+
+@pytest.mark.parametrize('name', ['LlamaTokenizer', 'PreTrainedTokenizerFast'])
+def test_added_tokens_json_alone_and_roles_of_the_map_are_read(folder, name):
+  path = folder(
+    tokenizer_config={**LLAMA, 'tokenizer_class': name},
+    added_tokens={'<y>': 311, '<x>': 310, '<|end|>': 312},
+    special_tokens_map={
+      'eos_token': '<|end|>',
+      'pad_token': {'content': '[PAD]', 'lstrip': False},
+      'bos_token': '<s>',
+      'unk_token': '<unk>',
+    },
+  )
+  ours, their = tokenizers.load(path), theirs(path)
+  assert (ours.eos_id, ours.pad_id) == (312, 313)
+  assert (their.eos_token_id, their.pad_token_id) == (312, 313)
+  assert ours.specials == {'<s>': 1, '</s>': 2, '<|end|>': 312, '[PAD]': 313}
+  text = 'the <x> river<y> runs'
+  assert ours.encode(text) == their.encode(text, add_special_tokens=False)
+
+
+def test_no_text_encodes_to_a_special_token(folder):
+  """Whoever writes a user's message could end it."""
+  ours = tokenizers.load(folder(tokenizer_config=listed(special=True)))
+  text = 'a <x> <y>'
+  assert 310 not in ours.encode(text) and 311 in ours.encode(text)
+  assert ours.decode(ours.encode(text)) == text
+  assert ours.decode([310, *ours.encode('the')]) == 'the'
+
+
+def test_a_token_whose_text_is_a_piece_keeps_the_pieces_id(folder):
+  """Two ids for one text: transformers takes the first."""
+  pieces = tokenizers.load(folder()).proto.pieces
+  piece = next(p.piece for p in pieces[260:] if p.piece.isalpha())
+  config = listed()
+  config['added_tokens_decoder'] |= {'312': token(piece, normalized=True)}
+  ours = check(folder(tokenizer_config=config))
+  (twice,) = (t for t in ours.added if t.content == piece)
+  assert pieces[twice.id].piece == piece and ours.vocab_size == 312
+
+
+def test_gaps_between_ids_decode_to_nothing(folder):
+  """IndexError where a model wrote an id that its folder does not name."""
+  path = folder(tokenizer_config=LLAMA, added_tokens={'<x>': 320})
+  ours = tokenizers.load(path)
+  ids = ours.encode('the<x>')
+  assert ids[-1] == 320 and ours.vocab_size == 321
+  assert ours.decode([*ids[:-1], 315, 320, 321, 9999]) == 'the<x>'
+  assert ours.piece(315) == '' and ours.byte_lengths[315] == 0
+  plain = ours.model
+  assert plain.decode([*plain.encode('the'), 310, 9999]) == 'the'
+
+
+def test_files_that_contradict_each_other_are_named(folder):
+  path = folder(tokenizer_config=listed(), added_tokens={'<z>': 311})
+  with pytest.raises(ValueError, match=r"added_tokens.json gives.*311.*'<z>'"):
+    tokenizers.load(path)
+
+
+def test_a_role_without_an_id_needs_a_row(folder):
+  """Transformers gives it the next id, which the model cannot look up."""
+  path = folder(tokenizer_config={**LLAMA, 'pad_token': '[PAD]'})
+  assert tokenizers.load(path).pad_id == 310
+  rows = {'vocab_size': 310}
+  assert tokenizers.load(folder(config=rows)).pad_id is None
+  eos = {**LLAMA, 'eos_token': '<|end|>'}
+  path = folder(config=rows, tokenizer_config=eos)
+  with pytest.raises(
+    ValueError, match=re.escape("'<|end|>' has an id in none")
+  ):
+    tokenizers.load(path)
+
+
+def test_what_changes_no_id_changes_no_fingerprint(folder, model):
+  """Runs of yesterday would refuse to go on."""
+  plain = tokenizers.load(folder())
+  config = {**LLAMA, 'pad_token': '<unk>', 'add_bos_token': False}
+  config['added_tokens_decoder'] = {'2': token('</s>', special=True)}
+  other = tokenizers.load(folder(tokenizer_config=config))
+  assert (other.pad_id, other.adds_bos) == (0, False)
+  assert (plain.pad_id, plain.adds_bos) == (None, True)
+  assert other.fingerprint == plain.fingerprint
+  listing = tokenizers.load(folder(tokenizer_config=listed()))
+  assert listing.fingerprint != plain.fingerprint
+
+
+def test_special_tokens_are_told_by_id(test_data, tmp_path):
+  """tokenizers 0.23 calls id 1 `▁<s>` where it is normalized: true."""
+  source = test_data / 'ckpt_hf_tiny_random_llama'
+  for name in ('tokenizer.json', 'tokenizer_config.json'):
+    shutil.copy(source / name, tmp_path)
+  ours = tokenizers.load(tmp_path)
+  assert [ours.piece(i) for i in range(3)] == ['<unk>', '<s>', '</s>']
+  assert (ours.bos_id, ours.eos_id, ours.unk_id) == (1, 2, 0)
+
+
+def test_a_tokenizer_json_beside_that_knows_more_is_read(folder):
+  """Only it names <x>; or it has more pieces than the .model of before."""
+  path = folder(tokenizer_config=listed())
+  theirs(path).save_pretrained(path)
+  config = json.loads((path / 'tokenizer_config.json').read_text())
+  assert 'added_tokens_decoder' not in config
+  ours = check(path)
+  assert [t.content for t in ours.added] == ['<x>', '<y>']
+  record = json.loads((path / 'tokenizer.json').read_text())
+  record['added_tokens'] = record['added_tokens'][:3]
+  vocabulary = record['model']['vocab']
+  vocabulary |= {'中文': len(vocabulary), '中': len(vocabulary) + 1}
+  (path / 'tokenizer.json').write_text(json.dumps(record))
+  assert tokenizers.load(path).kind == 'hf'
+
+
+def test_tokens_that_a_tokenizer_json_lacks_are_read_beside_it(folder):
+  path = folder(tokenizer_config=LLAMA)
+  theirs(path).save_pretrained(path)
+  (path / 'tokenizer.model').unlink()
+  (path / 'tokenizer_config.json').write_text(json.dumps(listed()))
+  ours = check(path)
+  assert (ours.kind, ours.vocab_size) == ('hf', 312)
+  assert ours.byte_lengths[310] == 3
