@@ -95,6 +95,9 @@ def prepare(
     'holdout': source.holdout,
     'shard_bytes': shards_lib.SHARD_BYTES,
   }
+  kinds = sources_lib.kinds(source)
+  if kinds:
+    facts['kinds'] = kinds
   if source.cleaning is not None:
     facts['cleaning'] = dataclasses.asdict(source.cleaning)
     facts['benchmarks'] = [
@@ -315,6 +318,7 @@ def _finish(folder, work, source, num_shards, skipped, cleaned, features):
     check_data=False,
   )
   report = {
+    'unread': sources_lib.unread(source),
     'skipped': len(skipped),
     'skipped_examples': skipped[:20],
     'heldout_overlapping': overlaps.count(

@@ -8,6 +8,7 @@ raises it.
   text         documents, each a string
   jsonl        a JSON value in each line
   json         one array of records
+  objects      JSON objects, one after the other, over many lines each
   csv, tsv     a head line with the fields' names, then a record a line; in
                CSV a quoted field may go over lines, in TSV quotes are text
   parquet      its rows
@@ -15,7 +16,6 @@ raises it.
   arrayrecord  each record a JSON object in UTF-8
 """
 
-import codecs
 import csv
 import io
 import json
@@ -23,44 +23,9 @@ import pathlib
 import re
 import sys
 
+from lbe.text import files
 from lbe.text import lines
 from lbe.text import packed
-
-# What a file is, by its ending; behind that may come one of packed.ENDINGS.
-ENDINGS = {
-  '.txt': 'text',
-  '.jsonl': 'jsonl',
-  '.ndjson': 'jsonl',
-  '.json': 'json',
-  '.csv': 'csv',
-  '.tsv': 'tsv',
-  '.parquet': 'parquet',
-  '.arrow': 'arrow',
-  '.feather': 'arrow',
-  '.arrayrecord': 'arrayrecord',
-  '.array_record': 'arrayrecord',
-}
-KINDS = tuple(dict.fromkeys(ENDINGS.values()))
-
-
-def ending(path):
-  """'.jsonl' of 'a.jsonl', 'a.jsonl.gz' and 'a.jsonl-00000-of-00010'."""
-  name = re.sub(r'-\d+-of-\d+$', '', path.name)
-  stem, dot, last = name.rpartition('.')
-  if dot + last in packed.ENDINGS:
-    _, dot, last = stem.rpartition('.')
-  return dot + last
-
-
-def kind(path):
-  """The kind of a file by its ending; one that is not known holds text."""
-  by_name = ENDINGS.get(ending(path), 'text')
-  if by_name != 'json':
-    return by_name
-  with packed.opened(path) as f:
-    head = f.read(1 << 16).removeprefix(codecs.BOM_UTF8)
-  return 'json' if head.lstrip()[:1] == b'[' else 'jsonl'
-
 
 # ------------------------------------------------------------------- lines
 
@@ -108,13 +73,50 @@ def json_array(file):
     return
   except UnicodeDecodeError as error:
     line = error.object.count(b'\n', 0, error.start) + 1
-    yield lines.Bad(f'invalid UTF-8 ({error.reason})'), f'line {line}'
+    yield lines.Bad(files.not_utf8(error.object, error)), f'line {line}'
     return
   if not isinstance(records, list):
     yield lines.Bad('the file holds no array of records'), 'line 1'
     return
   for number, record in enumerate(records, 1):
     yield record, f'record {number}'
+
+
+def json_objects(file):
+  """The objects that stand one after the other, whole in memory.
+
+  One object alone around lists of others is no record.
+  """
+  data = file.read()
+  try:
+    text = data.decode('utf-8-sig')
+  except UnicodeDecodeError as error:
+    line = data.count(b'\n', 0, error.start) + 1
+    yield lines.Bad(files.not_utf8(data, error)), f'line {line}'
+    return
+  decoder, white = json.JSONDecoder(), re.compile(r'\s*')
+  at = white.match(text).end()
+  while at < len(text):
+    place = f'line {text.count(chr(10), 0, at) + 1}'
+    try:
+      record, at = decoder.raw_decode(text, at)
+    except json.JSONDecodeError as error:
+      what = f'invalid JSON ({error.msg}, column {error.colno})'
+      yield lines.Bad(what), f'line {error.lineno}'
+      return
+    yield record, place
+    at = white.match(text, at).end()
+
+
+def around(record) -> str:
+  """What to say of an object that holds records in place of being one."""
+  for name, value in record.items():
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+      return (
+        f'; it is one object, not records: {name!r} holds {len(value)} of '
+        'them; write these alone, as one array or a line each'
+      )
+  return ''
 
 
 def table(file, *, tabs):
@@ -141,16 +143,16 @@ def table(file, *, tabs):
         yield lines.Bad(f'invalid CSV ({error}); the rest is not read'), place
         return
       line = rows.line_num + 1
-      invalid = re.search('[\udc80-\udcff]', ''.join(row))
+      invalid = _invalid(row)
       if head is None:
         head = row
         twice = [name for name in head if head.count(name) > 1]
         if invalid or twice:
-          what = 'invalid UTF-8' if invalid else f'the field {twice[0]!r} twice'
+          what = invalid or f'the field {twice[0]!r} twice'
           yield lines.Bad(f'the head has {what}'), place
           return
       elif invalid:
-        yield lines.Bad('invalid UTF-8'), place
+        yield lines.Bad(invalid), place
       elif row and len(row) != len(head):
         yield (
           lines.Bad(f'{len(row)} fields, and the head has {len(head)}'),
@@ -158,6 +160,16 @@ def table(file, *, tabs):
         )
       elif row:
         yield dict(zip(head, row, strict=True)), place
+
+
+def _invalid(row):
+  """What is wrong with the bytes of a row, or ''."""
+  data = ','.join(row).encode('utf-8', 'surrogateescape')
+  try:
+    data.decode()
+  except UnicodeDecodeError as error:
+    return files.not_utf8(data, error)
+  return ''
 
 
 # -------------------------------------------------------------------- rows

@@ -3,27 +3,23 @@
 A record is a dictionary; of a text file, each document is its `field`.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
-import pathlib
 from collections.abc import Iterator
 
 from lbe.chat import messages
 from lbe.data import cleaning as cleaning_lib
 from lbe.data import dataset_info
+from lbe.data import folders
+from lbe.data import kinds as kinds_lib
 from lbe.data import readers
 from lbe.text import lines
 from lbe.text import packed
 
+# Fields of conversations: lbe.chat.messages says of which form.
+_OF_TALK = ('instruction', 'output', 'target', 'conversations', 'messages')
 CUTS = ('blank_line', 'line', 'file', 'heading')
-# How a person shows a cloud who they are.
-_CLOUDS = {
-  'gs': 'run `gcloud auth application-default login`, or set '
-  'GOOGLE_APPLICATION_CREDENTIALS to a key file',
-  's3': 'set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY',
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +50,7 @@ class Source:
 
   def __post_init__(self):
     for field, value, known in (
-      ('kind', self.kind, ('auto', *readers.KINDS)),
+      ('kind', self.kind, ('auto', *kinds_lib.KINDS)),
       ('cut', self.cut, CUTS),
       ('on_bad_record', self.on_bad_record, ('fail', 'skip')),
     ):
@@ -105,105 +101,55 @@ def make(name: str, **fields) -> Source:
 
 
 def files(source: Source) -> list:
-  """The source's files: itself, or what a folder holds, in sorted order.
-
-  Hidden files are left out. Raises ValueError where there is none.
-  """
+  """The source's files, in sorted order; ValueError where there is none."""
   if source.path.startswith('tfds:'):
-    with _told_plainly(source.path):
+    with folders.told_plainly(source.path):
       return readers.tfds_files(readers.tfds(source.path))
-  path = _location(source)
-  with _told_plainly(path):
-    is_file, is_folder = path.is_file(), path.is_dir()
-  if is_file:
-    return [path]
-  if not is_folder:
-    raise ValueError(
-      f'source {source.name}: there is nothing at {path}; give a file or a '
-      'folder.'
-    )
-  endings = [
-    ending
-    for ending, kind in readers.ENDINGS.items()
-    if source.kind in ('auto', kind) or (source.kind, kind) in _LINES
+  return folders.found(source.name, source.path, source.kind)[0]
+
+
+def unread(source: Source) -> list[str]:
+  """Files of the source's folder that are not read, or hold nothing."""
+  if source.path.startswith('tfds:'):
+    return []
+  chosen, others = folders.found(source.name, source.path, source.kind)
+  return [str(path) for path in others] + [
+    f'{path} (empty)' for path in chosen if not size(path)
   ]
-  with _told_plainly(path):
-    found = sorted(_below(path, endings))
-  if not found:
-    raise ValueError(
-      f'source {source.name}: {path} has no file that ends in '
-      f'{" or ".join(endings)}; name the files so, or give one file.'
-    )
-  return found
 
 
-# JSON lines are often called .json.
-_LINES = [('jsonl', 'json')]
+def kinds(source: Source) -> dict[str, str]:
+  """{number of a file: its kind} of those that their endings do not tell.
 
-
-def _location(source):
-  """The path, here or in a cloud."""
-  cloud, there, _ = source.path.partition('://')
-  if not there:
-    return pathlib.Path(source.path)
-  if cloud not in _CLOUDS:
-    raise ValueError(
-      f'source {source.name}: {cloud}:// is not read; give a local path, or '
-      f'one of {", ".join(f"{x}://" for x in _CLOUDS)}.'
-    )
-  from etils import epath
-
-  return epath.Path(source.path)
-
-
-def _is_remote(path):
-  return '://' in str(path)
-
-
-def _below(path, endings):
-  """The files under a folder; asked of clouds as little as can be."""
-  for child in path.iterdir():
-    if child.name.startswith('.') or child == path:
-      continue  # a store may list a folder as a part of itself
-    wanted = readers.ending(child) in endings
-    if wanted and (_is_remote(child) or child.is_file()):
-      yield child
-    elif child.is_dir():
-      yield from _below(child, endings)
-
-
-@contextlib.contextmanager
-def _told_plainly(path):
-  """Whatever a disk, a cloud or a format raises, with the path and a way out.
-
-  Each library has errors of its own, so all of them are caught.
+  Raises ValueError for one that is not what it should be.
   """
-  cloud = str(path).partition('://')[0]
-  try:
-    yield
-  except ImportError as error:
-    if not _is_remote(path):
-      raise
-    raise ImportError(f"{path}: {error}; pip install 'lbe[remote]'.") from error
-  except Exception as error:
-    way = (
-      f'without credentials, {_CLOUDS[cloud]}'
-      if _is_remote(path)
-      else 'is the file whole, and its kind right?'
-    )
-    raise ValueError(
-      f'{path} cannot be read: {type(error).__name__}: {error}; {way}'
-    ) from error
+  result = {}
+  if source.path.startswith('tfds:'):
+    return result
+  for number, path in enumerate(files(source)):
+    with folders.told_plainly(path):
+      kind = kinds_lib.of_file(path, source.kind, _sought(source))
+    taken = kinds_lib.by_ending(path, source.kind)
+    if kind != taken and (taken, kind) != ('json', 'jsonl'):
+      result[str(number)] = kind
+  return result
+
+
+def _sought(source):
+  """Names of fields, one of which a record of the source has."""
+  of_talk = _OF_TALK if source.template else ()
+  of_entry = source.entry.columns.values() if source.entry else ()
+  return {source.field, *source.columns.values(), *of_talk, *of_entry}
 
 
 def version(path):
   """A string that changes when the file does; None where that is not known."""
-  if not _is_remote(path):
+  if not folders.is_remote(path):
     stat = path.stat()
     return f'{stat.st_size}:{stat.st_mtime_ns}'
   import fsspec
 
-  with _told_plainly(path):
+  with folders.told_plainly(path):
     system, name = fsspec.core.url_to_fs(str(path))
     info = system.info(name)
   mark = info.get('ETag') or info.get('etag') or info.get('md5Hash')
@@ -212,7 +158,7 @@ def version(path):
 
 def digest(path):
   """sha256 of a file's bytes."""
-  with _told_plainly(path), path.open('rb') as f:
+  with folders.told_plainly(path), path.open('rb') as f:
     found = hashlib.sha256()
     while part := f.read(1 << 20):
       found.update(part)
@@ -221,9 +167,9 @@ def digest(path):
 
 def size(path):
   """Bytes of a file, packed ones as they are."""
-  with _told_plainly(path):
+  with folders.told_plainly(path):
     stat = path.stat()
-    return stat.length if _is_remote(path) else stat.st_size
+    return stat.length if folders.is_remote(path) else stat.st_size
 
 
 # ----------------------------------------------------------------- records
@@ -247,10 +193,11 @@ def documents(source, skipped=None, cleaned=None) -> Iterator[tuple[str, str]]:
     count += 1
     yield record['document'], where
   if not count:
+    why = f'is it the right file, and is cut={source.cut!r} right?'
+    if skipped:
+      why = f'{len(skipped)} records were skipped, the first: {skipped[0]}'
     raise ValueError(
-      f'source {source.name}: {source.path} holds no document '
-      f'({len(skipped)} records were skipped); is it the right file, and is '
-      f'cut={source.cut!r} right?'
+      f'source {source.name}: {source.path} holds no document; {why}'
     )
 
 
@@ -261,7 +208,8 @@ def _readable(source, skipped):
       try:
         conversation = messages.conversation(record, where=where)
       except ValueError as error:
-        _bad(source, skipped, where, str(error).removeprefix(f'{where}: '))
+        told = str(error).removeprefix(f'{where}: ').rstrip('.')
+        _bad(source, skipped, where, told + _instead(source, record))
         continue
       turns = [
         {'role': m.role, 'content': f'{m.content}\n{m.input}'.rstrip('\n')}
@@ -273,7 +221,8 @@ def _readable(source, skipped):
       text = record.get(source.field)
       if not isinstance(text, str):
         what = f'no text in the field {source.field!r} (fields: '
-        _bad(source, skipped, where, f'{what}{", ".join(record)})')
+        what += f'{", ".join(record)}){_instead(source, record)}'
+        _bad(source, skipped, where, what)
         continue
       found = {'document': text, 'text': text}
     if not _is_unicode(found['document']):
@@ -313,9 +262,15 @@ def records(source, skipped=None) -> Iterator[tuple[dict, str]]:
         record = dataset_info.record(source.entry, record)
       record = _renamed(record, source.columns)
     except ValueError as error:
-      _bad(source, skipped, where, error)
+      _bad(source, skipped, where, f'{error}{_instead(source, record)}')
       continue
     yield record, where
+
+
+def _instead(source, record):
+  """What else the record may be, where it has no field that is sought."""
+  known = _sought(source) & record.keys()
+  return '' if known else readers.around(record)
 
 
 def _renamed(record, columns):
@@ -343,21 +298,21 @@ def _bad(source, skipped, where, what):
 def _all(source):
   """(record or Bad, where) of all files."""
   if source.path.startswith('tfds:'):
-    with _told_plainly(source.path):
+    with folders.told_plainly(source.path):
       for record, place in readers.tfds_records(readers.tfds(source.path)):
         yield record, f'{source.path}, {place}'
     return
   for path in files(source):
-    with _told_plainly(path):
+    with folders.told_plainly(path):
       for record, place in _read(source, path):
         yield record, f'{path}, {place}'
 
 
 def _read(source, path):
   """(record or Bad, place) of one file."""
-  kind = readers.kind(path) if source.kind == 'auto' else source.kind
+  kind = kinds_lib.of_file(path, source.kind, _sought(source))
   if kind == 'arrayrecord':
-    if _is_remote(path):
+    if folders.is_remote(path):
       what = 'ArrayRecord is read from local disks only; copy it to one'
       yield lines.Bad(what), 'record 1'
     else:
@@ -374,6 +329,8 @@ def _read(source, path):
       yield from readers.jsonl(file)
     elif kind == 'json':
       yield from readers.json_array(file)
+    elif kind == 'objects':
+      yield from readers.json_objects(file)
     elif kind in ('csv', 'tsv'):
       yield from readers.table(file, tabs=kind == 'tsv')
     elif kind == 'parquet':

@@ -168,6 +168,12 @@ def describe(prepared, name):
       f'{name}: cleaning left {kept:,} of {total:,} records; '
       f'{prepared.folder}/cleaning.md says what went'
     )
+  unread = prepared.report.get('unread')
+  if unread:
+    lines.append(
+      f'{name}: {len(unread)} files are not read: {", ".join(unread[:5])}'
+      + ', …' * (len(unread) > 5)
+    )
   dropped, cut = prepared.report['dropped'], prepared.report['cut']
   if dropped or cut:
     lines.append(

@@ -33,12 +33,16 @@ def split(whole: str) -> list[str]:
 
 
 def texts(file: BinaryIO) -> Iterator[tuple[str, int]]:
-  """(line without its end, number); Bad for a line that is no UTF-8."""
+  """(line without its end, number); Bad for a line that is no text."""
   for number, raw in enumerate(file, 1):
     try:
       line = raw.decode('utf-8-sig' if number == 1 else 'utf-8')
     except UnicodeDecodeError as error:
       yield Bad(files.not_utf8(raw, error)), number
+      continue
+    if '\0' in line:
+      line = Bad('a NUL byte; is the file binary, cut off, or UTF-16?')
+      yield line, number
       continue
     yield line.removesuffix('\n').removesuffix('\r'), number
 

@@ -9,6 +9,7 @@ import sys
 import pytest
 from array_record.python import array_record_module
 
+from lbe.data import kinds
 from lbe.data import readers
 from lbe.data import sources
 from lbe.text import lines
@@ -77,7 +78,7 @@ def test_tables_keep_quoted_lines_and_say_where_a_row_begins(tmp_path):
   found = read(path, skipped, on_bad_record='skip')
   assert found == [{'text': 'b "c",\nd', 'n': '2'}, {'text': 'f', 'n': '6'}]
   assert [told.removeprefix(str(path)) for told in skipped] == [
-    ', line 5: invalid UTF-8',
+    ', line 5: invalid UTF-8 (invalid start byte)',
     ', line 6: 3 fields, and the head has 2',
   ]
   path.write_text('text\n"never closed\n')
@@ -115,7 +116,7 @@ def test_packed_files_are_read_and_cut_ones_refused(tmp_path, ending, pack):
   packed = pack('\n'.join(written).encode())
   path.write_bytes(packed)
   assert read(path) == [json.loads(line) for line in written]
-  assert readers.kind(path) == 'jsonl'
+  assert kinds.of_file(path, 'auto', ['text']) == 'jsonl'
   for broken in (packed[:-20], b'no such thing'):
     path.write_bytes(broken)
     words = rf'a\.jsonl{ending} cannot be read: .*is the file whole'
