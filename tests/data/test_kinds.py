@@ -172,7 +172,7 @@ def test_tables_are_known_under_any_name(tmp_path, name):
     (
       'a.csv',
       'id;text\n1;a\n2;b\n',
-      "a table .*parted by ';'.*write it with commas",
+      "a table .*parted by ';'.*write it with",
     ),
     ('a.jsonl', 'A text.\n\nOne more.\n', "text, not JSON: .*kind='text'"),
     ('a.json', 'A text.\n', 'text, not JSON: it begins with A text'),
