@@ -3,13 +3,13 @@
 A line of a file of prompts is a JSON object with one of
 
   prompt, question                              a text
-  messages: [{role, content}, …]                a conversation
-  conversations: [{from, value}, …]
-  instruction [, input, system, history]
-  input
+  messages, conversations, conversation         turns
+  instruction [, input]                         a text, and what it is about
+  input                                         a text
 
-in the forms of lbe.chat.messages; a last response that is there already is not
-looked at. `id` may name it, else the number of its line does.
+in the forms of lbe.chat.messages, so with `system` and `history` beside it; a
+last response that is there already is not looked at. `id` may name it, else
+the number of its line does.
 """
 
 import pathlib
@@ -22,21 +22,7 @@ from lbe.text import lines
 from lbe.vocab import tokenizers
 
 # Where a prompt is looked for, in this order; what is a text comes first.
-FIELDS = (
-  'prompt',
-  'question',
-  'messages',
-  'conversations',
-  'instruction',
-  'input',
-)
-# Who speaks and what is said, in a turn of these.
-_TURNS = {
-  'messages': ('role', 'content'),
-  'conversations': ('from', 'value'),
-}
-# In the place of a response that is still to come.
-_MISSING = 'response'
+FIELDS = ('prompt', 'question', *messages.TURNS, 'instruction', 'input')
 
 
 class Prompt(NamedTuple):
@@ -69,7 +55,7 @@ def read(path, *, template: str, field: str = 'prompt') -> list[Prompt]:
   prompts, seen = [], {}
   for record, where in lines.records(path):
     number = int(where.rpartition(':')[2])
-    own = lines.name(record, 'id', where) if 'id' in record else str(number)
+    own = lines.name(record, 'id', where) if _has(record, 'id') else str(number)
     lines.once(own, seen, where)
     talk = _talk(record, field, where, template)
     _check_place(talk, template, where)
@@ -116,38 +102,28 @@ def read_scored(
 def _talk(record, field, where, template):
   """The Messages of a record, the last one of the user."""
   known = (field, *FIELDS[1:])
-  name = next((n for n in known if n in record), None)
+  name = next((n for n in known if _has(record, n)), None)
+  name = name or next((n for n in known if n in record), None)
   if name is None:
     raise ValueError(
       f'{where}: there is none of the fields {", ".join(known)} (fields: '
       f'{", ".join(map(str, record)) or "none"}).'
     )
-  if name in (field, 'question'):
-    said = record[name]
-    # A text to go on with may be empty: then BOS is gone on with.
-    if template or not isinstance(said, str):
-      said = lines.text(record, name, where)
-    return (messages.Message('user', said),)
-  # Read like instruction data, whose records have the response as well.
-  if name in _TURNS:
-    answered = {name: _answered(record[name], name, where)}
-  else:
-    output = 'output' if name == 'instruction' else 'target'
-    answered = {**record, output: _MISSING}
-  return tuple(messages.conversation(answered, where=where)[:-1])
+  if name not in (field, 'question'):
+    return tuple(messages.question(record, where=where))
+  said = record[name]
+  if isinstance(said, list):
+    turns = {'messages': said, **{k: record[k] for k in record if k != name}}
+    return tuple(messages.question(turns, where=where))
+  # A text to go on with may be empty: then BOS is gone on with.
+  if template or not isinstance(said, str):
+    said = lines.text(record, name, where)
+  return (*messages.before(record, where=where), messages.Message('user', said))
 
 
-def _answered(turns, name, where):
-  """The turns with a response as the last one."""
-  if not isinstance(turns, list):
-    raise ValueError(
-      f'{where}: the field {name!r} is {type(turns).__name__}, not list.'
-    )
-  role, text = _TURNS[name]
-  if turns and isinstance(turns[-1], dict):
-    if messages.ROLES.get(str(turns[-1].get(role)).lower()) == 'assistant':
-      turns = turns[:-1]
-  return [*turns, {role: 'assistant', text: _MISSING}]
+def _has(record, name):
+  """Whether a field is there; null is not."""
+  return record.get(name) is not None
 
 
 def _check_place(talk, template, where):

@@ -79,13 +79,13 @@ def test_without_a_template_the_text_stands_alone(tokenizer, tmp_path):
       'chatml',
       'turn 1 is of the assistant, and should',
     ),
-    ({'messages': []}, 'chatml', 'turn 1 is of the assistant, and should'),
+    ({'messages': []}, 'chatml', "the field 'messages' is empty"),
     ({'conversations': [1]}, 'chatml', r"field 'conversations\[0\]' is int"),
     (
       {'text': 'Hi', 'output': 'Hello!'},
       'alpaca',
       'p.jsonl:1: there is none of the fields prompt, question, messages, '
-      r'conversations, instruction, input \(fields: text, output\)',
+      r'conversations, conversation, instruction, input \(fields: text, output',
     ),
     ({'prompt': ' '}, 'alpaca', "p.jsonl:1: the field 'prompt' is empty"),
     ({'question': None}, '', "p.jsonl:1: the field 'question' is NoneType"),
@@ -187,6 +187,36 @@ def test_a_system_message_of_its_own_comes_first(tokenizer, tmp_path):
   (ids,) = found.of_prompts(asked)
   assert 'Be short.' in tokenizer.decode(ids)
   assert 'Be kind.' not in tokenizer.decode(ids)
+
+
+def test_what_stands_beside_a_text_is_asked_as_well(tokenizer, tmp_path):
+  """A system message and a history beside `prompt` were left out in silence."""
+  beside = {'system_prompt': 'Be short.', 'history': [['Hi', 'Hello!']]}
+  found = prompts.Encoder('llama2_chat', tokenizer)
+  ids = [
+    found.of_prompts(
+      read(tmp_path, {**beside, name: 'Why?'}, template='llama2_chat')
+    )
+    for name in ('prompt', 'question', 'instruction')
+  ]
+  assert ids[0] == ids[1] == ids[2]
+  assert 'Be short.' in tokenizer.decode(ids[0][0])
+  with pytest.raises(ValueError, match='p.jsonl:1: a conversation of 4 mess'):
+    read(tmp_path, {**beside, 'prompt': 'Why?'})
+
+
+@pytest.mark.parametrize('answer', ['So.', '', None, [], 3])
+def test_a_response_that_is_there_is_not_looked_at(tmp_path, answer):
+  """An empty one, still to be written, was refused in two forms of turns."""
+  for record in (
+    {'messages': [USER, {'role': 'Assistant', 'content': answer}]},
+    {'conversation': [{'human': 'Why?', 'gpt': answer}]},
+    {'id': None, 'prompt': None, 'instruction': 'Why?', 'output': answer},
+    {'prompt': [USER], 'completion': answer},
+  ):
+    (asked,) = read(tmp_path, record, template='chatml')
+    assert asked.talk == (messages.Message('user', 'Why?'),)
+    assert asked.id == '1'
 
 
 def test_without_a_template_nothing_is_gone_on_with(tokenizer, tmp_path):
