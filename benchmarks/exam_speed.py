@@ -83,7 +83,11 @@ def _exam(data, scratch):
 def _texts(data, scratch):
   task = harness.wikitext_task(scratch, data, limit=_PAGES.value)
   pages = [row['page'] for row in lines.rows(scratch / f'{task}_test.jsonl')]
-  made = perplexity.Documents(pages, max_len=harness.SHAPE['max_positions'])
+  made = perplexity.Documents(
+    pages,
+    [str(i) for i in range(len(pages))],
+    max_len=harness.SHAPE['max_positions'],
+  )
   return made, [task], 0, {'setting': 'WikiText-2 pages', 'items': len(pages)}
 
 

@@ -478,6 +478,9 @@ def base() -> ConfigDict:
 
   config.data = dict(
     sources=ConfigDict(),
+    # Of the order of documents: what a subset, a `limit` and a budget in text
+    # take. None is `seed`, which batches and new weights go by.
+    seed=ml_collections.config_dict.placeholder(int),
     seq_len=2048,
     batch_size=128,  # rows of the global batch
     bos=True,  # a BOS before each document

@@ -59,6 +59,11 @@ def make_sources(config) -> dict[str, sources_lib.Source]:
   return result
 
 
+def seed(config) -> int:
+  """The seed of the order of documents."""
+  return config.seed if config.data.seed is None else config.data.seed
+
+
 def prepare(
   config,
   tokenizer: tokenizers.Tokenizer,
@@ -85,7 +90,7 @@ def prepare(
         num_workers=config.data.num_workers,
         bos=config.data.bos,
         eos=config.data.eos,
-        seed=config.seed,
+        seed=seed(config),
         seq_len=config.data.seq_len,
         elsewhere=elsewhere,
         **how,

@@ -2,6 +2,7 @@
 
 import importlib
 
+from lbe.assemble import data
 from lbe.data import order as order_lib
 from lbe.data import sources as sources_lib
 from lbe.data import tokenized
@@ -80,7 +81,7 @@ def _make_documents(
         f'source={source!r} is no source of this run; give path=FILE, or one '
         f'of {", ".join(prepared or ())}.'
       )
-    texts = prepared[source].heldout_documents()
+    texts, hashes = prepared[source].heldout_documents()
     if not texts:
       raise ValueError(
         f'it scores the held-out documents of {source}, which has none; set '
@@ -89,11 +90,14 @@ def _make_documents(
   elif path:
     of_path = sources_lib.make(name, path=path, **fields)
     texts = [text for text, _ in sources_lib.documents(of_path)]
-    order = order_lib.document_order(texts, seed=config.seed)
+    order = order_lib.document_order(texts, seed=data.seed(config))
     texts = [texts[i] for i in order]
+    hashes = map(order_lib.text_hash, texts)
   else:
     return None  # an empty slot, to be filled on the command line
   max_len = max_len or config.data.seq_len
   if not isinstance(texts[0], str):
     max_len = config.data.seq_len  # a conversation is one window
-  return perplexity.Documents(texts[: limit or None], max_len=max_len)
+  names = [f'{number:016x}' for number in hashes]
+  chosen = slice(limit or None)
+  return perplexity.Documents(texts[chosen], names[chosen], max_len=max_len)

@@ -27,15 +27,15 @@ class Prepared:
   def heldout_documents(self):
     """The held-out documents in the seeded order, as they are scored.
 
-    Their original texts; of conversations (ids, weights).
+    (their original texts, or of conversations (ids, weights); their hashes).
     """
-    if self.heldout is None:
-      return []
+    heldout = self.heldout
+    if heldout is None:
+      return [], []
+    hashes = heldout.hashes.tolist()
     if self.conversations:
-      return [
-        self.heldout.example(i) for i in range(self.heldout.num_documents)
-      ]
-    return self.heldout.texts()
+      return [heldout.example(i) for i in range(len(hashes))], hashes
+    return heldout.texts(), hashes
 
 
 def load(folder, source, fingerprint, seed):
@@ -78,7 +78,8 @@ class TokenizedDataset:
 
   `num_documents`, `num_tokens` (BOS and EOS counted), of these `num_learnt`,
   `num_bytes` of text, `num_fallback` tokens; `document_lengths` int64 in
-  tokens. Of conversations each is one record: `example` reads it.
+  tokens; `hashes` of their contents. Of conversations each is one record:
+  `example` reads it.
   """
 
   def __init__(
@@ -115,6 +116,8 @@ class TokenizedDataset:
     self.num_fallback = int(
       np.asarray(index['fallback'], np.int64)[order].sum()
     )
+    starts = np.flatnonzero(np.diff(number, prepend=-1))
+    self.hashes = np.asarray(index['hashes'])[order[starts]]
     self.document_lengths = np.bincount(number, weights=lengths).astype(
       np.int64
     )

@@ -48,11 +48,14 @@ def response_nats(model, examples):
 class Documents:
   """Texts or, of conversations, [(ids, weights), ...]; one kind only.
 
-  Windows are `max_len` long, at most as the model's positions.
+  `names` are hashes of their contents: the same in every run, whatever its
+  tokenizer and order. Windows are `max_len` long, at most as the model's
+  positions.
   """
 
-  def __init__(self, documents, *, max_len):
+  def __init__(self, documents, names, *, max_len):
     self.documents = documents
+    self.names = names
     self.max_len = max_len
 
   def evaluate(self, model, *, name, step) -> core.Result:
@@ -68,7 +71,6 @@ class Documents:
       counts['word'] = np.array([len(text.split()) for text in texts])
     else:
       protocol = 'perplexity@responses'
-      texts = [str((ids.tolist(), w.tolist())) for ids, w in self.documents]
       nats, num_tokens = response_nats(model, self.documents)
       lengths = np.asarray(model.tokenizer.byte_lengths, np.int64)
       counts['byte'] = np.array(
@@ -79,8 +81,8 @@ class Documents:
       step=step,
       evaluator=name,
       protocol=protocol,
-      data_hash=core.data_hash(texts),
-      documents=len(texts),
+      data_hash=core.data_hash(sorted(self.names)),
+      documents=len(self.names),
       predicted_from='EOS' if model.tokenizer.bos_id is None else 'BOS',
     )
     rows, metrics = [], {}
@@ -95,12 +97,12 @@ class Documents:
       {
         'step': step,
         'evaluator': name,
-        'id': i,
+        'id': self.names[i],
         'nats': float(nats[i]),
         'tokens': int(num_tokens[i]),
         'bytes': int(counts['byte'][i]),
       }
-      for i in range(len(texts))
+      for i in range(len(self.names))
     ]
     return core.Result(rows, metrics, predictions)
 

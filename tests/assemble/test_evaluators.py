@@ -25,3 +25,49 @@ def test_an_evaluator_needs_texts(tmp_path):
     evaluators.make(config, prepared, None)
   config.evals.x = common.perplexity()
   assert evaluators.make(config, prepared, None) == []
+
+
+@pytest.mark.parametrize('kind', ['path', 'heldout', 'conversations'])
+def test_a_document_has_one_name_in_every_run(tmp_path, kind):
+  """By its place it would be another document under another seed."""
+  config = tiny.config(tmp_path, a=dict(holdout=0.5))
+  config.evals.x = common.perplexity(source='a')
+  if kind == 'path':
+    config.evals.x.update(source='', path=config.data.sources.a.path)
+  if kind == 'conversations':
+    path = tmp_path / 'a.jsonl'
+    path.write_text(
+      ''.join(
+        f'{{"instruction": "{i}?", "output": "{i}!"}}\n' for i in range(20)
+      )
+    )
+    config.data.sources.a.update(path=str(path), template='plain')
+
+  def named(tokenizer, **changes):
+    config.update(changes)
+    prepared = data.prepare(config, tokenizer, tmp_path)
+    (evaluator,) = evaluators.make(config, prepared, tokenizer)
+    return evaluator.task.names
+
+  first = named(tokenizers.load('bytes'))
+  assert len(set(first)) == len(first) > 3
+  config.evals.x.limit = 2
+  few = named(tokenizers.load('bytes'))
+  assert few == first[:2]
+  # The seed of batches and weights takes no other documents.
+  config.data.seed = 0
+  assert named(_Other(), seed=5) == few
+  config.data.seed = None
+  assert named(_Other()) != few
+  config.data.seed = 5
+  config.seed = 0
+  assert named(_Other()) == named(_Other(), seed=5) != few
+  config.evals.x.limit = 0
+  assert sorted(named(_Other())) == sorted(first) and named(_Other()) != first
+
+
+class _Other(tokenizers.Bytes):
+  """Another tokenizer, of other ids."""
+
+  fingerprint = 'other'
+  bos_id, eos_id = 2, 1

@@ -163,12 +163,13 @@ def test_heldout_documents_are_chosen_by_their_text_and_kept_whole(tmp_path):
   path = write(tmp_path)
   found = prepare(path, tmp_path, holdout=0.3)
   texts = path.read_text().rstrip('\n').split('\n\n')
-  heldout = found.heldout_documents()
+  heldout, hashes = found.heldout_documents()
+  assert hashes == [order.text_hash(text) for text in heldout]
   assert 5 < len(heldout) < 30
   assert sorted(heldout + texts_of(found.train)) == sorted(texts)
   shorter = tmp_path / 'shorter.txt'
   shorter.write_text('\n\n'.join(texts[::2]))
-  half = prepare(shorter, tmp_path, holdout=0.3).heldout_documents()
+  half, _ = prepare(shorter, tmp_path, holdout=0.3).heldout_documents()
   assert set(half) == set(heldout) & set(texts[::2])
 
 

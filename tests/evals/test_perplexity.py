@@ -156,3 +156,20 @@ def test_response_scores_are_those_of_transformers(stories, test_data):
       loss = theirs(torch.tensor(ids)[None], labels=labels).loss
     assert num_tokens[i] == (weights > 0).sum()
     np.testing.assert_allclose(nats[i], loss * num_tokens[i], rtol=1e-5)
+
+
+def test_the_data_hash_is_of_the_documents_alone(stories, documents):
+  """By their order, or their ids, it would differ from run to run."""
+  names = [str(i) for i in range(4)]
+  texts = perplexity.Documents(documents[:4], names, max_len=64)
+  turned = perplexity.Documents(documents[3::-1], names[::-1], max_len=64)
+  ids = np.arange(3, 9)
+  talk = perplexity.Documents([(ids, ids > 5)] * 4, names, max_len=64)
+  found = [
+    made.evaluate(model(stories), name='x', step=0)
+    for made in (texts, turned, talk)
+  ]
+  assert len({r['data_hash'] for made in found for r in made.rows}) == 1
+  nats = [{p['id']: p['nats'] for p in made.predictions} for made in found]
+  assert nats[0] == pytest.approx(nats[1])
+  assert [p['id'] for p in found[0].predictions] == names
