@@ -22,6 +22,7 @@ from lbe.convert import hf_config
 from lbe.evals import multiple_choice
 from lbe.exams import agieval
 from lbe.exams import item
+from lbe.exams import spreadsheet
 from lbe.exams import subjects as subjects_lib
 from lbe.inference import model as model_lib
 from lbe.mesh import sharding
@@ -141,7 +142,7 @@ def ceval_task(folder, data, subject, *, limit=0):
 
   def rows(split):
     path = data / 'bench_ceval' / split / f'{subject}_{split}.csv'
-    return item.read_csv(path, columns)
+    return [row for row, _ in spreadsheet.read(path, columns)]
 
   return _put(
     folder,
@@ -160,7 +161,7 @@ def mmlu_task(folder, data, subject, *, limit=0):
         'choices': [r[x] for x in item.LETTERS],
         'answer': item.LETTERS.index(r['answer']),
       }
-      for r in item.read_csv(
+      for r, _ in spreadsheet.read(
         path, ('question', *item.LETTERS, 'answer'), header=False
       )
     ]

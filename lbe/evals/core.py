@@ -5,9 +5,10 @@ and checked before anything compiles. What it makes has
 `evaluate(model, *, name, step)`, which returns a Result.
 """
 
+import collections
 import dataclasses
 import hashlib
-import json
+import math
 import pathlib
 
 import numpy as np
@@ -15,6 +16,10 @@ import numpy as np
 from lbe.inference import score
 from lbe.text import lines
 from lbe.text import tables
+
+# From so many questions on, one answer to more than this share is told.
+_FEWEST_TOLD = 5
+_SAME_SHARE = 0.95
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,27 +63,58 @@ def rolling_nats(model, documents: list, *, progress='') -> np.ndarray:
   return nats_N
 
 
+def one_answer(answers: list, golds: list) -> dict:
+  """Facts for a row: the answer that is given most, its share, and a warning.
+
+  `golds` are the right ones of each, several where any is right. A model that
+  says one thing to everything has the score of that thing, not one of its own.
+  """
+  if not answers:
+    return {}
+  most, number = collections.Counter(answers).most_common(1)[0]
+  facts = {'most_chosen': most, 'most_chosen_share': number / len(answers)}
+  right = sum(most in gold for gold in golds)
+  if (
+    len(answers) >= _FEWEST_TOLD
+    and number > _SAME_SHARE * len(answers)
+    and right < len(answers)
+  ):
+    facts['warning'] = (
+      f'the model answers {most} to {number:,} of {len(answers):,} questions, '
+      f'of which {right:,} have it right: the score is that of always saying '
+      f'{most}'
+    )
+  return facts
+
+
 def newest(rows: list) -> list:
   """Of the rows of each evaluator and score, the last."""
   return list({(r['evaluator'], r['name']): r for r in rows}.values())
 
 
 def table(rows: list) -> str:
-  """Rows as a Markdown table; of an exam's many subjects only the groups."""
-  shown = []
+  """Rows as a Markdown table; of an exam's many subjects only the groups.
+
+  Behind it stands what rows warn of.
+  """
+  shown, warnings = [], []
   for r in rows:
     if r['count'] is None or r.get('of_subject'):
       continue
+    if r.get('warning'):
+      warnings.append(f'warning: {r["evaluator"]}: {r["warning"]}')
     low_high = ''
     if 'interval95' in r:
-      low_high = ' to '.join(f'{x:.4f}' for x in r['interval95'])
+      low_high = ' to '.join(map(_short, r['interval95']))
     names = [r[x] for x in ('evaluator', 'protocol', 'name')]
     shown.append([*names, _short(r['value']), low_high, f'{r["count"]:,}'])
   heads = ['evaluator', 'protocol', 'score', 'value', '95%', 'N']
-  return tables.markdown(heads, 'lllrlr', shown)
+  return '\n'.join([tables.markdown(heads, 'lllrlr', shown), *warnings])
 
 
 def _short(value):
+  if value is None or not math.isfinite(value):
+    return '–'
   return f'{value:.4f}' if abs(value) < 1e4 else f'{value:.3g}'
 
 
@@ -91,6 +127,6 @@ def write_summary(workdir) -> str:
     facts = {k: v for k, v in r.items() if k not in ('evaluator', 'name')}
     summary.setdefault(r['evaluator'], {})[r['name']] = facts
   (workdir / 'results.json').write_text(
-    json.dumps(summary, ensure_ascii=False, indent=2), encoding='utf-8'
+    lines.dumps(summary, indent=2), encoding='utf-8'
   )
   return table(rows)

@@ -248,6 +248,10 @@ class Exam:
       of_all={
         'num_cut': sum(r['cut_tokens'] > 0 for r in records),
         'num_not_extracted': sum(not r['extracted'] for r in records),
+        **core.one_answer(
+          [str(r['extracted']) for r in records if r['extracted']],
+          [[str(r['gold'])] for r in records if r['extracted']],
+        ),
         'num_fewer_shots': sum(
           r['num_shots'] < self._most_shots(q)
           for r, q in zip(records, self.questions, strict=True)

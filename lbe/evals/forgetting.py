@@ -7,7 +7,6 @@ score of the run (step 0) each later one, as a table and a frontier.
     --source=en/bits_per_byte --target=zh/bits_per_byte
 """
 
-import json
 import pathlib
 
 from absl import flags
@@ -39,8 +38,9 @@ def compare(rows: list, *, source: list, target: list) -> list[dict]:
   names = [*source, *target]
   values = {}
   for row in rows:
-    name = f'{row["evaluator"]}/{row["name"]}'
-    values.setdefault(name, {})[row['step']] = row['value']
+    of_step = values.setdefault(f'{row["evaluator"]}/{row["name"]}', {})
+    if row['value'] is not None:  # which was no finite number
+      of_step[row['step']] = row['value']
   for name in names:
     if name not in values:
       raise ValueError(
@@ -112,7 +112,7 @@ def write(workdir, *, source: list, target: list) -> str:
   compared = compare(rows, source=source, target=target)
   text = table(compared)
   (workdir / 'forgetting.md').write_text(text + '\n', encoding='utf-8')
-  (workdir / 'forgetting.json').write_text(json.dumps(compared, indent=2))
+  (workdir / 'forgetting.json').write_text(lines.dumps(compared, indent=2))
   try:
     plot(compared, workdir / 'forgetting.png', source=source, target=target)
   except ValueError as error:

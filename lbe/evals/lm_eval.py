@@ -117,7 +117,9 @@ class Tasks:
             data_hash=core.data_hash(texts),
             name=f'{task}/{metric}',
             value=float(value),
-            count=sizes.get(task, {}).get('effective', len(texts)),
+            # A group has no documents of its own, but those of its tasks.
+            count=values.get('sample_len')
+            or sizes.get(task, {}).get('effective', len(texts)),
             num_fewshot=results['n-shot'].get(task),
             filter=kind,
             lm_eval=lm_eval.__version__,

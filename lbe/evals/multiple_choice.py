@@ -21,6 +21,7 @@ from lbe.exams import agieval
 from lbe.exams import ceval
 from lbe.exams import choices
 from lbe.exams import gaokao
+from lbe.exams import item as item_lib
 from lbe.exams import mmlu
 from lbe.inference import score
 from lbe.run import averages
@@ -46,13 +47,14 @@ PROTOCOLS = {
   'ceval@official': Protocol(ceval.items, 'letter', 'val', 5, 'macro'),
   'ceval@lmeval': Protocol(ceval.items, 'joint', 'val', 5),
   'ceval@cla': Protocol(ceval.items, 'cla', 'val', 5),
-  'cmmlu@lmeval': Protocol(ceval.cmmlu_items, 'joint', 'test', 5),
+  'cmmlu@lmeval': Protocol(ceval.cmmlu_items, 'joint', 'test', 0),
   'xcopa@lmeval': Protocol(choices.xcopa_items, 'joint', 'test', 0),
   'agieval@loglik': Protocol(agieval.items, 'joint', 'test', 0, 'macro'),
   'agieval@lmeval': Protocol(agieval.items, 'joint', 'test', 0),
   'gaokao@loglik': Protocol(gaokao.items, 'joint', '', 0),
   'choices@letters': Protocol(choices.items, 'joint', '', 0),
   'choices@texts': Protocol(choices.items, 'joint', '', 0),
+  'choices@continuation': Protocol(choices.items, 'joint', '', 0),
 }
 # Of Chinese-LLaMA-Alpaca's generation settings, which its scores pass through.
 _CLA_REPETITION_PENALTY = 1.1
@@ -83,6 +85,9 @@ def make(
   variant = protocol.split('@')[1]
   p = PROTOCOLS[protocol]
   num_shots = p.num_shots if num_shots is None else num_shots
+  for field, value in (('num_shots', num_shots), ('limit', limit)):
+    if value < 0:
+      raise ValueError(f'{field}={value} is below 0.')
   items = p.items(
     path,
     variant,
@@ -140,10 +145,11 @@ class Exam:
         values = np.array([s.logprob for s in scores[at : at + C]])
         at += C
       lengths = np.array([len(text) for text in item.answers])
-      chosen, chosen_norm = (
-        int(values.argmax()),
-        int((values / lengths).argmax()),
-      )
+      # A choice without a character is likeliest by no character, as in the
+      # harness.
+      by_length = np.full(C, -np.inf)
+      np.divide(values, lengths, out=by_length, where=lengths > 0)
+      chosen, chosen_norm = int(values.argmax()), int(by_length.argmax())
       records.append(
         {
           'step': step,
@@ -228,6 +234,11 @@ class Exam:
       [1 / subjects[item.subject].sum() for item in self.items]
     )
     rows = []
+    letter = item_lib.ALPHABET.__getitem__
+    one_letter = core.one_answer(
+      [letter(r['chosen']) for r in records],
+      [list(map(letter, r['gold'])) for r in records],
+    )
     for metric in ('acc', 'acc_norm'):
       if metric == 'acc_norm' and all(
         len(set(map(len, item.answers))) == 1 for item in self.items
@@ -243,7 +254,10 @@ class Exam:
         headline=PROTOCOLS[self.protocol].headline,
         groups=dict(sorted(groups.items())),
         subjects=subjects,
-        of_all={'num_cut': sum(r['cut_tokens'] > 0 for r in records)},
+        of_all={
+          'num_cut': sum(r['cut_tokens'] > 0 for r in records),
+          **(one_letter if metric == 'acc' else {}),
+        },
       )
     row = functools.partial(
       model.row,

@@ -19,6 +19,10 @@ import numpy as np
 from lbe.evals import core
 from lbe.inference import score
 from lbe.run import averages
+from lbe.text import scripts
+
+# Nats whose exponential is a float64.
+_LARGEST = 700.0
 
 
 def document_nats(model, documents):
@@ -68,7 +72,8 @@ class Documents:
       nats, num_tokens = document_nats(model, texts)
       counts['byte'] = np.array([len(text.encode()) for text in texts])
       counts['character'] = np.array([len(text) for text in texts])
-      counts['word'] = np.array([len(text.split()) for text in texts])
+      if _has_words(texts):
+        counts['word'] = np.array([len(text.split()) for text in texts])
     else:
       protocol = 'perplexity@responses'
       nats, num_tokens = response_nats(model, self.documents)
@@ -107,34 +112,34 @@ class Documents:
     return core.Result(rows, metrics, predictions)
 
 
+def _has_words(texts):
+  """Whether most characters are of scripts that part words by spaces."""
+  unspaced = sum(len(scripts.NO_SPACES.findall(text)) for text in texts)
+  return 2 * unspaced < sum(map(len, texts))
+
+
 def summarize(nats, num_tokens, counts):
   """[(name, value, count)] over a corpus; sums are divided once.
 
   `bits_per_byte` counts UTF-8 bytes of the original texts and compares across
   tokenizers, as do `perplexity_per_character` and `_per_word` (by white
-  space). `perplexity` is per token and compares within one tokenizer only;
+  space, where a text has such words; what would be infinite is left out).
+  `perplexity` is per token and compares within one tokenizer only;
   `perplexity_sample_mean` is the mean of the documents' own, as some papers
   report it.
   """
   total, num = nats.sum(), len(nats)
-
-  def per(what):
-    return float(np.exp(min(total / counts[what].sum(), 700.0)))
-
+  own = np.minimum(nats / np.maximum(num_tokens, 1), _LARGEST)
   size, tokens = int(counts['byte'].sum()), int(num_tokens.sum())
   rows = [
     ('bits_per_byte', float(total / math.log(2) / size), size),
-    ('perplexity', math.exp(min(total / tokens, 700.0)), tokens),
+    ('perplexity', math.exp(min(total / tokens, _LARGEST)), tokens),
     ('nats_per_document', float(total / num), num),
-    (
-      'perplexity_sample_mean',
-      float(np.mean(np.exp(np.minimum(nats / np.maximum(num_tokens, 1), 700)))),
-      num,
-    ),
+    ('perplexity_sample_mean', float(np.mean(np.exp(own))), num),
   ]
   for what in ('character', 'word'):
-    if what in counts and counts[what].sum():
-      rows.append(
-        (f'perplexity_per_{what}', per(what), int(counts[what].sum()))
-      )
+    number = int(counts[what].sum()) if what in counts else 0
+    if number and total / number < _LARGEST:
+      value = float(np.exp(total / number))
+      rows.append((f'perplexity_per_{what}', value, number))
   return rows

@@ -1,15 +1,17 @@
 """Questions with choices in a user's own file, and XCOPA.
 
-A JSONL or CSV file has the fields `question`, `choices` (a list) or columns A,
-B, C, ..., and `answer`: a letter, or the index of a choice. `subject` and `id`
-may stand beside them. Two protocols: `letters` writes the choices into the
-prompt and scores their letters, `texts` scores the choices themselves.
+The file is read by own.py. Three protocols: `letters` writes the choices into
+the prompt and scores their letters, `texts` scores the choices themselves
+behind 'Answer:', `continuation` scores them as what goes on from the question,
+with nothing between but the space of scripts that have one.
 """
 
 import json
 
 from lbe.exams import item
+from lbe.exams import own
 from lbe.text import lines
+from lbe.text import scripts
 
 # XCOPA's connectors, as lm-evaluation-harness writes them: (cause, effect).
 CONNECTORS = {
@@ -28,101 +30,69 @@ CONNECTORS = {
 }
 
 
-def _record(record, where):
-  """(subject, question, choices, index of the right one)."""
-  for name in ('question', 'answer'):
-    if name not in record:
-      raise ValueError(
-        f'{where}: there is no {name!r}; the fields are {", ".join(record)}.'
-      )
-  choices = record.get('choices')
-  if choices is None:
-    found = (record.get(x) for x in 'ABCDEFGHIJ')
-    choices = [x for x in found if x]
-  if not isinstance(choices, list) or len(choices) < 2:
-    raise ValueError(
-      f'{where}: a question needs at least two choices, in a list `choices` '
-      'or in the columns A, B, ...'
-    )
-  answer = record['answer']
-  if isinstance(answer, str) and not answer.strip().isdigit():
-    index = item.letter(answer, len(choices), where)
-  else:
-    index = int(answer)
-  if not 0 <= index < len(choices):
-    raise ValueError(
-      f'{where}: the answer {answer!r} is none of the {len(choices)} choices, '
-      'which are counted from 0.'
-    )
-  return (
-    record.get('subject') or 'all',
-    record['question'],
-    [str(x) for x in choices],
-    index,
-  )
-
-
-def _read(path):
-  if str(path).endswith('.csv'):
-    import pathlib
-
-    return item.read_csv(pathlib.Path(path), ('question', 'answer'))
-  return [record for record, _ in lines.records(path)]
-
-
-def items(path, protocol, *, split, num_shots, subjects, limit, cue='Answer:'):
+def items(
+  path, protocol, *, split, num_shots, subjects, limit
+) -> list[item.Item]:
   """The Items of one file; the first `num_shots` questions are demonstrations.
 
   Those of the same subject, and they are not asked.
   """
   del split
   by_subject = {}
-  for number, record in enumerate(_read(path), 1):
-    found = _record(record, f'{path}, record {number}')
-    name = record.get('id', number - 1)
-    by_subject.setdefault(found[0], []).append((name, *found[1:]))
+  for question in own.read(path):
+    by_subject.setdefault(question.subject, []).append(question)
   result = []
   for subject in item.chosen(subjects, by_subject, exam=str(path)):
-    records = by_subject[subject]
-    if len(records) <= num_shots:
+    questions = by_subject[subject]
+    if len(questions) <= num_shots:
       raise ValueError(
-        f'{path}: the subject {subject!r} has {len(records)} questions, and '
+        f'{path}: the subject {subject!r} has {len(questions)} questions, and '
         f'num_shots={num_shots} leaves none to ask.'
       )
-
-    def prompt(question, choices):
-      shown = [question.strip()]
-      if protocol == 'letters':
-        shown += [
-          f'{x}. {c}' for x, c in zip('ABCDEFGHIJ', choices, strict=False)
-        ]
-      return '\n'.join([*shown, cue])
-
-    def scored(choices):
-      if protocol == 'letters':
-        return tuple('ABCDEFGHIJ'[: len(choices)])
-      return tuple(choices)
-
     shots = tuple(
-      f'{prompt(question, choices)} {scored(choices)[gold]}\n\n'
-      for _, question, choices, gold in records[:num_shots]
+      f'{_prompt(q, protocol)}{_scored(q, protocol)[q.gold[0]]}\n\n'
+      for q in questions[:num_shots]
     )
-    for name, question, choices, gold in records[num_shots:][: limit or None]:
-      answers = scored(choices)
+    for q in questions[num_shots:][: limit or None]:
+      letters = tuple(item.ALPHABET[: len(q.choices)])
       result.append(
         item.Item(
-          id=f'{subject}/{name}',
+          id=f'{subject}/{q.id}',
           subject=subject,
           group='all',
           header='',
           shots=shots,
-          question=prompt(question, choices),
-          choices=tuple(f' {x}' for x in answers),
-          answers=answers,
-          gold=(gold,),
+          question=_prompt(q, protocol),
+          choices=_scored(q, protocol),
+          answers=letters if protocol == 'letters' else q.choices,
+          gold=q.gold,
         )
       )
   return result
+
+
+def _prompt(q, protocol):
+  shown = q.question.strip()
+  if protocol == 'continuation':
+    return shown
+  shown = [shown]
+  if protocol == 'letters':
+    letters = item.ALPHABET[: len(q.choices)]
+    shown += [f'{x}. {c}' for x, c in zip(letters, q.choices, strict=True)]
+  return '\n'.join([*shown, 'Answer:'])
+
+
+def _scored(q, protocol):
+  """What goes on behind the prompt, by a space where words are so parted."""
+  if protocol == 'letters':
+    return tuple(f' {x}' for x in item.ALPHABET[: len(q.choices)])
+  if protocol == 'texts':
+    return tuple(f' {x}' for x in q.choices)
+  ends = scripts.has_spaces(q.question.strip()[-1])
+  return tuple(
+    f' {x}' if not x or (ends and scripts.has_spaces(x[0])) else x
+    for x in map(str.lstrip, q.choices)
+  )
 
 
 def xcopa_items(

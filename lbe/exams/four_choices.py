@@ -3,6 +3,7 @@
 import pathlib
 
 from lbe.exams import item
+from lbe.exams import spreadsheet
 
 
 def items(
@@ -31,7 +32,7 @@ def items(
 
   def read(split, subject):
     path = pathlib.Path(file(split, subject))
-    return path, item.read_csv(path, columns, header=has_heads)
+    return path, spreadsheet.read(path, columns, header=has_heads)
 
   def ask(row):
     text = row[question].strip() if strips else row[question]
@@ -49,12 +50,12 @@ def items(
         )
       shots = tuple(
         f'{ask(row)}{space}'
-        f'{item.LETTERS[item.letter(row[answer], 4, path)]}\n\n'
-        for row in solved[:num_shots]
+        f'{item.LETTERS[item.letter(row[answer], 4, where)]}\n\n'
+        for row, where in solved[:num_shots]
       )
-    path, rows = read(split, subject)
-    for i, row in enumerate(rows[: limit or None]):
-      gold = item.letter(row[answer], 4, f'{path}, question {i + 1}')
+    _, rows = read(split, subject)
+    for i, (row, where) in enumerate(rows[: limit or None]):
+      gold = item.letter(row[answer], 4, where)
       result.append(
         item.Item(
           id=f'{subject}/{i}',

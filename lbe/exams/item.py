@@ -1,11 +1,9 @@
 """A question with choices, and how exams are read from files."""
 
-import csv
 import pathlib
 from typing import NamedTuple
 
-from lbe.text import files
-
+ALPHABET = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ'
 LETTERS = ('A', 'B', 'C', 'D')
 
 
@@ -95,34 +93,9 @@ def chosen(subjects, known, *, exam: str) -> list:
   return list(subjects) or known
 
 
-def read_csv(path, columns, *, header=True) -> list[dict]:
-  """Rows as dicts, read as text. ValueError names file, line and column.
-
-  Without a header the columns stand in the given order.
-  """
-  if not path.is_file():
-    raise ValueError(f'there is no {path}; is the subject or split missing?')
-  reader = csv.reader(files.stream(path))
-  names = next(reader, []) if header else list(columns)
-  missing = [name for name in columns if name not in names]
-  if missing:
-    raise ValueError(
-      f'{path} has no column {missing[0]!r}; it has {", ".join(names)}.'
-    )
-  rows = []
-  for values in reader:
-    if len(values) != len(names):
-      raise ValueError(
-        f'{path}, line {reader.line_num}: {len(values)} values for the '
-        f'{len(names)} columns {", ".join(names)}.'
-      )
-    rows.append(dict(zip(names, values, strict=True)))
-  return rows
-
-
 def letter(value: str, num_choices: int, where) -> int:
   """The index of an answer letter; ValueError where it is out of range."""
-  letters = 'ABCDEFGHIJ'[:num_choices]
+  letters = ALPHABET[:num_choices]
   if value.strip() not in tuple(letters):
     raise ValueError(
       f'{where}: the answer {value!r} is none of {", ".join(letters)}.'

@@ -1,6 +1,5 @@
 """What a run says of itself: metrics.jsonl and TensorBoard."""
 
-import json
 import math
 import pathlib
 
@@ -78,7 +77,7 @@ class Writer:
     """One line; it is in the file when this returns."""
     if self._file is None:
       return
-    self._file.write(json.dumps({'step': step, **row}) + '\n')
+    self._file.write(lines.line({'step': step, **row}))
     self._file.flush()
     if self._board is None:
       # Not at the start: the first step need not wait for its imports.

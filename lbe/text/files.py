@@ -74,9 +74,14 @@ def stream(path: str | pathlib.Path) -> io.StringIO:
     data = path.read_bytes()
   except OSError as error:
     raise Refused(f'{path} cannot be read: {error.strerror}.') from error
+  return io.StringIO(decoded(data, path), newline='')
+
+
+def decoded(data: bytes, path) -> str:
+  """The text of a file's bytes; raises Refused as `stream` does."""
   check_head(data, path)
   try:
-    return io.StringIO(data.decode('utf-8-sig'), newline='')
+    return data.decode('utf-8-sig')
   except UnicodeDecodeError as error:
     line = data.count(b'\n', 0, error.start) + 1
     raise Refused(

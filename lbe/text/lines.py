@@ -5,6 +5,7 @@ like as they are, and `str.splitlines` would cut there.
 """
 
 import json
+import math
 import os
 import pathlib
 from collections.abc import Callable
@@ -174,9 +175,27 @@ def once(key, seen: dict, where: str):
 # -------------------------------------------------------------------- writing
 
 
+def dumps(value, **how) -> str:
+  """JSON that every reader takes: null for NaN and what is infinite."""
+  try:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, **how)
+  except ValueError:
+    return json.dumps(_finite(value), ensure_ascii=False, **how)
+
+
+def _finite(value):
+  if isinstance(value, dict):
+    return {key: _finite(x) for key, x in value.items()}
+  if isinstance(value, list | tuple):
+    return [_finite(x) for x in value]
+  return (
+    None if isinstance(value, float) and not math.isfinite(value) else value
+  )
+
+
 def line(record) -> str:
   """The record as a line, its end included."""
-  return json.dumps(record, ensure_ascii=False) + '\n'
+  return dumps(record) + '\n'
 
 
 def write(path, records: Iterable):

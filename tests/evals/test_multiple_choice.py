@@ -1,5 +1,6 @@
 """Accuracies: the scored tokens, the averages, and the harness beside us."""
 
+import json
 import subprocess
 import sys
 
@@ -316,6 +317,68 @@ def test_a_task_of_the_harness_is_an_evaluator(test_data, model, tmp_path):
   assert rows[f'{task}/acc']['protocol'] == f'{task}@lm_eval'
   assert result.metrics[f'{task}/acc'] == rows[f'{task}/acc']['value']
   assert len(result.predictions) == 3
+
+
+def test_a_group_of_the_harness_has_the_questions_of_its_tasks(model, tmp_path):
+  """Catches N 0 beside the score of a group, and of a group of groups."""
+  for name, num in (('a', 2), ('b', 3)):
+    asked = {'q': 'Which?', 'choices': ['red', 'blue'], 'gold': 0}
+    data = tmp_path / f'{name}.jsonl'
+    data.write_text('\n'.join([json.dumps(asked)] * num))
+    task = {
+      'task': f'own_{name}',
+      'dataset_path': 'json',
+      'dataset_kwargs': {'data_files': str(data)},
+      'test_split': 'train',
+      'output_type': 'multiple_choice',
+      'doc_to_text': '{{q}}:',
+      'doc_to_choice': 'choices',
+      'doc_to_target': 'gold',
+      'metric_list': [
+        {'metric': 'acc', 'aggregation': 'mean', 'higher_is_better': True}
+      ],
+    }
+    (tmp_path / f'{name}.yaml').write_text(json.dumps(task))
+  weighted = [{'metric': 'acc', 'weight_by_size': True}]
+  for name, tasks in (('inner', ['own_b']), ('outer', ['own_a', 'inner'])):
+    group = {'group': name, 'task': tasks, 'aggregate_metric_list': weighted}
+    (tmp_path / f'{name}.yaml').write_text(json.dumps(group))
+  made = evaluators.make(adapter, tasks=('outer',), include_path=str(tmp_path))
+  rows = made.evaluate(model, name='extra', step=5).rows
+  assert {r['name']: r['count'] for r in rows} == {
+    'own_a/acc': 2,
+    'own_b/acc': 3,
+    'inner/acc': 3,
+    'outer/acc': 5,
+  }
+
+
+def test_an_exam_of_ones_own_with_an_empty_choice(model, tmp_path):
+  """What has no characters is never the likeliest by character."""
+  path = tmp_path / 'own.csv'
+  path.write_text('question,A,B,C,answer\n' + 'Which?,,dog,0,B\n' * 6)
+  for protocol in ('letters', 'texts', 'continuation'):
+    exam = evaluators.make(
+      multiple_choice, path=path, protocol=f'choices@{protocol}'
+    )
+    result = exam.evaluate(model, name='own', step=0)
+    assert len(result.predictions[0]['scores']) == 3
+    assert result.predictions[0]['gold'] == [1]
+    if protocol != 'letters':
+      assert result.predictions[0]['chosen_norm'] != 0
+    facts = result.rows[0]
+    assert facts['most_chosen_share'] == 1.0
+    assert ('warning' in facts) == (facts['most_chosen'] != 'B')
+
+
+def test_shots_are_the_harness_own_where_none_are_told(tmp_path):
+  """The harness asks CMMLU without demonstrations, if not told otherwise."""
+  protocol = multiple_choice.PROTOCOLS['cmmlu@lmeval']
+  assert protocol.num_shots == 0
+  with pytest.raises(ValueError, match='num_shots=-1 is below 0'):
+    evaluators.make(
+      multiple_choice, path='x', protocol='cmmlu@lmeval', num_shots=-1
+    )
 
 
 TASK = """

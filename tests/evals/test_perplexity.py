@@ -119,6 +119,21 @@ def test_the_corpus_is_divided_once_and_by_the_texts_own_bytes():
   assert found['perplexity_sample_mean'] == (pytest.approx(mean), 2)
 
 
+def test_no_perplexity_is_infinite(stories):
+  """Chinese has no words by white space: e^1000 a word says nothing."""
+  counts = {x: np.array([n]) for x, n in dict(byte=600, word=1).items()}
+  rows = perplexity.summarize(np.array([1000.0]), np.array([300]), counts)
+  assert 'perplexity_per_word' not in [name for name, _, _ in rows]
+  for text, told in (
+    ('我们去了公园。 他们也去了。', False),
+    ('We went.', True),
+  ):
+    made = perplexity.Documents([text], max_len=64)
+    found = made.evaluate(model(stories), name='zh', step=0)
+    assert ('perplexity_per_word' in found.metrics) == told
+    assert all(math.isfinite(x) for x in found.metrics.values())
+
+
 def test_a_uniform_model_has_the_known_score(stories):
   """Zero weights: every one of 512 pieces has the same probability."""
   folder, c, params, tokenizer = stories

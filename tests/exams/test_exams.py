@@ -139,7 +139,7 @@ def test_bad_files_are_named(tmp_path):
     )
   own = tmp_path / 'own.jsonl'
   for text, words in (
-    ('{"question": "a"}', "record 1: there is no 'answer'"),
+    ('{"question": "a"}', "own.jsonl:1: there is no 'answer'"),
     ('{"question": "a", "answer": 2, "choices": ["x", "y"]}', '2 choices'),
     ('{"question": "a", "answer": "A", "choices": ["x"]}', 'at least two'),
     ('{"question": ', 'own.jsonl:1: invalid JSON'),

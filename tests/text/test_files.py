@@ -10,7 +10,7 @@ from lbe.chat import jinja
 from lbe.chat import prompts
 from lbe.data import contamination
 from lbe.data import dataset_info
-from lbe.exams import item
+from lbe.exams import spreadsheet
 from lbe.judging import questions
 from lbe.text import files
 from lbe.text import lines
@@ -69,7 +69,7 @@ POINTER = b'version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n'
 @pytest.mark.parametrize(
   'name, read',
   [
-    ('a.csv', lambda path: item.read_csv(path, ('question',))),
+    ('a.csv', lambda path: spreadsheet.read(path, ('question',))),
     ('a.jsonl', lambda path: prompts.read(path, template='')),
     ('a.jsonl', questions.read),
     ('a.jinja', lambda path: jinja.load(str(path), tokenizers.Bytes())),
