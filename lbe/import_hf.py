@@ -8,7 +8,6 @@ its adapters, unmerged, and the embedding, head and tokenizer that lie with
 them. Ends with a certificate.
 """
 
-import dataclasses
 import pathlib
 import shutil
 
@@ -53,14 +52,18 @@ def main(argv):
     print(f'notice: {source} has no tokenizer; the checkpoint has none.')
   else:
     print(tokenizers.check_rows(opened.tokenizer, c.vocab_size))
-  found, info, tokenizer = opened.hf_weights, opened.info, None
+  found, info, tokenizer = opened.hf_weights, opened.info, opened.tokenizer
   expected = found.digests()
   params, kept = found.load(), hf.tensor_names(c)
   if _ADAPTER.value:
-    c, tokenizer, adapter = _read_adapter(c)
-    params = weights.unflatten({**weights.flatten(params), **adapter})
+    flat = weights.flatten(params)
+    c, adapter, frozen = peft.read(_ADAPTER.value, c, flat.__getitem__)
+    params = weights.unflatten({**flat, **adapter})
+    tokenizer = _read_tokenizer(_ADAPTER.value, c, tokenizer)
+    for notice in peft.notices(_ADAPTER.value):
+      print(notice)
     kept = [name for name in kept if name not in adapter]
-    info = {**info, 'base': str(source), 'frozen': kept}
+    info = {**info, 'base': str(source), 'frozen': frozen}
   # It gets its name when it is proven: until then nothing takes it for a model.
   unfinished = target / 'unfinished'
   try:
@@ -69,7 +72,7 @@ def main(argv):
       params,
       meta={
         'model': c.to_json(),
-        'tokenizer': stored.tokenizer_meta(tokenizer or opened.tokenizer),
+        'tokenizer': stored.tokenizer_meta(tokenizer),
         'config': None,
         'source': info,
       },
@@ -97,24 +100,19 @@ def main(argv):
     shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _read_adapter(c):
-  """(c with --adapter's Lora and rows, its tokenizer or None, its arrays)."""
-  folder = _ADAPTER.value
-  tokenizer = tokenizers.load(folder) if tokenizers.find(folder) else None
-  num_rows = tokenizer.vocab_size if tokenizer else c.vocab_size
-  adapted = dataclasses.replace(
-    c, lora=peft.read_config(folder), vocab_size=num_rows
-  )
-  arrays = peft.read(folder, adapted)
-  missing = (
-    {'embed_VD', 'head_DV'} - set(arrays) - ({'head_DV'} if c.tied else set())
-  )
-  if num_rows != c.vocab_size and missing:
+def _read_tokenizer(folder, c, base):
+  """That of an adapter's folder, or the base's."""
+  tokenizer = tokenizers.load(folder) if tokenizers.find(folder) else base
+  if tokenizer is not None and tokenizer.vocab_size > c.vocab_size:
     raise ValueError(
-      f'{folder} has a tokenizer of {num_rows} pieces for {c.vocab_size} rows '
-      f'of the source, but not the rows themselves ({", ".join(missing)}).'
+      f'{folder} has {c.vocab_size} rows for a tokenizer of '
+      f'{tokenizer.vocab_size} pieces; save new rows with the adapter (PEFT: '
+      'modules_to_save, or save_embedding_layers=True), and the tokenizer '
+      'beside it.'
     )
-  return adapted, tokenizer, arrays
+  if tokenizer is not base:
+    print(tokenizers.check_rows(tokenizer, c.vocab_size))
+  return tokenizer
 
 
 def checkpoint_digests(path, c, kept=None):

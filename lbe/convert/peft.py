@@ -1,12 +1,15 @@
-"""Adapters as PEFT stores them: adapter_config.json and one safetensors file.
+"""Adapters as PEFT stores them: adapter_config.json and one file of tensors.
 
 Of our stacked A [L, in.., R] and B [L, R, out..], PEFT has [R, in] and
 [out, R] a layer. Embedding and head that were trained as well stand beside
 them whole, as its `modules_to_save`.
 """
 
+import dataclasses
 import json
+import os
 import pathlib
+import re
 from collections.abc import Callable
 from collections.abc import Sequence
 
@@ -14,10 +17,17 @@ import numpy as np
 import safetensors.numpy
 
 from lbe.convert import hf
+from lbe.convert import peft_config
+from lbe.convert import tensor_files
 from lbe.models import architecture
 from lbe.models import weights
 
 _PREFIX = 'base_model.model.'
+# Other names of what PEFT runs: a saved module's copy, and the rows below
+# those that are trained alone.
+_COPY = re.compile(
+  r'\.(modules_to_save(\.[^.]+)?|token_adapter\.base_layer)\.weight$'
+)
 _MODULES = {
   name: weights.TABLE[f'layers/{name}'].theirs.split('.')[-1]
   for name in weights.ADAPTABLE
@@ -26,6 +36,9 @@ _SAVED = {
   name: f'{weights.TABLE[name].theirs}.weight'
   for name in ('embed_VD', 'head_DV')
 }
+
+
+# ------------------------------------------------------------------ writing
 
 
 def write(
@@ -81,109 +94,269 @@ def write(
   (folder / 'adapter_config.json').write_text(json.dumps(record, indent=2))
 
 
-# What changes the computation in a way that ours does not have.
-_REFUSED = {
-  'bias': 'none',
-  'use_dora': False,
-  'fan_in_fan_out': False,
-  'rank_pattern': {},
-  'alpha_pattern': {},
-  'layers_to_transform': None,
-  'layer_replication': None,
-  'exclude_modules': None,
-  'target_parameters': None,
-  'lora_bias': False,
-  'use_qalora': False,
-  'trainable_token_indices': None,
-  'megatron_config': None,
-}
+# ------------------------------------------------------------------ reading
 
 
-def read_config(folder: hf.Folder) -> architecture.Lora:
-  """The Lora of a PEFT folder; ValueError for what we cannot compute."""
-  path = pathlib.Path(folder) / 'adapter_config.json'
-  record = json.loads(path.read_text(encoding='utf-8'))
-  if record.get('peft_type') != 'LORA':
-    raise ValueError(
-      f'{path}: peft_type={record.get("peft_type")!r}; only LORA is read.'
-    )
-  for field, plain in _REFUSED.items():
-    if record.get(field, plain) not in (plain, None):
-      raise ValueError(
-        f'{path}: {field}={record[field]!r} is not supported; merge the '
-        'adapter with PEFT (merge_and_unload) and import the merged model.'
+class _Tensors:
+  """The tensors of a folder without PEFT's prefix, each taken once."""
+
+  def __init__(self, path):
+    self.path = path
+    self._left, copies = {}, {}
+    for key, array in tensor_files.load_file(path).items():
+      name = key.removeprefix(_PREFIX)
+      # Old PyTorch files hold what is computed, and PEFT 0.21 what a saved
+      # module was before; neither is what PEFT runs.
+      if name.endswith('rotary_emb.inv_freq') or '.original_module.' in name:
+        continue
+      short = _COPY.sub('.weight', name)
+      (self._left if short == name else copies)[short] = array
+    for name, array in copies.items():
+      if not np.array_equal(self._left.setdefault(name, array), array):
+        raise ValueError(
+          f'{path} has {name!r} under two names, and they differ; save the '
+          'adapter again with PEFT.'
+        )
+
+  def __contains__(self, name):
+    return name in self._left
+
+  def take(self, name, shape):
+    """A tensor as float32, of that shape; None in it is any size."""
+    if name not in self._left:
+      near = max(
+        self._left,
+        key=lambda other: len(os.path.commonprefix([other, name])),
+        default=None,
       )
-  wanted = record['target_modules']
-  if wanted == 'all-linear':
-    wanted = list(_MODULES.values())
-  if isinstance(wanted, str) or set(wanted) - set(_MODULES.values()):
+      raise ValueError(
+        f'{self.path} has no tensor {_PREFIX + name!r}, which '
+        f'adapter_config.json asks for; of its {len(self._left)} others '
+        f'{near!r} is nearest. Save the adapter with save_pretrained of PEFT.'
+      )
+    array = self._left.pop(name)
+    where = f'{self.path}: tensor {_PREFIX + name!r}'
+    if not array.size:
+      raise ValueError(
+        f'{where} is empty: it was saved while its parts lay on several '
+        'devices (DeepSpeed ZeRO-3, FSDP); gather them before save_pretrained.'
+      )
+    if array.ndim != len(shape) or any(
+      wanted not in (None, size)
+      for wanted, size in zip(shape, array.shape, strict=True)
+    ):
+      raise ValueError(
+        f'{where} has shape {array.shape}, the model under '
+        f'adapter_config.json (r, rank_pattern) says {shape}; the adapter '
+        'belongs to another model.'
+      )
+    if array.dtype not in hf.DTYPES.values():
+      raise ValueError(
+        f'{where} is {array.dtype}; {", ".join(hf.DTYPES)} are read: convert '
+        'it.'
+      )
+    array = array.astype(np.float32)
+    if not np.isfinite(array).all():
+      raise ValueError(f'{where} has values that are not finite.')
+    return array
+
+  def finish(self):
+    """Raises ValueError for tensors that were not taken."""
+    if self._left:
+      raise ValueError(
+        f'{self.path} has {len(self._left)} tensors that are not read, the '
+        f'first: {_PREFIX + min(self._left)!r}; adapter_config.json does not '
+        'say what for, or LLaMA has no such module.'
+      )
+
+
+def _files(folder):
+  """Where the tensors are, first the file that PEFT reads."""
+  names = ('adapter_model.safetensors', 'adapter_model.bin')
+  found = [p for n in names if (p := pathlib.Path(folder) / n).is_file()]
+  if not found:
     raise ValueError(
-      f'{path}: target_modules={wanted!r}; a list of those of a layer is '
-      f'read: {", ".join(_MODULES.values())}.'
+      f'{folder} has neither {" nor ".join(names)}; copy the weights beside '
+      'adapter_config.json.'
     )
-  saved = {m.split('.')[-1] for m in record.get('modules_to_save') or ()}
-  others = saved - {'embed_tokens', 'lm_head'}
-  if others:
-    raise ValueError(
-      f'{path}: modules_to_save={sorted(others)}; only embed_tokens and '
-      'lm_head are read.'
-    )
-  return architecture.Lora(
-    weights=tuple(n for n, module in _MODULES.items() if module in wanted),
-    rank=record['r'],
-    alpha=record['lora_alpha'],
-    rslora=record.get('use_rslora', False),
-  )
+  return found
 
 
-def read(folder: hf.Folder, c: architecture.Config) -> dict[str, np.ndarray]:
-  """{our flat name: array} of the adapters, and of what was saved whole.
+def notices(folder: hf.Folder) -> list[str]:
+  """A line on each file of tensors that lies in the folder and is not read."""
+  first, *others = _files(folder)
+  return [f'notice: {first} is read, as PEFT does, not {x}.' for x in others]
 
-  `c` is the model with the folder's Lora. Raises ValueError for a tensor that
-  is missing or belongs to another model.
+
+def read(
+  folder: hf.Folder,
+  c: architecture.Config,
+  get_array: Callable[[str], np.ndarray],
+) -> tuple[architecture.Config, dict[str, np.ndarray], list[str]]:
+  """(c, arrays, frozen) of a base under the adapter of a folder.
+
+  `c` and `get_array` are of the base. The first result has the adapter's Lora
+  and rows, and is untied where PEFT unties it; `arrays` are, by our flat
+  names, what the base has not or otherwise; `frozen` names the weights that
+  stay the base's. Raises ValueError for what is not computed here, and for a
+  tensor that is missing, of another model, or not read.
   """
-  path = pathlib.Path(folder) / 'adapter_model.safetensors'
-  if not path.is_file():
+  record = peft_config.read(folder)
+  tensors = _Tensors(_files(folder)[0])
+  modules = [
+    theirs.removesuffix('.weight')
+    for names in hf.tensor_names(c).values()
+    for theirs in names
+  ]
+  peft_config.check_modules(record, {*modules, 'lm_head'}, folder)
+  c, arrays, frozen = _read_vocabulary(tensors, record, c, get_array)
+  for name in hf.tensor_names(c):
+    if name in ('embed_VD', 'head_DV'):
+      continue
+    array = _read_saved(tensors, record, c, name, get_array)
+    if array is None:
+      frozen.append(name)
+    else:
+      arrays[name] = array
+  c, adapters = _read_adapters(tensors, record, c)
+  tensors.finish()
+  return c, {**arrays, **adapters}, frozen
+
+
+def _read_vocabulary(tensors, record, c, get_array):
+  """(c, arrays, frozen) of embedding and head, as `read` gives them."""
+  embed, head = (weights.TABLE[n].theirs for n in ('embed_VD', 'head_DV'))
+  base, new, frozen = {}, {}, []
+  base[embed] = base[head] = get_array('embed_VD')[: c.vocab_size]
+  if not c.tied:
+    base[head] = get_array('head_DV').T[: c.vocab_size]
+  asked = {m for m in (embed, head) if peft_config.is_saved(record, m)}
+  for module in (embed, head):
+    if module in asked or f'{module}.weight' in tensors:
+      new[module] = tensors.take(f'{module}.weight', (None, c.dim))
+  # A saved module is a copy that PEFT trains: it is tied no longer.
+  one = c.tied and (not asked or record['ensure_weight_tying'])
+  if one and new:
+    new = dict.fromkeys((embed, head), new.get(embed, new.get(head))) | new
+  x_VD = {**base, **new}
+  if len(x_VD[embed]) != len(x_VD[head]):
     raise ValueError(
-      f'{folder} has no adapter_model.safetensors; save the adapter with '
-      'safetensors (PEFT does by default).'
+      f'{tensors.path}: under this adapter the embedding has '
+      f'{len(x_VD[embed])} rows and the head {len(x_VD[head])}; save both with '
+      'it (modules_to_save, or save_embedding_layers=True).'
     )
-  tensors = safetensors.numpy.load_file(path)
-  result = {}
+  _read_tokens(tensors, record, x_VD, one)
+  tied = c.tied and np.array_equal(x_VD[embed], x_VD[head])
+  if one and not tied:
+    raise ValueError(
+      f'{tensors.path} has an embedding and a head that differ, for a base '
+      'whose head is its embedding; name both in modules_to_save, or merge '
+      'the adapter with PEFT.'
+    )
+  untied = c.tied and not tied
+  c = dataclasses.replace(c, vocab_size=len(x_VD[embed]), tied=tied)
+  arrays = {}
+  for name, module in (('embed_VD', embed), ('head_DV', head))[: 2 - tied]:
+    same = x_VD[module] is base[module]
+    if same:
+      frozen.append(name)
+    if same and not (untied and name == 'head_DV'):
+      continue
+    array = np.zeros((c.padded_vocab_size, c.dim), x_VD[module].dtype)
+    array[: c.vocab_size] = x_VD[module]
+    arrays[name] = array if name == 'embed_VD' else array.T
+  return c, arrays, frozen
 
-  def take(key, shape):
-    if key not in tensors:
-      raise ValueError(f'{path} has no tensor {key!r}; is it of this model?')
-    if tensors[key].shape != shape:
+
+def _read_tokens(tensors, record, x_VD, tied):
+  """Writes the rows that were trained alone into copies of `x_VD`."""
+  rows = peft_config.token_indices(record)
+  embed, head = x_VD
+  if tied and rows.get(head, rows.get(embed)) != rows.get(embed):
+    raise ValueError(
+      f'{tensors.path}: trainable_token_indices={rows} are not those of one '
+      'matrix, and the head of the base is its embedding; merge the adapter '
+      'with PEFT.'
+    )
+  for module in (embed, head):
+    name = f'{module}.token_adapter.trainable_tokens_delta'
+    if tied and module == head and name not in tensors:
+      if rows:
+        x_VD[head] = x_VD[embed]
+      continue
+    wanted = rows.get(embed if tied else module)
+    if wanted is None:
+      continue
+    if not all(0 <= row < len(x_VD[module]) for row in wanted):
       raise ValueError(
-        f'{path}: tensor {key!r} has shape {tensors[key].shape}, the model '
-        f'says {shape}; the adapter belongs to another model.'
+        f'{tensors.path}: trainable_token_indices={wanted} are not below '
+        f'the {len(x_VD[module])} rows of {module}.'
       )
-    return tensors.pop(key)
+    new = tensors.take(name, (len(wanted), x_VD[module].shape[1]))
+    x_VD[module] = x_VD[module].copy()
+    x_VD[module][wanted] = new  # the values, whatever PEFT calls them
 
+
+def _read_saved(tensors, record, c, name, get_array):
+  """A weight of which the adapter holds all or some layers whole, or None."""
+  found = {
+    i: tensors.take(theirs, hf.their_shape(c, name))
+    for i, theirs in enumerate(hf.their_names(c, name))
+    if peft_config.is_saved(record, theirs.removesuffix('.weight'))
+  }
+  if not found:
+    return None
+  array = np.array(get_array(name), np.float32)
+  for i, tensor in found.items():
+    part = array[i] if weights.is_stacked(name) else array
+    part[...] = hf.to_ours(c, name, tensor)
+  return array
+
+
+def _read_adapters(tensors, record, c):
+  """(c with the Lora of the folder, {flat name: array} of A and B).
+
+  A layer without an adapter, or with a lower rank than others, has zeros: they
+  compute nothing and never learn. Another scale than the first's goes into B.
+  """
+  modules = {
+    name: [
+      theirs.removesuffix('.weight')
+      for theirs in hf.their_names(c, f'layers/{name}')
+    ]
+    for name in weights.ADAPTABLE
+  }
+  found = peft_config.ranks(record, [m for ms in modules.values() for m in ms])
+  first = max(found, key=lambda module: found[module][0])
+  c = dataclasses.replace(
+    c,
+    lora=architecture.Lora(
+      tuple(n for n, ms in modules.items() if found.keys() & set(ms)),
+      *found[first],
+      rslora=record['use_rslora'],
+    ),
+  )
+  result = {}
   for name in c.lora.weights:
     for part in (f'lora/{x}' for x in weights.adapters(name)):
-      shape = hf.their_shape(c, part)
-      result[part] = np.stack(
-        [
-          hf.to_ours(c, part, take(_PREFIX + theirs, shape))
-          for theirs in hf.their_names(c, part)
-        ]
-      ).astype(np.float32)
-  for name, theirs in _SAVED.items():
-    if _PREFIX + theirs in tensors:
-      array = np.zeros((c.padded_vocab_size, c.dim), np.float32)
-      array[: c.vocab_size] = take(_PREFIX + theirs, (c.vocab_size, c.dim))
-      result[name] = array if name == 'embed_VD' else array.T
-  if c.tied and 'head_DV' in result:
-    if not np.array_equal(result.pop('head_DV').T, result.get('embed_VD')):
-      raise ValueError(
-        f'{path} has a head of its own for a model whose head is its '
-        'embedding; untie the base, or merge the adapter with PEFT.'
-      )
-  if tensors:
-    raise ValueError(
-      f'{path} has a tensor that is not read: {next(iter(tensors))!r} '
-      f'({len(tensors)} in all).'
-    )
-  return result
+      names = zip(modules[name], hf.their_names(c, part), strict=True)
+      layers = [
+        hf.to_ours(c, part, _read_one(tensors, c, part, theirs, found.get(m)))
+        for m, theirs in names
+      ]
+      result[part] = np.stack(layers)
+  return c, result
+
+
+def _read_one(tensors, c, part, theirs, numbers):
+  """A or B of one module at the rank and scale of `c`; zeros without one."""
+  array = np.zeros(hf.their_shape(c, part), np.float32)
+  if numbers is None:
+    return array
+  rank, alpha = numbers
+  if '.lora_A.' in theirs:
+    array[:rank] = tensors.take(theirs, (rank, array.shape[1]))
+    return array
+  own = dataclasses.replace(c.lora, rank=rank, alpha=alpha)
+  array[:, :rank] = tensors.take(theirs, (array.shape[0], rank))
+  return array * np.float32(own.scale / c.lora.scale)

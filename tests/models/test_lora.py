@@ -13,7 +13,6 @@ import pytest
 from lbe.assemble import model as model_lib
 from lbe.assemble import step as step_lib
 from lbe.configs import common
-from lbe.convert import peft
 from lbe.convert import stored
 from lbe.mesh import sharding
 from lbe.models import architecture
@@ -391,26 +390,3 @@ def test_adapters_that_peft_made_are_imported(test_data, tmp_path):
   )
   base = our_logits(source, ids)
   assert np.abs(found - base).max() > 0.1
-
-
-@pytest.mark.parametrize(
-  'changes, words',
-  [
-    (dict(peft_type='IA3'), "peft_type='IA3'; only LORA"),
-    (dict(use_dora=True), 'use_dora=True is not supported'),
-    (dict(rank_pattern={'q_proj': 2}), 'rank_pattern=.* is not supported'),
-    (dict(target_modules=['embed_tokens']), "target_modules=.'embed_tokens'"),
-    (dict(modules_to_save=['norm']), "modules_to_save=.'norm'"),
-  ],
-)
-def test_peft_settings_that_we_cannot_compute_are_refused(
-  tmp_path, changes, words
-):
-  """Ignoring one gives another model without a word."""
-  record = dict(peft_type='LORA', r=4, lora_alpha=8, target_modules=['q_proj'])
-  path = tmp_path / 'adapter_config.json'
-  path.write_text(json.dumps(record))
-  assert peft.read_config(tmp_path) == architecture.Lora(('q_LDNH',), 4, 8)
-  path.write_text(json.dumps(record | changes))
-  with pytest.raises(ValueError, match=words):
-    peft.read_config(tmp_path)
