@@ -5,11 +5,12 @@ get_pattern_key, _set_trainable), over the names that transformers gives them,
 as 'model.layers.0.self_attn.q_proj'.
 """
 
-import json
 import pathlib
 import re
 from collections.abc import Collection
 from collections.abc import Sequence
+
+from lbe.text import files
 
 # Fields that change nothing that is computed: LLaMA has no biases, and PEFT
 # itself ignores fan_in_fan_out where it adapts a linear layer.
@@ -83,7 +84,7 @@ def read(folder: str | pathlib.Path) -> dict:
   not have.
   """
   where = path(folder)
-  record = json.loads(where.read_text(encoding='utf-8'))
+  record = files.read_json(where)
 
   def refuse(field, rule):
     raise ValueError(f'{where}: {field}={record.get(field)!r}{rule}')
