@@ -150,11 +150,6 @@ class _Tensors:
         f'adapter_config.json (r, rank_pattern) says {shape}; the adapter '
         'belongs to another model.'
       )
-    if array.dtype not in hf.DTYPES.values():
-      raise ValueError(
-        f'{where} is {array.dtype}; {", ".join(hf.DTYPES)} are read: convert '
-        'it.'
-      )
     array = array.astype(np.float32)
     if not np.isfinite(array).all():
       raise ValueError(f'{where} has values that are not finite.')

@@ -292,8 +292,8 @@ Q_A = 'model.layers.1.self_attn.q_proj.lora_A.weight'
     (lambda t: t.update({Q_A: t[Q_A][:1]}), r'shape \(1, 16\).*says \(2, 16\)'),
     (lambda t: t.update({Q_A: t[Q_A][:, :8]}), 'belongs to another model'),
     (lambda t: t.update({Q_A: t[Q_A][:0]}), 'is empty.*ZeRO-3'),
-    (lambda t: t.update({Q_A: t[Q_A].astype(np.int8)}), 'is int8'),
-    (lambda t: t.update({Q_A: t[Q_A].astype(np.float64)}), 'is float64'),
+    (lambda t: t.update({Q_A: t[Q_A].astype(np.int8)}), 'is I8'),
+    (lambda t: t.update({Q_A: t[Q_A].astype(np.float64)}), 'is F64'),
     (lambda t: t.update({Q_A: t[Q_A] * np.nan}), 'not finite'),
     (lambda t: t.update({'lm_head.lora_A.weight': t[Q_A]}), 'lm_head.lora_A'),
     (
