@@ -48,7 +48,10 @@ def main(argv):
       f'beam_options={_BEAM_OPTIONS.value} without a runner; set --beam_runner.'
     )
   tokenizer = model.make_tokenizer(
-    config, model.open_weights(config), workdir.here, may_extend=True
+    config,
+    model.open_weights(config, workdir.path),
+    workdir.here,
+    may_extend=True,
   )
   prepared = data.prepare(config, tokenizer, workdir.here, elsewhere=elsewhere)
   loader = data.make_loader(config, prepared, tokenizer)

@@ -82,7 +82,7 @@ def main(argv):
   say = print if jax.process_index() == 0 else lambda *a, **k: None
 
   # ------------------------------------------------ model and tokenizer
-  opened = model_lib.open_weights(config)
+  opened = model_lib.open_weights(config, workdir.path)
   tokenizer = model_lib.make_tokenizer(
     config, opened, workdir.here, may_extend=True
   )
@@ -116,7 +116,12 @@ def main(argv):
     return
 
   # ---------------------------------------------- resume, start or scratch
-  facts = identity.describe(config, model, tokenizer, prepared, num_steps)
+  base = model_lib.base_fingerprint(
+    config, opened, identity.recorded(workdir.here)
+  )
+  facts = identity.describe(
+    config, model, tokenizer, prepared, num_steps, base=base
+  )
   checkpointer = checkpoint.Checkpointer(
     workdir.path,
     training.abstract_state,

@@ -1,6 +1,7 @@
 """A run that was interrupted is the run that was not."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -71,6 +72,34 @@ def test_a_workdir_of_another_run_is_refused(tmp_path):
   assert 'optim.peak_lr: 0.003 → 0.0001' in output
   output = runs.run('train', *command, '--config.log_every=2')
   assert 'changed since the run began: log_every: 1 → 2' in output
+
+
+def test_a_resumed_run_needs_no_base_and_knows_it_elsewhere(tmp_path):
+  """A moved base ended it; another base under a new name must."""
+  base, moved, tuned = (tmp_path / x for x in ('base', 'moved', 'tuned'))
+  runs.run('train', *runs.TINY, '--config.budget.steps=2', f'--workdir={base}')
+  command = (
+    *runs.TINY,
+    '--config.budget.steps=4',
+    '--config.checkpoint.every=2',
+    '--config.checkpoint.keep=2',
+    f'--workdir={tuned}',
+  )
+  runs.run('train', *command, f'--config.init_from={base}')
+  whole = runs.losses(tuned)
+  base.rename(moved)
+  for path, words in (
+    (base, 'resuming at step 2'),
+    (moved, 'changed since the run began: init_from'),
+    (f'{moved}/./checkpoints/2', 'changed since the run began: init_from'),
+  ):
+    shutil.rmtree(tuned / 'checkpoints' / '4')
+    output = runs.run('train', *command, f'--config.init_from={path}')
+    assert words in output
+    assert runs.losses(tuned) == whole
+  output = runs.run('train', *command, f'--config.init_from={tuned}', status=1)
+  assert 'belongs to another run' in output
+  assert 'init_from: ' in output
 
 
 # `lbe.train`, to which something happens in the evaluation after step 3.

@@ -16,6 +16,7 @@ from lbe.models import architecture
 from lbe.models import forward
 from lbe.models import lora
 from lbe.models import weights
+from lbe.run import checkpoint
 from lbe.vocab import tokenizers
 
 
@@ -110,13 +111,38 @@ def make_architecture(
   return adapted_config(config, model)
 
 
-def open_weights(config) -> stored.Opened | None:
-  """The model of init_from, not yet loaded; None for a run from scratch."""
+def open_weights(
+  config, workdir: str | pathlib.Path | None = None
+) -> stored.Opened | None:
+  """The model of init_from, not yet loaded; None for a run from scratch.
+
+  Of a run that resumes in `workdir` it is its own newest checkpoint: the base
+  may be gone.
+  """
   if not config.init_from:
     return None
-  return stored.open_model(
-    config.init_from, vocab_multiple=config.vocab_multiple
-  )
+  path = config.init_from
+  if workdir and checkpoint.is_checkpoint(workdir):
+    newest = checkpoint.find(workdir)
+    path = newest if newest.name != '0' else path
+  return stored.open_model(path, vocab_multiple=config.vocab_multiple)
+
+
+def base_fingerprint(
+  config, opened: stored.Opened | None, recorded: dict | None
+) -> str | None:
+  """The fingerprint of init_from, of which `recorded` told at the start.
+
+  The same path is not looked at again. Raises ValueError where another path
+  holds no model.
+  """
+  if opened is None:
+    return None
+  if recorded and recorded['config'].get('init_from') == config.init_from:
+    return recorded.get('base')
+  if not recorded:
+    return opened.fingerprint()
+  return stored.open_model(config.init_from).fingerprint()
 
 
 def make_execution(config) -> forward.Execution:

@@ -32,6 +32,12 @@ class Opened:
   info: dict
   hf_weights: hf.Weights | None = None  # of a Hugging Face folder
 
+  def fingerprint(self) -> str:
+    """A hash of the weights, the same wherever they lie; little is read."""
+    if self.hf_weights is not None:
+      return self.hf_weights.fingerprint()
+    return checkpoint.fingerprint(self.path)
+
   def num_old_rows(self, tokenizer: tokenizers.Tokenizer) -> int | None:
     """Rows of the vocabulary before it was extended; None where it was not.
 

@@ -104,15 +104,16 @@ class Tensors:
         'from_pretrained(..., dtype=torch.float32).save_pretrained(...)).'
       )
 
-  def read(self, name: str) -> np.ndarray:
-    """One tensor in the dtype on disk, which `check_dtype` takes."""
+  def read(self, name: str, *, row: int | None = None) -> np.ndarray:
+    """One tensor in the dtype on disk, which `check_dtype` takes; or a row."""
     self.check_dtype(name)
     path = self.stored[name].path
+    part = slice(row, row if row is None else row + 1)
     f = self._file(path)
     if path.suffix == '.safetensors':
       with _told(path):
-        return f.get_tensor(name)
-    return _torch_to_numpy(f[name])
+        return f.get_tensor(name) if row is None else f.get_slice(name)[part]
+    return _torch_to_numpy(f[name][part])
 
 
 def load_file(path: str | pathlib.Path) -> dict[str, np.ndarray]:

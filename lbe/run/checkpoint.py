@@ -8,6 +8,7 @@ generate or export. Arrays are stacked `[L, ...]` whatever the mesh was.
 """
 
 import contextlib
+import hashlib
 import math
 import pathlib
 
@@ -119,6 +120,12 @@ def read_meta(path: str | pathlib.Path) -> dict:
       f'{VERSION}; use the lbe that wrote it to export it.'
     )
   return meta
+
+
+def fingerprint(path: str | pathlib.Path) -> str:
+  """A hash of what names the newest weights under `path`, copied or moved."""
+  manifest = find(path) / 'params' / 'manifest.ocdbt'
+  return hashlib.sha256(manifest.read_bytes()).hexdigest()
 
 
 # ------------------------------------------------------------------ loading

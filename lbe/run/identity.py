@@ -56,15 +56,27 @@ def differences(old: dict, new: dict) -> tuple[dict, dict]:
   return decisive, free
 
 
-def describe(config, model, tokenizer, prepared: dict, num_steps: int) -> dict:
-  """What makes this run this run, as JSON: kept in every checkpoint."""
+def describe(
+  config, model, tokenizer, prepared: dict, num_steps: int, *, base=None
+) -> dict:
+  """What makes this run this run, as JSON: kept in every checkpoint.
+
+  `base` is the fingerprint of the weights that it began with.
+  """
   return {
     'config': json.loads(config.to_json_best_effort()),
+    'base': base,
     'model': model.to_json(),
     'tokenizer': tokenizer.fingerprint,
     'data': {name: p.fingerprint for name, p in prepared.items()},
     'num_steps': num_steps,
   }
+
+
+def recorded(workdir: str | pathlib.Path) -> dict | None:
+  """What `describe` gave when the run in a workdir last began, if it did."""
+  path = pathlib.Path(workdir) / 'config.json'
+  return json.loads(path.read_text()) if path.exists() else None
 
 
 def check_same_run(
@@ -74,11 +86,14 @@ def check_same_run(
 
   Other differences are said through `say`. Raises ValueError.
   """
-  path = pathlib.Path(workdir) / 'config.json'
-  if not path.exists():
+  old = recorded(workdir)
+  if old is None:
     return
-  old = json.loads(path.read_text())
   decisive, free = differences(old['config'], new['config'])
+  # A base may move: the fingerprint of its weights decides.
+  if 'init_from' in decisive and new.get('base') and old.get('base'):
+    if new['base'] == old['base']:
+      free['init_from'] = decisive.pop('init_from')
   for name in ('model', 'tokenizer', 'data', 'num_steps'):
     if old[name] != new[name]:
       decisive[name] = (old[name], new[name])

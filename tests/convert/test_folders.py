@@ -535,3 +535,26 @@ def test_heads_of_another_size_than_width_by_heads(folder):
   edit(folder, num_key_value_heads=None)
   assert_read_as_transformers_does(folder)
   assert hf_config.read_config(folder)[0].head_dim == 12
+
+
+def test_a_fingerprint_is_that_of_the_values_wherever_they_lie(
+  made, folder, tmp_path
+):
+  """In one file or several, as safetensors or .bin; one row changes it."""
+
+  def at(path):
+    return stored.open_model(path).fingerprint()
+
+  before = at(folder)
+  assert at(made / 'a') == at(made / 'a_shards') == before != at(made / 'b')
+  weights = tensors(folder)
+  (folder / 'model.safetensors').unlink()
+  torch.save(
+    {k: torch.tensor(x) for k, x in weights.items()},
+    folder / 'pytorch_model.bin',
+  )
+  assert at(folder) == before
+  (folder / 'pytorch_model.bin').unlink()
+  weights['model.layers.1.mlp.up_proj.weight'][-1] += 1
+  save(folder, weights)
+  assert at(folder) != before
