@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -12,6 +13,7 @@ import transformers
 
 from lbe.convert import certificate
 from lbe.models import architecture
+from lbe.run import checkpoint
 from lbe.vocab import sentencepiece as sentencepiece_lib
 from lbe.vocab import tokenizers
 
@@ -151,6 +153,110 @@ def test_rows_beyond_the_pieces_are_noticed_and_too_few_refused(
       status=status,
     )
     assert words in output
+
+
+def small(folder):
+  """A model of random weights without a tokenizer."""
+  torch.manual_seed(0)
+  transformers.LlamaForCausalLM(
+    transformers.LlamaConfig(
+      vocab_size=40,
+      hidden_size=16,
+      intermediate_size=24,
+      num_hidden_layers=2,
+      num_attention_heads=2,
+    )
+  ).save_pretrained(folder)
+  return folder / 'config.json', folder / 'model.safetensors'
+
+
+def test_a_failed_import_leaves_nothing_that_is_taken_for_a_model(tmp_path):
+  """The checkpoint stood there, and train began from it."""
+  source, target = tmp_path / 'hf', tmp_path / 'ours'
+  config, file = small(source)
+  command = ('import_hf', f'--source={source}', f'--target={target}')
+  whole = safetensors.numpy.load_file(file)
+  broken = {name: x.copy() for name, x in whole.items()}
+  broken['model.layers.1.mlp.up_proj.weight'][3, 4:6] = np.nan, np.inf
+  safetensors.numpy.save_file(broken, file, metadata={'format': 'pt'})
+  output = runs.run(*command, status=1)
+  assert "up_proj.weight' has 2 values of 384 that are NaN" in output
+  safetensors.numpy.save_file(whole, file, metadata={'format': 'pt'})
+  # transformers refuses what changes nothing for us.
+  record = json.loads(config.read_text())
+  config.write_text(json.dumps(record | {'initializer_range': 3.0}))
+  output = runs.run(*command, status=1)
+  assert 'error: transformers could not compute the logits' in output
+  assert 'lbe/import_hf.py' not in output
+  assert not list(tmp_path.glob('ours/*'))
+  config.write_text(json.dumps(record))
+  runs.run(*command)
+  assert [p.name for p in sorted(target.iterdir())] == [
+    'certificate.json',
+    'checkpoints',
+  ]
+
+
+def test_a_certificate_names_what_of_the_source_was_not_read(tmp_path):
+  """20 of 20 was said of a folder with 21 tensors."""
+  source, target = tmp_path / 'hf', tmp_path / 'ours'
+  config, file = small(source)
+  tensors = safetensors.numpy.load_file(file)
+  tensors['lm_head.weight'] = tensors['model.embed_tokens.weight'].copy()
+  buffer = 'model.layers.0.self_attn.rotary_emb.inv_freq'
+  tensors[buffer] = np.ones(4, np.float32)
+  safetensors.numpy.save_file(tensors, file, metadata={'format': 'pt'})
+  shutil.copy(file, source / 'old.safetensors')
+  record = json.loads(config.read_text()) | {'tie_word_embeddings': True}
+  config.write_text(json.dumps(record))
+  output = runs.run('import_hf', f'--source={source}', f'--target={target}')
+  assert 'not: old.safetensors' in output
+  assert certificate_of(target)['digests'] == {
+    'tensors': 20,
+    'equal': 20,
+    'not_read': [
+      buffer,
+      'lm_head.weight (equals the embedding)',
+      'old.safetensors',
+    ],
+  }
+
+
+def test_of_mixed_dtypes_extend_and_export_keep_every_value(
+  test_data, tmp_path
+):
+  """float32 beside bfloat16 was rounded, also within the layers of one."""
+  source = tmp_path / 'hf'
+  shutil.copytree(test_data / 'ckpt_stories260K' / 'hf', source)
+  before = stored(source)
+  for name, x in before.items():
+    if 'proj' in name and name != 'model.layers.3.mlp.up_proj.weight':
+      before[name] = x.astype(ml_dtypes.bfloat16)
+  safetensors.numpy.save_file(
+    before, source / 'model.safetensors', metadata={'format': 'pt'}
+  )
+  tokenizer = tokenizers.load(source)
+  piece = tokenizer.proto.pieces.add()
+  piece.piece, piece.score = '清晨', -1000.0
+  (tmp_path / 'more.model').write_bytes(tokenizer.proto.SerializeToString())
+  ours, target = tmp_path / 'ours', tmp_path / 'out'
+  runs.run(
+    'extend_model',
+    f'--source={source}',
+    f'--tokenizer={tmp_path}/more.model',
+    f'--target={ours}',
+  )
+  dtypes = checkpoint.params_metadata(ours)
+  assert dtypes['layers']['q_LDNH'].dtype == ml_dtypes.bfloat16
+  assert dtypes['layers']['up_LDF'].dtype == np.float32
+  assert dtypes['embed_VD'].dtype == np.float32
+  runs.run('export_hf', f'--source={ours}', f'--target={target}')
+  after = stored(target)
+  for name, x in before.items():
+    np.testing.assert_array_equal(
+      after[name][: len(x)], x.astype(np.float32), err_msg=name
+    )
+  assert certificate_of(target)['logits']['argmax_agreement'] == 1.0
 
 
 def test_a_wrong_conversion_gets_no_certificate():
