@@ -40,6 +40,7 @@ _INSTEAD = {
   '*.safetensors*': 'its weights lack a config.json; copy it from their source',
   '*.bin': 'its weights lack a config.json; copy it from their source',
   '*/config.json': 'it has no config.json, but {found} has; name that folder',
+  'snapshots/*/config.json': 'it is a cache of the hub; name {found}',
   'config.json': (
     'its config.json has no model_type, and there is no finished step in '
     'checkpoints/'
@@ -53,7 +54,10 @@ def lacks(path: str | pathlib.Path) -> str:
   if folder.is_file():
     return f'it is a file; give the folder that it lies in, {folder.parent}'
   if not folder.is_dir():
-    return 'there is no such folder'
+    return (
+      'there is no such folder (nothing is fetched here; a model of the hub: '
+      'hf download NAME --local-dir=FOLDER)'
+    )
   for pattern, words in _INSTEAD.items():
     found = sorted(folder.glob(pattern))
     if found:
@@ -130,6 +134,9 @@ def read_config(
     init_std=r.get('initializer_range', 0.02),
   )
   info = {f'{role}_id': r.get(f'{role}_token_id') for role in _ROLES}
+  for role, i in info.items():
+    if i == -1:  # the first conversions' word for none
+      info[role] = None
   generation = pathlib.Path(folder) / 'generation_config.json'
   if generation.is_file():
     info['generation_config'] = files.read_json(generation)
@@ -215,6 +222,12 @@ def _rope(path, r):
       path, 'partial_rotary_factor', partial, 'RoPE turns whole heads here.'
     )
   if kind == 'default':
+    if 'factor' in rope:
+      print(
+        f'notice: {path} has a factor={rope["factor"]!r} of RoPE without a '
+        'rope_type; as in transformers it counts for nothing.',
+        file=sys.stderr,
+      )
     return theta, None
   # Positions before scaling: beside the record first, as transformers does.
   positions = r.get(

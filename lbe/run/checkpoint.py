@@ -105,7 +105,8 @@ def find(path: str | pathlib.Path) -> epath.Path:
   if newest is None:
     raise ValueError(
       f'{path} holds no finished checkpoint; give a workdir, its '
-      'checkpoints/ folder, or one step in it.'
+      'checkpoints/ folder, or one step in it (a Hugging Face folder becomes '
+      'one by python -m lbe.import_hf).'
     )
   return newest
 
