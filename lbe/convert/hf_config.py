@@ -150,6 +150,7 @@ _NAMES = ('LlamaForCausalLM', 'LLaMAForCausalLM')  # the latter until 2023-03
 def _check_family(path, r):
   """Raises ValueError for what is no LLaMA, or one that is not computed."""
   names = r.get('architectures') or [_NAMES[0]]
+  names = [names] if isinstance(names, str) else names
   kind = r.get('model_type', 'llama' if 'architectures' in r else None)
   if kind != 'llama' or not set(names) <= set(_NAMES):
     _refuse(
@@ -164,13 +165,13 @@ def _check_family(path, r):
       _refuse(path, field, True, 'biases are not supported; LLaMA has none.')
   if r.get('hidden_act', 'silu') not in ('silu', 'swish'):  # one function
     _refuse(path, 'hidden_act', r['hidden_act'], "only 'silu' is supported.")
-  for field in ('quantization_config', 'compression_config'):
-    if r.get(field):
-      kind = r[field].get('quant_method', '?')
+  for field in ('quantization_config', 'compression_config', 'quantization'):
+    how = r.get(field)
+    if how:
       _refuse(
         path,
         field,
-        kind,
+        how.get('quant_method', '?') if isinstance(how, dict) else how,
         'quantized weights are not supported; give the unquantized model.',
       )
 
@@ -196,7 +197,8 @@ def _rope(path, r):
     _refuse(path, 'rope_parameters', rope, 'one record for all layers is read.')
   theta = rope.get('rope_theta', r.get('rope_theta', 10000.0))
   theta = _number(path, 'rope_theta', theta)
-  other = r.get('rope_parameters') or {}
+  other = r.get('rope_parameters')
+  other = other if isinstance(other, dict) else {}
   lost = [
     k for k, x in other.items() if {**rope, 'rope_theta': theta}.get(k) != x
   ]

@@ -506,6 +506,10 @@ def test_scaling_beside_parameters_is_told(folder, capsys):
     (dict(quantization_config=dict(load_in_4bit=True)), 'quantized weights'),
     (dict(quantization_config=dict(quant_method='fp8')), "'fp8'"),
     (dict(compression_config=dict(format='pack')), 'compression_config'),
+    (dict(quantization=dict(bits=4)), 'quantization='),
+    (dict(quantization_config='4bit'), "quantization_config='4bit'"),
+    (dict(architectures='MistralForCausalLM'), 'MistralForCausalLM'),
+    (dict(rope_scaling='linear'), "rope_parameters='linear'"),
   ],
   ids=str,
 )
