@@ -17,6 +17,7 @@ each piece stands in extension.json; where tokenizer.json cannot say all that
 tokenizer.model does, that is told, and written there or into export.json.
 """
 
+import functools
 import json
 import pathlib
 
@@ -29,6 +30,7 @@ from lbe.vocab import byte_level
 from lbe.vocab import continued
 from lbe.vocab import export as export_lib
 from lbe.vocab import extend as extend_lib
+from lbe.vocab import ranked
 from lbe.vocab import report as report_lib
 from lbe.vocab import tokenizers
 from lbe.vocab import train as train_lib
@@ -205,7 +207,7 @@ def extend():
     print(f'  {len(pieces):,} {reason}, as {" ".join(pieces[:5])}')
   lost = {}
   if extension.tokenizer.kind == 'sentencepiece':
-    lost = extend_lib.unreachable(extension.tokenizer)
+    lost = extend_lib.unreachable(extension.tokenizer.model)
   if lost:
     print(
       f'warning: {len(lost):,} pieces are never produced by encoding, as '
@@ -247,12 +249,24 @@ def _check_first_time():
 
 
 def _added():
-  return extend_lib.extend(
-    _load_sentencepiece('base', _BASE.value),
-    _load_sentencepiece('add', _ADD.value),
+  base = tokenizers.load(_BASE.value)
+  ranks = base.kind == 'hf' and not base.byte_level
+  if not ranks:
+    base = _load_sentencepiece('base', _BASE.value)
+  find = functools.partial(
+    extend_lib.extend,
+    target=_load_sentencepiece('add', _ADD.value),
     score_mode=_SCORE_MODE.value,
     keep_latin=_KEEP_LATIN.value,
   )
+  if not ranks:
+    return find(base)
+  if _SCORE_MODE.value != 'below_base':
+    raise ValueError(
+      f'--score_mode={_SCORE_MODE.value} is for a tokenizer.model; '
+      f'{_BASE.value} is a tokenizer.json, whose new merges follow its own.'
+    )
+  return ranked.extend(base, find)
 
 
 def _learnt():
@@ -267,17 +281,21 @@ def _learnt():
       '--corpus always follows the base.'
     )
   base = tokenizers.load(_BASE.value)
+
+  def find(learner, base):
+    return learner.extend(
+      base,
+      _all_documents(_CORPUS.value),
+      num_pieces=_NUM_PIECES.value,
+      coverage=_COVERAGE.value,
+      keep_latin=_KEEP_LATIN.value,
+    )
+
   if base.kind == 'sentencepiece':
-    learner = continued
-  else:
-    learner = byte_level
-  return learner.extend(
-    base,
-    _all_documents(_CORPUS.value),
-    num_pieces=_NUM_PIECES.value,
-    coverage=_COVERAGE.value,
-    keep_latin=_KEEP_LATIN.value,
-  )
+    return find(continued, base)
+  if base.kind == 'hf' and not base.byte_level:
+    return ranked.extend(base, functools.partial(find, continued))
+  return find(byte_level, base)
 
 
 def report():

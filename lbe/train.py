@@ -349,6 +349,7 @@ def _say_samples(config, model, say):
       top_p=0.95,
       seed=config.seed + i,
       eos_id=model.tokenizer.eos_id,
+      silent=tokenizers.without_piece(model.tokenizer, model.config.vocab_size),
       execution=model.execution,
     )
     say(f'{prompt!r} → {model.tokenizer.decode(ids[0])!r}')

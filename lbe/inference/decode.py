@@ -59,6 +59,7 @@ def generate(
   seed: int = 0,
   seeds: Sequence[int] | None = None,
   eos_id: int | Sequence[int] | None = None,
+  silent: Sequence[int] = (),
   shared_prefix: bool = True,
   watch: Callable[[int, list[int]], bool] | None = None,
   chunk: int = CHUNK,
@@ -69,8 +70,9 @@ def generate(
   `sampling` are the fields of lbe.inference.sampling.Settings. A draw depends
   on `seed`, the row's own of `seeds` (0, 1, 2, … where not given), the number
   of the sample and that of the token, and on no other row, batch or padding. A
-  row ends before `eos_id`, an id or several. Of `num_samples` of a prompt the
-  lists are side by side, and the prompt is computed once.
+  row ends before `eos_id`, an id or several, and holds none of the ids
+  `silent`. Of `num_samples` of a prompt the lists are side by side, and the
+  prompt is computed once.
 
   `batch_size` is the most rows at a time, None is all; they are laid over
   `mesh` where there is one. With `shared_prefix`, what all prompts begin with
@@ -87,6 +89,10 @@ def generate(
   _check_prompts(c, prompts, max_new_tokens)
   _check_numbers(len(prompts), num_samples, batch_size, chunk, seed, seeds)
   eos_E = np.ravel([] if eos_id is None else eos_id).astype(np.int32)
+  silent_V = None
+  if len(silent):
+    silent_V = np.zeros(c.padded_vocab_size, bool)
+    silent_V[list(silent)] = True
   run = engine.functions(c, execution, mesh)
   params = run.prepare(params)
   num_shared, prefix = 0, None
@@ -109,6 +115,7 @@ def generate(
       prefix,
       settings,
       eos_E,
+      silent_V,
       np.uint32(seed),
       np.int32(bound),
       num_new=engine.bucket(max_new_tokens),
@@ -151,7 +158,8 @@ def respond(
   """A Response for each prompt (lists of ids, BOS included).
 
   `stop` are strings, looked for in the decoded text, which ends before the
-  first; `eos_ids` end a response, the tokenizer's EOS where not given. Where a
+  first; `eos_ids` end a response, the tokenizer's EOS where not given. Rows of
+  the model that have no piece are never chosen. Where a
   prompt and `max_new_tokens` do not fit into `max_len` (by default all the
   positions of the model), 'fail' raises ValueError, and 'cut_left' cuts the
   prompt's beginning, but not its BOS, and counts what it cut.
@@ -191,6 +199,7 @@ def respond(
     mesh=mesh,
     batch_size=batch_size,
     eos_id=tokenizer.eos_id if eos_ids is None else eos_ids,
+    silent=tokenizers.without_piece(tokenizer, c.vocab_size),
     watch=watch if stop or on_text else None,
     chunk=chunk,
     **settings,

@@ -33,12 +33,13 @@ class Functions(NamedTuple):
   prepare(params): what `begin` and `go_on` take as `params`, made once a call;
     the others take either.
   prefix(params, ids_1T, length): what all rows begin with; for the others.
-  begin(params, batch, prefix, settings, eos_E, seed, bound, num_new=X):
-    (state, shown) after `bound` new tokens, of at most X, or less where all
-    rows have ended. `batch` has ids_BT and lengths_B of prompts; seeds_B,
-    samples_B and live_B of rows; and where rows are several samples of a
-    prompt source_B, the prompt of each. `shown` is (ids_BX, counts_B, done_B)
-    on every host.
+  begin(params, batch, prefix, settings, eos_E, silent_V, seed, bound,
+    num_new=X): (state, shown) after `bound` new tokens, of at most X, or less
+    where all rows have ended. Of `silent_V`, bool over the padded vocabulary
+    or None, the ids are never chosen. `batch` has ids_BT and lengths_B of
+    prompts; seeds_B, samples_B and live_B of rows; and where rows are several
+    samples of a prompt source_B, the prompt of each. `shown` is (ids_BX,
+    counts_B, done_B) on every host.
   go_on(params, state, prefix, done_B, bound): the same from there on; the
     state that is given is used up.
   score(params, batch, prefix): log-probabilities and normalizers of targets,
@@ -94,7 +95,9 @@ def functions(
       'seen_V': jnp.zeros(c.padded_vocab_size, bool).at[ids_T].set(True),
     }
 
-  def begin(params, batch, prefix, settings, eos_E, seed, bound, *, num_new):
+  def begin(
+    params, batch, prefix, settings, eos_E, silent_V, seed, bound, *, num_new
+  ):
     state = _prefilled(params, c, batch, prefix, num_new=num_new, **how)
     B = len(batch['live_B'])
 
@@ -112,6 +115,7 @@ def functions(
       'keys_B': jax.vmap(key)(batch['seeds_B'], batch['samples_B']),
       'settings': settings,
       'eos_E': eos_E,
+      'silent_V': silent_V,
     }
     state = _loop(params, c, state, prefix, bound, **how)
     return state, shown(state)
@@ -198,7 +202,8 @@ def _loop(params, c, state, prefix, bound, *, execution, constrain):
   nothing to do again.
   """
   # What no step changes stays outside of what the loop carries.
-  still = {name: state[name] for name in ('keys_B', 'settings', 'eos_E')}
+  names = ('keys_B', 'settings', 'eos_E', 'silent_V')
+  still = {name: state[name] for name in names}
   state = {name: x for name, x in state.items() if name not in still}
   B, X = state['new_BX'].shape
   # All rows write into the same slot; that a short prompt leaves some empty
@@ -212,6 +217,8 @@ def _loop(params, c, state, prefix, bound, *, execution, constrain):
   def body(state):
     number = state['number']
     logits_BV = forward.logits(params, c, state['x_BD'][:, None])[:, 0]
+    if still['silent_V'] is not None:
+      logits_BV = sampling.without(logits_BV, still['silent_V'])
     token_B = sampling.choose(
       constrain(logits_BV, ('batch', None)),
       state['seen_BV'],

@@ -79,6 +79,11 @@ def choose(
   )
 
 
+def without(logits_BV: jax.Array, silent_V: jax.Array) -> jax.Array:
+  """The logits, in which the ids of `silent_V` are never chosen."""
+  return jnp.where(silent_V, _OUT, logits_BV)
+
+
 def _likeliest(logits_BV):
   """The argmax, the first of equals; on a CPU faster than jnp.argmax."""
   V = logits_BV.shape[-1]

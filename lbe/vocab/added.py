@@ -57,9 +57,9 @@ class AddedTokens:
     self.model, self.added = model, tuple(sorted(added))
     self.behind, self.adds_bos = behind, adds_bos
     self._first = 'always'
-    self._roles = {role: getattr(model, f'{role}_id') for role in ROLES}
-    self._roles |= roles or {}
-    self.bos_id, self.eos_id, self.unk_id, self.pad_id = self._roles.values()
+    self.roles = {role: getattr(model, f'{role}_id') for role in ROLES}
+    self.roles |= roles or {}
+    self.bos_id, self.eos_id, self.unk_id, self.pad_id = self.roles.values()
     ids = [token.id for token in self.added]
     self.vocab_size = max([model.vocab_size, *(i + 1 for i in ids)])
     self._tokens = {token.id: token for token in self.added}
@@ -134,7 +134,7 @@ class AddedTokens:
     facts = {
       'model': base64.b64encode(self.model.to_bytes()).decode(),
       'added': [dataclasses.astuple(token) for token in self.added],
-      'roles': self._roles,
+      'roles': self.roles,
       'behind': self.behind,
       'adds_bos': self.adds_bos,
     }
@@ -149,13 +149,7 @@ class AddedTokens:
     return self._with_first(self.behind)
 
   def _with_first(self, first):
-    other = AddedTokens(
-      self.model,
-      added=self.added,
-      roles=self._roles,
-      behind=self.behind,
-      adds_bos=self.adds_bos,
-    )
+    other = with_model(self, self.model)
     other._first = first
     return other
 
@@ -181,7 +175,7 @@ class AddedTokens:
   @functools.cached_property
   def fingerprint(self):
     """That of the model, where no text has other ids than the model gives."""
-    roles = {role: self._roles[role] for role in ('bos', 'eos', 'unk')}
+    roles = {role: self.roles[role] for role in ('bos', 'eos', 'unk')}
     own = {role: getattr(self.model, f'{role}_id') for role in roles}
     if not self._counted and roles == own:
       return self.model.fingerprint
@@ -241,12 +235,27 @@ def changes(model, token):
   return token.special or kind != _Piece.USER_DEFINED
 
 
+def with_model(tokenizer, model):
+  """The tokenizer with another model, whose first ids are its own."""
+  if isinstance(tokenizer, sentencepiece.SentencePiece):
+    return model
+  return AddedTokens(
+    model,
+    added=tokenizer.added,
+    roles=tokenizer.roles,
+    behind=tokenizer.behind,
+    adds_bos=tokenizer.adds_bos,
+  )
+
+
 def in_model(tokenizer):
   """A SentencePiece with a piece for each id: added tokens as control pieces.
 
   So the ids of pieces that are added behind them follow. Ids without anything
   get control pieces, too.
   """
+  if tokenizer.vocab_size == tokenizer.model.vocab_size:
+    return tokenizer.model
   proto = sentencepiece_model_pb2.ModelProto()
   proto.ParseFromString(tokenizer.model.to_bytes())
   for i in range(len(proto.pieces), tokenizer.vocab_size):

@@ -218,22 +218,10 @@ def _is_stuck(letter, model, is_added):
 
 def _append(base, pieces):
   """The base with pieces behind all its ids, and merges for each of them."""
-  record = copy.deepcopy(base.record)
-  vocabulary, merges = record['model']['vocab'], record['model']['merges']
-  for token in record['added_tokens']:
-    # A loader numbers those that it does not find from the vocabulary's end.
-    vocabulary.setdefault(token['content'], token['id'])
-  known = _pieces(base) | set(pieces)
-  as_text = bool(merges) and isinstance(merges[0], str)
-  for i, piece in enumerate(pieces, base.vocab_size):
-    vocabulary[piece] = i
-    cuts = ((piece[:k], piece[k:]) for k in range(1, len(piece)))
-    merges += [
-      ' '.join(parts) if as_text else list(parts)
-      for parts in cuts
-      if known.issuperset(parts)
-    ]
-  tokenizer = huggingface.HuggingFace(json.dumps(record), base.roles)
+  record = huggingface.append(
+    copy.deepcopy(base.record), pieces, _pieces(base) | set(pieces)
+  )
+  tokenizer = base.with_record(record)
   for token in record['added_tokens']:
     name, ids = token['content'], [token['id']]
     if tokenizer.encode(name) == ids != base.encode(name):
@@ -249,7 +237,7 @@ def _merging(tokenizer):
   """The same without ignore_merges, which takes known words whole."""
   record = copy.deepcopy(tokenizer.record)
   record['model']['ignore_merges'] = False
-  return huggingface.HuggingFace(json.dumps(record), tokenizer.roles)
+  return tokenizer.with_record(record)
 
 
 def unreachable(tokenizer, *, first_id=0):

@@ -11,6 +11,7 @@ import heapq
 import tqdm
 
 from lbe.text import scripts
+from lbe.vocab import added as added_lib
 from lbe.vocab import extend as extend_lib
 
 # As SentencePiece: no piece of more characters, none that is seen only once.
@@ -34,6 +35,7 @@ def extend(
   corpus's characters, then joins. Fewer pieces come where the corpus has no
   more. Raises ValueError where it has none, and for a base that is not BPE.
   """
+  given, base = base, added_lib.in_model(base)
   extend_lib.check_base(base)
   known = {p.piece for p in base.proto.pieces}
   units = _units(texts, extend_lib.letter_rule(keep_latin))
@@ -56,7 +58,11 @@ def extend(
     base, characters + merges, left_out
   )
   return extend_lib.Extension(
-    tokenizer, added + between, between, dict(left_out), []
+    added_lib.with_model(given, tokenizer),
+    added + between,
+    between,
+    dict(left_out),
+    [],
   )
 
 

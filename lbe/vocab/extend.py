@@ -16,6 +16,7 @@ import unicodedata
 from sentencepiece import sentencepiece_model_pb2
 
 from lbe.text import scripts
+from lbe.vocab import added as added_lib
 from lbe.vocab import sentencepiece
 
 _Piece = sentencepiece_model_pb2.ModelProto.SentencePiece
@@ -48,7 +49,8 @@ def extend(
 ) -> Extension:
   """The pieces of `target` that `base` lacks, behind the ids of `base`.
 
-  Both are vocab.SentencePiece; `base` must be BPE. 'below_base' leaves out
+  Both are vocab.SentencePiece, the base also with added tokens, which keep
+  their ids; `base` must be BPE. 'below_base' leaves out
   pieces with Latin letters, digits or nothing but punctuation (unless
   `keep_latin`) and pieces that join text of the new script with other
   characters; where no two pieces join into one that is added, the missing
@@ -56,6 +58,7 @@ def extend(
   the published recipe does. Raises ValueError where nothing is left to add,
   and for models that do not go together.
   """
+  given, base = base, added_lib.in_model(base)
   check_base(base)
   if score_mode not in ('below_base', 'zero'):
     raise ValueError(
@@ -87,6 +90,7 @@ def extend(
       f'the target adds nothing to the base: of its {target.vocab_size} pieces '
       f'{_counted(left_out)}; was the base extended with it before?'
     )
+  tokenizer = added_lib.with_model(given, tokenizer)
   return Extension(tokenizer, added, intermediates, dict(left_out), notices)
 
 

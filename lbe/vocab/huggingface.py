@@ -80,6 +80,27 @@ def with_added(record, tokens):
   return {**record, 'added_tokens': [*record.get('added_tokens', ()), *new]}
 
 
+def append(record, new, known):
+  """A tokenizer.json with pieces behind all its ids, and merges for each.
+
+  A piece is joined from any two of `known`. The record is changed.
+  """
+  vocabulary, merges = record['model']['vocab'], record['model']['merges']
+  for token in record['added_tokens']:
+    # A loader numbers those that it does not find from the vocabulary's end.
+    vocabulary.setdefault(token['content'], token['id'])
+  as_text = bool(merges) and isinstance(merges[0], str)
+  for i, piece in enumerate(new, 1 + max(vocabulary.values())):
+    vocabulary[piece] = i
+    cuts = ((piece[:k], piece[k:]) for k in range(1, len(piece)))
+    merges += [
+      ' '.join(parts) if as_text else list(parts)
+      for parts in cuts
+      if known.issuperset(parts)
+    ]
+  return record
+
+
 class HuggingFace:
   """A tokenizer.json, encoded by the tokenizers library.
 
@@ -166,10 +187,9 @@ class HuggingFace:
     """The tokenizer.json as a dictionary."""
     return self._record
 
-  @property
-  def roles(self):
-    """Role → token, as the files beside the tokenizer.json name them."""
-    return self._specials
+  def with_record(self, record):
+    """The tokenizer of another tokenizer.json, with the same roles."""
+    return HuggingFace(json.dumps(record), self._specials, self._adds_bos)
 
   @functools.cached_property
   def specials(self):
@@ -192,7 +212,7 @@ class HuggingFace:
       record = {**record, part: _keep_prefix(record.get(part), schemes)}
     if record == self._record:
       return self
-    return HuggingFace(json.dumps(record), self._specials, self._adds_bos)
+    return self.with_record(record)
 
   @functools.cached_property
   def byte_level(self):

@@ -182,7 +182,7 @@ def summary(
 
 def _count_unreachable(tokenizer, first_id):
   if tokenizer.kind == 'sentencepiece':
-    return len(extend.unreachable(tokenizer, first_id=first_id))
+    return len(extend.unreachable(tokenizer.model, first_id=first_id))
   if tokenizer.kind == 'hf' and tokenizer.byte_level:
     return len(byte_level.unreachable(tokenizer, first_id=first_id))
   return 0 if tokenizer.kind == 'bytes' else None

@@ -28,12 +28,13 @@ def spell(
   The piece's text is encoded alone, without the dummy prefix. `make` takes
   several spellings of a piece; this is the one that every piece has.
   """
-  if base.kind == extended.kind == 'hf':
+  if base.kind == extended.kind == 'hf' and base.byte_level:
     return [[ids] for ids in byte_level.spell(base, extended)]
-  if base.kind != 'sentencepiece' or extended.kind != 'sentencepiece':
+  if base.kind != extended.kind or base.kind == 'bytes':
     raise ValueError(
-      'new rows are made for SentencePiece and byte-level tokenizers; these '
-      f'are of the kinds {base.kind!r} and {extended.kind!r}.'
+      'new rows are made where both tokenizers are a tokenizer.model or both '
+      f'a tokenizer.json; these are of the kinds {base.kind!r} and '
+      f'{extended.kind!r}.'
     )
   pieces = [
     extended.piece(i) for i in range(base.vocab_size, extended.vocab_size)
@@ -71,7 +72,7 @@ def translate(
   num_found = 0
   for i in range(len(spellings)):
     piece = extended.piece(base.vocab_size + i)
-    if extended.kind == 'hf':
+    if extended.kind == 'hf' and extended.byte_level:
       piece = byte_level.readable(piece)
     piece = piece.replace('▁', ' ').strip()
     if piece in words:

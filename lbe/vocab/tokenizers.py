@@ -4,6 +4,7 @@ All follow one protocol. `encode` adds no special ids and reads control
 strings in a text as text; who makes a document puts BOS and EOS around it.
 """
 
+import functools
 import json
 import pathlib
 from collections.abc import Sequence
@@ -209,29 +210,46 @@ def check_rows(tokenizer: Tokenizer, vocab_size: int) -> str:
   return f'tokenizer: {pieces} pieces, each with a row of the model'
 
 
+@functools.lru_cache(maxsize=8)
+def without_piece(tokenizer: Tokenizer, num_rows: int) -> tuple[int, ...]:
+  """The rows of a model that stand for no text and no control string."""
+  size = min(tokenizer.vocab_size, num_rows)
+  gaps = [i for i in range(size) if not tokenizer.piece(i)]
+  return (*gaps, *range(size, num_rows))
+
+
 def is_extension(tokenizer: Tokenizer, base: Tokenizer) -> bool:
   """Whether `tokenizer` has all pieces of `base` at their ids, and more."""
-  return tokenizer.vocab_size > base.vocab_size and all(
-    tokenizer.piece(i) == base.piece(i) for i in range(base.vocab_size)
+  more = tokenizer.vocab_size > base.vocab_size
+  return more and _first_other(tokenizer, base) is None
+
+
+def _first_other(tokenizer, base):
+  """The first id at which `tokenizer` lacks a piece of `base`, or None."""
+  return next(
+    (
+      i
+      for i in range(base.vocab_size)
+      if base.piece(i) not in ('', tokenizer.piece(i))
+    ),
+    None,
   )
 
 
 def check_extension(tokenizer: Tokenizer, base: Tokenizer):
   """Raises ValueError where `tokenizer` does not continue `base`."""
-  if is_extension(tokenizer, base):
-    return
   if tokenizer.vocab_size <= base.vocab_size:
     raise ValueError(
       f'the extended tokenizer has {tokenizer.vocab_size} pieces, its base '
       f'{base.vocab_size}: it must have more; were the two swapped?'
     )
-  i = next(
-    i for i in range(base.vocab_size) if tokenizer.piece(i) != base.piece(i)
-  )
-  raise ValueError(
-    f'the tokenizer does not extend the base: id {i} is {tokenizer.piece(i)!r} '
-    f'in it and {base.piece(i)!r} in the base; extend the base itself.'
-  )
+  i = _first_other(tokenizer, base)
+  if i is not None:
+    raise ValueError(
+      f'the tokenizer does not extend the base: id {i} is '
+      f'{tokenizer.piece(i)!r} in it and {base.piece(i)!r} in the base; extend '
+      'the base itself.'
+    )
 
 
 def check_same(

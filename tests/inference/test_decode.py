@@ -334,6 +334,28 @@ def by_rote(text):
   }, c
 
 
+@pytest.mark.parametrize('temperature', [0.0, 1.0])
+def test_rows_without_a_piece_are_never_chosen(temperature):
+  """IndexError, or nothing, where a padded model wrote such an id."""
+  loaded, c = by_rote('abc')
+  c = dataclasses.replace(c, vocab_size=262)
+  # The last row is the likeliest by far, behind everything.
+  loaded['head_DV'][:4, 261] = 20.0
+  settings = dict(max_new_tokens=2, execution=FP32, temperature=temperature)
+  assert decode.generate(loaded, c, [[1]], **settings)[0][0] == 261
+  (response,) = decode.respond(
+    loaded,
+    c,
+    tokenizers.Bytes(),
+    [[1]],
+    mesh=None,
+    batch_size=1,
+    top_k=1,
+    **settings,
+  )
+  assert response.text == 'ab'
+
+
 def test_a_chinese_stop_string_in_bytes():
   """Nine tokens for three characters; a chunk ends inside one."""
   text = '早飯，走'

@@ -6,6 +6,8 @@ import shutil
 
 import pytest
 
+from lbe.vocab import continued
+from lbe.vocab import rows
 from lbe.vocab import tokenizers
 from lbe.vocab import train
 
@@ -223,3 +225,28 @@ def test_tokens_that_a_tokenizer_json_lacks_are_read_beside_it(folder):
   ours = check(path)
   assert (ours.kind, ours.vocab_size) == ('hf', 312)
   assert ours.byte_lengths[310] == 3
+
+
+def test_new_pieces_go_behind_added_tokens(folder):
+  """They would have taken the ids of ChatML's tokens."""
+  tokens = {'<x>': 311, '<|end|>': 313}
+  path = folder(
+    tokenizer_config={**LLAMA, 'eos_token': '<|end|>'}, added_tokens=tokens
+  )
+  base = tokenizers.load(path)
+  texts = ['清晨的集市已经热闹起来 <x> 清晨的集市'] * 9
+  found = continued.extend(base, texts, num_pieces=20, progress=False)
+  grown = found.tokenizer
+  assert grown.piece(314) == found.added[0]
+  assert grown.vocab_size == 314 + len(found.added)
+  tokenizers.check_extension(grown, base)
+  assert grown.eos_id == 313
+  assert base.specials.items() <= grown.specials.items()
+  for text in TEXTS[:7]:
+    assert grown.encode(text) == base.encode(text)
+  assert max(grown.encode(texts[0])) >= 314
+  assert grown.decode(grown.encode(texts[0])) == texts[0]
+  (ids,) = rows.spell(base, grown)[0]
+  assert base.decode(ids) == found.added[0]
+  again = tokenizers.from_bytes(grown.kind, grown.to_bytes())
+  assert again.fingerprint == grown.fingerprint
