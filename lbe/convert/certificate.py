@@ -198,7 +198,9 @@ def check_logits(record):
   if not math.isfinite(difference) or difference > bound:
     raise ValueError(
       f'the logits differ from those of transformers by {difference:.3g} '
-      f'(allowed: {bound:.3g}); the conversion is wrong: do not use it.'
+      f'(allowed: {bound:.3g}); the conversion is wrong: do not use it. The '
+      'likely cause is a field of config.json that the two read otherwise '
+      '(RoPE, eps, tying).'
     )
 
 

@@ -3,6 +3,7 @@
 import pathlib
 import sys
 
+from lbe.convert import tensor_files
 from lbe.models import architecture
 from lbe.text import files
 
@@ -22,13 +23,14 @@ def is_hf_dir(path: str | pathlib.Path) -> bool:
   return bool(record.keys() & {'model_type', 'architectures', 'hidden_size'})
 
 
+_META = (
+  "it holds Meta's own files; convert them first: python -m "
+  f'{tensor_files.META} --input_dir={{path}} --output_dir=...'
+)
 # What lies in a folder that is no model for us, and the way out.
 _INSTEAD = {
-  'consolidated.*': (
-    "it holds Meta's own files; convert them first: python -m "
-    'transformers.models.llama.convert_llama_weights_to_hf --input_dir={path} '
-    '--output_dir=...'
-  ),
+  'consolidated.*': _META,
+  'params.json': _META,
   'adapter_config.json': (
     'it holds an adapter of PEFT; import it with its model: python -m '
     'lbe.import_hf --source=MODEL --adapter={path} --target=...'

@@ -21,6 +21,7 @@ ORDER = (
   'pytorch_model.bin',
   'pytorch_model.bin.index.json',
 )
+META = 'transformers.models.llama.convert_llama_weights_to_hf'
 _TORCH = ('.bin', '.pt', '.pth')
 # safetensors' names of dtypes as numpy's, where numpy and we have them.
 _DTYPES = {'F32': 'float32', 'BF16': 'bfloat16', 'F16': 'float16'}
@@ -217,12 +218,13 @@ def _instead(folder):
   for words, kept in (
     ('; it has the shards but not their index', ('-of-0',)),
     ('; it has GGUF, which is read elsewhere only', ('.gguf',)),
-    ("; it has Meta's own files", ('consolidated.',)),
+    (f"; it has Meta's own files, for {META}", ('consolidated.',)),
     ('; it has weights of other frameworks', ('.h5', '.msgpack', '.onnx')),
     (
       '; it has an adapter alone, which --adapter of import_hf takes',
       ('adapter_model.',),
     ),
+    ('; it has a file under another name', ('.safetensors', 'model.bin')),
   ):
     names = [n for n in found if any(k in n for k in kept)]
     if names:

@@ -252,6 +252,23 @@ def test_what_is_no_folder_of_hugging_face_is_told_as_what_it_is(tmp_path):
   refused(tmp_path / 'none', 'there is no such folder')
 
 
+@pytest.mark.parametrize(
+  ('name', 'words'),
+  [
+    ('consolidated.00.pth', 'convert_llama_weights_to_hf'),
+    ('model-00001-of-00001.safetensors', 'the shards but not their index'),
+    ('model.fp16.safetensors', 'under another name .model.fp16.safetensors'),
+    ('llama.Q4_K.gguf', 'GGUF'),
+    ('tf_model.h5', 'other frameworks .tf_model.h5'),
+    ('adapter_model.safetensors', 'an adapter alone'),
+  ],
+)
+def test_what_lies_in_place_of_weights_is_told(folder, name, words):
+  """Beside a config.json that is read."""
+  (folder / 'model.safetensors').rename(folder / name)
+  refused(folder, f'neither model.*{words}')
+
+
 def test_a_model_with_an_adapter_beside_it_is_refused(folder):
   """transformers would apply it; without a word it was left out."""
   (folder / 'adapter_config.json').write_text('{"peft_type": "LORA"}')
