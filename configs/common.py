@@ -75,8 +75,12 @@ def source(**changes) -> ConfigDict:
     max_tokens=0,
     # What is left out, counted and shown by rule: see cleaning().
     cleaning=cleaning(),
-    # 'fail', or 'skip': count and report what cannot be read.
+    # 'fail', or 'skip': count and report what cannot be read, and what the
+    # template cannot write.
     on_bad_record='fail',
+    # Of conversations with turns out of order, empty ones or those of tools,
+    # the longest whole part is kept, and counted; else they are bad records.
+    trim_turns=False,
   )
   return _block(fields, changes, unlocked=['columns'])
 

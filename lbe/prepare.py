@@ -56,6 +56,7 @@ def main(argv):
   prepared = data.prepare(config, tokenizer, workdir.here, elsewhere=elsewhere)
   loader = data.make_loader(config, prepared, tokenizer)
   num_steps = data.count_steps(config, prepared, loader)
+  data.check_learnt(config, loader, num_steps)
   if jax.process_index() == 0:
     print(report.table(loader, num_steps))
   workdir.send(now=True)

@@ -103,6 +103,7 @@ def main(argv):
   loader = data.make_loader(config, prepared, tokenizer)
   num_steps = data.count_steps(config, prepared, loader)
   data.check_epochs(config, loader, num_steps)
+  data.check_learnt(config, loader, num_steps)
   evaluators = evaluators_lib.make(config, prepared, tokenizer)
   training = step_lib.make_training(config, model, mesh, partition, num_steps)
   _show_data(loader, num_steps, workdir.here, say)

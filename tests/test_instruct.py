@@ -9,6 +9,8 @@ import jax
 import numpy as np
 import pytest
 
+from lbe.assemble import data
+from lbe.configs import common
 from lbe.data import build
 from lbe.data import cleaning
 from lbe.data import loader as loader_lib
@@ -48,7 +50,7 @@ def prepare(folder, found, *, seq_len=256, **changes):
   )
 
 
-def make(prepared, seq_len=256, batch_size=8):
+def make(prepared, seq_len=256, batch_size=8, packed=('a',)):
   return loader_lib.Loader(
     {'a': prepared},
     {'a': 1.0},
@@ -56,7 +58,7 @@ def make(prepared, seq_len=256, batch_size=8):
     batch_size=batch_size,
     seed=0,
     tokenizer=tokenizers.Bytes(),
-    packed=('a',),
+    packed=packed,
   )
 
 
@@ -134,6 +136,147 @@ def test_examples_longer_than_a_row_follow_the_policy(tmp_path):
   assert 'a: 1 examples longer than a row were left out, of 1' in (
     tokenized.describe(cut, 'a')
   )
+
+
+TALK = [
+  {'from': 'human', 'value': 'Hi'},
+  {'from': 'gpt', 'value': 'Hello'},
+]
+# Refuses a system message, and drops what came before the last question.
+REFUSES = (
+  '{% if messages[0].role == "system" %}{{ raise_exception("no system") }}'
+  '{% endif %}{% for m in messages %}{% if m.role == "user" %}[{{ m.content }}]'
+  '{% else %}{% generation %}{{ m.content }}{% endgeneration %}{% endif %}'
+  '{% endfor %}'
+)
+
+
+def test_what_a_template_cannot_write_is_skipped_with_its_place(tmp_path):
+  """The run ended, without file and line, whatever on_bad_record said."""
+  jinja = tmp_path / 'chat_template.jinja'
+  jinja.write_text(REFUSES)
+  system = [{'from': 'system', 'value': 'Be kind.'}, *TALK]
+  for template, bad, why in (
+    ('alpaca', [*TALK, *TALK], "template 'alpaca' is for one question"),
+    ('belle', system, "template 'belle' has no place for a system message"),
+    (str(jinja), system, 'the chat_template refuses the conversation: no sys'),
+  ):
+    found = [{'conversations': bad}, {'conversations': TALK}]
+    where = r'a\.json, record 1: '
+    with pytest.raises(ValueError, match=where + why):
+      prepare(tmp_path, found, template=template)
+    made = prepare(tmp_path, found, template=template, on_bad_record='skip')
+    assert made.train.num_documents == 1
+    assert made.report['skipped'] == 1
+    told = tokenized.describe(made, 'a')
+    assert '1 records of a were skipped, the first: ' in told and why in told
+    kept = (made.folder / 'skipped.txt').read_text().splitlines()
+    assert len(kept) == 1 and why in kept[0]
+    with pytest.raises(ValueError, match=r'skipped \(1\), the first: .*' + why):
+      prepare(tmp_path, found[:1], template=template, on_bad_record='skip')
+
+
+def test_the_longest_part_of_a_conversation_is_kept_and_counted(tmp_path):
+  """trim_turns: another data set, and every turn that it lacks is told."""
+  found = [
+    {'conversations': [TALK[1], *TALK, TALK[0]]},
+    {'conversations': TALK, 'system': 'Be kind.'},
+    {'conversations': TALK[:1]},
+  ]
+  with pytest.raises(ValueError, match='record 1: turn 1 is of the assistant'):
+    prepare(tmp_path, found, template='chatml')
+  settings = dict(template='chatml', on_bad_record='skip')
+  assert prepare(tmp_path, found, **settings).train.num_documents == 1
+  made = prepare(tmp_path, found, trim_turns=True, **settings)
+  assert made.train.num_documents == 2
+  assert 'a: 1 conversations lack 2 turns' in tokenized.describe(made, 'a')
+  assert made.report['skipped'] == 1
+  texts = {
+    tokenizers.Bytes().decode(made.train.example(i)[0].tolist())
+    for i in range(2)
+  }
+  talk = '<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello'
+  assert {t.rpartition('<|im_end|>')[0] for t in texts} == {
+    talk,
+    '<|im_start|>system\nBe kind.<|im_end|>\n' + talk,
+  }
+
+
+def test_where_nothing_fits_the_longest_is_named(tmp_path):
+  """It said that all documents are held out."""
+  found = records(3, 'say ' * 40)
+  words = 'all of its documents are longer than a row of 64 tokens, the longest'
+  with pytest.raises(ValueError, match=words + ' of 184; take longer'):
+    prepare(tmp_path, found, seq_len=64, too_long='drop')
+
+
+def test_columns_of_other_types_beside_a_conversation_do_no_harm(tmp_path):
+  """A table's column of times broke the run without file and line."""
+  import datetime
+
+  import pyarrow
+  import pyarrow.parquet
+
+  found = {'instruction': 'say', 'output': 'yes', 'system': None}
+  found['made'] = datetime.datetime(2023, 5, 1)
+  path = tmp_path / 'a.parquet'
+  pyarrow.parquet.write_table(pyarrow.Table.from_pylist([found]), path)
+  made = prepare(tmp_path, [], path=str(path))
+  assert made.train.num_documents == 1
+
+
+def weighted(num, weight):
+  return [
+    {
+      'messages': [
+        {'role': 'user', 'content': f'Count to {i}.'},
+        {'role': 'assistant', 'content': 'one', 'weight': weight},
+      ]
+    }
+    for i in range(num)
+  ]
+
+
+@pytest.mark.parametrize(
+  ('found', 'words'),
+  [
+    (
+      weighted(6, 0),
+      'sources.a: nothing is learnt of its 6 documents: ',
+    ),
+    (weighted(40, 0) + weighted(1, 1), 'no target of the 1 rows of this run'),
+  ],
+)
+def test_a_run_that_learns_nothing_is_refused(tmp_path, found, words):
+  """Its loss was 0.0000, and it ended well."""
+  config = common.base()
+  config.data.sources.a = common.source(path='a', template='plain')
+  loader = make(prepare(tmp_path, found, seq_len=32), seq_len=32, batch_size=1)
+  with pytest.raises(ValueError, match=words):
+    data.check_learnt(config, loader, 1)
+  if len(found) > 6:
+    assert 'of 40 of 41 conversations of a nothing is' in report.table(
+      loader, 1
+    )
+    data.check_learnt(config, loader, 100)
+
+
+def test_texts_of_which_nothing_can_be_predicted_are_refused(tmp_path):
+  path = tmp_path / 'a.txt'
+  path.write_text('a\n\nb\n')
+  config = common.base()
+  config.data.sources.a = common.source(path='a')
+  made = build.prepare(
+    sources.Source(name='a', path=str(path)),
+    tokenizers.Bytes(),
+    cache_dir=tmp_path / 'cache',
+    num_workers=1,
+    bos=False,
+    eos=False,
+    progress=False,
+  )
+  with pytest.raises(ValueError, match='its documents are of one token'):
+    data.check_learnt(config, make(made, packed=()), 1)
 
 
 def test_a_chat_template_is_given_by_its_path(tmp_path):

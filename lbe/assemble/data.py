@@ -175,6 +175,35 @@ def count_steps(
   return math.ceil(amount / total * room / share / tokens_per_step)
 
 
+def check_learnt(config, loader: loader_lib.Loader, num_steps: int):
+  """Raises ValueError where nothing of a source is learnt, or of the run."""
+  for name, data in zip(loader.names, loader.data, strict=True):
+    source = config.data.sources[name]
+    if source.template:
+      num_learnt, why = (
+        data.num_learnt,
+        (
+          f'its records give every response the weight 0 (loss={source.loss!r})'
+        ),
+      )
+    else:  # the first token of a document is nobody's target
+      num_learnt = data.num_tokens - data.num_documents
+      why = 'its documents are of one token'
+    if source.proportion and not num_learnt:
+      raise ValueError(
+        f'data.sources.{name}: nothing is learnt of its {data.num_documents:,} '
+        f'documents: {why}; mend them, or take the source out.'
+      )
+  num_rows = num_steps * loader.batch_size
+  # The first row has learnt tokens nearly always.
+  if not any(loader.row(i)['weights'].any() for i in range(num_rows)):
+    raise ValueError(
+      f'no target of the {num_rows:,} rows of this run is learnt: all of their '
+      'responses have the weight 0; take a longer budget, or leave out the '
+      'records of which nothing is learnt.'
+    )
+
+
 def check_epochs(config, loader: loader_lib.Loader, num_steps: int):
   """Raises ValueError where a source runs dry: seen more than `max_epochs`."""
   for name, epochs in loader.epochs(num_steps).items():

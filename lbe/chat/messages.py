@@ -59,6 +59,8 @@ _ANSWERS = {
   'prompt': ('completion', 'response'),
   'input': ('target',),
 }
+# All fields that tell a form.
+FIELDS = {*TURNS, *_ANSWERS, *(x for names in _ANSWERS.values() for x in names)}
 _SYSTEM = ('system', 'system_prompt', 'system_message')
 _DIALOGUE = r'Human:.*\nAssistant:\s*\Z'
 _WEIGHTS = ('weight', 'loss', 'train')

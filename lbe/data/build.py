@@ -111,6 +111,8 @@ def prepare(
         f'data.seq_len={seq_len} with a template: an example is one record '
         f'of at most {shards_lib.MAX_RECORD_TOKENS} tokens; take shorter rows.'
       )
+    if source.trim_turns:
+      facts['trim_turns'] = True
     facts['template'] = [source.template, source.loss, source.too_long, seq_len]
     if source.template.endswith('.jinja'):
       facts['template'][0] = pathlib.Path(source.template).read_text('utf-8')
@@ -209,7 +211,7 @@ def _make(
       shards_lib.cut(source, skipped, cleaned)
     ):
       sizes.append(size)
-      if (work / f'{number:06}.npz').exists():
+      if shards_lib.is_done(work, number):
         bar.update(size)
       else:
         how = (source, bos, eos, seq_len)
@@ -225,7 +227,7 @@ def _make(
         numbers.append(shard.number)
         bar.update(sizes[shard.number])
       elsewhere(work, numbers)
-      lost = [i for i in numbers if not (work / f'{i:06}.npz').exists()]
+      lost = [i for i in numbers if not shards_lib.is_done(work, i)]
       if lost:
         raise ValueError(
           f'{len(lost)} of {len(numbers)} shards did not come back to {work}; '
@@ -238,7 +240,9 @@ def _make(
   if source.cleaning is not None:
     cleaned.write(folder)
   features = _features(tokenizer.vocab_size)
-  _finish(folder, work, source, len(sizes), skipped, cleaned, features)
+  parts = [np.load(work / f'{i:06}.npz') for i in range(len(sizes))]
+  _check_left(source, parts, skipped, seq_len)
+  _finish(folder, work, source, parts, skipped, cleaned, features)
 
 
 def _written(shards, tokenizer, num_workers):
@@ -277,11 +281,33 @@ def _written(shards, tokenizer, num_workers):
     yield from finished(list(concurrent.futures.as_completed(running)))
 
 
-def _finish(folder, work, source, num_shards, skipped, cleaned, features):
+def _check_left(source, parts, skipped, seq_len):
+  """Raises ValueError where no document is left to train on, and says why."""
+  if any(len(part['train_lengths']) for part in parts):
+    return
+  told = shards_lib.told(parts)
+  skipped = skipped + told['skipped']
+  why = []
+  if any(len(part['heldout_lengths']) for part in parts):
+    why.append(f'are held out; lower holdout={source.holdout}')
+  if told['dropped']:
+    why.append(
+      f'are longer than a row of {seq_len} tokens, the longest of '
+      f'{told["longest"]}; take longer rows (data.seq_len)'
+      + ", or too_long='cut_prompt'"
+      * (source.too_long == 'drop')
+    )
+  if skipped:
+    why.append(f'were skipped ({len(skipped)}), the first: {skipped[0]}')
+  raise ValueError(
+    f'source {source.name}: all of its documents {"; or ".join(why)}.'
+  )
+
+
+def _finish(folder, work, source, parts, skipped, cleaned, features):
   """Joins the shards' indices, moves the shards, writes the metadata."""
   import tensorflow_datasets as tfds
 
-  parts = [np.load(work / f'{i:06}.npz') for i in range(num_shards)]
   split_infos = []
   for split in ('train', 'heldout'):
     for name in shards_lib.INDEX:
@@ -305,11 +331,6 @@ def _finish(folder, work, source, num_shards, skipped, cleaned, features):
         num_bytes=0,
       )
     )
-  if not any(info.name == 'train' for info in split_infos):
-    raise ValueError(
-      f'source {source.name}: all of its documents are held out; lower '
-      f'holdout={source.holdout}.'
-    )
   tfds.folder_dataset.write_metadata(
     data_dir=str(folder),
     features=features,
@@ -317,7 +338,12 @@ def _finish(folder, work, source, num_shards, skipped, cleaned, features):
     filename_template=None,
     check_data=False,
   )
+  told = shards_lib.told(parts)
+  skipped = skipped + told.pop('skipped')
+  if skipped:
+    _write_whole(folder / 'skipped.txt', '\n'.join(skipped) + '\n')
   report = {
+    **told,
     'unread': sources_lib.unread(source),
     'skipped': len(skipped),
     'skipped_examples': skipped[:20],
@@ -326,8 +352,6 @@ def _finish(folder, work, source, num_shards, skipped, cleaned, features):
     ),
     'cleaned': [cleaned.total, cleaned.kept],
   }
-  for name in ('dropped', 'cut'):
-    report[name] = int(sum(part[name] for part in parts))
   _write_whole(folder / 'report.json', json.dumps(report, indent=2))
   shutil.rmtree(work)
 

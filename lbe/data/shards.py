@@ -15,7 +15,6 @@ import uuid
 import numpy as np
 
 from lbe.chat import jinja
-from lbe.chat import messages
 from lbe.chat import templates
 from lbe.data import order
 from lbe.data import sources as sources_lib
@@ -31,9 +30,16 @@ INDEX = {
   # a document's first record.
   'num_bytes': np.int64,
   'fallback': np.int32,  # byte-fallback tokens
+  'unknown': np.int32,  # tokens of what no piece covers
   'hashes': np.uint64,  # of the document's text
   'documents': np.int64,  # number of the document, in the files' order
 }
+
+# What a shard says beside its index: conversations that lack turns (trim_turns)
+# and how many these are; examples that were too long, and those whose prompt
+# was cut; tokens of the longest example, before that; records that no template
+# could write, each with its place.
+_REPORT = ('trimmed', 'turns', 'dropped', 'cut', 'longest', 'skipped')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,9 +66,9 @@ def encoder(source, tokenizer):
 def _encode(shard, tokenizer):
   """(ids, weights or None) of each text; None of an example left out.
 
-  And how many of the too long were 'dropped' and 'cut'.
+  And {name: what it says} of _REPORT.
   """
-  report = {'dropped': 0, 'cut': 0}
+  report = {**dict.fromkeys(_REPORT, 0), 'skipped': []}
   if not shard.source.template:
     bos = np.array([tokenizer.bos_id] * shard.bos, np.int32)
     eos = np.array([tokenizer.eos_id] * shard.eos, np.int32)
@@ -74,7 +80,19 @@ def _encode(shard, tokenizer):
   encode = encoder(shard.source, tokenizer)
   found = []
   for text, where in zip(shard.texts, shard.where, strict=True):
-    ids, weights = encode(messages.conversation(json.loads(text), where=where))
+    try:
+      told, left_out = sources_lib.conversation(
+        shard.source, json.loads(text), where
+      )
+      ids, weights = encode(told)
+    except ValueError as error:
+      why = str(error).removeprefix(f'{where}: ')
+      sources_lib.bad(shard.source, report['skipped'], where, why)
+      found.append(None)
+      continue
+    report['trimmed'] += left_out > 0
+    report['turns'] += left_out
+    report['longest'] = max(report['longest'], len(ids))
     try:
       kept = templates.fit(
         ids,
@@ -105,6 +123,9 @@ def _write(shard, tokenizer):
     split: {name: [] for name in INDEX} for split in ('train', 'heldout')
   }
   encoded, report = _encode(shard, tokenizer)
+  # Where one token has both roles, it is what the text asks for.
+  ends = (tokenizer.bos_id, tokenizer.eos_id)
+  unknown = -1 if tokenizer.unk_id in (None, *ends) else tokenizer.unk_id
   dtype = dtype_of(tokenizer.vocab_size)
   for i, example in enumerate(encoded):
     if example is None:
@@ -129,6 +150,7 @@ def _write(shard, tokenizer):
         ('learnt', len(piece) if weights is None else int(kept.sum())),
         ('num_bytes', num_bytes if first else 0),
         ('fallback', int(is_byte[piece].sum())),
+        ('unknown', int((piece == unknown).sum())),
         ('hashes', hashes[i]),
         ('documents', shard.first_document + i),
       ):
@@ -142,11 +164,30 @@ def _write(shard, tokenizer):
     for split, columns in index.items()
     for name, values in columns.items()
   }
-  arrays |= {name: np.asarray(found) for name, found in report.items()}
+  arrays |= {name: np.asarray(report[name]) for name in _REPORT[:-1]}
+  arrays['skipped'] = np.asarray(report['skipped'], str)
   done = work / f'{number:06}.npz'
   temporary = beside(done)
   np.savez(temporary, **arrays)
   os.replace(temporary, done)
+
+
+def is_done(work: pathlib.Path, number: int) -> bool:
+  """Whether a shard is finished; one of an earlier version is made again."""
+  path = work / f'{number:06}.npz'
+  return path.exists() and {'train_unknown', *_REPORT} <= {*np.load(path).files}
+
+
+def told(parts: list) -> dict:
+  """The reports of shards as one: sums, the longest, all that were skipped."""
+  result = {
+    name: sum(int(part[name]) for part in parts)
+    for name in _REPORT
+    if name not in ('longest', 'skipped')
+  }
+  result['longest'] = max(int(part['longest']) for part in parts)
+  result['skipped'] = [x for part in parts for x in part['skipped'].tolist()]
+  return result
 
 
 def cut(source, skipped, cleaned):
@@ -244,6 +285,6 @@ def _stored_tokenizer(work):
 def write_stored(work, number):
   """Tokenizes one of the shards that build stored in its folder."""
   work = pathlib.Path(work)
-  if not (work / f'{number:06}.npz').exists():
+  if not is_done(work, number):
     shard = pickle.loads((work / f'{number:06}.shard').read_bytes())
     _write(shard, _stored_tokenizer(work))

@@ -17,8 +17,6 @@ from lbe.data import readers
 from lbe.text import lines
 from lbe.text import packed
 
-# Fields of conversations: lbe.chat.messages says of which form.
-_OF_TALK = ('instruction', 'output', 'target', 'conversations', 'messages')
 CUTS = ('blank_line', 'line', 'file', 'heading')
 
 
@@ -46,6 +44,7 @@ class Source:
   max_bytes: int | None = None
   max_tokens: int | None = None
   on_bad_record: str = 'fail'
+  trim_turns: bool = False
   entry: dataset_info.Entry | None = None
 
   def __post_init__(self):
@@ -137,7 +136,7 @@ def kinds(source: Source) -> dict[str, str]:
 
 def _sought(source):
   """Names of fields, one of which a record of the source has."""
-  of_talk = _OF_TALK if source.template else ()
+  of_talk = messages.FIELDS if source.template else ()
   of_entry = source.entry.columns.values() if source.entry else ()
   return {source.field, *source.columns.values(), *of_talk, *of_entry}
 
@@ -206,30 +205,42 @@ def _readable(source, skipped):
   for record, where in records(source, skipped):
     if source.template:
       try:
-        conversation = messages.conversation(record, where=where)
+        told, _ = conversation(source, record, where)
       except ValueError as error:
-        told = str(error).removeprefix(f'{where}: ').rstrip('.')
-        _bad(source, skipped, where, told + _instead(source, record))
+        why = str(error).removeprefix(f'{where}: ').rstrip('.')
+        bad(source, skipped, where, why + _instead(source, record))
         continue
       turns = [
         {'role': m.role, 'content': f'{m.content}\n{m.input}'.rstrip('\n')}
-        for m in conversation
+        for m in told
       ]
-      found = {'document': json.dumps(record, ensure_ascii=False)}
+      # Columns of a table that are not read may hold times and bytes.
+      whole = json.dumps(record, ensure_ascii=False, default=str)
+      found = {'document': whole}
       found['messages'] = turns
     else:
       text = record.get(source.field)
       if not isinstance(text, str):
         what = f'no text in the field {source.field!r} (fields: '
         what += f'{", ".join(record)}){_instead(source, record)}'
-        _bad(source, skipped, where, what)
+        bad(source, skipped, where, what)
         continue
       found = {'document': text, 'text': text}
     if not _is_unicode(found['document']):
       what = 'half a character (a lone surrogate), which no UTF-8 text has'
-      _bad(source, skipped, where, what)
+      bad(source, skipped, where, what)
     elif found['document'].strip():
       yield found, where
+
+
+def conversation(source, record, where) -> tuple[list[messages.Message], int]:
+  """The Messages of a record as the source has them read.
+
+  And how many turns `trim_turns` left out. Raises ValueError with `where`.
+  """
+  if source.trim_turns:
+    return messages.trimmed(record, where=where)
+  return messages.conversation(record, where=where), 0
 
 
 def _is_unicode(text):
@@ -251,18 +262,18 @@ def records(source, skipped=None) -> Iterator[tuple[dict, str]]:
   skipped = [] if skipped is None else skipped
   for record, where in _all(source):
     if isinstance(record, lines.Bad):
-      _bad(source, skipped, where, record)
+      bad(source, skipped, where, record)
       continue
     if not isinstance(record, dict):
       what = f'a record is an object with fields, not {record!r:.60}'
-      _bad(source, skipped, where, what)
+      bad(source, skipped, where, what)
       continue
     try:
       if source.entry:
         record = dataset_info.record(source.entry, record)
       record = _renamed(record, source.columns)
     except ValueError as error:
-      _bad(source, skipped, where, f'{error}{_instead(source, record)}')
+      bad(source, skipped, where, f'{error}{_instead(source, record)}')
       continue
     yield record, where
 
@@ -285,7 +296,8 @@ def _renamed(record, columns):
   return rest | {ours: record[theirs] for ours, theirs in columns.items()}
 
 
-def _bad(source, skipped, where, what):
+def bad(source: Source, skipped: list[str], where: str, what):
+  """Puts a record on the list `skipped`, or raises ValueError with place."""
   told = f'{where}: {str(what).rstrip(".")}'
   if source.on_bad_record == 'fail':
     raise ValueError(

@@ -12,6 +12,9 @@ from lbe.data import order as order_lib
 from lbe.data import overlaps
 from lbe.data import shards
 
+# Of the records that were skipped, in what a run says.
+_SHOWN_SKIPPED = 3
+
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
@@ -50,6 +53,8 @@ def load(folder, source, fingerprint, seed):
     index = {
       name: np.load(folder / f'{split}_{name}.npy', mmap_mode='r')
       for name in shards.INDEX
+      # Data that an earlier version made lacks the newest columns.
+      if (folder / f'{split}_{name}.npy').exists()
     }
     limits = {}
     if split == 'train':
@@ -77,9 +82,10 @@ class TokenizedDataset:
   """One split in the seeded order, as one stream of tokens.
 
   `num_documents`, `num_tokens` (BOS and EOS counted), of these `num_learnt`,
-  `num_bytes` of text, `num_fallback` tokens; `document_lengths` int64 in
-  tokens; `hashes` of their contents. Of conversations each is one record:
-  `example` reads it.
+  `num_bytes` of text, `num_fallback` and `num_unknown` tokens (None where it
+  was not counted), `num_unlearnt` records of which nothing is learnt;
+  `document_lengths` int64 in tokens; `hashes` of their contents. Of
+  conversations each is one record: `example` reads it.
   """
 
   def __init__(
@@ -111,13 +117,18 @@ class TokenizedDataset:
     self._ends = np.cumsum(lengths)
     self.num_documents = int(number[-1]) + 1
     self.num_tokens = int(self._ends[-1])
-    self.num_learnt = int(np.asarray(index['learnt'], np.int64)[order].sum())
+    learnt = np.asarray(index['learnt'], np.int64)[order]
+    self.num_learnt = int(learnt.sum())
+    self.num_unlearnt = int((learnt == 0).sum())
     self.num_bytes = int(np.asarray(index['num_bytes'])[order].sum())
     self.num_fallback = int(
       np.asarray(index['fallback'], np.int64)[order].sum()
     )
     starts = np.flatnonzero(np.diff(number, prepend=-1))
     self.hashes = np.asarray(index['hashes'])[order[starts]]
+    self.num_unknown = None
+    if 'unknown' in index:
+      self.num_unknown = int(np.asarray(index['unknown'])[order].sum())
     self.document_lengths = np.bincount(number, weights=lengths).astype(
       np.int64
     )
@@ -181,13 +192,36 @@ def describe(prepared, name):
   if dropped or cut:
     lines.append(
       f'{name}: {dropped:,} examples longer than a row were left out, of '
-      f'{cut:,} the prompt was cut from the left (too_long)'
+      f'{cut:,} the prompt was cut from the left (too_long); the longest '
+      f'has {prepared.report.get("longest") or "more"} tokens'
+    )
+  if prepared.report.get('trimmed'):
+    lines.append(
+      f'{name}: {prepared.report["trimmed"]:,} conversations lack '
+      f'{prepared.report["turns"]:,} turns that do not follow one another or '
+      'cannot be read (trim_turns)'
+    )
+  if data.num_unlearnt:
+    lines.append(
+      f'warning: of {data.num_unlearnt:,} of {data.num_documents:,} '
+      f'conversations of {name} nothing is learnt: their responses have the '
+      'weight 0'
+    )
+  if data.num_unknown:
+    lines.append(
+      f'warning: {data.num_unknown:,} tokens of {name} '
+      f'({data.num_unknown / data.num_tokens:.2%}) are the unknown one: the '
+      'tokenizer has no piece for what stands there'
     )
   if prepared.report['skipped']:
+    shown = prepared.report['skipped_examples'][:_SHOWN_SKIPPED]
     lines.append(
-      f'warning: {prepared.report["skipped"]} records of {name} were '
-      f'skipped, the first: {prepared.report["skipped_examples"][0]}'
+      f'warning: {prepared.report["skipped"]} records of {name} were skipped, '
+      f'the first: {shown[0]}'
     )
+    lines += [f'  {line}' for line in shown[1:]]
+    if prepared.report['skipped'] > len(shown):
+      lines.append(f'  {prepared.folder}/skipped.txt has all of them')
   if prepared.heldout is not None:
     overlapping = prepared.report['heldout_overlapping']
     total = prepared.heldout.num_documents

@@ -45,7 +45,9 @@ def differences(old: dict, new: dict) -> tuple[dict, dict]:
   old, new = flatten(old), flatten(new)
   decisive, free = {}, {}
   for name in sorted(old.keys() | new.keys()):
-    if old.get(name) != new.get(name):
+    # What a version before did not know is off where it is empty.
+    unasked = name not in old and not new[name]
+    if old.get(name) != new.get(name) and not unasked:
       parts = name.split('.')
       of_source = parts[:2] == ['data', 'sources']
       is_free = (of_source and parts[-1] in ('path', 'max_epochs')) or any(

@@ -15,6 +15,7 @@ from lbe.data import order
 from lbe.data import shards
 from lbe.data import sources
 from lbe.data import tokenized
+from lbe.vocab import huggingface
 from lbe.vocab import tokenizers
 
 import runs
@@ -216,6 +217,37 @@ def test_very_long_documents_are_stored_in_pieces(tmp_path, monkeypatch):
   assert data.num_bytes == 150_005
   assert len(data._order) == 4
   assert sorted(map(len, texts_of(data))) == [5, 150_000]
+
+
+def test_the_unknown_token_is_counted(tmp_path):
+  """Text that no piece covers is lost, and only its number tells so."""
+  from tokenizers import models
+  from tokenizers import pre_tokenizers
+  from tokenizers import Tokenizer
+
+  pieces = ('<unk>', '<s>', '</s>', 'a', 'b')
+  made = Tokenizer(
+    models.WordLevel({p: i for i, p in enumerate(pieces)}, unk_token='<unk>')
+  )
+  made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+  made.add_special_tokens(list(pieces[:3]))
+  path = tmp_path / 'a.txt'
+  path.write_text('a b ' * 50 + 'c d e')
+  tokenizer = huggingface.HuggingFace(made.to_str())
+  found = prepare(path, tmp_path, tokenizer=tokenizer)
+  assert found.train.num_unknown == 3
+  assert 'zh (2.86%) are the unknown one' in tokenized.describe(found, 'zh')
+  # Data of an earlier version lacks the column.
+  (found.folder / 'train_unknown.npy').unlink()
+  again = prepare(path, tmp_path, tokenizer=tokenizer)
+  assert again.folder == found.folder and again.train.num_unknown is None
+
+
+def test_a_shard_of_an_earlier_version_is_made_again(tmp_path):
+  """Killed before, gone on with after an upgrade: it lacks what is asked."""
+  np.savez(tmp_path / '000000.npz', train_lengths=np.zeros(1))
+  assert not shards.is_done(tmp_path, 0)
+  assert not shards.is_done(tmp_path, 1)
 
 
 def test_skipped_records_are_reported(tmp_path):

@@ -28,6 +28,19 @@ def test_a_run_from_before_a_judge_was_a_block_is_resumed(tmp_path):
   assert any("evals.quality.judge: 'endpoint' → None" in x for x in said)
 
 
+def test_a_run_from_before_a_field_is_resumed(tmp_path):
+  """What an earlier version did not know is off where it is empty."""
+  config = tiny.config(tmp_path, a={})
+  old = json.loads(config.to_json_best_effort())
+  del old['data']['sources']['a']['trim_turns']
+  new = json.loads(config.to_json_best_effort())
+  assert identity.differences(old, new) == ({}, {})
+  config.data.sources.a.trim_turns = True
+  new = json.loads(config.to_json_best_effort())
+  decisive, _ = identity.differences(old, new)
+  assert decisive == {'data.sources.a.trim_turns': (None, True)}
+
+
 def test_what_decides_numbers_is_told_from_what_does_not(tmp_path):
   """A moved text is the same text; another rate is another run."""
   config = tiny.config(tmp_path, a={})
