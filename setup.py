@@ -41,8 +41,8 @@ CHAT = ['jinja2>=3.1.6']
 # Near duplicates and language identification. Another minor version of rensa
 # may hash otherwise and leave out other records.
 CLEAN = ['lingua-language-detector>=2.1', 'rensa>=0.5,<0.6']
-# chrF and BLEU.
-EVALS = ['sacrebleu>=2.4']
+# chrF and BLEU; the words of CMRC's F1.
+EVALS = ['nltk>=3.9', 'sacrebleu>=2.4']
 # Without torch, which only its own models need.
 LM_EVAL = ['lm-eval>=0.4.13']
 # Reads models as lid.176.bin, and does not train any.

@@ -230,8 +230,8 @@ def multiple_choice(**changes) -> ConfigDict:
 
   `protocol` is 'mmlu@hendrycks' or '@lmeval', 'ceval@official', '@lmeval' or
   '@cla', 'cmmlu@lmeval', 'xcopa@lmeval', 'agieval@loglik' or '@lmeval',
-  'gaokao@loglik'; 'choices@letters' or '@texts' of an own file (see
-  lbe/exams/choices.py).
+  'gaokao@loglik'; 'choices@letters', '@texts' or '@continuation' of an own file
+  (see lbe/exams/own.py).
   """
   return _evaluator(
     'multiple_choice',
@@ -322,7 +322,16 @@ def _prompts():
 def generation(**changes) -> ConfigDict:
   """An evaluator: samples to prompts, compared where there are references."""
   return _evaluator(
-    'generation', changes, **_prompts(), **_answering(template='')
+    'generation',
+    changes,
+    **_prompts(),
+    **_answering(template=''),
+    # A JSONL file of id and response to be scored in place of the model's.
+    responses='',
+    # The official script whose exact match and F1 it is: 'squad1', 'squad2',
+    # 'mlqa', 'cmrc' or 'words'; '' is that of the language (see
+    # lbe/exams/answers.py).
+    f1_script='',
   )
 
 

@@ -25,6 +25,10 @@ from lbe.vocab import tokenizers
 FIELDS = ('prompt', 'question', *messages.TURNS, 'instruction', 'input')
 
 
+# Where right answers are looked for, in this order.
+_REFERENCES = ('reference', 'references', 'answers', 'answer')
+
+
 class Prompt(NamedTuple):
   """A conversation to answer, or a text to go on with.
 
@@ -72,8 +76,9 @@ def read_scored(
   """The first `limit` Prompts, and what their responses are compared with.
 
   0 is all. A record may have `language`, else it is the given one, and
-  `reference`, a text or a list of them. Raises ValueError as `read` does, for
-  one of another type, and for an empty text.
+  `reference` or `answer`, a text or a list of them, or `answers` as SQuAD has
+  them; where these are none, the right answer is ''. Raises ValueError as
+  `read` does, for one of another type, and for an empty text.
   """
   if limit < 0:
     raise ValueError(f'limit={limit}: it counts prompts; 0 is all.')
@@ -82,21 +87,36 @@ def read_scored(
     if not p.text.strip():  # what goes on from BOS can be compared with nothing
       name = 'prompt' if 'prompt' in p.record else 'question'
       lines.text(p.record, name, p.where)
-    references = p.record.get('reference') or ()
-    if isinstance(references, str):
-      references = (references,)
-    if not isinstance(references, list | tuple) or not all(
-      isinstance(r, str) for r in references
-    ):
-      raise ValueError(
-        f"{p.where}: the field 'reference' is a text or a list of texts, not "
-        f'{references!r}.'
-      )
+    references = _references(p.record, p.where)
     own = lines.text(p.record, 'language', p.where, default='')
-    prompts.append(
-      p._replace(language=own or language, references=tuple(references))
-    )
+    prompts.append(p._replace(language=own or language, references=references))
   return prompts[: limit or None]
+
+
+def _references(record, where):
+  """The right answers of a record; () where it does not say."""
+  field = next((x for x in _REFERENCES if record.get(x) is not None), None)
+  if field is None:
+    return ()
+  found = record[field]
+  if isinstance(found, dict):
+    found = found.get('text')
+  if isinstance(found, list) and all(isinstance(x, dict) for x in found):
+    found = [x.get('text') for x in found]
+  if found == [] and field == 'answers':
+    return ('',)
+  if isinstance(found, str):
+    found = [found] if found or field != 'reference' else []
+  elif field == 'answer' and type(found) in (int, float):
+    found = [str(found)]
+  if not isinstance(found, list | tuple) or not all(
+    isinstance(x, str) for x in found
+  ):
+    raise ValueError(
+      f'{where}: the field {field!r} is a text or a list of texts, not '
+      f'{record[field]!r}.'
+    )
+  return tuple(found)
 
 
 def _talk(record, field, where, template):

@@ -26,6 +26,7 @@ from lbe.judging import sheets
 from lbe.run import averages
 from lbe.text import files
 from lbe.text import languages
+from lbe.text import usable
 
 # Of the language confusion benchmark; tokens are words, and of Chinese and
 # Japanese, which it cuts by a dictionary, two letters each.
@@ -68,7 +69,8 @@ class Detector:
 
     `switched`, whether there are `spans` in other languages; `letters` in it,
     and `letters_outside`, in spans; `line_pass` and `word_pass`, None where
-    there is no line long enough, or no question of words.
+    there is no line long enough, or no question of words; why it is
+    `unusable`, or ''.
     """
     spans = languages.switches(
       text,
@@ -89,6 +91,7 @@ class Detector:
       ),
       'line_pass': line_pass,
       'word_pass': word_pass,
+      'unusable': usable.why_not(text),
     }
 
   def _passes(self, text, language):
@@ -133,33 +136,49 @@ def rates(records):
   """The scores of judged responses, overall and by language, as dicts.
 
   A record is what Detector.judge gives, with its `language`. A score has
-  name, value, count, protocol and interval95; what cannot be said of any
-  record is left out. Responses without letters are `empty` and in no other.
+  name, value, count, protocol, num_unusable and interval95; what cannot be
+  said of any record is left out. Responses without letters are `empty`. Beside
+  the rates of what can be judged stand those of all responses, where one that
+  is unusable, or cannot be judged, has failed: `unswitched_of_all`,
+  `line_pass_of_all`, and `word_pass_of_all` of languages without Latin letters.
   """
   rows = []
 
   def put(score, average, protocol):
     if average.denominators_N.sum():
       protocol = f'code_switching@{protocol}'
-      rows.append(averages.row(score, average, protocol=protocol))
+      row = averages.row(f'{score}{label}', average, protocol=protocol)
+      rows.append(row | {'num_unusable': facts['num_unusable']})
 
   every = sorted({r['language'] for r in records})
   for language in [None, *every] if len(every) > 1 else [None]:
     mine = [r for r in records if language in (None, r['language'])]
+    facts = core.unusable([r['unusable'] for r in mine])
     full = [r for r in mine if r['letters']]
     label = f'/{language}' if language else ''
-    switched = averages.mean([r['switched'] for r in full])
-    put(f'switched{label}', switched, 'scripts')
+    put('switched', averages.mean([r['switched'] for r in full]), 'scripts')
     outside = averages.Average(
       np.array([r['letters_outside'] for r in full]),
       np.array([r['letters'] for r in full]),
     )
-    put(f'letters_outside{label}', outside, 'scripts')
+    put('letters_outside', outside, 'scripts')
     for score in ('line_pass', 'word_pass'):
       passes = [r[score] for r in mine if r[score] is not None]
-      put(f'{score}{label}', averages.mean(passes), 'lines')
-    empty = averages.mean([not r['letters'] for r in mine])
-    put(f'empty{label}', empty, 'scripts')
+      put(score, averages.mean(passes), 'lines')
+    put('empty', averages.mean([not r['letters'] for r in mine]), 'scripts')
+    put('usable', averages.mean([not r['unusable'] for r in mine]), 'scripts')
+    stays = [not r['switched'] and not r['unusable'] for r in mine]
+    put('unswitched_of_all', averages.mean(stays), 'scripts')
+    rows[-1] |= facts
+    for score in ('line_pass', 'word_pass'):
+      of = [
+        r
+        for r in mine
+        if score == 'line_pass'
+        or 'Latin' not in languages.SCRIPTS[r['language']]
+      ]
+      passes = [bool(r[score]) and not r['unusable'] for r in of]
+      put(f'{score}_of_all', averages.mean(passes), 'lines')
   return rows
 
 

@@ -20,6 +20,8 @@ from lbe.text import tables
 # From so many questions on, one answer to more than this share is told.
 _FEWEST_TOLD = 5
 _SAME_SHARE = 0.95
+# More unusable responses than this share are told.
+_MOST_UNUSABLE = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +85,24 @@ def one_answer(answers: list, golds: list) -> dict:
       f'the model answers {most} to {number:,} of {len(answers):,} questions, '
       f'of which {right:,} have it right: the score is that of always saying '
       f'{most}'
+    )
+  return facts
+
+
+def unusable(reasons: list[str]) -> dict:
+  """Facts for a row of a rate: how many responses are unusable, and a warning.
+
+  `reasons` are those of usable.why_not. What is unusable is found in no wrong
+  language, and nothing else.
+  """
+  number = sum(map(bool, reasons))
+  facts = {'num_unusable': number}
+  if number > _MOST_UNUSABLE * len(reasons):
+    told = collections.Counter(filter(None, reasons)).most_common()
+    facts['warning'] = (
+      f'{number:,} of {len(reasons):,} responses are unusable ('
+      + ', '.join(f'{count:,} {why}' for why, count in told)
+      + '); look at the rates of all, not at those of what can be judged'
     )
   return facts
 

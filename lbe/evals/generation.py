@@ -1,38 +1,40 @@
 """What a model writes to prompts: samples, and how they compare.
 
-With references: exact match and token F1 as SQuAD has them, and in other
-languages MLQA (facebookresearch/MLQA); chrF and BLEU by sacrebleu. Without:
-how long responses are, how much they repeat themselves, and how many are in
-the asked language.
+With references: exact match and F1 by the official script of the language
+(lbe/exams/answers.py); chrF and BLEU by sacrebleu. Without: how long responses
+are, how much they repeat themselves, how many are in the asked language, and
+how many are usable at all. Responses may be read from a file.
 """
 
 import collections
 import functools
-import re
-import string
-import unicodedata
 
 from lbe.chat import prompts as prompts_lib
 from lbe.evals import core
+from lbe.exams import answers
 from lbe.run import averages
 from lbe.text import languages
-from lbe.text import scripts
+from lbe.text import usable
 
-# Scripts that put no spaces between words: every letter is a token there.
-_NO_SPACES = ('Han', 'Hiragana', 'Katakana', 'Thai', 'Lao', 'Khmer', 'Myanmar')
-# What MLQA leaves out as articles (mlqa_evaluation_v1.py).
-_ARTICLES = {
-  'ar': r'(?:^|\s)ال',
-  'en': r'\b(a|an|the)\b',
-  'vi': r'\b(của|là|cái|chiếc|những)\b',
-}
 # Repetition is counted in runs of so many tokens.
 _NGRAM = 4
 
 
-def make(*, path, language, template, limit, language_identifier, **sampling):
+def make(
+  *,
+  path,
+  responses,
+  language,
+  template,
+  limit,
+  language_identifier,
+  f1_script,
+  **sampling,
+):
   """The prompts, read and checked; None for an empty `path`.
 
+  With `responses`, a file of id and response, those are scored, and no model
+  is asked. `f1_script` is one of answers.NAMES, or '' for that of the language.
   `sampling` are max_new_tokens and the fields of sampling.Settings.
   """
   if not path:
@@ -41,15 +43,36 @@ def make(*, path, language, template, limit, language_identifier, **sampling):
   found = prompts_lib.read_scored(
     path, template=template, limit=limit, language=language
   )
+  for p in found:
+    if not responses and p.record.get('context') and 'prompt' not in p.record:
+      raise ValueError(
+        f'{p.where}: the question has a context, which would not be shown; '
+        'put both into a field `prompt`, as they are to be asked.'
+      )
+  f1_scripts = {}
   if any(p.references for p in found):
     _sacrebleu()
+    of = {p.language for p in found if p.references}
+    f1_scripts = {code: answers.choose(f1_script, code) for code in of}
   asked = {p.language for p in found} - {''}
   identify = None
   if asked:
     identify = languages.choose(
       language_identifier, asked, fewest_letters=languages.FEWEST_LETTERS
     )
-  return Prompts(found, template=template, identify=identify, sampling=sampling)
+  written = None
+  if responses:
+    wheres = {p.id: p.where for p in prompts_lib.read(path, template=template)}
+    written = prompts_lib.read_responses(responses, wheres, limit=limit)
+  return Prompts(
+    found,
+    written,
+    template=template,
+    identify=identify,
+    identifier=language_identifier,
+    f1_scripts=f1_scripts,
+    sampling=sampling,
+  )
 
 
 def _sacrebleu():
@@ -65,84 +88,142 @@ def _sacrebleu():
 class Prompts:
   """Prompts with the settings they are answered with."""
 
-  def __init__(self, prompts, *, template, identify, sampling):
+  def __init__(
+    self,
+    prompts,
+    written,
+    *,
+    template,
+    identify,
+    identifier,
+    f1_scripts,
+    sampling,
+  ):
     self.prompts = prompts
+    self._written = written
     self._template = template
     self._identify = identify
+    self._identifier = identifier
+    self._f1_scripts = f1_scripts
     self._sampling = sampling
     self._hash = core.data_hash(
-      '\0'.join([p.id, p.text, p.language, *p.references]) for p in prompts
+      ['\0'.join([p.id, p.text, p.language, *p.references]) for p in prompts]
+      + (written or [])
     )
 
   def evaluate(self, model, *, name, step) -> core.Result:
     """A Result; the samples are its predictions."""
-    responses = prompts_lib.respond(
-      model, self.prompts, template=self._template, **self._sampling
-    )
     records = []
-    for p, r in zip(self.prompts, responses, strict=True):
+    for p, text, facts in self._responses(model):
       record = {
         'step': step,
         'evaluator': name,
         'id': p.id,
         'prompt': p.text,
-        'response': r.text,
-        'ended': r.ended,
-        'tokens': len(r.ids),
-        'repetition': repetition(r.text),
-        'cut_tokens': r.cut,
+        'response': text,
+        **facts,
+        'repetition': repetition(text),
+        'unusable': usable.why_not(text),
       }
       if p.references:
         record['references'] = list(p.references)
-        record['exact_match'] = max(
-          float(normalized(r.text, p.language) == normalized(x, p.language))
-          for x in p.references
+        record['exact_match'], record['f1'] = answers.score(
+          text, p.references, self._f1_scripts[p.language], p.language
         )
-        record['f1'] = max(f1(r.text, x, p.language) for x in p.references)
       if p.language and self._identify:
         record['language'] = p.language
-        record['found_language'] = self._identify(r.text, p.language)
+        record['found_language'] = self._identify(text, p.language)
       records.append(record)
     return self._result(model, name, step, records)
 
+  def _responses(self, model):
+    """(prompt, response, what else is known of it) for each prompt."""
+    if self._written is not None:
+      for p, text in zip(self.prompts, self._written, strict=True):
+        yield p, text, {'cut_tokens': 0}
+      return
+    responses = prompts_lib.respond(
+      model, self.prompts, template=self._template, **self._sampling
+    )
+    for p, r in zip(self.prompts, responses, strict=True):
+      facts = {'ended': r.ended, 'tokens': len(r.ids), 'cut_tokens': r.cut}
+      yield p, r.text, facts
+
+  def _how(self):
+    """What rows say of where the responses come from."""
+    if self._written is not None:
+      return {'protocol': 'generation@stored', 'responses': 'from a file'}
+    sampled = bool(self._sampling.get('temperature'))
+    protocol = 'generation@sampled' if sampled else 'generation@greedy'
+    return {'protocol': protocol, 'template': self._template, **self._sampling}
+
   def _result(self, model, name, step, records):
+    num_unusable = sum(bool(r['unusable']) for r in records)
     row = functools.partial(
       model.row,
       step=step,
       evaluator=name,
-      protocol='generation@sampled'
-      if self._sampling.get('temperature')
-      else 'generation@greedy',
       data_hash=self._hash,
-      template=self._template,
       num_cut=sum(r['cut_tokens'] > 0 for r in records),
-      **self._sampling,
+      **self._how(),
     )
     rows = []
 
-    def put(score, values):
-      rows.append(row(**averages.row(score, averages.mean(values))))
+    def put(score, values, **more):
+      more = {'num_unusable': num_unusable, **more}
+      rows.append(row(**averages.row(score, averages.mean(values)), **more))
 
-    scored = [r for r in records if 'references' in r]
+    scored = [
+      (r, p.language)
+      for r, p in zip(records, self.prompts, strict=True)
+      if 'references' in r
+    ]
     if scored:
-      for score in ('exact_match', 'f1'):
-        put(score, [r[score] for r in scored])
+      codes = sorted(self._f1_scripts)
+      parts = {'': codes}
+      if len(codes) > 1:
+        parts |= {f'/{code}': [code] for code in codes}
+      for label, of in parts.items():
+        used = ', '.join(sorted({self._f1_scripts[code] for code in of}))
+        for score in ('exact_match', 'f1'):
+          values = [r[score] for r, code in scored if code in of]
+          put(f'{score}{label}', values, f1_script=used)
       for score, value, signature, count in self._corpus_scores(records):
         rows.append(
           row(name=score, value=value, count=count, signature=signature)
         )
-    put('tokens', [r['tokens'] for r in records])
+    if self._written is None:
+      put('tokens', [r['tokens'] for r in records])
     put('characters', [len(r['response']) for r in records])
     put('repetition', [r['repetition'] for r in records])
-    put('ended_by_length', [r['ended'] == 'length' for r in records])
+    if self._written is None:
+      put('ended_by_length', [r['ended'] == 'length' for r in records])
     put('empty', [not r['response'].strip() for r in records])
-    identified = [r for r in records if r.get('found_language')]
-    if identified:
-      put(
-        'in_language',
-        [r['found_language'] == r['language'] for r in identified],
-      )
+    put('usable', [not r['unusable'] for r in records])
+    self._put_languages(put, records)
     return core.Result(rows, averages.metrics(rows), records)
+
+  def _put_languages(self, put, records):
+    """Rows of what is in its language, of those that can be told and of all.
+
+    Of all, one that is not usable or not told is in none.
+    """
+    asked = [r for r in records if r.get('language')]
+    if not asked:
+      return
+    right = [
+      r['found_language'] == r['language'] and not r['unusable'] for r in asked
+    ]
+    told = [r for r in asked if r['found_language']]
+    of = {'language_identifier': self._identifier}
+    if told:
+      found = [r['found_language'] == r['language'] for r in told]
+      put('in_language', found, **of)
+    put(
+      'in_language_of_all',
+      right,
+      **of | core.unusable([r['unusable'] for r in asked]),
+    )
 
   def _corpus_scores(self, records):
     """[(name, value, signature, N)] of sacrebleu, by language."""
@@ -172,38 +253,8 @@ class Prompts:
     return result
 
 
-def tokens(text):
-  """Words between spaces; letters of scripts without spaces one by one."""
-  spaced = ''.join(
-    f' {c} ' if scripts.letter_script(c) in _NO_SPACES else c for c in text
-  )
-  return spaced.split()
-
-
-def normalized(text, language=''):
-  """Tokens in lower case, without punctuation and the language's articles.
-
-  Without a language these are English ones.
-  """
-  kept = ''.join(
-    c
-    for c in text.lower()
-    if unicodedata.category(c)[0] != 'P' and c not in string.punctuation
-  )
-  return tokens(re.sub(_ARTICLES.get(language or 'en', '(?!)'), ' ', kept))
-
-
-def f1(text, reference, language=''):
-  """Harmonic mean of precision and recall of normalized tokens."""
-  a, b = normalized(text, language), normalized(reference, language)
-  if not a or not b:
-    return float(a == b)
-  same = (collections.Counter(a) & collections.Counter(b)).total()
-  return 2 * same / (len(a) + len(b))
-
-
 def repetition(text):
   """Share of the text's runs of four tokens that stood before; 0 to 1."""
-  found = tokens(text)
+  found = answers.tokens(text)
   runs = [tuple(found[i : i + _NGRAM]) for i in range(len(found) - _NGRAM + 1)]
   return 1 - len(set(runs)) / len(runs) if runs else 0.0

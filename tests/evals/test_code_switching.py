@@ -93,6 +93,31 @@ def test_rates_by_hand(scored):
   # Of those that pass, and not of languages with Latin letters.
   assert rows['word_pass']['value'] == pytest.approx(2 / 3)
   assert rows['word_pass']['count'] == 3
+  # One of the six is empty, and three that can be told are not switched.
+  assert rows['usable']['value'] == pytest.approx(5 / 6)
+  assert rows['unswitched_of_all']['value'] == pytest.approx(3 / 6)
+  assert rows['line_pass_of_all']['value'] == pytest.approx(4 / 6)
+  # Five are in languages without Latin letters.
+  assert rows['word_pass_of_all']['value'] == pytest.approx(2 / 5)
+  assert rows['switched']['num_unusable'] == 1
+
+
+def test_one_character_without_end_is_no_perfect_score(model, tmp_path):
+  """Its rates are 0.000 switched of 1, and 0 of all."""
+  path = write(
+    tmp_path / 'p.jsonl', {'id': '1', 'prompt': '?', 'language': 'zh'}
+  )
+  responses = write(tmp_path / 'r.jsonl', {'id': '1', 'response': '的' * 200})
+  made = make(path, responses=responses)
+  rows = {r['name']: r for r in made.evaluate(model, name='cs', step=1).rows}
+  assert rows['switched']['value'] == 0.0
+  assert all(r['num_unusable'] == 1 for r in rows.values())
+  assert all(r['count'] == 1 for r in rows.values())
+  for name in ('usable', 'unswitched_of_all', 'line_pass_of_all'):
+    assert rows[name]['value'] == 0.0
+  assert '1 of 1 responses are unus' in rows['unswitched_of_all']['warning']
+  output = runs.run('judge', f'--switching={responses}', '--language=zh')
+  assert 'warning: ' in output and '| usable | 0.0000 |' in output
 
 
 def test_a_sheet_comes_back_as_agreement(scored, tmp_path):

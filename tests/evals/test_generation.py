@@ -81,6 +81,47 @@ def test_bleu_cuts_chinese_by_letter_and_languages_stand_apart(
   assert rows['bleu/zh']['value'] != rows['bleu/en']['value']
 
 
+def test_stored_responses_are_scored_in_place_of_a_model(stories, tmp_path):
+  """One character without end is in no wrong language: it is not usable."""
+  told = {'language': 'zh', 'reference': '我很高兴'}
+  english = {'language': 'en', 'answers': {'text': ['Al'], 'answer_start': [3]}}
+  path = write(
+    tmp_path / 'p.jsonl',
+    *({'id': i, 'prompt': '?', **told} for i in (1, 2, 3)),
+    {'id': 4, 'question': 'Who?', 'context': 'It is Al.', **english},
+  )
+  texts = ['他很高兴。', '的' * 60, '42', 'al!']
+  responses = write(
+    tmp_path / 'r.jsonl',
+    *({'id': i, 'response': text} for i, text in enumerate(texts, 1)),
+  )
+  made = make(path, responses=responses)
+  result = made.evaluate(stories, name='g', step=0)
+  unusable = [p['unusable'] for p in result.predictions]
+  assert unusable == ['', 'repetition', 'no letters', '']
+  rows = {r['name']: r for r in result.rows}
+  assert rows['usable']['value'] == 0.5 and rows['usable']['count'] == 4
+  assert rows['f1']['num_unusable'] == 2 and 'tokens' not in rows
+  assert rows['f1']['protocol'] == 'generation@stored'
+  assert rows['f1/zh']['f1_script'] == 'cmrc'
+  assert rows['f1/zh']['value'] == pytest.approx(3 / 4 / 3)
+  assert rows['f1/en']['f1_script'] == 'squad2'
+  assert rows['f1/en']['value'] == 1.0
+  assert rows['f1']['f1_script'] == 'cmrc, squad2'
+  # Two are long enough to be told, and one of all is usable and told.
+  assert rows['in_language']['language_identifier'] == 'scripts'
+  assert rows['in_language']['value'] == 1.0
+  assert rows['in_language_of_all']['value'] == 0.5
+  assert (
+    '2 of 4 responses are unusable (1 repetition, 1 no letters)'
+    in (rows['in_language_of_all']['warning'])
+  )
+  with pytest.raises(ValueError, match='p.jsonl:4: the question has a context'):
+    make(path)
+  with pytest.raises(ValueError, match="f1_script='bleu' is unknown; take one"):
+    make(path, responses=responses, f1_script='bleu')
+
+
 def test_samples_differ_by_seed_only(stories, tmp_path):
   path = write(tmp_path / 'p.jsonl', {'prompt': 'Once'}, {'prompt': 'Tim'})
 
@@ -100,48 +141,6 @@ def test_long_prompts_are_cut_and_counted(stories, tmp_path):
   assert result.rows[0]['num_cut'] == 1
   with pytest.raises(ValueError, match='max_new_tokens=512 leaves no room for'):
     make(path, max_new_tokens=512).evaluate(stories, name='gen', step=0)
-
-
-@pytest.mark.parametrize(
-  ('text', 'reference', 'value'),
-  [
-    ('The cat, sat.', 'a CAT sat', 1.0),
-    ('the cat', 'the dog', 0.0),
-    ('red cat', 'cat', 2 / 3),
-    ('我是猫。', '我 是 狗', 2 / 3),
-    ('', '', 1.0),
-    ('x', '', 0.0),
-  ],
-)
-def test_f1_by_hand(text, reference, value):
-  """Articles, case and punctuation do not count; Chinese goes by letter."""
-  assert generation.f1(text, reference) == pytest.approx(value)
-
-
-@pytest.mark.parametrize(
-  ('language', 'file'),
-  [
-    ('en', 'src.eng'),
-    ('zh', 'ref.zho-CN'),
-    ('hi', 'ref.hin'),
-    ('ar', 'ref.arb'),
-    ('vi', 'ref.vie'),
-  ],
-)
-def test_f1_and_exact_match_are_those_of_mlqa(test_data, language, file):
-  """Articles, punctuation, Chinese: each has its rule by language."""
-  from lm_eval.tasks.mlqa import utils as mlqa
-
-  path = test_data / 'text_ntrex' / f'newstest2019-{file}.txt'
-  lines = path.read_text('utf-8').split('\n')[:200]
-  for one, other in zip(lines, lines[1:], strict=False):
-    for text in (other, one.upper(), f'“{one}”!', one[: len(one) // 2]):
-      found = generation.f1(text, one, language)
-      assert found == pytest.approx(mlqa.f1_score(text, one, language))
-      same = generation.normalized(text, language) == generation.normalized(
-        one, language
-      )
-      assert same == mlqa.exact_match_score(text, one, language)
 
 
 def test_repetition_by_hand():
