@@ -17,6 +17,7 @@ from lbe.models import forward
 from lbe.models import lora
 from lbe.models import weights
 from lbe.run import checkpoint
+from lbe.run import identity
 from lbe.vocab import tokenizers
 
 
@@ -223,7 +224,7 @@ def make_tokenizer(
       )
     return _train_tokenizer(config, pathlib.Path(workdir))
   if name:
-    tokenizer = tokenizers.load(name)
+    tokenizer = _load_tokenizer(name, opened, workdir)
     if may_extend and is_extended(opened, tokenizer):
       return tokenizer
     if opened is not None and opened.tokenizer is not None:
@@ -247,6 +248,20 @@ def make_tokenizer(
   if opened is not None:
     tokenizers.check_rows(tokenizer, opened.config.vocab_size)
   return tokenizer
+
+
+def _load_tokenizer(name, opened, workdir):
+  """The tokenizer at a path; of a run that resumes the path may be gone."""
+  began = identity.recorded(workdir) or {}
+  if (
+    not pathlib.Path(name).exists()
+    and opened is not None
+    and opened.tokenizer is not None
+    and began.get('config', {}).get('tokenizer') == name
+    and began['tokenizer'] == opened.tokenizer.fingerprint
+  ):
+    return opened.tokenizer
+  return tokenizers.load(name)
 
 
 def is_extended(

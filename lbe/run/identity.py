@@ -76,7 +76,7 @@ def describe(
 
 
 def recorded(workdir: str | pathlib.Path) -> dict | None:
-  """What `describe` gave when the run in a workdir last began, if it did."""
+  """What `describe` gave when the run in a workdir last began, if one did."""
   path = pathlib.Path(workdir) / 'config.json'
   return json.loads(path.read_text()) if path.exists() else None
 
@@ -92,10 +92,10 @@ def check_same_run(
   if old is None:
     return
   decisive, free = differences(old['config'], new['config'])
-  # A base may move: the fingerprint of its weights decides.
-  if 'init_from' in decisive and new.get('base') and old.get('base'):
-    if new['base'] == old['base']:
-      free['init_from'] = decisive.pop('init_from')
+  # A base and a tokenizer may move: their fingerprints decide.
+  for field, name in (('init_from', 'base'), ('tokenizer', 'tokenizer')):
+    if field in decisive and old.get(name) and old[name] == new.get(name):
+      free[field] = decisive.pop(field)
   for name in ('model', 'tokenizer', 'data', 'num_steps'):
     if old[name] != new[name]:
       decisive[name] = (old[name], new[name])

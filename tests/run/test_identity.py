@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from lbe.configs import common
 from lbe.run import identity
 
@@ -60,3 +62,34 @@ def test_what_decides_numbers_is_told_from_what_does_not(tmp_path):
     'data.sources.a.max_epochs',
     'execution.remat',
   }
+
+
+def test_a_base_and_a_tokenizer_may_move_but_not_change(tmp_path):
+  """Their fingerprints decide; runs of before had none of the base."""
+  config = tiny.config(tmp_path, a={})
+  config.init_from, config.tokenizer = 'base', 'tok.model'
+  old = {
+    'config': json.loads(config.to_json_best_effort()),
+    'base': 'b',
+    'model': {},
+    'tokenizer': 't',
+    'data': {},
+    'num_steps': 1,
+  }
+  config.init_from, config.tokenizer = '/moved/base', './tok.model'
+  new = old | {'config': json.loads(config.to_json_best_effort())}
+  for before, after, refused in (
+    (old, new, ''),
+    (old, new | {'base': 'c'}, 'init_from'),
+    (old, new | {'tokenizer': 'u'}, 'tokenizer'),
+    ({k: x for k, x in old.items() if k != 'base'}, new, 'init_from'),
+  ):
+    (tmp_path / 'config.json').write_text(json.dumps(before))
+    said = []
+    if not refused:
+      identity.check_same_run(tmp_path, after, said.append)
+      assert "init_from: 'base' → '/moved/base'" in said[0]
+      assert "tokenizer: 'tok.model' → './tok.model'" in said[1]
+      continue
+    with pytest.raises(ValueError, match=f'another run.*\n  {refused}: '):
+      identity.check_same_run(tmp_path, after, said.append)
