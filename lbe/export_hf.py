@@ -154,8 +154,13 @@ def _export_adapter(source, target, opened):
       f'--target={target} already holds an adapter; give an empty folder, or '
       'delete it.'
     )
-  learned = [n for n in hf.tensor_names(c) if n not in info['frozen']]
-  others = [n for n in learned if n not in ('embed_VD', 'head_DV')]
+  vocabulary = ('embed_VD', 'head_DV')
+  # New rows are not in the base, whether they learned or not.
+  added = vocabulary if info.get('num_old_rows') else ()
+  learned = [
+    n for n in hf.tensor_names(c) if n not in info['frozen'] or n in added
+  ]
+  others = [n for n in learned if n not in vocabulary]
   if others:
     raise ValueError(
       f'{source} trained {", ".join(others)} as well, which no adapter holds; '

@@ -175,8 +175,7 @@ def main(argv):
     'source': {
       **(opened.info if opened else {'dtype': 'float32'}),
       'num_old_rows': num_old,
-      'base': config.init_from,
-      'frozen': partition.frozen_names(),
+      **model_lib.origin(config, opened, partition.frozen_names()),
     },
   }
 

@@ -41,13 +41,13 @@ TINY = (
 )
 
 
-def save_random(root, c, tokenizer):
+def save_random(root, c, tokenizer, **source):
   """A checkpoint of random weights alone, as import_hf makes them."""
   meta = {
     'model': c.to_json(),
     'tokenizer': stored.tokenizer_meta(tokenizer),
     'config': None,
-    'source': {'dtype': 'float32'},
+    'source': {'dtype': 'float32', **source},
   }
   checkpoint.save_model(root, weights.init(c, jax.random.key(0)), meta=meta)
 

@@ -3,6 +3,8 @@
 import base64
 import dataclasses
 import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 
@@ -110,6 +112,22 @@ def make_architecture(
   if is_extended(opened, tokenizer):
     model = extended_config(opened, tokenizer)
   return adapted_config(config, model)
+
+
+def origin(
+  config, opened: stored.Opened | None, frozen: Sequence[str]
+) -> dict[str, Any]:
+  """{'base': where a run's adapters belong, 'frozen': what is as it is there}.
+
+  That is init_from; adapters that it has already stay those of their own base.
+  """
+  if opened is None or opened.config.lora is None:
+    return {'base': config.init_from, 'frozen': list(frozen)}
+  first = opened.info
+  return {
+    'base': first['base'],
+    'frozen': [name for name in frozen if name in first['frozen']],
+  }
 
 
 def open_weights(

@@ -1,8 +1,10 @@
 """Adapters of PEFT: applied as the library does, or refused by name."""
 
+import dataclasses
 import json
 
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import peft as theirs_lib
 import pytest
@@ -10,13 +12,17 @@ import safetensors.numpy
 import torch
 import transformers
 
+from lbe.assemble import model as model_lib
 from lbe.convert import hf
 from lbe.convert import hf_config
 from lbe.convert import peft
 from lbe.convert import peft_config
+from lbe.convert import stored
 from lbe.models import architecture
 from lbe.models import forward
 from lbe.models import weights
+
+import runs
 
 IDS = np.arange(3, 37)[None]
 
@@ -350,3 +356,88 @@ def test_a_folder_without_an_adapter_says_where_one_is(tmp_path):
   peft_config.read(tmp_path / 'zh')
   with pytest.raises(ValueError, match='neither adapter_model.safetensors nor'):
     peft.read(tmp_path / 'zh', C, None)
+
+
+@pytest.mark.parametrize('tied', [False, True])
+@pytest.mark.parametrize(
+  'fields',
+  [
+    dict(rows=44),
+    dict(modules_to_save=['embed_tokens']),
+    dict(rows=44, modules_to_save=BOTH),
+    dict(rows=44, modules_to_save=['embed_tokens'], ensure_weight_tying=True),
+    dict(target_modules=['layers.1.mlp.up_proj'], use_rslora=True),
+    dict(rank_pattern={'q_proj': 4}, alpha_pattern={'v_proj': 7}),
+  ],
+  ids=str,
+)
+def test_peft_loads_what_we_write_of_it(bases, tmp_path, fields, tied):
+  """Grown vocabularies and tied bases included."""
+  found = save_adapter(bases[tied], tmp_path / 'theirs', **fields)
+  c, params, frozen = read(bases[tied], tmp_path / 'theirs')
+  peft.write(
+    tmp_path / 'ours',
+    c,
+    weights.flatten(params).__getitem__,
+    dtype='float32',
+    base='elsewhere',
+    saved=[n for n in hf.tensor_names(c) if n not in frozen],
+  )
+  model = transformers.LlamaForCausalLM.from_pretrained(bases[tied])
+  if 'rows' in fields:
+    model.resize_token_embeddings(44, mean_resizing=False)
+  model = theirs_lib.PeftModel.from_pretrained(model, tmp_path / 'ours').eval()
+  with torch.no_grad():
+    again = model(torch.from_numpy(IDS)).logits.numpy()
+  np.testing.assert_allclose(again, found, atol=2e-4, rtol=1e-4)
+  np.testing.assert_allclose(
+    logits(bases[tied], tmp_path / 'ours'), found, atol=2e-4, rtol=1e-4
+  )
+
+
+def test_new_rows_go_with_an_adapter_though_they_never_learned(tmp_path):
+  """The base has none: they would be drawn anew."""
+  c = architecture.Config(
+    44, 16, 1, 2, 2, 8, 24, lora=architecture.Lora(('q_LDNH',), 2, 4)
+  )
+  ours, target = tmp_path / 'ours', tmp_path / 'adapter'
+  runs.save_random(
+    ours,
+    c,
+    None,
+    num_old_rows=40,
+    base='llama',
+    frozen=list(hf.tensor_names(c)),
+  )
+  runs.run(
+    'export_hf',
+    f'--source={ours}',
+    f'--target={target}',
+    '--adapter_only',
+    '--verify=digests',
+  )
+  tensors = safetensors.numpy.load_file(target / 'adapter_model.safetensors')
+  assert tensors['base_model.model.lm_head.weight'].shape == (44, 16)
+  assert tensors['base_model.model.model.embed_tokens.weight'].shape == (44, 16)
+
+
+def test_adapters_that_go_on_stay_those_of_their_base():
+  """A second run's adapter beside the first's base, not beside itself."""
+  c = architecture.Config(40, 16, 1, 2, 2, 8, 24)
+  first = {'base': 'llama', 'frozen': ['layers/q_LDNH', 'final_norm_D']}
+  config = ml_collections.ConfigDict({'init_from': 'runs/first'})
+
+  def origin(lora):
+    opened = stored.Opened(
+      'runs/first', 'hf', dataclasses.replace(c, lora=lora), None, first
+    )
+    return model_lib.origin(config, opened, ['embed_VD', 'layers/q_LDNH'])
+
+  assert origin(architecture.Lora(('k_LDKH',), 2, 4)) == {
+    'base': 'llama',
+    'frozen': ['layers/q_LDNH'],
+  }
+  assert origin(None) == {
+    'base': 'runs/first',
+    'frozen': ['embed_VD', 'layers/q_LDNH'],
+  }
