@@ -47,6 +47,12 @@ EVALS = ['nltk>=3.9', 'sacrebleu>=2.4']
 LM_EVAL = ['lm-eval>=0.4.13']
 # Reads models as lid.176.bin, and does not train any.
 FASTTEXT = ['fasttext-predict>=0.9.2.4']
+# XLA's compiler for NVIDIA without CUDA's own libraries: plans for GPUs.
+PLAN_GPU = [
+  'jax-cuda13-plugin; platform_system == "Linux"',
+  'nvidia-cuda-nvcc; platform_system == "Linux"',
+  'nvidia-nvvm; platform_system == "Linux"',
+]
 # Parquet and Arrow files, and .zst.
 DATA = ['pyarrow>=20.0', 'zstandard>=0.23']
 
@@ -73,6 +79,7 @@ setuptools.setup(
     # For NVIDIA drivers older than 580.
     'cuda12': ['jax[cuda12]'],
     'tpu': ['jax[tpu]'],
+    'plan_gpu': PLAN_GPU,
     'hf': HF,
     'plot': PLOT,
     'chat': CHAT,
@@ -97,6 +104,7 @@ setuptools.setup(
       # Compiles for TPUs where there are none.
       'jax[tpu]; platform_system == "Linux"',
       *LM_EVAL,
+      *PLAN_GPU,
       'peft>=0.18',
       'pytest>=8.4',
       'pytest-xdist>=3.8',

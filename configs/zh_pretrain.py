@@ -6,13 +6,14 @@ everything. Chinese documents are counted; English replay comes on top as 20%
 of the tokens (`--config.data.sources.en.proportion`, with zh's beside it).
 
 A chip's name behind the scale (`:1m,v5p`) brings the settings that suit it,
-of configs/hardware.py. One GPU with 140 GB:
+of configs/hardware.py. One H200, 4 rows of 2,048 at a time (119 of 130 GiB by
+`plan`):
   python -m lbe.train --config=configs/zh_pretrain.py:100k,h200 --workdir=DIR \
     --config.init_from=llama-7b-hf --config.data.sources.zh.path=zh/ \
-    --config.data.sources.en.path=en/ --config.num_microbatches=64
+    --config.data.sources.en.path=en/ --config.num_microbatches=32
 A TPU host with eight chips (fsdp over all of them is the default):
   python -m lbe.train --config=configs/zh_pretrain.py:1m,v6e --workdir=DIR ...
-What it will take on a slice, without one (pip install 'lbe[tpu]'):
+What it will take on a slice, or on h200:1, without one (docs/plans.md):
   python -m lbe.plan --config=configs/zh_pretrain.py:1m,v5p \
     --config.model.preset=llama_7b --topology=v5p:4x4x4
 A TPU pod, the same command on every worker:

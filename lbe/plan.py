@@ -4,28 +4,25 @@
     --config.model.preset=llama2_7b --topology=v5p:4x4x4
 
 Compiles the run's own train step for a TPU slice, on any machine that has
-libtpu (pip install 'lbe[tpu]'); with --topology=here for the devices at hand.
+libtpu (pip install 'lbe[tpu]'), or for GPUs, as h100:8 (pip install
+'lbe[plan_gpu]'); with --topology=here for the devices at hand.
 Of a model in init_from only the shape is read, and no data.
 """
 
 import dataclasses
 import itertools
 import json
-import math
 import pathlib
 import pickle
-import re
-import time
 
 import jax
 from absl import flags
 from ml_collections import config_flags
 
 from lbe.assemble import model as model_lib
+from lbe.assemble import planned
 from lbe.assemble import step as step_lib
 from lbe.mesh import hardware
-from lbe.mesh import hlo
-from lbe.mesh import roofline
 from lbe.mesh import sharding
 from lbe.mesh import topology
 from lbe.models import architecture
@@ -38,10 +35,11 @@ _TOPOLOGY = flags.DEFINE_string(
   'topology',
   None,
   "A slice, as 'v5p:4x4x4', its sold name, as 'v5p-128', two slices, as "
-  "'2*v5p:4x4x4', or 'here'.",
+  "'2*v5p:4x4x4', GPUs of a host, as 'h100:8', of two, as '2*h100:8', or "
+  "'here'.",
 )
 _VOCAB_SIZE = flags.DEFINE_integer(
-  'vocab_size', None, 'Pieces, where neither tokenizer nor preset says it.'
+  'vocab_size', None, '_Pieces, where neither tokenizer nor preset says it.'
 )
 _TOKENS = flags.DEFINE_float(
   'tokens', 0.0, 'Of the whole run, for its time and price.'
@@ -61,8 +59,6 @@ _EXECUTABLE = flags.DEFINE_string(
 )
 
 _GIB = 2**30
-# Of the schedules; neither memory nor time hang on the rates.
-_NUM_STEPS = 10**6
 # Less to spare than this is told as borderline: close to the limit XLA makes
 # things again by itself, and memory is in pieces.
 _MARGIN = 0.05
@@ -82,7 +78,7 @@ def main(argv):
   if _SEARCH.value:
     _search(config, model, devices, chip)
     return
-  plan, compiled = make(config, model, devices, chip)
+  plan, compiled = planned.make(config, model, devices, chip, _TOPOLOGY.value)
   print(describe(plan, chip, price=_PRICE.value, tokens=_tokens(config)))
   if _JSON.value:
     pathlib.Path(_JSON.value).write_text(json.dumps(plan, indent=1))
@@ -123,116 +119,6 @@ class _Pieces:
   vocab_size: int
 
 
-# ------------------------------------------------------------------- one plan
-
-
-def make(config, model, devices, chip):
-  """(the plan's figures as a dict, the compiled step or None).
-
-  Bytes and FLOPs are those of one device and one step. 'fits' is False where
-  the compiler runs out of memory; then there are no figures of the program.
-  """
-  mesh = sharding.make_mesh(config.mesh.to_dict(), devices=devices)
-  step_lib.check_fit(config, model, mesh)
-  partition = step_lib.make_partition(config, model)
-  training = step_lib.make_training(config, model, mesh, partition, _NUM_STEPS)
-  tokens = config.data.batch_size * config.data.seq_len
-  plan = dict(
-    topology=_TOPOLOGY.value if _TOPOLOGY.present else '',
-    device=devices[0].device_kind,
-    devices=mesh.size,
-    mesh={axis: size for axis, size in mesh.shape.items() if size > 1},
-    parameters=weights.num_params(model),
-    pieces=model.vocab_size,
-    seq_len=config.data.seq_len,
-    batch_size=config.data.batch_size,
-    num_microbatches=config.num_microbatches,
-    execution=config.execution.to_dict(),
-    estimate=step_lib.memory_estimate(config, model, mesh, partition),
-    memory=_memory(devices[0], chip),
-    model_flops=hardware.flops_per_token(model, config.data.seq_len)
-    * tokens
-    / mesh.size,
-  )
-  for name in ('params', 'opt_state'):
-    plan[f'{name}_bytes'] = sum(
-      math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
-      for x in jax.tree.leaves(training.abstract_state[name])
-    )
-  start = time.perf_counter()
-  traced = training.step.trace(training.abstract_state, training.abstract_batch)
-  try:
-    with topology.captured() as said:
-      compiled = step_lib.compile_step(config, traced.lower())
-  except jax.errors.JaxRuntimeError as error:
-    if 'RESOURCE_EXHAUSTED' not in str(error):
-      raise
-    needed = re.search(r'\(([\d.]+)G\) exceeds|Used ([\d.]+)G of', str(error))
-    plan |= dict(fits=False, compile_seconds=time.perf_counter() - start)
-    if needed:
-      plan['peak_bytes'] = float(needed[1] or needed[2]) * _GIB
-    return plan, None
-  plan['compile_seconds'] = time.perf_counter() - start
-  memory = compiled.memory_analysis()
-  peak = getattr(memory, 'peak_memory_in_bytes', 0) or (
-    memory.argument_size_in_bytes + memory.temp_size_in_bytes
-  )
-  text = compiled.as_text()
-  sections = hlo.sections(text, dict(mesh.shape))
-  loops = roofline.loops(
-    traced.jaxpr.jaxpr,
-    attention_flops=_attention_flops(config, model),
-    num_devices=mesh.size,
-  )
-  plan |= dict(
-    fits=peak <= plan['memory'] if plan['memory'] else None,
-    peak_bytes=peak,
-    host_bytes=memory.host_temp_size_in_bytes,
-    flops=sum(flops for _, flops in loops),
-    memory_moved=sum(s.memory_bytes for s in sections),
-    collectives=[
-      dict(kind=c.kind, axes=c.axes, count=c.count, sent=c.sent)
-      for c in hlo.totals(sections)
-    ],
-    largest_gather=hlo.largest_gather(text),
-    resharded=sum('Involuntary full remat' in line for line in said),
-    loops=loops,
-  )
-  if chip and chip.link:
-    parts = roofline.seconds(sections, loops, mesh, chip)
-    plan |= _time(plan, parts, chip)
-  return plan, compiled
-
-
-def _memory(device, chip):
-  """Bytes that programs get of a device, 0 where that is not known."""
-  if _TOPOLOGY.value == 'here':
-    stats = device.memory_stats() or {}
-    return stats.get('bytes_limit', 0)
-  return chip.memory
-
-
-def _attention_flops(config, c):
-  """Of one causal product of queries and keys over a microbatch's rows."""
-  rows = config.data.batch_size / config.num_microbatches
-  return rows * c.num_heads * config.data.seq_len**2 * c.head_dim
-
-
-def _time(plan, parts, chip):
-  """Figures of the least time of a step, from those of its parts."""
-  step = sum(max(p) for p in parts)
-  tokens = plan['batch_size'] * plan['seq_len']
-  return dict(
-    seconds=step,
-    seconds_of=[list(p) for p in parts],
-    seconds_compute=sum(p[0] for p in parts),
-    seconds_memory=sum(p[1] for p in parts),
-    seconds_network=sum(p[2] for p in parts),
-    mfu=plan['model_flops'] / chip.peak_flops / step,
-    tokens_per_second_per_device=tokens / step / plan['devices'],
-  )
-
-
 # ---------------------------------------------------------------- what is told
 
 
@@ -265,7 +151,10 @@ def describe(plan, chip, *, price=0.0, tokens=0.0):
       verdict = f'DOES NOT FIT, by {-left / g:.2f}'
     elif left < _MARGIN * limit:
       verdict = f'BORDERLINE, {left / g:.2f} to spare ({left / limit:.1%})'
-    line += f'  of {limit / g:.2f}: {verdict}'
+    pool = ''
+    if chip and chip.gpu:
+      pool = f' ({limit / chip.memory:.0%} of {chip.memory / g:.2f})'
+    line += f'  of {limit / g:.2f}{pool}: {verdict}'
   lines.append(line)
   estimate = sum(plan['estimate'].values())
   lines.append(f'  (our estimate before compiling {estimate / g:.2f})')
@@ -337,7 +226,14 @@ def _search(config, model, devices, chip):
   """Prints the plans that were compiled, the fastest that fits first."""
   candidates = []
   partition = step_lib.make_partition(config, model)
-  slices = len({getattr(d, 'slice_index', 0) or 0 for d in devices})
+  if chip is None:
+    raise ValueError(
+      f'--search: no speed is known of {devices[0].device_kind}; name a slice '
+      'or GPUs.'
+    )
+  parted_by = sharding.network_between(devices)
+  slices = len({getattr(d, parted_by, 0) or 0 for d in devices})
+  memory_limit = planned.memory(devices[0], chip, _TOPOLOGY.value)
   for tensor, microbatches, remat in itertools.product(
     (1, 2, 4, 8), (1, 2, 4, 8), ('none', 'dots_attention', 'attention', 'full')
   ):
@@ -351,19 +247,19 @@ def _search(config, model, devices, chip):
     except ValueError:
       continue
     seconds, memory = _guess(tried, model, mesh, partition, chip)
-    if memory <= chip.memory:
+    if memory <= memory_limit:
       candidates.append((seconds, memory, tried))
   if not candidates:
     raise ValueError(
       f'none of the meshes, microbatches and remat policies fits into '
-      f'{chip.memory / _GIB:.1f} GiB by the estimate; take more chips, a '
+      f'{memory_limit / _GIB:.1f} GiB by the estimate; take more chips, a '
       'smaller batch, or optim.kind and moments that keep less.'
     )
   candidates.sort(key=lambda x: x[:2])
   rows = []
   print(f'{len(candidates)} fit by the estimate; compiling the fastest')
   for _, _, tried in candidates[: _COMPILES.value]:
-    plan, _ = make(tried, model, devices, chip)
+    plan, _ = planned.make(tried, model, devices, chip, _TOPOLOGY.value)
     rows.append(plan)
     print(_row(plan), flush=True)
   fitting = [p for p in rows if p['fits']]
@@ -386,7 +282,7 @@ def _guess(config, model, mesh, partition, chip):
   tensor = mesh.shape['tensor']
   passes = 2 if remat == 'none' else 3  # gathers, and the gradients' sum
   gathered = 2 * weights.num_params(model) / tensor * config.num_microbatches
-  links = 2 * chip.sides * chip.link / chip.per_chip
+  links = (2 * chip.sides or 1) * chip.link / chip.per_chip
   network = gathered * (passes + 1) / links * (mesh.shape['fsdp'] > 1)
   activations = 2 * tokens * tensor * model.dim * model.num_layers
   network += 8 * activations * (tensor - 1) / tensor / (2 * chip.link)

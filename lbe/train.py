@@ -96,7 +96,7 @@ def main(argv):
   step_lib.check_fit(config, model, mesh)
   partition = step_lib.make_partition(config, model, num_old=num_old)
   needed = step_lib.memory_estimate(config, model, mesh, partition)
-  step_lib.check_memory(needed, mesh)
+  memory_line = step_lib.check_memory(needed, mesh)
 
   # --------------------------------------------------------------- data
   prepared = data.prepare(config, tokenizer, workdir.here)
@@ -108,7 +108,7 @@ def main(argv):
   training = step_lib.make_training(config, model, mesh, partition, num_steps)
   _show_data(loader, num_steps, workdir.here, say)
   _show_run(config, training, num_steps, say)
-  say(memory.describe(needed))
+  say(memory_line)
   flops_per_token = hardware.flops_per_token(model, config.data.seq_len)
   device_kind = jax.devices()[0].device_kind
   say(hardware.describe_mfu(model, config.data.seq_len, device_kind))

@@ -1,6 +1,7 @@
 """The train step of a config: what learns and how, shapes and shardings."""
 
 import dataclasses
+import re
 from collections.abc import Callable
 
 import jax
@@ -92,10 +93,14 @@ def memory_estimate(
   )
 
 
-def check_memory(parts: dict[str, float], mesh: jax.sharding.Mesh):
-  """Raises ValueError where the state alone is more than a device holds."""
+def check_memory(parts: dict[str, float], mesh: jax.sharding.Mesh) -> str:
+  """A line on the memory of a device and what `parts` take of it.
+
+  Raises ValueError where the state alone is more than that.
+  """
   stats = mesh.local_devices[0].memory_stats() or {}
   memory.check(parts, stats.get('bytes_limit'))
+  return memory.describe(parts, stats.get('bytes_limit'))
 
 
 # The group of what no other one has. A group with these values learns as it
@@ -284,15 +289,16 @@ def compile_step(config, lowered: jax.stages.Lowered) -> jax.stages.Compiled:
         f'compiler_options has {option!r}; write NAME=VALUE, as '
         "'xla_tpu_scoped_vmem_limit_kib=98304'."
       )
-    options[name] = value
+    # XLA takes its own spelling of them alone.
+    options[name] = {'true': True, 'false': False}.get(value.lower(), value)
   try:
     return lowered.compile(compiler_options=options or None)
   except jax.errors.JaxRuntimeError as error:
-    if 'compile option' not in str(error):
+    if not re.search('compile option|setting option', str(error)):
       raise
     raise ValueError(
       f'compiler_options={tuple(config.compiler_options)}: {error}; XLA takes '
-      'other options for other devices.'
+      'other options for other devices, and of each a value of its kind.'
     ) from None
 
 

@@ -1,6 +1,28 @@
 """Facts of accelerators, and how model FLOPs are counted."""
 
 import dataclasses
+import os
+
+# Of a GPU's memory, for jax's pool. jax's own 0.75 leaves 35 GiB of an H200
+# idle; CUDA's context, NCCL's buffers and what libraries load take a few GiB
+# beside the pool.
+_POOL = 0.92
+# The second is older. jax refuses both together.
+_POOL_NAMES = ('XLA_CLIENT_MEM_FRACTION', 'XLA_PYTHON_CLIENT_MEM_FRACTION')
+
+
+@dataclasses.dataclass(frozen=True)
+class Gpu:
+  """What XLA must know of a GPU to compile for it where there is none."""
+
+  name: str
+  capability: tuple  # compute capability: major, minor
+  cores: int  # streaming multiprocessors
+  fpus: int  # of a core
+  clock: float  # GHz
+  cache: int  # bytes of L2
+  shared_memory: int  # bytes of a core
+  block_memory: int  # of that, for one block at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -8,11 +30,12 @@ class Chip:
   """One JAX device. Rates are a second's; memory and links are for plans.
 
   `peak_flops` is dense bf16. `memory` is what programs get: for TPUs as libtpu
-  says, which keeps a little for itself. A link leads to one neighbour, and
-  `link` is its bytes in one direction; `network` are those of a device between
-  slices or hosts. `per_chip` devices share a chip and its links; `per_name` of
-  what the sold name counts (v5p-128 has 128 cores) make a chip. A side of a
-  slice closes to a ring where it is a multiple of `ring`.
+  says, which keeps a little for itself; of a GPU's, all of it, the pool has a
+  share. A link leads to one neighbour, and `link` is its bytes in one
+  direction (NVLink's: of all links, to the switch); `network` are those of a
+  device between slices or hosts. `per_chip` devices share a chip and its
+  links; `per_name` of what the sold name counts (v5p-128 has 128 cores) make a
+  chip. A side of a slice closes to a ring where it is a multiple of `ring`.
   """
 
   kinds: tuple  # of jax.Device.device_kind, as they begin
@@ -25,6 +48,7 @@ class Chip:
   ring: int = 0
   per_chip: int = 1
   per_name: int = 1
+  gpu: Gpu | None = None
 
 
 _GIB = 2**30
@@ -33,7 +57,11 @@ _GIB = 2**30
 # both directions, by two and by ports); v4's links: Jouppi et al.
 # 2023 (arXiv 2304.01433), its network taken for v5e's. Memory as the
 # compiler of libtpu 0.0.42 states it. Two devices share a chip of TPU7x.
-# NVIDIA: data sheets of A100, H100, H200 (SXM) and B200, without sparsity.
+# NVIDIA: FLOP/s without sparsity and NVLink (half of what is stated, which is
+# both directions) of the data sheets of A100, H100, H200 (SXM) and B200;
+# network of the DGX of each, a 200 or 400 Gb/s port a GPU; memory, its rate and
+# what the compiler must know from openxla/xla's target_config/specs (Apache
+# 2.0).
 CHIPS = {
   'v4': Chip(
     ('TPU v4',), 275e12, 30.75 * _GIB, 1.2e12, 50e9, 3.1e9, 3, 4, per_name=2
@@ -81,10 +109,64 @@ CHIPS = {
     per_chip=2,
     per_name=2,
   ),
-  'a100': Chip(('NVIDIA A100',), 312e12, 80e9, 2.039e12),
-  'h100': Chip(('NVIDIA H100',), 989e12, 80e9, 3.35e12),
-  'h200': Chip(('NVIDIA H200',), 989e12, 141e9, 4.8e12),
-  'b200': Chip(('NVIDIA B200',), 2250e12, 180e9, 8e12),
+  'a100-40': Chip(
+    ('NVIDIA A100-SXM4-40GB', 'NVIDIA A100-PCIE-40GB'),
+    312e12,
+    42331013120,
+    1.5552e12,
+    300e9,
+    25e9,
+    gpu=Gpu(
+      'NVIDIA A100-SXM4-40GB', (8, 0), 108, 64, 1.41, 41943040, 167936, 166912
+    ),
+  ),
+  'a100-80': Chip(
+    ('NVIDIA A100',),
+    312e12,
+    85100068864,
+    2.03904e12,
+    300e9,
+    25e9,
+    gpu=Gpu(
+      'NVIDIA A100-SXM4-80GB', (8, 0), 108, 64, 1.41, 41943040, 167936, 166912
+    ),
+  ),
+  'h100': Chip(
+    ('NVIDIA H100',),
+    989e12,
+    84942979072,
+    3.35232e12,
+    450e9,
+    50e9,
+    gpu=Gpu(
+      'NVIDIA H100 80GB HBM3',
+      (9, 0),
+      132,
+      128,
+      1.98,
+      52428800,
+      233472,
+      232448,
+    ),
+  ),
+  'h200': Chip(
+    ('NVIDIA H200',),
+    989e12,
+    151397597184,
+    4.8e12,
+    450e9,
+    50e9,
+    gpu=Gpu('NVIDIA H200', (9, 0), 132, 128, 1.98, 52428800, 233472, 232448),
+  ),
+  'b200': Chip(
+    ('NVIDIA B200',),
+    2250e12,
+    191514411008,
+    7.67232e12,
+    900e9,
+    50e9,
+    gpu=Gpu('NVIDIA B200', (10, 0), 148, 128, 1.965, 132644864, 233472, 232448),
+  ),
 }
 
 
@@ -97,6 +179,18 @@ def chip_of(device_kind: str) -> Chip | None:
     if device_kind.startswith(kind)
   }
   return named[max(named, key=len)] if named else None
+
+
+def pool() -> float:
+  """The share of a GPU's memory that jax takes for its arrays."""
+  given = [os.environ[name] for name in _POOL_NAMES if os.environ.get(name)]
+  return float(given[0]) if given else _POOL
+
+
+def take_pool():
+  """Asks jax for that share; call it before jax looks for devices."""
+  if not any(os.environ.get(name) for name in _POOL_NAMES):
+    os.environ[_POOL_NAMES[0]] = str(_POOL)
 
 
 def peak_flops(device_kind: str) -> float | None:

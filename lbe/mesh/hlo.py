@@ -29,8 +29,9 @@ _FREE = {
   'bitcast',
   'after-all',
   'partition-id',
-  'copy-done',
 }
+# Custom calls of attention: Pallas on TPUs, Pallas by Triton and cuDNN on GPUs.
+_KERNELS = ('"tpu_custom_call"', '"__gpu$xla.gpu.triton"', '"__cudnn$fmha')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +104,7 @@ def sections(text: str, mesh_shape: dict[str, int]) -> list[Section]:
         section.collectives.append(
           dataclasses.replace(sent, count=times, sent=times * sent.sent)
         )
-      section.kernels += times * ('"tpu_custom_call"' in i.rest)
+      section.kernels += times * any(name in i.rest for name in _KERNELS)
       section.memory_bytes += times * _moved(i, types, computations)
 
   walk(entry, 1, outside)
@@ -129,10 +130,11 @@ def largest_gather(text: str) -> int:
   computations, _ = _parse(text)
   return max(
     (
-      _size(i.type)
+      _size(array)
       for instructions in computations.values()
       for i in instructions
       if i.op in ('all-gather', 'all-gather-start')
+      for array in _parts(_made(i))
     ),
     default=0,
   )
@@ -193,6 +195,30 @@ def _size(kind, *, in_memory=False):
   return total
 
 
+def _parts(kind):
+  """The types in a tuple; a type that is none is its only part."""
+  if not kind.startswith('('):
+    return [kind]
+  parts, depth = [''], 0
+  for letter in kind[1:-1]:
+    depth += (letter in '([{') - (letter in ')]}')
+    if letter == ',' and not depth:
+      parts.append('')
+    else:
+      parts[-1] += letter
+  return [re.sub(r'^/\*.*?\*/', '', part.strip()) for part in parts]
+
+
+def _made(i):
+  """The type of what comes out: starts of something also name what goes in."""
+  parts = _parts(i.type)
+  if i.op.endswith('-start') and i.op != 'copy-start' and len(parts) > 1:
+    return parts[1]
+  if '"__cublas' in i.rest:  # its work space is no result
+    return ' '.join(part for part in parts if not part.startswith('s8['))
+  return i.type
+
+
 def _trips(loop, condition):
   known = re.search(r'known_trip_count[^\d]*(\d+)', loop.rest)
   if known:
@@ -212,7 +238,7 @@ def _trips(loop, condition):
 def _collective(i, types, computations, mesh_shape):
   """An instruction as a Collective with a count of 1, or None."""
   op = i.op.removesuffix('-start')
-  if i.op == 'fusion':
+  if op == 'fusion':
     called = _called(i)
     inner = [x for x in computations[called] if x.op in _COLLECTIVES]
     if not inner:
@@ -279,13 +305,13 @@ def _group(text, mesh_shape):
 
 def _moved(i, types, computations):
   """Bytes that an instruction reads from memory and writes to it."""
-  if i.op in _FREE:
+  if i.op in _FREE or i.op.endswith('-done'):
     return 0
   if i.op == 'copy-start':
     return _size(i.type, in_memory=True)
-  written = _size(i.type, in_memory=True)
+  written = _size(_made(i), in_memory=True)
   read = {x: _size(types.get(x, ''), in_memory=True) for x in i.operands}
-  if i.op == 'fusion':
+  if i.op in ('fusion', 'fusion-start'):
     written, read = _of_fusion(i, computations, written, read)
   elif i.op in _CUTS:
     return 2 * written

@@ -29,7 +29,7 @@ def loops(
         depth = math.prod(shape[d] for d in contracted)
         section[1] += 2 * times * share * depth * e.outvars[0].aval.size
       elif name == 'pallas_call':
-        products = 5 if 'dkv' in str(e.params.get('name', e.params)) else 2
+        products = _products(str(e.params.get('name', e.params)))
         section[1] += products * times * attention_flops / num_devices
       elif name == 'scan':
         trips = times * e.params['length']
@@ -50,6 +50,13 @@ def loops(
 
   walk(jaxpr, 1, 1 / num_devices, result[0])
   return [tuple(x) for x in result if x[1] or x[0] == 1]
+
+
+def _products(name):
+  """Of queries' and keys' size in a kernel of this name."""
+  if 'mha_preprocess_backward' in name:  # Triton: row by row
+    return 0
+  return 5 if 'dkv' in name or 'mha_backward' in name else 2
 
 
 def _is_jaxpr(x):

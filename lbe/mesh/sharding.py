@@ -121,7 +121,7 @@ def rings(mesh):
 
 def _run_length(devices):
   """How many of the first devices differ in one coordinate alone."""
-  if not hasattr(devices[0], 'coords'):
+  if not hasattr(devices[0], 'core_on_chip'):  # GPUs have coords alone
     return 1
   coords = np.array([(*d.coords, d.core_on_chip) for d in devices])
   moved = np.maximum.accumulate(coords != coords[0])
@@ -131,11 +131,28 @@ def _run_length(devices):
 # ------------------------------------------------------------------- meshes
 
 
+def network_between(devices: list) -> str:
+  """The attribute in which devices differ where the network parts them.
+
+  Slices of TPUs, and of GPUs what NVLink joins. Of GPUs that do not say it,
+  as those that are not there, each host is one.
+  """
+  processes = {d.process_index for d in devices}
+  if (
+    devices[0].platform == 'gpu'
+    and len({d.slice_index for d in devices}) == 1
+    and 1 < len(processes) < len(devices)
+  ):
+    return 'process_index'
+  return 'slice_index'
+
+
 def make_mesh(shape: dict[str, int], *, devices=None) -> Mesh:
   """A mesh over all devices; one axis may be -1, which takes what is left.
 
-  Several slices are laid along `data`, then `fsdp`: only these cross the
-  slower network. Raises ValueError where the axes do not fill the devices.
+  Several slices, or hosts of GPUs, are laid along `data`, then `fsdp`: only
+  these cross the slower network. Raises ValueError where the axes do not fill
+  the devices.
   """
   devices = jax.devices() if devices is None else devices
   unknown = [axis for axis in shape if axis not in AXES]
@@ -158,7 +175,8 @@ def make_mesh(shape: dict[str, int], *, devices=None) -> Mesh:
     )
   sizes = [num // known if s == -1 else s for s in sizes]
   types = (AxisType.Auto,) * len(AXES)
-  num_slices = len({getattr(d, 'slice_index', 0) for d in devices})
+  parted_by = network_between(devices)
+  num_slices = len({getattr(d, parted_by, 0) for d in devices})
   if num_slices > 1:
     across = [math.gcd(sizes[0], num_slices), 1, 1, 1]
     across[1] = num_slices // across[0]
@@ -168,7 +186,12 @@ def make_mesh(shape: dict[str, int], *, devices=None) -> Mesh:
         f'{num_slices} slices; give data={num_slices}.'
       )
     within = [size // a for size, a in zip(sizes, across, strict=True)]
-    grid = mesh_utils.create_hybrid_device_mesh(within, across, devices=devices)
+    grid = mesh_utils.create_hybrid_device_mesh(
+      within,
+      across,
+      devices=devices,
+      process_is_granule=parted_by == 'process_index',
+    )
     return Mesh(grid, AXES, axis_types=types)
   if devices[0].platform == 'cpu':
     grid = np.asarray(devices).reshape(sizes)

@@ -1,6 +1,11 @@
-"""TPU slices by name, as devices to compile for where there are none."""
+"""TPU slices and GPUs by name, as devices to compile for where there are none.
+
+v5p:4x4x4   v5p-128   2*v5p:4x4x4     slices of TPUs
+h100:8      2*h100:8                  GPUs of a host, and of two hosts
+"""
 
 import contextlib
+import importlib.util
 import math
 import os
 import re
@@ -10,29 +15,39 @@ import jax
 
 from lbe.mesh import hardware
 
-_NAMES = ', '.join(k for k, c in hardware.CHIPS.items() if c.sides)
+_NAMES = ', '.join(hardware.CHIPS)
 
 
 def parse(name: str) -> tuple[str, tuple[int, ...], int]:
-  """(chip, sides, number of slices) of 'v5p:4x4x4', 'v5p-128' or '2*v5p:4x4x4'.
+  """(chip, sides, number of slices or hosts) of a name as above.
 
-  The second spelling is the one under which slices are sold, and counts cores
-  for some chips. Raises ValueError for a name that is none.
+  'v5p-128' is the name under which a slice is sold, which counts cores for
+  some chips. Raises ValueError for a name that is none.
   """
-  match = re.fullmatch(r'(?:(\d+)\*)?([a-z0-9]+)(?::([\dx]+)|-(\d+))', name)
+  match = re.fullmatch(
+    r'(?:(\d+)\*)?([a-z][a-z0-9]*(?:-\d+)?)(?::([\dx]+)|-(\d+))', name
+  )
   if not match:
     raise ValueError(
       f'topology={name!r} is no name of a slice; write CHIP:SIDES, as '
-      "'v5p:4x4x4', or the sold name, as 'v5p-128', and '2*' before it for "
-      f'two slices. Chips are {_NAMES}.'
+      "'v5p:4x4x4', or the sold name, as 'v5p-128', or GPU:NUMBER, as "
+      "'h100:8', and '2*' before it for two slices or hosts. Chips are "
+      f'{_NAMES}.'
     )
   slices, chip_name, sides, count = match.groups()
   chip = hardware.CHIPS.get(chip_name)
-  if chip is None or not chip.sides:
+  if chip is None:
     raise ValueError(
-      f'topology={name!r}: {chip_name} is no TPU that is known; take one of '
+      f'topology={name!r}: {chip_name} is no chip that is known; take one of '
       f'{_NAMES}.'
     )
+  if chip.gpu:
+    if not (sides and sides.isdigit() and 1 <= int(sides) <= 8):
+      raise ValueError(
+        f'topology={name!r}: a host has 1 to 8 GPUs; write {chip_name}:8, and '
+        f'2*{chip_name}:8 for two hosts.'
+      )
+    return chip_name, (int(sides),), int(slices or 1)
   if sides:
     sides = tuple(int(s) for s in sides.split('x') if s)
   else:
@@ -82,9 +97,11 @@ def devices(name: str) -> list:
   """The devices of a slice that is not there: jit compiles for their mesh.
 
   Raises ValueError for a slice that libtpu does not know, ImportError where
-  libtpu is missing.
+  the compiler is missing.
   """
   chip, sides, num_slices = parse(name)
+  if hardware.CHIPS[chip].gpu:
+    return _gpus(hardware.CHIPS[chip], sides[0], num_slices)
   try:
     import libtpu  # noqa: F401
   except ImportError:
@@ -120,14 +137,75 @@ def devices(name: str) -> list:
     ) from None
 
 
+def _gpus(chip, per_host, num_hosts):
+  """GPUs that are not there, as XLA's compiler for NVIDIA knows them."""
+  missing = [
+    package
+    for package, module in (
+      ('jax-cuda13-plugin', 'jax_cuda13_plugin'),
+      ('nvidia-cuda-nvcc and nvidia-nvvm', 'nvidia.cu13'),
+    )
+    if importlib.util.find_spec(module.split('.')[0]) is None
+    or importlib.util.find_spec(module) is None
+  ]
+  if missing:
+    raise ImportError(
+      f'compiling for GPUs takes {", ".join(missing)}: pip install '
+      "'lbe[plan_gpu]' (without CUDA's own libraries)."
+    )
+  from jax.experimental import topologies
+
+  gpu = chip.gpu
+  # Thread and grid limits and registers are those of all since Ampere.
+  target = f"""
+    gpu_device_info {{
+      name: "{gpu.name}"
+      cuda_compute_capability {{
+        major: {gpu.capability[0]} minor: {gpu.capability[1]}
+        feature_extension: {_extension(gpu)}
+      }}
+      core_count: {gpu.cores} fpus_per_core: {gpu.fpus}
+      clock_rate_ghz: {gpu.clock} l2_cache_size: {gpu.cache}
+      device_memory_size: {int(chip.memory)}
+      memory_bandwidth: {int(chip.memory_rate)}
+      shared_memory_per_core: {gpu.shared_memory}
+      shared_memory_per_block: 49152
+      shared_memory_per_block_optin: {gpu.block_memory}
+      threads_per_warp: 32 threads_per_block_limit: 1024
+      threads_per_core_limit: 2048
+      thread_dim_limit_x: 1024 thread_dim_limit_y: 1024 thread_dim_limit_z: 64
+      block_dim_limit_x: 2147483647
+      block_dim_limit_y: 65535 block_dim_limit_z: 65535
+      registers_per_core_limit: 65536 registers_per_block_limit: 65536
+    }}
+    platform_name: "CUDA"
+    dnn_version_info {{ major: 9 minor: 10 }}
+    device_description_str: "{gpu.name}"
+  """
+  return topologies.get_topology_desc(
+    platform='cuda',
+    target_config=target,
+    topology=f'1x{num_hosts}x{per_host}',
+  ).devices
+
+
+def _extension(gpu):
+  """Hopper and newer have instructions of their own (sm_90a, sm_100a)."""
+  return 'ACCELERATED_FEATURES' if gpu.capability[0] >= 9 else 'NONE'
+
+
 def send_rate(chip: hardware.Chip, devices: list) -> float:
   """Bytes a second that each of these devices sends while all exchange.
 
   Along a side of the slice on which they lie in a closed ring both directions
-  count, on an open line one. Between slices it is the network's.
+  count, on an open line one; GPUs of a host have a switch between them.
+  Between slices and hosts it is the network's.
   """
   if len({getattr(d, 'slice_index', 0) or 0 for d in devices}) > 1:
     return chip.network
+  if chip.gpu:
+    hosts = {d.process_index for d in devices}
+    return chip.network if len(hosts) > 1 else chip.link
   links = 0
   for coordinates in zip(*(d.coords for d in devices), strict=True):
     length = len(set(coordinates))

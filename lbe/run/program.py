@@ -16,6 +16,7 @@ from absl import flags
 from absl import logging
 
 from lbe.mesh import compilation
+from lbe.mesh import hardware
 from lbe.mesh import hosts
 from lbe.run import identity
 
@@ -201,6 +202,8 @@ def run(main: Callable[[list[str]], None]):
 
   Set --traceback to see where it came from.
   """
+
+  hardware.take_pool()
 
   def guarded(argv):
     # Orbax tells at INFO what it does, ten lines a save.

@@ -5,6 +5,7 @@ import jax
 from lbe.models import architecture
 from lbe.models import attention
 from lbe.models import forward
+from lbe.models.attention import blocks
 from lbe.training import groups
 from lbe.training import loss
 
@@ -23,7 +24,8 @@ def estimate(
 ) -> dict[str, float]:
   """Bytes on each device by part, before anything is compiled.
 
-  Parameters and moments as in the shapes of `state`, gradients of what learns,
+  Parameters and moments as in the shapes of `state`, gradients of what learns
+  (twice over microbatches, and the parameters again in a narrower dtype),
   activations by what each remat policy keeps. A planning figure: the compiled
   step states its own.
   """
@@ -46,7 +48,11 @@ def estimate(
     kept += heads
   within = 6 * c.dim + 3 * heads + 2 * kv + 4 * c.mlp_dim
   implementation = attention.chosen(execution.attention, mesh)
+  # In float32, those of the forward pass and their gradients.
   scores = c.num_heads * seq_len * 4 / width * 2
+  if implementation == 'blocks':
+    longest = max(stop - start for start, stop in blocks.bounds(seq_len))
+    scores *= 1.5 * longest / seq_len
   if implementation == 'splash':
     scores = 4 * heads  # none, but the queries' gradient in 4 parts at most
   if implementation == 'triton':
@@ -61,12 +67,16 @@ def estimate(
       scores = 0
   activations = tokens * width * (c.num_layers * kept + within + scores)
   logits = 2 * 4 * min(loss.CHUNK, tokens) * c.padded_vocab_size
+  gradients = per_device(
+    jax.tree.map(lambda x: x.update(dtype=gradient_dtype), learning)
+  )
+  cast = gradients if gradient_dtype != 'float32' else 0
+  if num_microbatches > 1:
+    gradients *= 2  # their sum, and those of one microbatch
   return {
-    'parameters': per_device(state['params']),
+    'parameters': per_device(state['params']) + cast,
     'optimizer': per_device(state['opt_state']),
-    'gradients': per_device(
-      jax.tree.map(lambda x: x.update(dtype=gradient_dtype), learning)
-    ),
+    'gradients': gradients,
     'activations': activations,
     'logits': logits,
   }
@@ -86,16 +96,17 @@ def check(parts: dict[str, float], limit: int | None):
       f'each device, which has {limit / 2**30:.1f}: they cannot fit. Take more '
       'devices along mesh.fsdp or mesh.tensor, freeze groups or adapt (lora), '
       "or keep less (optim.first_moment_dtype='bfloat16', optim.kind="
-      "'adafactor'); `python -m lbe.plan` says what fits."
+      "'adafactor'); `python -m lbe.plan` says what fits. (Of a GPU's memory "
+      'jax has the share that XLA_CLIENT_MEM_FRACTION says.)'
     )
 
 
-def describe(parts: dict[str, float]) -> str:
-  """One line of what `estimate` gives."""
+def describe(parts: dict[str, float], limit: int | None = None) -> str:
+  """One line of what `estimate` gives, and of what a device has."""
   listed = ', '.join(f'{k} {v / 2**30:.2f}' for k, v in parts.items())
-  return (
-    f'memory per device: about {sum(parts.values()) / 2**30:.2f} GiB ({listed})'
-  )
+  of = f' of {limit / 2**30:.2f}' if limit else ''
+  total = sum(parts.values()) / 2**30
+  return f'memory per device: about {total:.2f} GiB{of} ({listed})'
 
 
 def describe_compiled(compiled: jax.stages.Compiled) -> str:

@@ -149,9 +149,6 @@ def make_train_step(
     d_learning = partition.begun(d_learning, state['step'])
     grad_norm = optax.tree.norm(d_learning)
     updates, opt_state = tx.update(d_learning, state['opt_state'], learning)
-    updates, opt_state = _where_finite(
-      jnp.isfinite(grad_norm), updates, opt_state, state['opt_state']
-    )
     metrics = {
       'loss_sum': loss_sum,
       'weight_sum': weight_sum,
@@ -160,10 +157,12 @@ def make_train_step(
       'param_norm': optax.tree.norm(state['params']),
       'learning_rates': partition.learning_rates(schedules, state['step']),
     }
-    learning = optax.apply_updates(learning, updates)
+    finite = jnp.isfinite(grad_norm)
     state = {
-      'params': partition.join(learning, frozen),
-      'opt_state': opt_state,
+      'params': partition.join(
+        _where(finite, optax.apply_updates(learning, updates), learning), frozen
+      ),
+      'opt_state': _where(finite, opt_state, state['opt_state']),
       'step': state['step'] + 1,
     }
     return state, metrics
@@ -181,17 +180,14 @@ def _microbatches(batch, num_microbatches):
   return jax.tree.map(cut, batch)
 
 
-def _where_finite(finite, updates, opt_state, old_opt_state):
-  """(updates, optimizer state), of a step that changes nothing where not.
+def _where(finite, new, old):
+  """`new`, or `old` where a gradient was not finite.
 
-  One gradient that is not finite would spoil the weights, and all checkpoints
-  after it.
+  One such gradient would spoil the weights, and all checkpoints after it. Of
+  counts the new ones: they go on, and the schedules with them. (Updates of
+  zeros would do the same, but XLA keeps those zeros from the beginning of the
+  step on: 12.8 GiB of a 7B on a GPU.)
   """
-  updates = jax.tree.map(lambda x: jnp.where(finite, x, 0), updates)
-  opt_state = jax.tree.map(
-    # Counts go on, and the schedules with them.
-    lambda new, old: jnp.where(finite, new, old) if new.ndim else new,
-    opt_state,
-    old_opt_state,
+  return jax.tree.map(
+    lambda new, old: jnp.where(finite, new, old) if new.ndim else new, new, old
   )
-  return updates, opt_state

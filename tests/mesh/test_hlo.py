@@ -132,3 +132,67 @@ def test_a_step_sends_what_its_mesh_asks_for():
     x.size // (3 if x.ndim > 2 else 1)
     for x in jax.tree.leaves(training.abstract_state['params'])
   )
+
+
+GPU = """\
+HloModule step, is_scheduled=true
+
+%cut (stack: f32[8,128], i: s32[]) -> f32[1,128] {
+  %stack = f32[8,128]{1,0} parameter(0)
+  %i = s32[] parameter(1)
+  ROOT %row = f32[1,128]{1,0} dynamic-slice(%stack, %i, %i)
+}
+
+ENTRY %main (x: f32[8,128], n: s32[]) -> f32[8,128] {
+  %x = f32[8,128]{1,0} parameter(0)
+  %n = s32[] parameter(1)
+  LINE
+  ROOT %y = f32[8,128]{1,0} bitcast(%x)
+}
+"""
+
+
+@pytest.mark.parametrize(
+  'line, moved, sent',
+  [
+    # An asynchronous fusion: a row is read and written, not the whole stack.
+    (
+      '%a = ((f32[8,128]{1,0}, s32[]), f32[1,128]{1,0}, u32[]) '
+      'fusion-start(%x, %n), calls=%cut',
+      2 * 128 * 4 + 4,
+      0,
+    ),
+    ('%a = f32[1,128]{1,0} fusion-done(%s)', 0, 0),
+    # Two arrays gathered at once over 4 of 8.
+    (
+      '%a = ((f32[8,128]{1,0}, f32[8,128]{1,0}), (f32[32,128]{1,0}, '
+      '/*index=1*/f32[32,128]{1,0})) all-gather-start(%x, %x), '
+      'replica_groups={{0,2,4,6},{1,3,5,7}}, dimensions={0}',
+      (8 + 2 * 32) * 128 * 4,
+      2 * 32 * 128 * 4 * 3 / 4,
+    ),
+    # A product by cuBLAS with 32 MiB to work in, which are no result.
+    (
+      '%a = (f32[8,8]{1,0}, s8[33554432]{0}) custom-call(%x), '
+      'custom_call_target="__cublas$lt$matmul"',
+      (8 * 128 + 64) * 4,
+      0,
+    ),
+  ],
+)
+def test_what_only_gpus_write_is_read(line, moved, sent):
+  """Catches stacks counted for a row of them, and work space for a result."""
+  (section,) = hlo.sections(GPU.replace('LINE', line), MESH)
+  assert section.memory_bytes == moved
+  assert sum(c.sent for c in section.collectives) == sent
+  if 'all-gather' in line:
+    assert hlo.largest_gather(GPU.replace('LINE', line)) == 32 * 128 * 4
+
+
+def test_kernels_of_gpus_are_kernels():
+  for target in ('__gpu$xla.gpu.triton', '__cudnn$fmhaSoftmaxBackward'):
+    line = (
+      f'%a = f32[8,128]{{1,0}} custom-call(%x), custom_call_target="{target}"'
+    )
+    (section,) = hlo.sections(GPU.replace('LINE', line), MESH)
+    assert section.kernels == 1

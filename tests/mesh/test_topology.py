@@ -32,7 +32,8 @@ def test_a_sold_name_is_the_slice_of_its_sides(sold, sides):
   [
     ('foo', "as 'v5p:4x4x4', or the sold name, as 'v5p-128'"),
     ('v9:4x4', 'take one of v4, v5e, v5p, v6e, tpu7x'),
-    ('h100:8', 'h100 is no TPU that is known'),
+    ('h100:9', 'a host has 1 to 8 GPUs; write h100:8, and 2[*]h100:8 for'),
+    ('h100-8', 'a host has 1 to 8 GPUs'),
     ('v5p:4x4', 'slices of v5p have 3 sides, as v5p:4x4x4'),
     ('v5p-127', 'no slice has 127 cores'),
     ('v6e-512', 'no slice has 512 chips'),
