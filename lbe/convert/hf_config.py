@@ -14,7 +14,7 @@ def is_hf_dir(path: str | pathlib.Path) -> bool:
   One that cannot be read counts: read_config says what is wrong with it.
   """
   config = pathlib.Path(path) / 'config.json'
-  if not config.is_file() and not config.is_symlink():
+  if not files.is_there(config):
     return False
   try:
     record = files.read_json(config)
@@ -140,7 +140,7 @@ def read_config(
     if i == -1:  # the first conversions' word for none
       info[role] = None
   generation = pathlib.Path(folder) / 'generation_config.json'
-  if generation.is_file():
+  if files.is_there(generation):
     info['generation_config'] = files.read_json(generation)
   return config, info
 

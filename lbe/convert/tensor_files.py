@@ -185,7 +185,7 @@ def choose(folder: str | pathlib.Path) -> tuple[str, list[pathlib.Path]]:
   there.
   """
   folder = pathlib.Path(folder)
-  name = next((n for n in ORDER if _is_there(folder / n)), None)
+  name = next((n for n in ORDER if files.is_there(folder / n)), None)
   if name is None:
     raise ValueError(
       f'{folder} has neither model*.safetensors nor pytorch_model*.bin (and '
@@ -200,16 +200,12 @@ def choose(folder: str | pathlib.Path) -> tuple[str, list[pathlib.Path]]:
     raise ValueError(f'{index} has no weight_map; copy it again.')
   chosen = sorted(set(names.values()))
   for file in chosen:
-    if not _is_there(folder / file):
+    if not files.is_there(folder / file):
       raise ValueError(
         f'{index} names {file}, which is not there; copy all '
         f'{len(chosen)} files.'
       )
   return name, [folder / file for file in chosen]
-
-
-def _is_there(path):
-  return path.is_file() or path.is_symlink()  # a dead link is told later
 
 
 def _instead(folder):

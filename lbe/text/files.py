@@ -19,6 +19,12 @@ class Refused(ValueError):
   """What a file is in place of what it should be, and the way out."""
 
 
+def is_there(path: str | pathlib.Path) -> bool:
+  """Whether a file is there, be it a dead link, of which `check` tells."""
+  path = pathlib.Path(path)
+  return path.is_file() or (path.is_symlink() and not path.exists())
+
+
 def check(path: str | pathlib.Path):
   """Raises ValueError for a dead link, an empty file, a pointer of Git LFS."""
   path = pathlib.Path(path)

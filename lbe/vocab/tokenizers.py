@@ -122,7 +122,7 @@ def find(folder) -> pathlib.Path | None:
   """The tokenizer file of a folder, or None; SentencePiece comes first."""
   for name in ('tokenizer.model', 'tokenizer.json'):
     path = pathlib.Path(folder) / name
-    if path.is_file() and not (
+    if files.is_there(path) and not (
       name == 'tokenizer.model' and _is_tiktoken(path)
     ):
       return path
@@ -131,8 +131,7 @@ def find(folder) -> pathlib.Path | None:
 
 def _is_tiktoken(path):
   """Meta's LLaMA-3 folders call a tiktoken file tokenizer.model, too."""
-  with open(path, 'rb') as f:
-    return f.read(8) == b'IQ== 0\nI'
+  return path.exists() and path.read_bytes()[:8] == b'IQ== 0\nI'
 
 
 def load(path) -> Tokenizer:
@@ -151,7 +150,7 @@ def load(path) -> Tokenizer:
         'tokenizer file itself.'
       )
     path = file
-  if not path.is_file():
+  if not files.is_there(path):
     raise ValueError(
       f'there is no tokenizer at {path}; give a .model, a tokenizer.json, a '
       "folder with either, or 'bytes'."

@@ -235,6 +235,23 @@ def test_broken_files_are_told_as_what_they_are(made, tmp_path, broken, words):
   assert_read_as_transformers_does(folder)
 
 
+@pytest.mark.parametrize(
+  'name',
+  [
+    'config.json',
+    'generation_config.json',
+    'model.safetensors',
+    'tokenizer.model',
+    'tokenizer.json',
+  ],
+)
+def test_dead_links_are_told(folder, name):
+  """A copied cache of the hub: a model without its tokenizer was opened."""
+  (folder / name).unlink(missing_ok=True)
+  (folder / name).symlink_to('../../blobs/abc')
+  refused(folder, f'{name} is a link to ../../blobs/abc, which is not there')
+
+
 def test_what_is_no_folder_of_hugging_face_is_told_as_what_it_is(tmp_path):
   """Meta's files, GGUF, an adapter, a folder above."""
   for name, words in (
