@@ -296,7 +296,7 @@ class Weights:
       for name, names in tensor_names(self.config).items():
         for theirs in names:
           tensor = self._read(theirs).astype(DTYPES[dtypes[name]], copy=False)
-          bad = tensor.size - np.count_nonzero(np.isfinite(tensor))
+          bad = tensor_files.num_not_finite(tensor)
           if bad:
             raise ValueError(
               f'{self.folder}: tensor {theirs!r} has {bad:,} values of '

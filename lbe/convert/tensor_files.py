@@ -130,6 +130,22 @@ def _spelt(dtype):
   return f'{dtype} ({kind})' if kind else dtype
 
 
+def num_not_finite(array: np.ndarray) -> int:
+  """How many values are NaN or infinite; where none is, quicker than a hash.
+
+  As whole numbers they are the largest: of one sign signed, of both unsigned.
+  """
+  size = array.dtype.itemsize
+  infinity = int(np.asarray(np.inf, array.dtype).view(f'u{size}'))
+  sign = 1 << (8 * size - 1)
+  if (
+    array.view(f'i{size}').max() < infinity
+    and array.view(f'u{size}').max() < infinity | sign
+  ):
+    return 0
+  return array.size - int(np.count_nonzero(np.isfinite(array)))
+
+
 @contextlib.contextmanager
 def _told(path):
   try:

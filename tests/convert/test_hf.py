@@ -13,6 +13,7 @@ import transformers
 
 from lbe.convert import hf
 from lbe.convert import hf_config
+from lbe.convert import tensor_files
 from lbe.models import architecture
 from lbe.models import weights
 
@@ -273,3 +274,17 @@ def test_padding_rows_are_zero_and_cut_again(folder):
   assert written.keys() == source.keys()
   for name, x in source.items():
     np.testing.assert_array_equal(written[name], x)
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'float16', ml_dtypes.bfloat16])
+def test_values_that_are_not_finite_are_counted(dtype):
+  """Of either sign, beside the largest that are."""
+  x = np.asarray([[0.0, -1.0], [1.0, -0.0]], dtype)
+  x[0, 0], x[0, 1] = ml_dtypes.finfo(dtype).max, ml_dtypes.finfo(dtype).min
+  assert tensor_files.num_not_finite(x) == 0
+  for value in (np.nan, -np.nan, np.inf, -np.inf):
+    y = x.copy()
+    y[1, 1] = value
+    assert tensor_files.num_not_finite(y) == 1
+    assert tensor_files.num_not_finite(y.T) == 1
+  assert tensor_files.num_not_finite(np.full((2, 3), -np.inf, dtype)) == 6
