@@ -17,6 +17,7 @@ from lbe.convert import certificate
 from lbe.convert import hf
 from lbe.convert import hf_config
 from lbe.convert import peft
+from lbe.convert import peft_config
 from lbe.convert import stored
 from lbe.models import weights
 from lbe.run import checkpoint
@@ -46,6 +47,8 @@ def main(argv):
       f'--target={target} already holds a checkpoint; give an empty folder, '
       'or delete it.'
     )
+  if _ADAPTER.value:
+    peft_config.read(_ADAPTER.value)  # what it refuses is said at once
   opened = stored.open_model(source)
   c = opened.config
   if opened.tokenizer is None:
@@ -106,9 +109,9 @@ def _read_tokenizer(folder, c, base):
   if tokenizer is not None and tokenizer.vocab_size > c.vocab_size:
     raise ValueError(
       f'{folder} has {c.vocab_size} rows for a tokenizer of '
-      f'{tokenizer.vocab_size} pieces; save new rows with the adapter (PEFT: '
-      'modules_to_save, or save_embedding_layers=True), and the tokenizer '
-      'beside it.'
+      f'{tokenizer.vocab_size} pieces; give the source that the adapter was '
+      'trained on, or save new rows with it (PEFT: modules_to_save, or '
+      'save_embedding_layers=True), and the tokenizer beside it.'
     )
   if tokenizer is not base:
     print(tokenizers.check_rows(tokenizer, c.vocab_size))

@@ -168,7 +168,8 @@ class _Tensors:
 def _files(folder):
   """Where the tensors are, first the file that PEFT reads."""
   names = ('adapter_model.safetensors', 'adapter_model.bin')
-  found = [p for n in names if (p := pathlib.Path(folder) / n).is_file()]
+  paths = [pathlib.Path(folder) / name for name in names]
+  found = [p for p in paths if p.is_file() or p.is_symlink()]
   if not found:
     raise ValueError(
       f'{folder} has neither {" nor ".join(names)}; copy the weights beside '
@@ -288,7 +289,7 @@ def _read_tokens(tensors, record, x_VD, tied):
         f'the {len(x_VD[module])} rows of {module}.'
       )
     new = tensors.take(name, (len(wanted), x_VD[module].shape[1]))
-    x_VD[module] = x_VD[module].copy()
+    x_VD[module] = x_VD[module].astype(np.float32)
     x_VD[module][wanted] = new  # the values, whatever PEFT calls them
 
 
@@ -328,7 +329,7 @@ def _read_adapters(tensors, record, c):
     lora=architecture.Lora(
       tuple(n for n, ms in modules.items() if found.keys() & set(ms)),
       *found[first],
-      rslora=record['use_rslora'],
+      rslora=bool(record['use_rslora']),
     ),
   )
   result = {}

@@ -167,7 +167,7 @@ def ranks(record: dict, modules: Sequence[str]) -> dict[str, tuple[int, float]]:
   """{module: (rank, alpha)} of those of `modules` that are adapted."""
   return {
     module: (
-      _of_pattern(record['rank_pattern'], module, record['r']),
+      int(_of_pattern(record['rank_pattern'], module, record['r'])),
       _of_pattern(record['alpha_pattern'], module, record['lora_alpha']),
     )
     for module in modules

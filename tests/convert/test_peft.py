@@ -58,7 +58,9 @@ def save_adapter(base, folder, *, rows=None, **fields):
   Returns the logits of the model before it was saved.
   """
   torch.manual_seed(1)
-  model = transformers.LlamaForCausalLM.from_pretrained(base)
+  model = transformers.LlamaForCausalLM.from_pretrained(
+    base, dtype=torch.float32
+  )
   if rows:
     model.resize_token_embeddings(rows, mean_resizing=False)
   model = theirs_lib.get_peft_model(
@@ -128,6 +130,8 @@ BOTH = ['embed_tokens', 'lm_head']
     dict(bias='all', fan_in_fan_out=True, lora_dropout=0.5),
     dict(init_lora_weights='gaussian'),
     dict(init_lora_weights='orthogonal'),
+    dict(init_lora_weights='eva'),
+    dict(init_lora_weights='mica'),
     dict(init_lora_weights=False),
     # What is saved whole.
     dict(modules_to_save=['norm']),
@@ -217,6 +221,48 @@ def test_safetensors_come_before_a_bin_file_and_that_is_said(bases, tmp_path):
   assert 'adapter_model.bin' in notice
   np.testing.assert_allclose(
     logits(bases[False], tmp_path), found, atol=2e-4, rtol=1e-4
+  )
+
+
+@pytest.mark.parametrize(
+  'fields',
+  [
+    dict(rows=44, modules_to_save=['embed_tokens']),
+    dict(modules_to_save=['norm', 'lm_head']),
+    dict(trainable_token_indices=[7, 5]),
+  ],
+  ids=str,
+)
+def test_a_narrow_base_keeps_its_dtype_and_the_adapter_its_values(
+  tmp_path, fields
+):
+  """What the adapter holds is float32 in PEFT, beside a base of bfloat16."""
+  wide, narrow = save_base(tmp_path / 'wide', tied=True), tmp_path / 'narrow'
+  transformers.LlamaForCausalLM.from_pretrained(
+    wide, dtype=torch.bfloat16
+  ).save_pretrained(narrow)
+  found = save_adapter(narrow, tmp_path / 'adapter', **fields)
+  np.testing.assert_allclose(
+    logits(narrow, tmp_path / 'adapter'), found, atol=2e-4, rtol=1e-4
+  )
+  _, params, frozen = read(narrow, tmp_path / 'adapter')
+  flat = weights.flatten(params)
+  assert {str(flat[n].dtype) for n in frozen} == {'bfloat16'}
+  # An adapter may be narrow as well; PEFT computes with it in float32.
+  edit(
+    tmp_path / 'adapter',
+    lambda t: t.update({k: x.astype(jnp.bfloat16) for k, x in t.items()}),
+  )
+  model = transformers.LlamaForCausalLM.from_pretrained(
+    narrow, dtype=torch.float32
+  )
+  if 'rows' in fields:
+    model.resize_token_embeddings(44, mean_resizing=False)
+  model = theirs_lib.PeftModel.from_pretrained(model, tmp_path / 'adapter')
+  with torch.no_grad():
+    found = model.eval()(torch.from_numpy(IDS)).logits.numpy()
+  np.testing.assert_allclose(
+    logits(narrow, tmp_path / 'adapter'), found, atol=2e-4, rtol=1e-4
   )
 
 
