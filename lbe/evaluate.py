@@ -40,7 +40,7 @@ def main(argv):
   tokenizer = model_lib.make_tokenizer(config, opened, workdir)
   prepared = None
   if any(e.get('source') for e in config.evals.values()):
-    prepared = data.prepare(config, tokenizer, workdir)
+    prepared = data.prepare(config, tokenizer, workdir, compare=False)
   evaluators = evaluators_lib.make(config, prepared, tokenizer)
   if not evaluators:
     raise ValueError(

@@ -1,18 +1,26 @@
 """Sources, tokenized data, loader and budget of a run, from its config."""
 
+import dataclasses
+import hashlib
+import json
 import math
 import pathlib
 from collections.abc import Callable
 
 import jax
+import numpy as np
 
 from lbe.data import build
 from lbe.data import cleaning
 from lbe.data import loader as loader_lib
+from lbe.data import order as order_lib
+from lbe.data import overlaps
 from lbe.data import sources as sources_lib
 from lbe.data import tokenized
+from lbe.evals import core
 from lbe.mesh import hosts
 from lbe.run import program
+from lbe.text import lines
 from lbe.vocab import tokenizers
 
 
@@ -70,9 +78,12 @@ def prepare(
   workdir: str | pathlib.Path,
   *,
   elsewhere: Callable | None = None,
+  compare: bool = True,
 ) -> dict[str, tokenized.Prepared]:
   """Every source tokenized, by name; made once, by process 0.
 
+  A budget in text that is less than an epoch leaves the first documents. Where
+  asked to `compare`, they say what they share with texts that are scored.
   `elsewhere` is that of build.prepare. Hosts that do not see the folder of
   process 0 must have prepared their own: ValueError otherwise.
   """
@@ -93,6 +104,7 @@ def prepare(
         seed=seed(config),
         seq_len=config.data.seq_len,
         elsewhere=elsewhere,
+        in_text=bool(config.budget.documents or config.budget.bytes),
         **how,
       )
       for name, source in named.items()
@@ -113,7 +125,116 @@ def prepare(
   elif first:
     prepare_all()
   hosts.wait_for_others('data', limit_seconds=hosts.DAY)
-  return prepare_all(may_make=False)
+  prepared = _cut_to_budget(config, prepare_all(may_make=False), tokenizer)
+  if compare and first:
+    prepared = _compared(config, named, prepared, pathlib.Path(cache_dir))
+  return prepared
+
+
+def _cut_to_budget(config, prepared, tokenizer):
+  """The sources with the documents alone that a budget in text takes.
+
+  Below one epoch of what it counts: the first ones in the seeded order, so that
+  another tokenizer takes the same. Of one source these are its documents or
+  bytes; of several, and of those that are not counted, what their shares of the
+  rows hold.
+  """
+  counted = _counted_names(config, prepared)
+  amount = config.budget.documents or config.budget.bytes
+  if not counted or not 0 < amount < _in_text(config, prepared, counted):
+    return prepared
+  result = dict(prepared)
+  if len(counted) == 1:
+    limit = 'max_documents' if config.budget.documents else 'max_bytes'
+    (name,) = counted
+    result[name] = prepared[name].first(**{limit: int(amount)})
+  loader = make_loader(config, result, tokenizer)
+  used = loader.rows_used(count_steps(config, result, loader))
+  for i, name in enumerate(loader.names):
+    if result[name].whole is None and 0 < used[i] < loader.num_rows[i]:
+      tokens = used[i] * config.data.seq_len * loader.fill(name)
+      result[name] = prepared[name].first(max_tokens=math.ceil(tokens))
+  return result
+
+
+def _counted_names(config, prepared):
+  """Sources whose text a budget counts; none where it is unclear."""
+  budget = config.budget.to_dict()
+  of = budget.pop('of')
+  if sum(map(bool, budget.values())) != 1 or of and of not in prepared:
+    return []
+  shares = {n: s.proportion for n, s in config.data.sources.items()}
+  return [n for n in prepared if shares[n] and of in ('', n)]
+
+
+def _in_text(config, prepared, names):
+  """Documents or bytes of an epoch, whichever the budget counts."""
+  data = [prepared[name].whole or prepared[name].train for name in names]
+  if config.budget.documents:
+    return sum(d.num_counted for d in data)
+  return sum(d.counted_bytes for d in data)
+
+
+def scored_texts(config, name: str, *, path: str, limit: int, **fields):
+  """The first texts of a path in the seeded order, as an evaluator asks."""
+  of_path = sources_lib.make(name, path=path, **fields)
+  texts = [text for text, _ in sources_lib.documents(of_path)]
+  order = order_lib.document_order(texts, seed=seed(config))
+  return [texts[i] for i in order[: limit or None]]
+
+
+def _compared(config, named, prepared, folder):
+  """The sources with what they share with scored texts, as `shared`.
+
+  Held-out documents stand under '', the texts of evaluators under their names
+  at the first source. Found once, and kept in the folder.
+  """
+  sets, digests = {}, {}
+  for name, e in config.evals.items():
+    if e.get('evaluator') == 'perplexity' and e.path and not e.source:
+      fields = {f: e[f] for f in ('path', 'kind', 'cut', 'heading', 'field')}
+      texts = scored_texts(config, name, limit=e.limit, **fields)
+      sets[name, 'evals'] = texts
+      digests[name] = core.data_hash(texts)
+  heldout = [name for name, p in prepared.items() if p.heldout is not None]
+  if not sets and not heldout:
+    return prepared
+  for name, p in prepared.items():
+    learnt = hashlib.sha256(np.sort(p.train.hashes).tobytes()).hexdigest()
+    digests[f'data.{name}'] = [p.fingerprint, learnt, named[name].proportion]
+  facts = json.dumps(digests, sort_keys=True).encode()
+  path = folder / f'shared-{hashlib.sha256(facts).hexdigest()[:16]}.jsonl'
+  if not path.exists():
+    for name in heldout:
+      hashes = prepared[name].heldout.hashes
+      sets[name, 'heldout'] = list(overlaps.texts(named[name], hashes))
+    training = (
+      (name, text)
+      for name, p in prepared.items()
+      if named[name].proportion
+      for text in overlaps.texts(named[name], p.train.hashes)
+    )
+    rows = [
+      {
+        'name': name,
+        'kind': kind,
+        'of': len(sets[name, kind]),
+        'num': len(set().union(*found.values())),
+        'with': {n: len(numbers) for n, numbers in found.items() if numbers},
+      }
+      for (name, kind), found in overlaps.find(sets, training).items()
+    ]
+    lines.write(path, rows)
+  shared = {name: {} for name in prepared}
+  for row in lines.rows(path):
+    if row['kind'] == 'heldout':
+      shared[row['name']][''] = row
+    else:
+      next(iter(shared.values()))[row['name']] = row
+  return {
+    name: dataclasses.replace(p, shared=shared[name])
+    for name, p in prepared.items()
+  }
 
 
 def make_loader(
@@ -165,14 +286,22 @@ def count_steps(
       f'budget.{unit} counts the text of {", ".join(chosen)}, whose '
       'proportion is 0; count another source, or give it a share.'
     )
-  data = [prepared[name].train for name in chosen]
-  room = sum(prepared[n].train.num_tokens / loader.fill(n) for n in chosen)
-  total = {
-    'epochs': 1,
-    'documents': sum(d.num_documents for d in data),
-    'bytes': sum(d.num_bytes for d in data),
-  }[unit]
-  return math.ceil(amount / total * room / share / tokens_per_step)
+  counted = _counted_names(config, prepared)
+  if len(counted) == 1 and prepared[counted[0]].whole is not None:
+    (name,) = counted  # it holds what the budget takes
+    room, epochs = prepared[name].train.num_tokens / loader.fill(name), 1
+  else:
+    data = {
+      name: prepared[name].whole or prepared[name].train for name in chosen
+    }
+    room = sum(d.num_tokens / loader.fill(name) for name, d in data.items())
+    total = {
+      'epochs': 1,
+      'documents': sum(d.num_documents for d in data.values()),
+      'bytes': sum(d.num_bytes for d in data.values()),
+    }[unit]
+    epochs = amount / total
+  return math.ceil(epochs * room / share / tokens_per_step)
 
 
 def check_learnt(config, loader: loader_lib.Loader, num_steps: int):
@@ -208,6 +337,9 @@ def check_epochs(config, loader: loader_lib.Loader, num_steps: int):
   """Raises ValueError where a source runs dry: seen more than `max_epochs`."""
   for name, epochs in loader.epochs(num_steps).items():
     most = config.data.sources[name].max_epochs
+    p = loader.prepared[name]
+    if p.whole is not None:  # of what the source has
+      epochs *= p.train.num_tokens / p.whole.num_tokens
     if most and epochs > most:
       raise ValueError(
         f'data.sources.{name} would be seen {epochs:.2f} times in '

@@ -4,7 +4,6 @@ import importlib
 
 from lbe.assemble import data
 from lbe.data import order as order_lib
-from lbe.data import sources as sources_lib
 from lbe.data import tokenized
 from lbe.evals import perplexity
 from lbe.evals import schedule
@@ -88,10 +87,7 @@ def _make_documents(
         f'data.sources.{source}.holdout.'
       )
   elif path:
-    of_path = sources_lib.make(name, path=path, **fields)
-    texts = [text for text, _ in sources_lib.documents(of_path)]
-    order = order_lib.document_order(texts, seed=data.seed(config))
-    texts = [texts[i] for i in order]
+    texts = data.scored_texts(config, name, path=path, limit=limit, **fields)
     hashes = map(order_lib.text_hash, texts)
   else:
     return None  # an empty slot, to be filled on the command line

@@ -25,7 +25,7 @@ import tqdm
 
 from lbe.data import cleaning
 from lbe.data import contamination
-from lbe.data import overlaps
+from lbe.data import order
 from lbe.data import shards as shards_lib
 from lbe.data import sources as sources_lib
 from lbe.data import tokenized
@@ -46,12 +46,14 @@ def prepare(
   progress=True,
   may_make=True,
   elsewhere=None,
+  in_text=False,
 ):
   """Opens the tokenized source, making it where it is not there yet.
 
   Where it may not be made the answer is None then.
 
-  `seq_len` is the longest example of a source with a template. `elsewhere`
+  `seq_len` is the longest example of a source with a template, `in_text` says
+  that a budget counts its text. `elsewhere`
   takes the shards to other machines: elsewhere(folder, numbers) calls
   write_stored(folder, number) for each, in any order, as often as it likes.
 
@@ -136,7 +138,38 @@ def prepare(
       progress=progress,
       elsewhere=elsewhere,
     )
-  return tokenized.load(folder, source, fingerprint, seed)
+  counted = None
+  dropped = tokenized.read_report(folder)['dropped']
+  limited = source.max_bytes or (source.max_documents and dropped)
+  if source.template and (limited or in_text):
+    counted = _counted(folder, source, may_make)
+    if counted is None:
+      return None
+    if limited:
+      fingerprint += ', counted before its tokens'
+  return tokenized.load(folder, source, fingerprint, seed, counted)
+
+
+def _counted(folder, source, may_make):
+  """Hashes and bytes of a source's training examples, as its limits count.
+
+  Of all of them, before a tokenizer makes some too long. None where that is not
+  there and may not be made.
+  """
+  path = folder / 'counted.npz'
+  if not path.exists():
+    if not may_make:
+      return None
+    hashes, sizes = [], []
+    for document, _ in sources_lib.documents(source, []):
+      hashes.append(order.text_hash(document))
+      sizes.append(len(sources_lib.plain(source, document).encode()))
+    hashes, sizes = np.array(hashes, np.uint64), np.array(sizes, np.int64)
+    train = ~order.is_heldout(hashes, source.holdout)
+    temporary = shards_lib.beside(path)
+    np.savez(temporary, hashes=hashes[train], num_bytes=sizes[train])
+    os.replace(temporary, path)
+  return dict(np.load(path))
 
 
 def _file_digests(source, cache_dir):
@@ -347,15 +380,7 @@ def _finish(folder, work, source, parts, skipped, cleaned, features):
     'unread': sources_lib.unread(source),
     'skipped': len(skipped),
     'skipped_examples': skipped[:20],
-    'heldout_overlapping': overlaps.count(
-      source, {int(h) for part in parts for h in _kept(part)}
-    ),
     'cleaned': [cleaned.total, cleaned.kept],
   }
   _write_whole(folder / 'report.json', json.dumps(report, indent=2))
   shutil.rmtree(work)
-
-
-def _kept(part):
-  """The hashes of a shard's documents."""
-  return np.concatenate([part['train_hashes'], part['heldout_hashes']])

@@ -243,6 +243,14 @@ def conversation(source, record, where) -> tuple[list[messages.Message], int]:
   return messages.conversation(record, where=where), 0
 
 
+def plain(source: Source, document: str) -> str:
+  """What is said in a document, a line for each part of a conversation."""
+  if not source.template:
+    return document
+  talk, _ = conversation(source, json.loads(document), source.name)
+  return '\n'.join(part for m in talk for part in (m.content, m.input) if part)
+
+
 def _is_unicode(text):
   try:
     text.encode()

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import math
 import pathlib
 
 import numpy as np
@@ -18,7 +17,12 @@ _SHOWN_SKIPPED = 3
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-  """A source on disk: its splits, its fingerprint, and what was seen."""
+  """A source on disk: its splits, its fingerprint, and what was seen.
+
+  `whole` is all that `train` could be, where a budget takes a part of it.
+  `shared` says what of the held-out documents, and of other scored texts, is
+  trained on.
+  """
 
   train: 'TokenizedDataset'
   heldout: 'TokenizedDataset | None'
@@ -26,6 +30,18 @@ class Prepared:
   report: dict
   conversations: bool
   folder: pathlib.Path
+  whole: 'TokenizedDataset | None' = None
+  shared: dict = dataclasses.field(default_factory=dict)
+
+  def first(self, **limits) -> 'Prepared':
+    """Of the training documents the first ones: TokenizedDataset's limits."""
+    train = self.train.first(**limits)
+    return dataclasses.replace(
+      self,
+      train=train,
+      whole=self.train,
+      fingerprint=f'{self.fingerprint}, its first {train.num_documents}',
+    )
 
   def heldout_documents(self):
     """The held-out documents in the seeded order, as they are scored.
@@ -41,8 +57,8 @@ class Prepared:
     return heldout.texts(), hashes
 
 
-def load(folder, source, fingerprint, seed):
-  """The Prepared of a finished folder."""
+def load(folder, source, fingerprint, seed, counted):
+  """The Prepared of a finished folder; `counted` is that of subset."""
   import tensorflow_datasets as tfds
 
   builder = tfds.builder_from_directory(str(folder))
@@ -62,24 +78,33 @@ def load(folder, source, fingerprint, seed):
         max_documents=source.max_documents,
         max_bytes=source.max_bytes,
         max_tokens=source.max_tokens,
+        counted=counted,
       )
     return TokenizedDataset(
       builder.as_data_source(split), index, seed=seed, **limits
     )
 
-  report = json.loads((folder / 'report.json').read_text(encoding='utf-8'))
   return Prepared(
     dataset('train'),
     dataset('heldout'),
     fingerprint,
-    report,
+    read_report(folder),
     bool(source.template),
     folder,
   )
 
 
+def read_report(folder: pathlib.Path) -> dict:
+  """What was seen while a source was tokenized."""
+  return json.loads((folder / 'report.json').read_text(encoding='utf-8'))
+
+
 class TokenizedDataset:
   """One split in the seeded order, as one stream of tokens.
+
+  Limits take the first documents; of conversations those of `counted`, an
+  index of all before any was left out as too long: another tokenizer takes the
+  same.
 
   `num_documents`, `num_tokens` (BOS and EOS counted), of these `num_learnt`,
   `num_bytes` of text, `num_fallback` and `num_unknown` tokens (None where it
@@ -97,18 +122,28 @@ class TokenizedDataset:
     max_documents=None,
     max_bytes=None,
     max_tokens=None,
+    counted=None,
   ):
     self._records = records
-    order, number = order_lib.subset(
-      index['hashes'],
-      seed=seed,
-      documents=index['documents'],
-      max_documents=max_documents,
-      limits=(
-        (max_bytes, index['num_bytes']),
-        (max_tokens, index['lengths']),
-      ),
+    self._made_of = dict(index=index, seed=seed, counted=counted)
+    self._limits = dict(
+      max_documents=max_documents, max_bytes=max_bytes, max_tokens=max_tokens
     )
+    by_text = dict(max_documents=max_documents, size=max_bytes)
+    if counted is None or not any(by_text.values()):
+      order, number = _subset(index, seed, **by_text, max_tokens=max_tokens)
+    else:
+      chosen, _ = _subset(counted, seed, **by_text)
+      counted = {name: x[chosen] for name, x in counted.items()}
+      at = np.flatnonzero(np.isin(index['hashes'], counted['hashes']))
+      if not len(at):
+        raise ValueError(
+          f'of the first {len(chosen):,} examples none is short enough for a '
+          'row; take longer rows, more examples, or another too_long.'
+        )
+      taken = {name: np.asarray(x)[at] for name, x in index.items()}
+      order, number = _subset(taken, seed, max_tokens=max_tokens)
+      order = at[order]
     self._order = order
     self._number = number
     # Rows in a row share a document; one record is read once.
@@ -121,6 +156,11 @@ class TokenizedDataset:
     self.num_learnt = int(learnt.sum())
     self.num_unlearnt = int((learnt == 0).sum())
     self.num_bytes = int(np.asarray(index['num_bytes'])[order].sum())
+    # What limits and budgets in text count.
+    self.num_counted, self.counted_bytes = self.num_documents, self.num_bytes
+    if counted is not None:
+      self.num_counted = len(counted['hashes'])
+      self.counted_bytes = int(counted['num_bytes'].sum())
     self.num_fallback = int(
       np.asarray(index['fallback'], np.int64)[order].sum()
     )
@@ -132,6 +172,14 @@ class TokenizedDataset:
     self.document_lengths = np.bincount(number, weights=lengths).astype(
       np.int64
     )
+
+  def first(self, **limits) -> 'TokenizedDataset':
+    """The same within further limits, of which the lowest holds."""
+    both = {
+      name: min(filter(None, (ours, limits.get(name))), default=None)
+      for name, ours in self._limits.items()
+    }
+    return TokenizedDataset(self._records, **self._made_of, **both)
 
   def tokens(self, start, stop):
     """(ids, document numbers) of the stream's tokens [start, stop)."""
@@ -164,6 +212,19 @@ class TokenizedDataset:
       t.decode() if isinstance(t, bytes) else str(t)
       for t in (texts[i] for i in starts)
     ]
+
+
+def _subset(index, seed, *, max_documents=None, size=None, max_tokens=None):
+  limits = [(size, index['num_bytes'])] if size else []
+  if max_tokens:
+    limits.append((max_tokens, index['lengths']))
+  return order_lib.subset(
+    index['hashes'],
+    seed=seed,
+    documents=index.get('documents'),
+    max_documents=max_documents,
+    limits=limits,
+  )
 
 
 def describe(prepared, name):
@@ -223,12 +284,25 @@ def describe(prepared, name):
     if prepared.report['skipped'] > len(shown):
       lines.append(f'  {prepared.folder}/skipped.txt has all of them')
   if prepared.heldout is not None:
-    overlapping = prepared.report['heldout_overlapping']
-    total = prepared.heldout.num_documents
-    share = overlapping / total if total else math.nan
-    lines.append(
-      f'held out of {name}: {total:,} documents, {overlapping:,} of them '
-      f'({share:.1%}) share {overlaps.OVERLAP} characters with a training '
-      'document'
-    )
+    told = f'held out of {name}: {prepared.heldout.num_documents:,} documents'
+    lines.append(told + _sharing(prepared.shared.get('')))
+  for scored, found in prepared.shared.items():
+    if scored and found['num']:
+      lines.append(
+        f'warning: of the {found["of"]:,} texts that evals.{scored} scores'
+        + _sharing(found)
+      )
   return '\n'.join(lines)
+
+
+def _sharing(found):
+  """How many of scored texts share text with training documents, and whose."""
+  if not found:
+    return ''
+  whose = ', '.join(f'{n:,} of {name}' for name, n in found['with'].items())
+  return (
+    f', {found["num"]:,} of them ({found["num"] / found["of"]:.1%}) share '
+    f'{overlaps.OVERLAP} characters with a training document'
+    + f' ({whose})'
+    * bool(whose)
+  )

@@ -1,5 +1,7 @@
 """Sources, budget and loader that a config asks for."""
 
+import json
+
 import pytest
 
 from lbe.assemble import data
@@ -64,3 +66,124 @@ def test_a_source_that_runs_dry_is_refused(tmp_path):
     data.check_epochs(config, loader, many)
   config.data.sources.b.max_epochs = 0.0
   data.check_epochs(config, loader, many)
+
+
+@pytest.fixture
+def narrow(test_data):
+  """A vocabulary whose words are fewer tokens than bytes."""
+  return tokenizers.load(test_data / 'ckpt_stories260K' / 'hf')
+
+
+def texts_read(config, tokenizer, folder, name='a'):
+  """The documents that the rows of a run hold, and the steps of it."""
+  prepared = data.prepare(config, tokenizer, folder)
+  loader = data.make_loader(config, prepared, tokenizer)
+  num_steps = data.count_steps(config, prepared, loader)
+  data.check_epochs(config, loader, num_steps)
+  i = loader.names.index(name)
+  train = prepared[name].train
+  read = set()
+  for position in range(num_steps * config.data.batch_size):
+    source, epoch, row = loader.locate(position)
+    if source != i:
+      continue
+    if loader.packed[i]:
+      starts, examples = loader._packing(i, epoch)
+      read |= {int(x) for x in examples[starts[row] : starts[row + 1]]}
+    else:
+      start = row * config.data.seq_len
+      read |= set(train.tokens(start, start + config.data.seq_len)[1].tolist())
+  return [train.hashes[k] for k in sorted(read)], num_steps
+
+
+def write_talks(path, num=60):
+  path.write_text(
+    '\n'.join(
+      json.dumps({'instruction': f'say {i}', 'output': 'once ' * (1 + i % 19)})
+      for i in range(num)
+    )
+  )
+
+
+@pytest.mark.parametrize('template', ['', 'plain'])
+@pytest.mark.parametrize('unit, amount', [('documents', 12), ('bytes', 700)])
+def test_a_budget_below_an_epoch_takes_the_first_documents(
+  tmp_path, narrow, template, unit, amount
+):
+  """Two vocabularies would share one document in seventy."""
+  config = tiny.config(tmp_path, a={})
+  config.data.seq_len = 80
+  config.data.batch_size = 2
+  if template:
+    write_talks(tmp_path / 'a.jsonl')
+    config.data.sources.a.update(
+      path=str(tmp_path / 'a.jsonl'), template=template, too_long='drop'
+    )
+  else:
+    config.data.sources.a.cut = 'line'
+    (tmp_path / 'a.txt').write_text(
+      '\n'.join(f'{i} ' + 'once ' * (i % 19 + 1) for i in range(60))
+    )
+  wide = tokenizers.load('bytes')
+  config.data.sources.a.max_epochs = 1.0
+  whole = data.prepare(config, narrow, tmp_path)['a']
+  config.budget.steps = 0
+  config.budget[unit] = amount
+  few, steps = texts_read(config, narrow, tmp_path)
+  other, more = texts_read(config, wide, tmp_path)
+  assert few == whole.train.hashes[: len(few)].tolist() and len(few) > 6
+  assert unit == 'bytes' or len(few) == 12
+  if template:
+    # What is too long for one vocabulary is counted in both.
+    assert set(other) < set(few)
+  else:
+    assert other == few and more > steps
+  prepared = data.prepare(config, narrow, tmp_path)['a']
+  assert prepared.fingerprint != whole.fingerprint  # another run
+  config.budget[unit] = 10**6
+  prepared = data.prepare(config, narrow, tmp_path)['a']
+  assert prepared.fingerprint == whole.fingerprint
+  assert prepared.whole is None
+
+
+def test_a_budget_of_a_mixture_reads_each_source_from_its_beginning(tmp_path):
+  """What is seen in part is the first part, also of what is not counted."""
+  config = tiny.config(
+    tmp_path, a=dict(proportion=0.25), b=dict(proportion=0.75)
+  )
+  tokenizer = tokenizers.load('bytes')
+  config.budget.steps = 0
+  config.budget.update(documents=4, of='a')
+  prepared = data.prepare(config, tokenizer, tmp_path)
+  assert prepared['a'].train.num_documents == 4
+  assert 12 <= prepared['b'].train.num_documents <= 14
+  read, _ = texts_read(config, tokenizer, tmp_path, 'b')
+  assert read == prepared['b'].whole.hashes[: len(read)].tolist()
+  config.budget.of = ''
+  prepared = data.prepare(config, tokenizer, tmp_path)
+  assert prepared['a'].train.num_documents in (1, 2)
+  assert prepared['b'].train.num_documents in (3, 4)
+
+
+@pytest.mark.parametrize('limits', [{'max_documents': 20}, {'max_bytes': 900}])
+def test_a_limit_on_examples_is_counted_before_their_tokens(
+  tmp_path, narrow, limits
+):
+  """Ten thousand examples of one vocabulary would be others of another."""
+  config = tiny.config(tmp_path, a={})
+  write_talks(tmp_path / 'a.jsonl')
+  config.data.seq_len = 60
+  config.data.sources.a.update(
+    path=str(tmp_path / 'a.jsonl'), template='plain', too_long='drop', **limits
+  )
+  wide = data.prepare(config, tokenizers.load('bytes'), tmp_path)['a']
+  few = data.prepare(config, narrow, tmp_path)['a']
+  assert few.train.num_counted == wide.train.num_counted >= 12
+  assert set(wide.train.hashes) < set(few.train.hashes)
+  assert wide.train.num_documents < wide.train.num_counted
+  again = data.prepare(config, narrow, tmp_path)['a']
+  assert again.train.hashes.tolist() == few.train.hashes.tolist()
+  config.data.sources.a.update(max_documents=0, max_bytes=0)
+  whole = data.prepare(config, tokenizers.load('bytes'), tmp_path)['a']
+  assert set(wide.train.hashes) < set(whole.train.hashes)
+  assert wide.fingerprint != whole.fingerprint

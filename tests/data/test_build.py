@@ -1,6 +1,5 @@
 """Text tokenized once: the same on any number of workers, kept when killed."""
 
-import itertools
 import os
 import signal
 import subprocess
@@ -187,25 +186,6 @@ def test_smaller_subsets_lie_within_larger_ones(tmp_path):
   few = prepare(path, tmp_path, max_tokens=300).train
   assert texts_of(few) == whole[: few.num_documents]
   assert sum(few.document_lengths[:-1]) < 300 <= few.num_tokens
-
-
-def test_heldout_text_that_training_text_repeats_is_counted(tmp_path):
-  """Fifty characters in a row count, forty-nine do not."""
-  shared = ''.join(chr(0x4E00 + i) for i in range(60))
-  path = tmp_path / 'a.txt'
-  documents = [f'{i} ' + 'x' * i for i in range(20)]
-  for length in (49, 50, 51):
-    for k in itertools.count():
-      # Until one of the two is held out and the other is not.
-      pair = [f'{k}a{shared[:length]}b', f'{k}c{shared[:length]}d']
-      held = order.is_heldout(
-        np.array([order.text_hash(t) for t in pair], np.uint64), 0.3
-      )
-      if held[0] != held[1]:
-        break
-    path.write_text('\n\n'.join(documents + pair))
-    found = prepare(path, tmp_path, holdout=0.3).report['heldout_overlapping']
-    assert found == (length >= 50), length
 
 
 def test_very_long_documents_are_stored_in_pieces(tmp_path, monkeypatch):
