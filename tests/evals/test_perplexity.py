@@ -128,7 +128,7 @@ def test_no_perplexity_is_infinite(stories):
     ('我们去了公园。 他们也去了。', False),
     ('We went.', True),
   ):
-    made = perplexity.Documents([text], max_len=64)
+    made = perplexity.Documents([text], ['a'], max_len=64)
     found = made.evaluate(model(stories), name='zh', step=0)
     assert ('perplexity_per_word' in found.metrics) == told
     assert all(math.isfinite(x) for x in found.metrics.values())
