@@ -59,8 +59,8 @@ def source(**changes) -> ConfigDict:
     template='',
     # What is learnt of them: 'responses', 'last_response', or 'all'.
     loss='responses',
-    # An example longer than a row: 'fail', 'drop', or 'cut_prompt' from the
-    # left; what was dropped and cut is counted. No response is ever cut.
+    # An example longer than a row: 'fail' as a bad record, 'drop', or
+    # 'cut_prompt' from the left; all are counted. No response is ever cut.
     too_long='fail',
     # Share of the training tokens; the shares of all sources sum to 1.
     proportion=1.0,

@@ -128,6 +128,11 @@ def test_examples_longer_than_a_row_follow_the_policy(tmp_path):
   words = r'a\.json, record 4: an example has 5.. tokens'
   with pytest.raises(ValueError, match=words):
     prepare(tmp_path, found)
+  # What is too long is one of the records that cannot be used.
+  skipped = prepare(tmp_path, found, on_bad_record='skip')
+  assert skipped.report['skipped'] == 2 and skipped.report['dropped'] == 0
+  told = tokenized.describe(skipped, 'a')
+  assert 'a.json, record 4: an example has 5' in told
   dropped = prepare(tmp_path, found, too_long='drop')
   assert dropped.report['dropped'] == 2
   assert dropped.train.num_documents == 18
@@ -142,7 +147,7 @@ TALK = [
   {'from': 'human', 'value': 'Hi'},
   {'from': 'gpt', 'value': 'Hello'},
 ]
-# Refuses a system message, and drops what came before the last question.
+# Refuses a system message.
 REFUSES = (
   '{% if messages[0].role == "system" %}{{ raise_exception("no system") }}'
   '{% endif %}{% for m in messages %}{% if m.role == "user" %}[{{ m.content }}]'
@@ -208,6 +213,19 @@ def test_where_nothing_fits_the_longest_is_named(tmp_path):
   words = 'all of its documents are longer than a row of 64 tokens, the longest'
   with pytest.raises(ValueError, match=words + ' of 184; take longer'):
     prepare(tmp_path, found, seq_len=64, too_long='drop')
+
+
+def test_what_is_empty_is_counted_by_the_cleaning_that_drops_it(tmp_path):
+  """The run stopped at a record that a rule was to leave out."""
+  found = records(3, 'say')
+  found[1]['output'] = ' '
+  found += [{'conversations': [*TALK, TALK[0], {'from': 'gpt', 'value': ''}]}]
+  rules = cleaning.Rules(drop_empty=True)
+  made = prepare(tmp_path, found, cleaning=rules)
+  assert made.report['cleaned'] == [4, 2] and not made.report['skipped']
+  found[1]['output'] = None
+  with pytest.raises(ValueError, match="record 2: the field 'output' is None"):
+    prepare(tmp_path, found, cleaning=rules)
 
 
 def test_columns_of_other_types_beside_a_conversation_do_no_harm(tmp_path):
@@ -366,7 +384,7 @@ def test_what_cleaning_leaves_out_is_not_trained_on_and_told(tmp_path):
   [
     (dict(template='alpacca'), 'alpaca, '),
     (dict(loss='both'), "loss='both' is unknown"),
-    (dict(too_long='cut'), "policy='cut' is unknown"),
+    (dict(too_long='cut'), "too_long='cut' is unknown"),
   ],
 )
 def test_unknown_settings_are_refused(tmp_path, changes, words):

@@ -46,8 +46,9 @@ class ChatTemplate:
   def spans(self, conversation):
     """As templates.spans; raises ValueError for what is refused."""
     spans, count, response, closing = [], 0, 0, False
+    written = self._render(conversation)
     for piece in re.split(
-      f'({_BEGIN}|{_END}|{self._special.pattern})', self._render(conversation)
+      f'({_BEGIN}|{_END}|{self._special.pattern})', written
     ):
       if piece == _BEGIN:
         count += 1
@@ -68,7 +69,29 @@ class ChatTemplate:
         f'{full} of them not empty, where the conversation has {asked}; mend '
         'the template.'
       )
+    self._check_kept(conversation, written)
     return spans
+
+  def _check_kept(self, conversation, written):
+    """Raises ValueError for a message that the template leaves out."""
+    start = 0
+    for i, message in enumerate(conversation):
+      # A template may strip a text, and cut what a model thinks from its front.
+      last = self._quoted(message.content.strip().rpartition('\n')[2])
+      found = written.find(last, start)
+      if found >= 0:
+        start = found + len(last)
+        continue
+      other = message._replace(content=f'{message.content} - and more')
+      if self._render([*conversation[:i], other, *conversation[i + 1 :]]) == (
+        written
+      ):
+        raise ValueError(
+          f'the chat_template leaves out message {i + 1} of '
+          f'{len(conversation)}, of the {message.role} '
+          f'({message.content!r:.60}); mend the template, or leave such '
+          'conversations out.'
+        )
 
   def _quoted(self, text):
     """A message's text, whose control strings will not be taken for such."""
@@ -91,8 +114,6 @@ class ChatTemplate:
     return re.sub(f'{_QUOTE}([0-9]+){_QUOTE}', unquote, text)
 
   def _render(self, conversation):
-    import jinja2
-
     turns = [
       {
         'role': m.role,
@@ -108,7 +129,7 @@ class ChatTemplate:
         add_generation_prompt=conversation[-1].role == 'user',
         **self._names,
       )
-    except (jinja2.TemplateError, TypeError) as error:
+    except Exception as error:  # whatever its expressions come to
       raise ValueError(
         f'the chat_template refuses the conversation: {error}'
       ) from error

@@ -36,11 +36,15 @@ class Message(NamedTuple):
   trained: bool = True
 
 
+class Empty(ValueError):
+  """Of a record with a field or a turn in which nothing stands."""
+
+
 class _Unusable(NamedTuple):
   """In the place of a turn that cannot be read, and why."""
 
   role: str  # '' where it is not known
-  why: str
+  error: ValueError
 
 
 _SPEAKERS = {
@@ -77,7 +81,7 @@ def conversation(record: dict, *, where: str) -> list[Message]:
     turns = _read(record)
     _check(turns, ends_with='assistant')
   except ValueError as error:
-    raise ValueError(f'{where}: {error}') from error
+    raise type(error)(f'{where}: {error}') from error
   return turns
 
 
@@ -93,7 +97,7 @@ def trimmed(record: dict, *, where: str) -> tuple[list[Message], int]:
     found = _longest(turns)
     _check(found or turns, ends_with='assistant')
   except ValueError as error:
-    raise ValueError(f'{where}: {error}') from error
+    raise type(error)(f'{where}: {error}') from error
   return found, len(turns) - len(found)
 
 
@@ -109,7 +113,7 @@ def question(record: dict, *, where: str) -> list[Message]:
       turns = turns[:-1]
     _check(turns, ends_with='user')
   except ValueError as error:
-    raise ValueError(f'{where}: {error}') from error
+    raise type(error)(f'{where}: {error}') from error
   return turns
 
 
@@ -118,7 +122,7 @@ def before(record: dict, *, where: str) -> list[Message]:
   try:
     return _with_system(record, _history(record))
   except ValueError as error:
-    raise ValueError(f'{where}: {error}') from error
+    raise type(error)(f'{where}: {error}') from error
 
 
 # ---------------------------------------------------------------------- forms
@@ -198,7 +202,7 @@ def _field(record, name, *, kind=str, label=None, optional=False):
   if optional:
     return value
   if not (value.strip() if kind is str else value):
-    raise ValueError(f'the field {label!r} is empty; leave such records out.')
+    raise Empty(f'the field {label!r} is empty; leave such records out.')
   return value
 
 
@@ -258,7 +262,7 @@ def _list(record, name):
   if isinstance(value, str) and value.strip():
     try:
       value = json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
       pass
   if value is None or value == '':
     return []
@@ -280,7 +284,7 @@ def _turn(turn, label):
   """One turn, or the two of a pair: Messages or _Unusable."""
   if not isinstance(turn, dict):
     why = f'the field {label!r} is {type(turn).__name__}, not dict.'
-    return [_Unusable('', why)]
+    return [_Unusable('', ValueError(why))]
   pair = [
     (role, [n for n in names if n in turn]) for role, names in _PAIR.items()
   ]
@@ -296,7 +300,7 @@ def _turn(turn, label):
   try:
     role = _field(turn, role_field, label=f'{label}.{role_field}')
   except ValueError as error:
-    return [_Unusable('', str(error))]
+    return [_Unusable('', error)]
   known = ROLES.get(role.strip().lower(), '')
   calls = turn.get('tool_calls') or turn.get('function_call')
   if role.strip().lower().startswith(_TOOLS) or calls:
@@ -304,12 +308,12 @@ def _turn(turn, label):
       f'{label} is a turn of tools ({role_field} {role!r}), for which no '
       'template has a place; leave such records out.'
     )
-    return [_Unusable(known, why)]
+    return [_Unusable(known, ValueError(why))]
   if not known:
     why = (
       f'{label}.{role_field} is {role!r}; known roles are {", ".join(ROLES)}.'
     )
-    return [_Unusable('', why)]
+    return [_Unusable('', ValueError(why))]
   return [_said(turn, known, text_field, label)]
 
 
@@ -323,7 +327,7 @@ def _said(turn, role, name, label):
     text = _text(turn, name, f'{label}.{name}')
     return Message(role, text, trained=_is_trained(turn, label))
   except ValueError as error:
-    return _Unusable(role, str(error))
+    return _Unusable(role, error)
 
 
 def _text(turn, name, label):
@@ -391,7 +395,7 @@ def _num_said(run):
 def _check(whole, *, ends_with):
   for turn in whole:
     if isinstance(turn, _Unusable):
-      raise ValueError(turn.why)
+      raise turn.error
   turns = whole[1:] if whole and whole[0].role == 'system' else whole
   for i, message in enumerate(turns):
     asked = ('user', 'assistant')[i % 2]
@@ -402,7 +406,7 @@ def _check(whole, *, ends_with):
         'user first.'
       )
     if not message.content.strip():
-      raise ValueError(f'turn {i + 1} ({message.role}) is empty.')
+      raise Empty(f'turn {i + 1} ({message.role}) is empty.')
   if not turns or turns[-1].role != ends_with:
     raise ValueError(
       f'the last turn is not of the {ends_with}, so there is '

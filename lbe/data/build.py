@@ -319,19 +319,21 @@ def _check_left(source, parts, skipped, seq_len):
   if any(len(part['train_lengths']) for part in parts):
     return
   told = shards_lib.told(parts)
-  skipped = skipped + told['skipped']
+  skipped, longest = skipped + told['skipped'], told['longest']
   why = []
   if any(len(part['heldout_lengths']) for part in parts):
     why.append(f'are held out; lower holdout={source.holdout}')
   if told['dropped']:
     why.append(
-      f'are longer than a row of {seq_len} tokens, the longest of '
-      f'{told["longest"]}; take longer rows (data.seq_len)'
-      + ", or too_long='cut_prompt'"
-      * (source.too_long == 'drop')
+      f'are longer than a row of {seq_len} tokens, the longest of {longest}; '
+      'take longer rows (data.seq_len)'
+      + (", or too_long='cut_prompt'" if source.too_long == 'drop' else '')
     )
   if skipped:
-    why.append(f'were skipped ({len(skipped)}), the first: {skipped[0]}')
+    why.append(
+      f'were skipped ({len(skipped)}), the first: {skipped[0]}'
+      + (f'; the longest has {longest} tokens' if longest else '')
+    )
   raise ValueError(
     f'source {source.name}: all of its documents {"; or ".join(why)}.'
   )

@@ -85,15 +85,7 @@ def _encode(shard, tokenizer):
         shard.source, json.loads(text), where
       )
       ids, weights = encode(told)
-    except ValueError as error:
-      why = str(error).removeprefix(f'{where}: ')
-      sources_lib.bad(shard.source, report['skipped'], where, why)
-      found.append(None)
-      continue
-    report['trimmed'] += left_out > 0
-    report['turns'] += left_out
-    report['longest'] = max(report['longest'], len(ids))
-    try:
+      report['longest'] = max(report['longest'], len(ids))
       kept = templates.fit(
         ids,
         weights,
@@ -102,7 +94,12 @@ def _encode(shard, tokenizer):
         bos_id=tokenizer.bos_id,
       )
     except ValueError as error:
-      raise ValueError(f'{where}: {error}') from error
+      why = str(error).removeprefix(f'{where}: ')
+      sources_lib.bad(shard.source, report['skipped'], where, why)
+      found.append(None)
+      continue
+    report['trimmed'] += left_out > 0
+    report['turns'] += left_out
     report['dropped'] += kept is None
     report['cut'] += kept is not None and len(kept[0]) < len(ids)
     found.append(kept)

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator
 
 from lbe.chat import messages
+from lbe.chat import templates
 from lbe.data import cleaning as cleaning_lib
 from lbe.data import dataset_info
 from lbe.data import folders
@@ -51,6 +52,7 @@ class Source:
     for field, value, known in (
       ('kind', self.kind, ('auto', *kinds_lib.KINDS)),
       ('cut', self.cut, CUTS),
+      ('too_long', self.too_long, templates.POLICIES),
       ('on_bad_record', self.on_bad_record, ('fail', 'skip')),
     ):
       if value not in known:
@@ -207,6 +209,12 @@ def _readable(source, skipped):
       try:
         told, _ = conversation(source, record, where)
       except ValueError as error:
+        rules = source.cleaning
+        if isinstance(error, messages.Empty) and rules and rules.drop_empty:
+          # Counted by its rule.
+          nothing = [{'role': 'assistant', 'content': ''}]
+          yield {'document': 'nothing', 'messages': nothing}, where
+          continue
         why = str(error).removeprefix(f'{where}: ').rstrip('.')
         bad(source, skipped, where, why + _instead(source, record))
         continue
