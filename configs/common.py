@@ -372,7 +372,8 @@ def response_quality(
     # A JSONL file of id and response to be judged in place of the model's.
     responses='',
     **_answering(template='alpaca', max_new_tokens=512),
-    # 'paper' (0 to 3), 'llmeval1' (1 to 3 stars), the path of a rubric's
+    # 'paper' (0 to 3), 'llmeval1' (1 to 3 stars), 'llmeval2_objective' or
+    # '_subjective' (a scale for each criterion), the path of a rubric's
     # .toml, or that of BELLE's eval_prompt.json (0 to 1).
     rubric='paper',
     judge=judge or endpoint(),

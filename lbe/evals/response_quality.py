@@ -184,6 +184,7 @@ class ResponseQuality:
         'rubric': self.rubric.name,
         'judge': self._judge.name if self._judge else 'people',
         'scores': dict.fromkeys(self.rubric.criteria),
+        'highest': self.rubric.highest(),
         'failure': failure,
         'why': '',
         'replies': [],

@@ -10,20 +10,41 @@ from lbe.judging import scores
 from lbe.text import lines
 from lbe.text import tables
 
+# Fields of a record that are texts where they are there; null is ''.
+_TEXTS = (
+  'category',
+  'language',
+  'question',
+  'reference',
+  'response',
+  'failure',
+)
+
 
 def read(path) -> dict:
   """{(step, id): record} of predictions.jsonl, or of people's scores.
 
   'FILE@EVALUATOR' takes one evaluator's records, where the file has those of
-  several. Raises ValueError with file and line for what has no scores field.
+  several. Raises ValueError with file and line for what has no scores field, or
+  those of other criteria, and for a field that is to be a text and is none.
   """
-  found, seen = {}, {}
+  found, seen, criteria = {}, {}, []
   for record, where in lines.predictions(path, ('id', 'scores')):
     if not isinstance(record['scores'], dict) or not record['scores']:
       raise ValueError(f"{where}: the field 'scores' is no object of numbers.")
     for criterion, value in record['scores'].items():
-      if value is not None and type(value) not in (int, float):
+      is_number = type(value) in (int, float) and math.isfinite(value)
+      if value is not None and not is_number:
         raise ValueError(f'{where}: the score {criterion!r} is {value!r}.')
+    criteria = criteria or list(record['scores'])
+    if set(record['scores']) != set(criteria):
+      raise ValueError(
+        f'{where}: the scores are of {", ".join(record["scores"])}, and before '
+        f'it of {", ".join(criteria)}; a file is of one rubric.'
+      )
+    for field in _TEXTS:
+      if field in record:
+        record[field] = lines.text(record, field, where, default='')
     key = (record.get('step'), lines.name(record, 'id', where))
     lines.once(key, seen, where)
     found[key] = record

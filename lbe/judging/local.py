@@ -35,7 +35,6 @@ class Local:
         'judges.'
       )
     self._opened = stored.open_model(model)
-    self._opened.check()
     if self._opened.tokenizer is None:
       raise ValueError(f'{model} has no tokenizer to judge with.')
     if not 1 <= max_new_tokens < self._opened.config.max_positions:

@@ -67,8 +67,7 @@ def write(folder, systems: dict, *, rubric: str, seed: int) -> int:
     writer.writerows(rows)
   lines.write(folder / 'sheet.jsonl', rows)
   (folder / 'rubric.txt').write_text(
-    f'Each criterion gets a number from {read.lowest} to {read.highest}.\n\n'
-    f'{read.describe()}\n',
+    f'Each criterion gets a number{_range(read)}.\n\n{read.describe()}\n',
     encoding='utf-8',
   )
   key = {
@@ -80,6 +79,13 @@ def write(folder, systems: dict, *, rubric: str, seed: int) -> int:
     json.dumps(key, ensure_ascii=False, indent=1), encoding='utf-8'
   )
   return len(items)
+
+
+def _range(rubric):
+  if rubric.highest() is not None:
+    return ' of its own scale'
+  (scale,) = set(rubric.scales.values())
+  return f' of {scale.told()}' if scale.scores else f' from {scale.told()}'
 
 
 def read(folder, sheet) -> dict:
@@ -123,6 +129,7 @@ def read(folder, sheet) -> dict:
       'judge': sheet.stem,
       'rubric': rubric.name,
       'scores': scores or dict.fromkeys(rubric.criteria),
+      'highest': rubric.highest(),
       'failure': '' if scores else 'unanswered',
       'why': '' if scores else 'left empty',
       'replies': [],

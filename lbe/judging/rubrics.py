@@ -1,8 +1,10 @@
 """Rubrics: what a judge is asked, and how its reply is read.
 
 A rubric is a TOML file, as rubrics/paper.toml: a scale, criteria with a line
-for each level, and a prompt with places in braces. `paper` and `llmeval1` are
-here by name; others, and changed ones, by path. BELLE's eval_prompt.json (a
+for each level, and a prompt with places in braces. A criterion may have a scale
+of its own: `lowest`, `highest` and `whole`, or `scores`, a list of all that
+there are. The files of rubrics/ are here by name; others, and changed ones, by
+path. BELLE's eval_prompt.json (a
 prompt for each class of questions) is one by path, with the score 0 to 1.
 
 Replies are read tolerantly, but never guessed at:
@@ -43,24 +45,39 @@ _PLACES = {
   'language': {'language'},
   'form': {'json'},
 }
-_KEYS = {'name', 'lowest', 'highest', 'whole', 'criteria', *_PLACES}
+_SCALE = ('lowest', 'highest', 'whole')
+_KEYS = {'name', *_SCALE, 'criteria', *_PLACES}
 # What a judge sees in the place of a response without any text.
 NOTHING = '(the model wrote nothing)'
 
 
 @dataclasses.dataclass(frozen=True)
-class Rubric:
-  """A scale, its criteria, and the texts that a judge gets.
+class Scale:
+  """`lowest` to `highest`, in `whole` numbers or all; or `scores` alone."""
 
-  `levels` has the lines of each criterion by its name. `openings` are BELLE's
-  prompts by class, and for others empty; questions of `unhinted` classes are
-  judged without their reference. `digest` is the hash of the file.
-  """
-
-  name: str
   lowest: float
   highest: float
   whole: bool
+  scores: tuple = ()
+
+  def told(self) -> str:
+    if self.scores:
+      return ', '.join(map(str, self.scores))
+    return f'{self.lowest} to {self.highest}'
+
+
+@dataclasses.dataclass(frozen=True)
+class Rubric:
+  """Criteria with their scales, and the texts that a judge gets.
+
+  `levels` has the lines of each criterion by its name, `scales` its Scale.
+  `openings` are BELLE's prompts by class, and for others empty; questions of
+  `unhinted` classes are judged without their reference. `digest` is the hash of
+  the file.
+  """
+
+  name: str
+  scales: dict
   levels: dict
   prompt: str
   hint: str
@@ -74,6 +91,12 @@ class Rubric:
   @property
   def criteria(self):
     return tuple(self.levels)
+
+  def highest(self) -> dict | None:
+    """{criterion: its highest score}; None where all have one scale."""
+    if len(set(self.scales.values())) == 1:
+      return None
+    return {name: scale.highest for name, scale in self.scales.items()}
 
   def check(self, questions):
     """Raises ValueError where a question is of no class that is judged."""
@@ -101,8 +124,14 @@ class Rubric:
 
   def describe(self):
     """The criteria with their levels, as text."""
+    own = self.highest() is not None
     return '\n\n'.join(
-      '\n'.join([name.capitalize(), *(f'- {level}' for level in levels)])
+      '\n'.join(
+        [
+          name.capitalize() + f' ({self.scales[name].told()})' * own,
+          *(f'- {level}' for level in levels),
+        ]
+      )
       for name, levels in self.levels.items()
     )
 
@@ -162,14 +191,17 @@ class Rubric:
       number = float(value)
     elif isinstance(value, bool) or not isinstance(value, int | float):
       raise ValueError(f'{name} is {value!r}, which is no number')
-    if not self.lowest <= number <= self.highest:
+    scale = self.scales[name]
+    if not scale.lowest <= number <= scale.highest:
       raise ValueError(
-        f'{name} is {value}, and the scale goes from {self.lowest} to '
-        f'{self.highest}'
+        f'{name} is {value}, and the scale goes from {scale.lowest} to '
+        f'{scale.highest}'
       )
-    if self.whole and number != int(number):
+    if scale.whole and number != int(number):
       raise ValueError(f'{name} is {value}, and scores are whole numbers')
-    return int(number) if self.whole else float(number)
+    if scale.scores and number not in scale.scores:
+      raise ValueError(f'{name} is {value}, and scores are {scale.told()}')
+    return int(number) if scale.whole else float(number)
 
 
 def load(rubric):
@@ -177,7 +209,7 @@ def load(rubric):
   path = FOLDER / f'{rubric}.toml' if rubric in NAMES else pathlib.Path(rubric)
   if not rubric or not path.is_file():
     raise ValueError(
-      f'rubric={rubric!r} is unknown; take {" or ".join(NAMES)}, or the path '
+      f'rubric={rubric!r} is unknown; take {", ".join(NAMES)}, or the path '
       "of a rubric file (.toml) or of BELLE's eval_prompt.json."
     )
   if path.suffix in ('.json', '.jsonl'):
@@ -188,8 +220,13 @@ def load(rubric):
   except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
     raise ValueError(f'{path} is no TOML file: {error}.') from None
   _check(path, fields)
+  criteria = fields.pop('criteria')
+  scales = {c['name']: _scale(path, fields, c) for c in criteria}
+  for key in _SCALE:
+    fields.pop(key, None)
   return Rubric(
-    levels={c['name']: tuple(c['levels']) for c in fields.pop('criteria')},
+    levels={c['name']: tuple(c['levels']) for c in criteria},
+    scales=scales,
     openings={},
     unhinted=(),
     digest=hashlib.sha256(data).hexdigest()[:16],
@@ -199,24 +236,22 @@ def load(rubric):
 
 def _check(path, fields):
   missing, unknown = sorted(_KEYS - set(fields)), sorted(set(fields) - _KEYS)
+  criteria = fields.get('criteria') or [{}]
+  # A criterion with a scale of its own needs none of the rubric's.
+  missing = [
+    key
+    for key in missing
+    if key not in _SCALE
+    or not all(
+      isinstance(c, dict) and {key, 'scores'} & set(c) for c in criteria
+    )
+  ]
   if missing or unknown:
     raise ValueError(
       f'{path}: the key {(missing or unknown)[0]!r} is '
       f'{"missing" if missing else "unknown"}; a rubric has '
       f'{", ".join(sorted(_KEYS))}.'
     )
-  for key in ('lowest', 'highest'):
-    if isinstance(fields[key], bool) or not isinstance(
-      fields[key], int | float
-    ):
-      raise ValueError(f'{path}: {key}={fields[key]!r} is no number.')
-  if not fields['lowest'] < fields['highest']:
-    raise ValueError(
-      f'{path}: lowest={fields["lowest"]} is not below '
-      f'highest={fields["highest"]}.'
-    )
-  if not isinstance(fields['whole'], bool):
-    raise ValueError(f'{path}: whole={fields["whole"]!r} is not true or false.')
   for key in ('name', *_PLACES):
     if not isinstance(fields[key], str):
       raise ValueError(f'{path}: {key} is no text.')
@@ -243,8 +278,12 @@ def _check_criteria(path, fields):
   if not isinstance(criteria, list) or not criteria:
     raise ValueError(f'{path}: there are no [[criteria]]; name one at least.')
   for c in criteria:
-    if not isinstance(c, dict) or set(c) != {'name', 'levels'}:
-      raise ValueError(f'{path}: a criterion has a name and levels, not {c}.')
+    known = {'name', 'levels', 'scores', *_SCALE}
+    if not isinstance(c, dict) or not {'name', 'levels'} <= set(c) <= known:
+      raise ValueError(
+        f'{path}: a criterion has a name and levels, and perhaps '
+        f'{", ".join(_SCALE)} or scores of its own, not {c}.'
+      )
     if not isinstance(c['name'], str) or c['name'] != _folded(c['name']):
       raise ValueError(
         f'{path}: the criterion {c["name"]!r} is to be in small letters.'
@@ -253,8 +292,9 @@ def _check_criteria(path, fields):
       isinstance(line, str) for line in c['levels']
     ):
       raise ValueError(f'{path}: the levels of {c["name"]!r} are no texts.')
-    if fields['whole']:
-      asked = range(int(fields['lowest']), int(fields['highest']) + 1)
+    scale = _scale(path, fields, c)
+    if scale.whole:
+      asked = scale.scores or range(int(scale.lowest), int(scale.highest) + 1)
       told = [line.partition(':')[0].strip() for line in c['levels']]
       if told != [str(level) for level in asked]:
         raise ValueError(
@@ -264,6 +304,40 @@ def _check_criteria(path, fields):
   names = [c['name'] for c in criteria]
   if len(set(names)) < len(names):
     raise ValueError(f'{path}: a criterion stands there twice: {names}.')
+
+
+def _scale(path, fields, criterion):
+  """The Scale of a criterion: its own, or what it lacks of the rubric's."""
+  own = {key: fields[key] for key in _SCALE if key in fields}
+  own |= {key: criterion[key] for key in _SCALE if key in criterion}
+  scores = criterion.get('scores', ())
+  if 'scores' in criterion:
+    if (
+      not isinstance(scores, list)
+      or len(scores) < 2
+      or not all(map(_is_number, scores))
+      or sorted(set(scores)) != scores
+    ):
+      raise ValueError(
+        f'{path}: scores={scores!r} of {criterion["name"]!r} is no list of '
+        'numbers that rise.'
+      )
+    whole = all(isinstance(x, int) for x in scores)
+    own = {'lowest': scores[0], 'highest': scores[-1], 'whole': whole}
+  for key in ('lowest', 'highest'):
+    if not _is_number(own[key]):
+      raise ValueError(f'{path}: {key}={own[key]!r} is no number.')
+  if not own['lowest'] < own['highest']:
+    raise ValueError(
+      f'{path}: lowest={own["lowest"]} is not below highest={own["highest"]}.'
+    )
+  if not isinstance(own['whole'], bool):
+    raise ValueError(f'{path}: whole={own["whole"]!r} is not true or false.')
+  return Scale(**own, scores=tuple(scores))
+
+
+def _is_number(value):
+  return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 # LianjiaTech/BELLE, eval/template_html/ChatGPT_Score.html.temp: how its page
@@ -292,9 +366,7 @@ def _belle(path):
     raise ValueError(f'{path} has no prompts; a line is class and prompt.')
   return Rubric(
     name='belle',
-    lowest=0,
-    highest=1,
-    whole=False,
+    scales={'score': Scale(0, 1, False)},
     levels={'score': ()},
     prompt=_BELLE_PROMPT,
     hint=_BELLE_HINT,

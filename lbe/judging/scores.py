@@ -2,7 +2,8 @@
 
 A record is a line of predictions.jsonl: `category`, `language`, `response`,
 `scores` (by criterion, each None where there is none) and `failure` ('',
-'too_long', 'unanswered' or 'unreadable'). Means are over what was judged;
+'too_long', 'unanswered' or 'unreadable'); `highest`, by criterion, where each
+has a scale of its own. Means are over what was judged;
 nothing is put in for a failure.
 """
 
@@ -26,8 +27,9 @@ def is_judged(record: dict) -> bool:
 def summarize(records: list[dict]) -> list[dict]:
   """[{name, value, count, …}]: rows without what they say of the model.
 
-  `overall` is the mean of the criteria; each name alone is the mean over
-  responses (micro), with its interval; NAME_macro is the mean of the
+  `overall` is the mean of the criteria, and where these have scales of their
+  own the share of all points that there are, 0 to 1; each name alone is the
+  mean over responses (micro), with its interval; NAME_macro is the mean of the
   categories' means; NAME/CATEGORY and, where there are several languages,
   NAME/language=CODE are those of a part, marked `of_subject`. Counts come last.
   """
@@ -66,6 +68,9 @@ def _columns(judged):
     for name in judged[0]['scores']
   }
   overall = np.mean(list(columns.values()), axis=0)
+  highest = judged[0].get('highest')
+  if highest:
+    overall = sum(columns.values()) / sum(highest.values())
   return {'overall': overall, **columns}
 
 

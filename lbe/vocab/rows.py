@@ -53,10 +53,10 @@ def translate(
   A line of the file is a word of the new language, a tab, and a word of the
   old one; a word may have several lines. A piece that is such a word is
   spelled by its translations, each as the base writes that word; any other
-  piece by itself. Raises ValueError for a line of another form, and where no
-  piece is found.
+  piece by itself. Raises ValueError for a line of another form, where no piece
+  is found, and where many more are in the second column.
   """
-  words = {}
+  words, turned = {}, set()
   text = files.text(path)
   for number, line in enumerate(lines.split(text), 1):
     if not line.strip():
@@ -68,20 +68,27 @@ def translate(
         'translation.'
       )
     words.setdefault(fields[0], []).append(fields[1])
+    turned.add(fields[1])
   spellings = spell(base, extended)
-  num_found = 0
+  num_found = num_turned = 0
   for i in range(len(spellings)):
     piece = extended.piece(base.vocab_size + i)
     if extended.kind == 'hf' and extended.byte_level:
       piece = byte_level.readable(piece)
     piece = piece.replace('▁', ' ').strip()
+    num_turned += piece in turned
     if piece in words:
       spellings[i] = base.encode_batch(words[piece])
       num_found += 1
-  if not num_found:
+  if num_turned > 2 * num_found or not num_found:
+    told = f'{num_found:,} of the {len(spellings):,} new pieces are words'
+    if not num_found:
+      told = f'none of the {len(spellings):,} new pieces is a word'
     raise ValueError(
-      f'{path}: none of the {len(spellings)} new pieces is a word of it; is '
-      'the new language in the first column?'
+      f'{path}: {told} of its first column, where the new language is, and '
+      f'{num_turned:,} of its second'
+      + '; turn the columns round: they are the wrong way.' * bool(num_turned)
+      + '; is it of another language?' * (not num_turned)
     )
   return spellings, num_found
 

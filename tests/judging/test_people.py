@@ -8,6 +8,7 @@ import pytest
 from lbe.judging import agreement
 from lbe.judging import people
 from lbe.judging import rubrics
+from lbe.judging import scores
 
 import runs
 
@@ -283,6 +284,44 @@ def test_files_of_scores_that_cannot_be_read(tmp_path):
   path = write(tmp_path / 'p.jsonl', [{**one, 'scores': None}])
   with pytest.raises(ValueError, match="'scores' is no object"):
     agreement.read(path)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'why'),
+  [
+    ({'response': 5}, "a.jsonl:2: the field 'response' is int, not str"),
+    ({'response': ['a']}, "a.jsonl:2: the field 'response' is list, not str"),
+    ({'category': {}}, "a.jsonl:2: the field 'category' is dict, not str"),
+    (
+      {'scores': {'fluency': 3}},
+      'a.jsonl:2: the scores are of fluency, and bef',
+    ),
+    ({'scores': {c: float('nan') for c in CRITERIA}}, "'accuracy' is nan"),
+  ],
+)
+def test_what_is_no_text_is_told_in_a_table(tmp_path, changes, why):
+  """A response that is a number or a list ended in a traceback."""
+  two = dict.fromkeys(CRITERIA, 2)
+  good, bad = record(1, 'a', scores=two), record(2, 'a', scores=two) | changes
+  path = write(tmp_path / 'a.jsonl', [good, bad])
+  with pytest.raises(ValueError, match=why):
+    agreement.read(path)
+  if changes == {'response': 5}:
+    output = runs.run('judge', f'--table={path}', status=1)
+    assert 'error: ' in output and 'Traceback' not in output
+  write(tmp_path / 'a.jsonl', [good, {**good, 'id': '2', 'response': None}])
+  assert agreement.read(path)[7, '2']['response'] == ''
+
+
+def test_overall_is_a_share_where_scales_differ():
+  """A mean of 5 and 3 is a score on no scale."""
+  scores_of = dict(accuracy=5, fluency=1)
+  one = record(1, 'a', scores=scores_of, highest=dict(accuracy=5, fluency=3))
+  rows = {r['name']: r for r in scores.summarize([one])}
+  assert rows['overall']['value'] == 6 / 8 and rows['accuracy']['value'] == 5
+  del one['highest']
+  rows = {r['name']: r for r in scores.summarize([one])}
+  assert rows['overall']['value'] == 3
 
 
 def test_the_program_from_sheets_to_agreement(tmp_path):

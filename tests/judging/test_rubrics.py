@@ -19,7 +19,8 @@ def reply(**changes):
 def test_the_prompt_of_the_papers_rubric():
   """Each part once; braces in a question or an answer are text."""
   rubric = rubrics.load('paper')
-  assert (rubric.criteria, rubric.lowest, rubric.highest) == (FIVE, 0, 3)
+  assert rubric.criteria == FIVE
+  assert set(rubric.scales.values()) == {rubrics.Scale(0, 3, whole=True)}
   prompt = rubric.ask(QUESTION, 'Use {question} or "{}".')
   for text in (
     'a task of the kind "Code"',
@@ -48,7 +49,7 @@ def test_reference_and_language_are_told_only_where_there_are_any():
 def test_the_layout_of_llmeval1():
   """Its five criteria in its order, question, output, hint, then the stars."""
   rubric = rubrics.load('llmeval1')
-  assert (rubric.lowest, rubric.highest) == (1, 3)
+  assert set(rubric.scales.values()) == {rubrics.Scale(1, 3, whole=True)}
   prompt = rubric.ask(QUESTION, 'The answer')
   parts = [
     'task of the kind "Code"',
@@ -205,9 +206,47 @@ def test_a_users_own_rubric(tmp_path):
   assert rubric.read('{"style": 7.5}') == {'style': 7.5}
 
 
+def test_a_criterion_has_a_scale_of_its_own():
+  """LLMEval-2: accuracy 1, 3 or 5, and three aspects from 1 to 3."""
+  rubric = rubrics.load('llmeval2_subjective')
+  given = dict(accuracy=5, informativeness=3, fluency=2, logicality=1)
+  assert rubric.read(json.dumps(given)) == given
+  for changed, why in (
+    ({'accuracy': 4}, 'accuracy is 4, and scores are 1, 3, 5'),
+    ({'accuracy': 0}, 'accuracy is 0, and the scale goes from 1 to 5'),
+    ({'fluency': 5}, 'fluency is 5, and the scale goes from 1 to 3'),
+    ({'fluency': 2.5}, 'fluency is 2.5, and scores are whole'),
+  ):
+    with pytest.raises(ValueError, match=why):
+      rubric.read(json.dumps(given | changed))
+  prompt = rubric.ask(QUESTION, 'x')
+  assert 'Accuracy (1, 3, 5)\n- 1: ' in prompt
+  assert 'Fluency (1 to 3)\n- 1: ' in prompt
+  objective = rubrics.load('llmeval2_objective')
+  assert objective.highest() == {
+    'correctness': 3,
+    'explanation correctness': 2,
+  }
+  assert rubrics.load('paper').highest() is None
+  assert 'Fluency\n- 0: ' in rubrics.load('paper').describe()
+
+
 @pytest.mark.parametrize(
   'old, new, why',
   [
+    ('name = "fluency"', 'name = "fluency"\nhighest = 2', 'begin with'),
+    ('name = "fluency"', 'name = "fluency"\nlowest = 9', 'lowest=9 is not bel'),
+    (
+      'name = "fluency"',
+      'name = "fluency"\nscores = [0, 3]',
+      'each of 0, 3',
+    ),
+    (
+      'name = "fluency"',
+      'name = "fluency"\nscores = [3, 0]',
+      'numbers that',
+    ),
+    ('name = "fluency"', 'name = "fluency"\nscale = 3', 'perhaps lowest, high'),
     ('name = "paper"', 'name = "a b"', "name='a b' is part of a protocol"),
     ('name = "paper"', 'name = ', 'is no TOML file'),
     ('lowest = 0\n', '', "the key 'lowest' is missing"),
@@ -237,6 +276,6 @@ def test_a_rubric_that_cannot_be_used_names_what_is_wrong(
 
 def test_an_unknown_rubric_names_the_known_ones():
   with pytest.raises(
-    ValueError, match="rubric='papers' is unknown; take llmeval1 or paper"
+    ValueError, match="rubric='papers' is unknown; take llmeval1, llmeval2_ob"
   ):
     rubrics.load('papers')

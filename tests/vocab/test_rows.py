@@ -196,6 +196,23 @@ def test_dictionaries_that_cannot_be_used_are_refused(
     rows.translate(base, chinese, path)
 
 
+def test_a_dictionary_whose_columns_are_turned_is_told(
+  test_data, chinese, tmp_path
+):
+  """A few words stand on both sides: 37 of 1,500 were found, turned 615."""
+  base = tokenizers.load(test_data / 'ckpt_stories260K' / 'hf')
+  found = [chinese.piece(i) for i in range(512, 800)]
+  found = [piece for piece in found if len(piece) == 2][:9]
+  path = tmp_path / 'words.tsv'
+  path.write_text(
+    '\n'.join([f'w{x}\t{x}' for x in found[:6]] + [f'{found[6]}\tx'])
+  )
+  with pytest.raises(ValueError, match='1 of the .* 6 of its second; turn the'):
+    rows.translate(base, chinese, path)
+  path.write_text('\n'.join(f'{x}\tw{x}' for x in found[:6]))
+  assert rows.translate(base, chinese, path)[1] == 6
+
+
 def test_dictionary_and_method_go_together(test_data, chinese):
   for method, dictionary in (('dictionary', ''), ('mean', 'zh-en.tsv')):
     with pytest.raises(ValueError, match="'dictionary' needs a file"):
