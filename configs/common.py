@@ -29,13 +29,14 @@ def _block(fields, changes, *, unlocked=()):
 def _texts():
   """Where texts lie, and how they are read."""
   return dict(
-    # A file or a folder (searched recursively, in sorted order), here, or at
-    # gs:// or s3://; 'tfds:NAME/CONFIG:VERSION@SPLIT'; or an entry of
+    # A file, a folder (searched recursively, in sorted order) or a pattern as
+    # 'zh/*.txt', here, or at gs:// or s3:// (no pattern); 'tfds:NAME/CONFIG:VERSION@SPLIT'; or an entry of
     # LLaMA-Factory's registry, 'dataset_info:FOLDER/dataset_info.json@NAME'.
     path='',
     # 'text', 'jsonl', 'json' (an array), 'csv', 'tsv', 'parquet', 'arrow'
     # (and Feather), 'arrayrecord' (of JSON objects), or 'auto': by the
-    # ending. Behind that may come .gz, .bz2 or .zst.
+    # ending. Behind that may come .gz, .bz2, .xz or .zst. A file that holds
+    # records beyond doubt is read so, whatever this says; others are refused.
     kind='auto',
     # How a text file is cut into documents: 'blank_line', 'line', 'file',
     # or 'heading' (a line that matches `heading` starts a document).
@@ -69,7 +70,8 @@ def source(**changes) -> ConfigDict:
     max_epochs=0.0,
     # Share of the documents that is held out, chosen by their hash.
     holdout=0.0,
-    # Nested subsets: the first documents in the seeded order; 0 is all.
+    # Nested subsets: the first documents in the seeded order; 0 is all. Of
+    # conversations documents and bytes are those before any is too long.
     max_documents=0,
     max_bytes=0,
     max_tokens=0,
@@ -505,6 +507,7 @@ def base() -> ConfigDict:
 
   # How long: exactly one of the numbers is set. Documents, bytes and epochs
   # count the text of the source named in `of`, or of all together where ''.
+  # Less than an epoch is the first documents in the seeded order.
   config.budget = dict(
     steps=0,
     tokens=0,

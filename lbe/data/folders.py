@@ -116,34 +116,34 @@ def found(name: str, path: str, kind: str) -> tuple[list, list]:
 def _of_folder(name, root, kind):
   with told_plainly(root):
     below = sorted(_below(root, [os.path.realpath(root)]))
-  chosen, others = [], []
-  for path in below:
-    known = kinds.ENDINGS.get(kinds.ending(path))
-    is_file = is_remote(path) or path.is_file()
-    if not is_file or _BESIDE.match(path.name.lower()):
-      is_chosen = False
-    elif known:
-      is_chosen = kind in ('auto', known) or (kind, known) == ('jsonl', 'json')
-    else:
-      with told_plainly(path):
-        is_chosen = kind in ('auto', 'jsonl') and kinds.holds_records(path)
-    (chosen if is_chosen else others).append(path)
+  data = [
+    path
+    for path in below
+    if not _BESIDE.match(path.name.lower())
+    and (is_remote(path) or path.is_file())
+  ]
+  chosen = [path for path in data if _is_chosen(path, kind)]
+  if not chosen and kind == 'text':
+    # Texts in records are texts, as those of any other ending are.
+    chosen = [path for path in data if _is_chosen(path, 'auto')] or data
   if chosen:
-    return chosen, others
-  if kind == 'text' and any(map(_is_known, others)):
-    # Texts in records: each file's content says how it is read.
-    return _of_folder(name, root, 'auto')
+    taken = set(chosen)
+    return chosen, [path for path in below if path not in taken]
   endings = [e for e, k in kinds.ENDINGS.items() if kind in ('auto', k)]
-  there = ', '.join(path.name for path in others[:3]) or 'none at all'
+  there = ', '.join(path.name for path in below[:3]) or 'none at all'
+  way = "set kind='auto'" if kind != 'auto' else "set kind='text' for texts"
   raise ValueError(
-    f'source {name}: {root} has no file that ends in '
-    f'{" or ".join(endings)} (its files: {there}); name the files so, set '
-    "kind='auto', or give one file."
+    f'source {name}: {root} has no file that ends in {" or ".join(endings)} '
+    f'(its files: {there}); name the files so, {way}, or give one file.'
   )
 
 
-def _is_known(path):
-  return kinds.ending(path) in kinds.ENDINGS and not _BESIDE.match(path.name)
+def _is_chosen(path, kind):
+  known = kinds.ENDINGS.get(kinds.ending(path))
+  if known:
+    return kind in ('auto', known) or (kind, known) == ('jsonl', 'json')
+  with told_plainly(path):
+    return kind in ('auto', 'jsonl') and kinds.holds_records(path)
 
 
 def _check_link(path):

@@ -126,8 +126,8 @@ def _check_foreign(path, head, asked):
     named = re.search(r'\.(x?html?|xml)$', path.name.lower())
     if start.startswith(mark) and not (asked == 'text' and named):
       found = [(what, 'fetch the file again, or take its text out')]
-  if start.startswith(b'<doc id=') and asked != 'text':
-    found = [('WikiExtractor’s markup', "write it with --json, or kind='text'")]
+  if start.startswith(b'<doc id='):
+    found = [("WikiExtractor's markup", 'let it write with --json')]
   if found:
     what, way = found[0]
     raise files.Refused(f'{path} is {what}, not text or records; {way}.')

@@ -109,6 +109,10 @@ def test_a_kind_that_is_not_there_is_told_with_what_is(tmp_path):
   assert names(tmp_path, 'text')[0] == ['a.jsonl', 'b.csv']
   write(tmp_path, c__txt='c')
   assert names(tmp_path, 'text')[0] == ['c.txt']
+  write(tmp_path / 'wiki', wiki_00='text', **{'train.zh': 'text'})
+  assert names(tmp_path / 'wiki', 'text')[0] == ['train.zh', 'wiki_00']
+  with pytest.raises(ValueError, match="train.zh, wiki_00.*kind='text' for te"):
+    names(tmp_path / 'wiki')
 
 
 def test_a_data_set_saved_by_datasets_is_read(tmp_path):

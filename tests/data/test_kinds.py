@@ -33,8 +33,7 @@ def test_json_lines_are_read_under_any_ending(tmp_path, name, kind):
   path = tmp_path / name
   path.write_text(LINES, encoding='utf-8')
   assert read(path, kind=kind) == TEXTS
-  if name not in ('a.txt', 'a.csv', 'a.tsv', 'a.parquet'):
-    assert read(tmp_path) == TEXTS  # a folder finds it
+  assert read(tmp_path, kind=kind) == TEXTS  # a folder finds it
   with pytest.raises(ValueError, match="no text in the field 'body'.*text, id"):
     read(path, kind=kind, field='body')
 
@@ -115,6 +114,7 @@ def tarred(data):
     (b'\n <HTML><body>', 'is an HTML page'),
     (b'\xef\xbb\xbf<?xml version="1.0"?>', 'is XML'),
     (b'<mediawiki xmlns="x">', 'is XML'),
+    (b'<doc id="1" url="u" title="t">', "is WikiExtractor's markup"),
     (b'%PDF-1.7 ...', 'is a PDF'),
     (archive(zipped), 'is a zip archive, .*; unpack it'),
     (archive(tarred), 'is a tar archive'),
