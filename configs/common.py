@@ -30,8 +30,9 @@ def _texts():
   """Where texts lie, and how they are read."""
   return dict(
     # A file, a folder (searched recursively, in sorted order) or a pattern as
-    # 'zh/*.txt', here, or at gs:// or s3:// (no pattern); 'tfds:NAME/CONFIG:VERSION@SPLIT'; or an entry of
-    # LLaMA-Factory's registry, 'dataset_info:FOLDER/dataset_info.json@NAME'.
+    # 'zh/*.txt', here, or at gs:// or s3:// (no pattern);
+    # 'tfds:NAME/CONFIG:VERSION@SPLIT'; or an entry of LLaMA-Factory's registry,
+    # 'dataset_info:FOLDER/dataset_info.json@NAME'.
     path='',
     # 'text', 'jsonl', 'json' (an array), 'csv', 'tsv', 'parquet', 'arrow'
     # (and Feather), 'arrayrecord' (of JSON objects), or 'auto': by the
