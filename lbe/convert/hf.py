@@ -336,18 +336,18 @@ def write_safetensors(
 
   `get_array(name)` gives one stacked numpy array at a time, of our names as
   'layers/q_LDNH'. A file ends where the next tensor would pass
-  `shard_bytes`. Returns {their name: sha256 of the stored bytes}.
+  `shard_bytes`. Returns {their name: sha256 of the stored bytes}. Raises
+  ValueError where weights of another export lie there.
   """
   folder = pathlib.Path(folder)
   dtype = DTYPES[dtype]
   plan, total = _plan_files(c, dtype, shard_bytes)
-  digests, weight_map = {}, {}
-  for i, part in enumerate(plan):
-    file = (
-      'model.safetensors'
-      if len(plan) == 1
-      else f'model-{i + 1:05}-of-{len(plan):05}.safetensors'
-    )
+  digests, weight_map, n = {}, {}, len(plan)
+  files = ['model.safetensors']
+  if n > 1:
+    files = [f'model-{i + 1:05}-of-{n:05}.safetensors' for i in range(n)]
+  tensor_files.check_alone(folder, files)
+  for file, part in zip(files, plan, strict=True):
     _write_file(folder / file, c, part, get_array, dtype, digests)
     weight_map.update({theirs: file for _, _, theirs in part})
   if len(plan) > 1:

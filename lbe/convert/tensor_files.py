@@ -244,6 +244,21 @@ def _instead(folder):
   return ''
 
 
+def check_alone(folder: pathlib.Path, names: list[str]):
+  """Raises ValueError where a folder holds weights under other names.
+
+  They would be read in place of these, or be taken for a part of the model.
+  """
+  for path in sorted(folder.iterdir()):
+    if path.name not in names and (
+      path.suffix == '.safetensors' or path.name in ORDER[2:]
+    ):
+      raise ValueError(
+        f'{path} lies where a model is to be written; give an empty folder, or '
+        'delete what an earlier export left.'
+      )
+
+
 def beside(
   folder: str | pathlib.Path, chosen: list[pathlib.Path]
 ) -> dict[pathlib.Path, list[str]]:

@@ -1,5 +1,6 @@
 """Hugging Face folders: both spellings, and what is refused."""
 
+import functools
 import json
 import shutil
 import sys
@@ -288,3 +289,20 @@ def test_values_that_are_not_finite_are_counted(dtype):
     assert tensor_files.num_not_finite(y) == 1
     assert tensor_files.num_not_finite(y.T) == 1
   assert tensor_files.num_not_finite(np.full((2, 3), -np.inf, dtype)) == 6
+
+
+def test_weights_of_another_export_are_not_written_beside(folder):
+  """A single file left there would be read in place of the new shards."""
+  c, _ = hf_config.read_config(folder)
+  get_array = weights.flatten(hf.load_params(folder, c)).__getitem__
+  write = functools.partial(
+    hf.write_safetensors, folder, c, get_array, dtype='float32'
+  )
+  write()
+  with pytest.raises(ValueError, match='model.safetensors lies where a model'):
+    write(shard_bytes=4000)
+  (folder / 'model.safetensors').unlink()
+  write(shard_bytes=4000)
+  write(shard_bytes=4000)
+  with pytest.raises(ValueError, match='model-00001-of-.* lies where a model'):
+    write()
