@@ -9,6 +9,7 @@ import importlib
 import json
 
 from lbe.evals import core
+from lbe.exams import item
 from lbe.inference import score
 
 
@@ -109,6 +110,9 @@ class Tasks:
           not isinstance(value, (int, float)) or 'stderr' in metric or not kind
         ):
           continue
+        told = {}
+        if metric == 'acc':
+          told = _one_answer(results['samples'].get(task, ()), kind)
         rows.append(
           model.row(
             step=step,
@@ -124,6 +128,7 @@ class Tasks:
             filter=kind,
             lm_eval=lm_eval.__version__,
             **{k: self._settings[k] for k in ('bos', 'cut')},
+            **told,
           )
         )
         metrics[f'{task}/{metric}'] = float(value)
@@ -139,6 +144,26 @@ class Tasks:
       for sample in samples
     ]
     return core.Result(rows, metrics, json.loads(json.dumps(predictions)))
+
+
+def _one_answer(samples, kind):
+  """Facts of core.one_answer, by letters; {} of tasks that are no choice."""
+  chosen, golds = [], []
+  for sample in samples:
+    answers, target = sample['filtered_resps'], sample['target']
+    target = target if isinstance(target, list) else [target]
+    if sample.get('filter', kind) != kind or not all(
+      isinstance(x, list | tuple) and len(x) == 2 for x in answers
+    ):
+      continue
+    if len(answers) > len(item.ALPHABET) or not all(
+      isinstance(x, int) and 0 <= x < len(answers) for x in target
+    ):
+      return {}
+    best = max(range(len(answers)), key=lambda i: answers[i][0])
+    chosen.append(item.ALPHABET[best])
+    golds.append([item.ALPHABET[x] for x in target])
+  return core.one_answer(chosen, golds)
 
 
 def adapt(model, *, bos, cut, max_new_tokens):

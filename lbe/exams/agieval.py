@@ -84,6 +84,9 @@ def _records(path, subject):
       raise ValueError(
         f'{where}: the options {options!r} are no list of 1 to {len(_LETTERS)}.'
       )
+    for option in options:
+      if not isinstance(option, str):
+        raise ValueError(f'{where}: the option {option!r} is no text.')
     letters = _LETTERS[: len(options)]
     if (subject, i) not in _BROKEN and not (label and _all_in(label, letters)):
       raise ValueError(
@@ -94,7 +97,9 @@ def _records(path, subject):
 
 def _all_in(label, letters):
   # Of gaokao-mathqa some are texts as 'A C' or 'ACD'.
-  return isinstance(label, str | list) and set(label) <= {*letters, ' '}
+  return isinstance(label, str | list) and all(
+    isinstance(x, str) and x in (*letters, ' ') for x in label
+  )
 
 
 def zero_shot(record, subject):

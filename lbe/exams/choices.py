@@ -119,6 +119,8 @@ def xcopa_items(
           f"{where}: question is 'cause' or 'effect' and label 0 or 1; it has "
           f'{json.dumps([r["question"], r["label"]])}.'
         )
+      for field in ('premise', 'choice1', 'choice2'):
+        lines.text(r, field, where)
       connector = CONNECTORS[language][r['question'] == 'effect']
       answers = tuple(
         c[0].lower() + c[1:] for c in (r['choice1'], r['choice2'])

@@ -14,6 +14,7 @@ import re
 
 from lbe.exams import item
 from lbe.text import files
+from lbe.text import lines
 
 _THINK = '请你一步一步思考并将思考过程写在【解析】和<eoe>之间。'
 _EACH = (
@@ -109,14 +110,22 @@ def _examples(path, subject):
       f'({error}).'
     ) from error
   for i, example in enumerate(examples):
+    where = f'{file}, question {i + 1}'
+    if not isinstance(example, dict):
+      raise ValueError(f'{where}: {example!r} is no object.')
     for name in ('question', 'answer', 'score'):
       if name not in example:
-        raise ValueError(f'{file}, question {i + 1}: there is no {name!r}.')
+        raise ValueError(f'{where}: there is no {name!r}.')
+    lines.text(example, 'question', where)
+    if type(example['score']) not in (int, float):
+      raise ValueError(f'{where}: the score {example["score"]!r} is no number.')
     letters = example['answer']
-    if not letters or not all(re.fullmatch('[A-G]+', x) for x in letters):
+    if not letters or not (
+      isinstance(letters, list | str)
+      and all(isinstance(x, str) and re.fullmatch('[A-G]+', x) for x in letters)
+    ):
       raise ValueError(
-        f'{file}, question {i + 1}: the answer {letters!r} is no list of '
-        'letters from A to G.'
+        f'{where}: the answer {letters!r} is no list of letters from A to G.'
       )
   return examples
 

@@ -351,6 +351,8 @@ def test_a_group_of_the_harness_has_the_questions_of_its_tasks(model, tmp_path):
     'inner/acc': 3,
     'outer/acc': 5,
   }
+  # The questions of a task are alike here, and so are their answers.
+  assert {r.get('most_chosen_share') for r in rows} == {1.0, None}
 
 
 def test_an_exam_of_ones_own_with_an_empty_choice(model, tmp_path):

@@ -425,6 +425,8 @@ def test_bad_exams_are_refused(tmp_path, test_data):
     ({'label': ['A', 'E']}, r"the label \['A', 'E'\] is not among A, B, C"),
     ({'label': None}, 'the label None is not among'),
     ({'label': []}, r'the label \[\] is not among'),
+    ({'label': [['A']]}, 'is not among A, B, C'),
+    ({'options': ['(A)', 1]}, 'the option 1 is no text'),
     ({'options': None}, 'the options None are no list of 1 to 7'),
     ({'question': 3}, 'the question 3 is no text'),
   ):
