@@ -143,7 +143,7 @@ def _lines(head):
 def _object(line):
   try:
     value = json.loads(line)
-  except ValueError:
+  except (ValueError, RecursionError):
     return None
   return value if isinstance(value, dict) else None
 

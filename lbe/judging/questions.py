@@ -13,6 +13,7 @@ as well; its ids are the numbers of its lines.
 import unicodedata
 from typing import NamedTuple
 
+from lbe.chat import messages
 from lbe.chat import prompts
 from lbe.text import lines
 
@@ -52,6 +53,11 @@ def _read(path):
         id=lines.name(record, 'id', where),
         category=_category(record, 'category', where),
         reference=lines.text(record, 'reference', where, default=''),
+      )
+    if messages.before(record, where=where):
+      raise ValueError(
+        f'{where}: a question is one text, and there is a system message or a '
+        'history beside it; write them into the question, or leave them out.'
       )
     question = Question(
       question=lines.text(record, 'question', where),

@@ -58,6 +58,8 @@ def values(file: BinaryIO) -> Iterator[tuple[Any, int]]:
         line = json.loads(line)
       except json.JSONDecodeError as error:
         line = Bad(f'invalid JSON ({error.msg}, column {error.colno})')
+      except (ValueError, RecursionError) as error:  # thousands of digits, of [
+        line = Bad(f'invalid JSON ({error})')
     yield line, number
 
 

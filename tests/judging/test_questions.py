@@ -65,6 +65,11 @@ def test_questions_in_belles_form(test_data):
       "q.jsonl:2: the field 'id' is missing",
     ),
     ({**LINE, 'id': 'b', 'question': ' '}, "field 'question' is empty"),
+    ({**LINE, 'id': 'b', 'system': 'Be kind.'}, 'a question is one text, and'),
+    (
+      {**LINE, 'id': 'b', 'history': [['a', 'c']]},
+      'a question is one text, an',
+    ),
     ({**LINE, 'id': 'b', 'question': 3}, "field 'question' is int, not str"),
     (
       {**LINE, 'id': 'b', 'reference': []},

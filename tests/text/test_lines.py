@@ -54,6 +54,8 @@ def test_what_is_no_record_is_told_by_file_and_line(tmp_path):
   path = tmp_path / 'a.jsonl'
   for text, words in (
     ('{"a": 1}\n\n{"b"', 'a.jsonl:3: invalid JSON'),
+    ('{"a": ' + '9' * 5000 + '}', 'a.jsonl:1: invalid JSON .*4300'),
+    ('{"a": ' + '[' * 5000, 'a.jsonl:1: invalid JSON .*recursion'),
     ('{"a": 1}\n[1]', 'a.jsonl:2: list; a line is one JSON object'),
     (
       '{"a": "\u2028"}\n{"b": 1}\n',
