@@ -92,8 +92,13 @@ def _make_documents(
   else:
     return None  # an empty slot, to be filled on the command line
   max_len = max_len or config.data.seq_len
+  names = [f'{number:016x}' for number in hashes][: limit or None]
+  texts = texts[: limit or None]
   if not isinstance(texts[0], str):
     max_len = config.data.seq_len  # a conversation is one window
-  names = [f'{number:016x}' for number in hashes]
-  chosen = slice(limit or None)
-  return perplexity.Documents(texts[chosen], names[chosen], max_len=max_len)
+    if not any(weights[1:].any() for _, weights in texts):
+      raise ValueError(
+        f'it scores {len(texts)} held-out conversations of {source}, all of '
+        'whose responses have the weight 0; hold out more, or mend them.'
+      )
+  return perplexity.Documents(texts, names, max_len=max_len)

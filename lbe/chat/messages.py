@@ -230,7 +230,7 @@ def _with_system(record, turns):
 
 def _history(record):
   turns = []
-  for i, turn in enumerate(_list(record, 'history')):
+  for i, turn in enumerate(listed(record, 'history')):
     label = f'history[{i}]'
     if isinstance(turn, list | tuple):
       if len(turn) != 2:
@@ -256,7 +256,7 @@ def _dialogue(text):
 # ---------------------------------------------------------------------- turns
 
 
-def _list(record, name):
+def listed(record: dict, name: str) -> list:
   """The field as a list, also where it is one as JSON; of null []."""
   value = record.get(name)
   if isinstance(value, str) and value.strip():
@@ -273,7 +273,7 @@ def _list(record, name):
 
 def _turns(record, name):
   turns = []
-  for i, turn in enumerate(_list(record, name)):
+  for i, turn in enumerate(listed(record, name)):
     turns += _turn(turn, f'{name}[{i}]')
   if not turns:
     raise ValueError(f'the field {name!r} is empty; leave such records out.')

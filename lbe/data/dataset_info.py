@@ -18,6 +18,7 @@ import dataclasses
 import json
 import pathlib
 
+from lbe.chat import messages
 from lbe.text import files
 
 PREFIX = 'dataset_info:'
@@ -155,8 +156,8 @@ def record(entry, found):
   }
   if not entry.tags:
     return result
-  turns = result['conversations']
-  if not isinstance(turns, list) or not all(isinstance(t, dict) for t in turns):
+  turns = messages.listed(result, 'conversations')
+  if not all(isinstance(turn, dict) for turn in turns):
     raise ValueError(
       f'the field {entry.columns["conversations"]!r} is no list of turns'
     )

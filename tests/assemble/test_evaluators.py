@@ -27,6 +27,23 @@ def test_an_evaluator_needs_texts(tmp_path):
   assert evaluators.make(config, prepared, None) == []
 
 
+def test_conversations_of_which_nothing_is_scored_are_refused(tmp_path):
+  """The run ended in a division by zero, after its last step."""
+  config = tiny.config(tmp_path, a=dict(holdout=0.5, template='plain'))
+  path = tmp_path / 'a.jsonl'
+  turn = '{{"role": "{}", "content": "{}", "weight": 0}}'
+  talks = (
+    f'{{"messages": [{turn.format("user", i)}, {turn.format("gpt", i)}]}}\n'
+    for i in range(20)
+  )
+  path.write_text(''.join(talks))
+  config.data.sources.a.path = str(path)
+  prepared = data.prepare(config, tokenizers.load('bytes'), tmp_path)
+  config.evals.x = common.perplexity(source='a', limit=2)
+  with pytest.raises(ValueError, match='evals.x: it scores 2 held-out conv'):
+    evaluators.make(config, prepared, None)
+
+
 @pytest.mark.parametrize('kind', ['path', 'heldout', 'conversations'])
 def test_a_document_has_one_name_in_every_run(tmp_path, kind):
   """By its place it would be another document under another seed."""

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from lbe.chat import messages
+from lbe.data import dataset_info
 from lbe.data import sources
 
 REGISTRY = {
@@ -90,6 +91,18 @@ def test_sharegpt_entries_come_out_as_our_roles(tmp_path):
     messages.Message('assistant', 'yo', trained=False),
   ]
   assert [m.content for m in second] == ['be brief', 'hi', 'yo']
+
+
+def test_turns_of_a_table_are_read_from_their_json(tmp_path):
+  """CSV and Parquet have them as one text."""
+  found = source(tmp_path, 'chat')
+  talk = FILES['chat.jsonl'][0]['talk']
+  for written in (talk, json.dumps(talk)):
+    made = dataset_info.record(found.entry, {'talk': written})
+    assert [m.content for m in messages.conversation(made, where='')] == [
+      'hi',
+      'yo',
+    ]
 
 
 def test_without_a_template_the_prompt_is_the_text(tmp_path):
