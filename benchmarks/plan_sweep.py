@@ -1,6 +1,6 @@
-"""Plans of real sizes on TPU slices, compiled on this machine's CPU.
+"""Plans of real sizes on TPU slices and GPUs, compiled on this machine's CPU.
 
-  PYTHONPATH=. python benchmarks/plan_sweep.py          # about half an hour
+  PYTHONPATH=. python benchmarks/plan_sweep.py          # about an hour
   PYTHONPATH=. python benchmarks/plan_sweep.py --only=7b_v5p
 
 Each is the program that a user types (python -m lbe.plan), in a process of
@@ -8,7 +8,8 @@ its own; bf16 products, float32 weights, gradients and AdamW moments, splash
 attention, layers scanned, everything made again (remat 'full'). Beside ours
 stands MaxText 0.2.5's peak where it was measured: its own ahead-of-time
 compilation of the same shapes (fsdp over all chips, splash, remat 'full', the
-same dtypes) under jax 0.12.0.1 and libtpu 0.0.52.
+same dtypes) under jax 0.12.0.1 and libtpu 0.0.52. On GPUs the settings are
+those of configs/hardware.py.
 """
 
 import json
@@ -22,6 +23,15 @@ from absl import flags
 from benchmarks import record
 
 _ONLY = flags.DEFINE_string('only', '', 'Cases whose names begin so.')
+
+_MICROBATCHES = '--config.num_microbatches=%d'
+# Adapters on all products, beside frozen weights in bfloat16.
+_LORA = (
+  '--config.lora.params=layers/(q|k|v|o|gate|up|down)_.*',
+  '--config.optim.groups.body.frozen=True',
+  '--config.optim.groups.vocabulary.frozen=True',
+  '--config.optim.frozen_dtype=bfloat16',
+)
 
 # Name: preset, topology, tokens of a row, rows of a chip, more flags, and the
 # peak of MaxText in GiB.
@@ -56,6 +66,34 @@ CASES = {
   '7b_v5p_4096': ('llama2_7b', 'v5p:4x4x4', 4096, 2, (), 5.526),
   '8b_v6e_x2': ('llama31_8b', 'v6e:16x16', 8192, 2, (), 10.667),
   '8b_v6e_x3': ('llama31_8b', 'v6e:16x16', 8192, 3, (), 14.052),
+  '7b_h200': ('llama_7b', 'h200:1', 2048, 128, (_MICROBATCHES % 32,), None),
+  '7b_h200_4096': (
+    'llama2_7b',
+    'h200:1',
+    4096,
+    64,
+    (_MICROBATCHES % 32,),
+    None,
+  ),
+  '7b_h100': ('llama_7b', 'h100:8', 2048, 32, (_MICROBATCHES % 8,), None),
+  '13b_h100': ('llama_13b', 'h100:8', 2048, 32, (_MICROBATCHES % 16,), None),
+  '70b_h100': ('llama2_70b', '8*h100:8', 4096, 4, (_MICROBATCHES % 4,), None),
+  '7b_lora_h100': (
+    'llama_7b',
+    'h100:1',
+    2048,
+    64,
+    (_MICROBATCHES % 8, *_LORA),
+    None,
+  ),
+  '8b_lora_h100': (
+    'llama31_8b',
+    'h100:1',
+    4096,
+    64,
+    (_MICROBATCHES % 16, *_LORA),
+    None,
+  ),
 }
 
 
@@ -75,18 +113,20 @@ def main(argv):
         stderr=subprocess.DEVNULL,
       )
     )
+    chip = topology.split('*')[-1].split(':')[0]
+    suits = f'1m,{chip}' if chip in ('h100', 'h200') else '1m'
     with tempfile.NamedTemporaryFile() as file:
       subprocess.run(
         [
           sys.executable,
           '-m',
           'lbe.plan',
-          '--config=configs/zh_pretrain.py:1m',
+          f'--config=configs/zh_pretrain.py:{suits}',
           f'--config.model.preset={preset}',
           f'--topology={topology}',
           f'--config.data.seq_len={seq_len}',
           f'--config.data.batch_size={rows * chips}',
-          '--config.execution.remat=full',
+          *(() if ',' in suits else ('--config.execution.remat=full',)),
           f'--json={file.name}',
           *more,
         ],

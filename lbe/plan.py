@@ -111,7 +111,8 @@ def _model(config):
       'the plan knows no vocabulary: give --vocab_size=N, --config.tokenizer, '
       '--config.model.preset or --config.init_from.'
     )
-  return model_lib.make_config(config, _Pieces(size))
+  model = model_lib.make_config(config, _Pieces(size))
+  return model_lib.adapted_config(config, model)
 
 
 @dataclasses.dataclass

@@ -93,6 +93,7 @@ def main(argv):
     num_old = opened.num_old_rows(tokenizer)
   # What cannot be is said before hours of tokenizing.
   mesh = sharding.make_mesh(config.mesh.to_dict())
+  step_lib.check_base(config)
   step_lib.check_fit(config, model, mesh)
   partition = step_lib.make_partition(config, model, num_old=num_old)
   needed = step_lib.memory_estimate(config, model, mesh, partition)

@@ -48,7 +48,6 @@ def plan(name, *, chip='h100', preset='', **changes):
   config.execution.scan = True
   if changes.pop('adapted', False):
     common.adapt(config)
-    config.init_from = 'elsewhere'
   for field, value in changes.items():
     block, _, name_in_it = field.rpartition('__')
     (config[block] if block else config).update({name_in_it or field: value})

@@ -42,11 +42,6 @@ def check_fit(config, model: architecture.Config, mesh: jax.sharding.Mesh):
       f'lora.dropout={config.lora.dropout} is no share; it lies from 0 up to, '
       'and without, 1.'
     )
-  if config.lora.params and not config.init_from:
-    raise ValueError(
-      f'lora.params={config.lora.params!r}: adapters need trained weights '
-      'beside them; set init_from.'
-    )
   if config.optim.gradient_dtype not in ('float32', 'bfloat16'):
     raise ValueError(
       f'optim.gradient_dtype={config.optim.gradient_dtype!r} is unknown; take '
@@ -68,6 +63,15 @@ def check_fit(config, model: architecture.Config, mesh: jax.sharding.Mesh):
     seq_len=config.data.seq_len,
     num_microbatches=config.num_microbatches,
   )
+
+
+def check_base(config):
+  """Raises ValueError where adapters would stand beside random weights."""
+  if config.lora.params and not config.init_from:
+    raise ValueError(
+      f'lora.params={config.lora.params!r}: adapters need trained weights '
+      'beside them; set init_from.'
+    )
 
 
 def memory_estimate(
