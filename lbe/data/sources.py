@@ -234,9 +234,8 @@ def _readable(source, skipped):
         bad(source, skipped, where, what)
         continue
       found = {'document': text, 'text': text}
-    if not _is_unicode(found['document']):
-      what = 'half a character (a lone surrogate), which no UTF-8 text has'
-      bad(source, skipped, where, what)
+    if not lines.is_whole(found['document']):
+      bad(source, skipped, where, lines.HALF)
     elif found['document'].strip():
       yield found, where
 
@@ -257,14 +256,6 @@ def plain(source: Source, document: str) -> str:
     return document
   talk, _ = conversation(source, json.loads(document), source.name)
   return '\n'.join(part for m in talk for part in (m.content, m.input) if part)
-
-
-def _is_unicode(text):
-  try:
-    text.encode()
-  except UnicodeEncodeError:
-    return False
-  return True
 
 
 def records(source, skipped=None) -> Iterator[tuple[dict, str]]:

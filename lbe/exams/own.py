@@ -56,6 +56,7 @@ def read(path) -> list[Question]:
   """
   asked, seen = [], {}
   for number, (record, where) in enumerate(_records(pathlib.Path(path))):
+    lines.check_record(record, where)
     found = _question(record, where, number)
     lines.once('/'.join(found[:2]), seen, where)
     asked.append((found, where))

@@ -33,6 +33,29 @@ def split(whole: str) -> list[str]:
   return [line.removesuffix('\r') for line in ended.split('\n')]
 
 
+# What no UTF-8 text has; JSON can write it.
+HALF = (
+  'half a character (a lone surrogate, as \\ud83d without its second half); '
+  'write the whole one, or leave it out'
+)
+
+
+def is_whole(text: str) -> bool:
+  """Whether a text has no half of a character."""
+  try:
+    text.encode()
+  except UnicodeEncodeError:
+    return False
+  return True
+
+
+def check_whole(texts: Iterable[str]):
+  """Raises ValueError where a text has half a character."""
+  for text in texts:
+    if not is_whole(text):
+      raise ValueError(f'{text[:60]!r} has {HALF}.')
+
+
 def texts(file: BinaryIO) -> Iterator[tuple[str, int]]:
   """(line without its end, number); Bad for a line that is no text."""
   for number, raw in enumerate(file, 1):
@@ -67,7 +90,7 @@ def records(path, fields=()) -> list[tuple[dict, str]]:
   """[(record, 'FILE:LINE')] of a file with a JSON object in each line.
 
   Empty lines are passed over. Raises ValueError with file and line for what is
-  no JSON object or lacks one of the `fields`.
+  no JSON object, lacks one of the `fields`, or has half a character.
   """
   path = pathlib.Path(path)
   if not path.is_file():
@@ -82,6 +105,7 @@ def records(path, fields=()) -> list[tuple[dict, str]]:
         raise ValueError(
           f'{where}: {type(record).__name__}; a line is one JSON object.'
         )
+      check_record(record, where)
       require(record, fields, where)
       read.append((record, where))
   return read
@@ -127,6 +151,12 @@ def predictions(path, fields=()) -> list[tuple[dict, str]]:
 
 
 # --------------------------------------------------------------------- fields
+
+
+def check_record(record, where: str):
+  """Raises ValueError where some text of a record has half a character."""
+  if not is_whole(dumps(record)):
+    raise ValueError(f'{where}: {HALF}.')
 
 
 def require(record: dict, fields, where: str):

@@ -10,6 +10,7 @@ import json
 import numpy as np
 import tokenizers
 
+from lbe.text import lines
 from lbe.vocab import added
 from lbe.vocab import fingerprint
 from lbe.vocab import folder
@@ -151,10 +152,14 @@ class HuggingFace:
     self.unk_id, self.pad_id = find('unk'), find('pad')
 
   def encode(self, text):
-    return self._tokenizer.encode(text, add_special_tokens=False).ids
+    return self.encode_batch([text])[0]
 
   def encode_batch(self, texts):
-    batch = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+    try:
+      batch = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+    except TypeError:
+      lines.check_whole(texts)
+      raise
     return [encoding.ids for encoding in batch]
 
   def encode_arrays(self, texts):

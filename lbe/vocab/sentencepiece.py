@@ -7,6 +7,7 @@ import numpy as np
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
+from lbe.text import lines
 from lbe.vocab import fingerprint
 
 
@@ -73,13 +74,20 @@ class SentencePiece:
     return self.bos_id is not None
 
   def encode(self, text):
-    return self._processor.encode(text)
+    return self.encode_batch([text])[0]
 
   def encode_batch(self, texts):
-    return self._processor.encode(texts, num_threads=1)
+    return self._encode(texts)
 
   def encode_arrays(self, texts):
-    return self._processor.encode(texts, num_threads=1, return_type='numpy')
+    return self._encode(texts, return_type='numpy')
+
+  def _encode(self, texts, **how):
+    try:
+      return self._processor.encode(texts, num_threads=1, **how)
+    except TypeError:
+      lines.check_whole(texts)
+      raise
 
   def without_prefix(self):
     """The same model, which puts no space before a text."""

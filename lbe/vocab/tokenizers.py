@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from lbe.text import files
+from lbe.text import lines
 from lbe.vocab import added as added_lib
 from lbe.vocab import fingerprint as fingerprint_lib
 from lbe.vocab import folder as folder_lib
@@ -69,12 +70,14 @@ class Bytes:
     return self
 
   def encode(self, text):
+    lines.check_whole([text])
     return [b + 3 for b in text.encode()]
 
   def encode_batch(self, texts):
     return [self.encode(text) for text in texts]
 
   def encode_arrays(self, texts):
+    lines.check_whole(texts)
     return [
       np.frombuffer(text.encode(), np.uint8).astype(np.int32) + 3
       for text in texts

@@ -6,6 +6,11 @@ import pathlib
 import sentencepiece
 import tqdm
 
+# SentencePiece drops a line that holds this, its mark of unknown characters,
+_RESERVED = '\u2585'
+# and one of more bytes than this, without a word.
+_MAX_BYTES = 1 << 20
+
 
 def train_sentencepiece(
   texts,
@@ -31,9 +36,7 @@ def train_sentencepiece(
       '256 bytes; take at least 300.'
     )
   required = ''.join(dict.fromkeys(''.join(required_characters.split())))
-  # A line is a sentence: a longer one would be dropped without a word. So
-  # U+2028 and the like end one, too, and never lie inside of a piece.
-  lines = (line for text in texts for line in text.splitlines() if line)
+  lines = (line for text in texts for line in _lines(text))
   model = io.BytesIO()  # a file's name would become a part of the model
   try:
     sentencepiece.SentencePieceTrainer.train(
@@ -51,7 +54,7 @@ def train_sentencepiece(
       byte_fallback=True,
       split_digits=True,
       allow_whitespace_only_pieces=True,
-      max_sentence_length=1 << 20,
+      max_sentence_length=_MAX_BYTES,
       num_threads=1,
       minloglevel=2,
     )
@@ -61,3 +64,16 @@ def train_sentencepiece(
       f'texts ({error}); change the number of pieces or the text.'
     ) from error
   pathlib.Path(path).write_bytes(model.getvalue())
+
+
+def _lines(text):
+  """The sentences of a text, none of which SentencePiece drops.
+
+  A line is one; U+2028 and the like end one, too, and never lie inside of a
+  piece.
+  """
+  longest = _MAX_BYTES // 4  # of UTF-8 for a character, at most
+  for line in text.splitlines():
+    for part in line.split(_RESERVED):
+      for start in range(0, len(part), longest):
+        yield part[start : start + longest]

@@ -57,6 +57,7 @@ def test_what_is_no_record_is_told_by_file_and_line(tmp_path):
     ('{"a": ' + '9' * 5000 + '}', 'a.jsonl:1: invalid JSON .*4300'),
     ('{"a": ' + '[' * 5000, 'a.jsonl:1: invalid JSON .*recursion'),
     ('{"a": 1}\n[1]', 'a.jsonl:2: list; a line is one JSON object'),
+    ('{"a": 1}\n{"a": "\\ud83d"}', 'a.jsonl:2: half a character'),
     (
       '{"a": "\u2028"}\n{"b": 1}\n',
       r"a.jsonl:2: the field 'a' is missing \(fields: b\)",

@@ -235,3 +235,20 @@ def test_specials_are_what_no_text_encodes_to(test_data):
     for text in tokenizer.specials:
       ids = tokenizer.encode(f'a{text}b')
       assert set(ids).isdisjoint(tokenizer.specials.values())
+
+
+@pytest.mark.parametrize('name', ['tokenizer.model', 'tokenizer.json', 'bytes'])
+def test_half_a_character_is_told(test_data, name):
+  """A traceback of pybind: JSON can hold what no UTF-8 text has."""
+  folder = test_data / 'ckpt_hf_tiny_random_llama'
+  tokenizer = tokenizers.load(name if name == 'bytes' else folder / name)
+  for encode in (
+    tokenizer.encode,
+    lambda text: tokenizer.encode_batch(['a', text]),
+    lambda text: tokenizer.encode_arrays(['a', text]),
+  ):
+    with pytest.raises(
+      ValueError, match=r"'half \\ud83d pair' has half a char"
+    ):
+      encode('half \ud83d pair')
+    assert encode('whole 😀 pair') is not None
