@@ -243,7 +243,8 @@ def multiple_choice(**changes) -> ConfigDict:
     # '' and None are the protocol's own.
     split='',
     num_shots=ml_collections.config_dict.placeholder(int),
-    bos=True,
+    # None is the habit of the tokenizer.
+    bos=ml_collections.config_dict.placeholder(bool),
     # Where prompt and choice part: 'safe', 'harness', or '': by protocol.
     cut='',
   )
@@ -282,7 +283,8 @@ def lm_eval(**changes) -> ConfigDict:
     num_fewshot=ml_collections.config_dict.placeholder(int),
     # Documents of each task; 0 is all.
     limit=0,
-    bos=True,
+    # None is the habit of the tokenizer.
+    bos=ml_collections.config_dict.placeholder(bool),
     # Where context and continuation part: 'harness' or 'safe'.
     cut='harness',
     # Where a task that generates does not say.

@@ -41,6 +41,9 @@ _TEMPLATE = flags.DEFINE_string(
   "of a chat_template.jinja); '' lets the model go on from plain text.",
 )
 _SYSTEM = flags.DEFINE_string('system', '', 'The system message, if any.')
+_BOS = flags.DEFINE_bool(
+  'bos', None, "BOS before plain text; by default the tokenizer's own habit."
+)
 _MAX_NEW_TOKENS = flags.DEFINE_integer('max_new_tokens', 200, 'At most.')
 _TEMPERATURE = flags.DEFINE_float('temperature', 0.0, '0 is greedy.')
 _TOP_K = flags.DEFINE_integer('top_k', 0, 'The likeliest k only; 0 is all.')
@@ -88,7 +91,11 @@ def main(argv):
   tokenizer, c = opened.tokenizer, opened.config
   if tokenizer is None:
     raise ValueError(f'{opened.path} has no tokenizer to write text with.')
-  writer = prompts_lib.Encoder(_TEMPLATE.value, tokenizer, system=_SYSTEM.value)
+  if _TEMPLATE.value and _BOS.value is not None:
+    raise ValueError('--bos is for plain text; a template says where BOS is.')
+  writer = prompts_lib.Encoder(
+    _TEMPLATE.value, tokenizer, system=_SYSTEM.value, bos=_BOS.value
+  )
   settings = dict(
     temperature=_TEMPERATURE.value,
     top_k=_TOP_K.value,
@@ -112,6 +119,7 @@ def main(argv):
       tokenizer.fingerprint,
       _TEMPLATE.value,
       _SYSTEM.value,
+      *([] if _BOS.value is None else [_BOS.value]),
       _MAX_NEW_TOKENS.value,
       _TOO_LONG.value,
       _DTYPE.value,

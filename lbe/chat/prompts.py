@@ -210,8 +210,14 @@ class Encoder:
   tokens, the tokenizer's EOS among them, `stop` the texts.
   """
 
-  def __init__(self, template: str, tokenizer, *, system: str = ''):
-    """Raises ValueError for an unknown template, or one without the tokens."""
+  def __init__(
+    self, template: str, tokenizer, *, system: str = '', bos: bool | None = None
+  ):
+    """Raises ValueError for an unknown template, or one without the tokens.
+
+    `bos` is for text without a template; None is the tokenizer's habit.
+    """
+    self._bos = bos
     self._tokenizer, self._encode = tokenizer, None
     self._head = [messages.Message('system', system)] if system else []
     self.one_turn, self.stop = not template, ()
@@ -232,7 +238,8 @@ class Encoder:
     """The ids of a text to go on from, or of a question to answer."""
     if self._encode:
       return self.of_turns([messages.Message('user', text)])
-    ids = tokenizers.prompt_ids(self._tokenizer, text)
+    ids = tokenizers.prompt_ids(self._tokenizer, text, bos=self._bos)
+    ids = ids or tokenizers.start_ids(self._tokenizer, True)
     if not ids:
       raise ValueError('an empty prompt needs a tokenizer with BOS.')
     return ids

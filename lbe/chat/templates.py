@@ -235,6 +235,9 @@ class Encoder:
     self._go_on = tokenizer.without_prefix().encode
     self._loss, self._bos_id = loss, tokenizer.bos_id
     self._specials = tokenizer.specials
+    # Those that take the white space before them, or behind.
+    self._lstrip = {t.content for t in tokenizer.added if t.lstrip}
+    self._rstrip = {t.content for t in tokenizer.added if t.rstrip}
     # Special token → how a text is encoded behind it.
     self._behind = {}
     self._symbols = {}
@@ -332,7 +335,27 @@ class Encoder:
           result[-1] = Span(result[-1].text + text, response)
           continue
       result.append(Span(text, response, special))
-    return result
+    return self._stripped(result)
+
+  def _stripped(self, spans):
+    """Spans without the white space that a special token takes."""
+    if not (self._lstrip or self._rstrip):
+      return spans
+    for strip, takers in (
+      (str.lstrip, self._rstrip),
+      (str.rstrip, self._lstrip),
+    ):
+      taken, kept = False, []
+      for span in spans if strip is str.lstrip else reversed(spans):
+        if span.special:
+          taken = span.text in takers
+        elif taken:
+          span = span._replace(text=strip(span.text))
+          taken = not span.text
+        if span.text:
+          kept.append(span)
+      spans = kept if strip is str.lstrip else kept[::-1]
+    return spans
 
 
 def fit(

@@ -11,6 +11,7 @@ import json
 from lbe.evals import core
 from lbe.exams import item
 from lbe.inference import score
+from lbe.vocab import tokenizers
 
 
 def make(
@@ -169,8 +170,9 @@ def _one_answer(samples, kind):
 def adapt(model, *, bos, cut, max_new_tokens):
   """A `lm_eval.api.model.TemplateLM` around a inference.model.Model.
 
-  `bos` puts BOS before each context, and (as the harness then does) before
-  the text of a rolling log-likelihood, where it is predicted from BOS too.
+  `bos` puts BOS before each context, None where that is the tokenizer's habit,
+  and (as the harness then does) before the text of a rolling log-likelihood,
+  where it is predicted from BOS too.
   """
   _library()
   from lm_eval.api.model import TemplateLM
@@ -188,9 +190,7 @@ def adapt(model, *, bos, cut, max_new_tokens):
       del unused
       ids = tokenizer.encode(string)
       special = bos if add_special_tokens is None else add_special_tokens
-      if special and tokenizer.bos_id is not None:
-        ids = [tokenizer.bos_id, *ids]
-      return ids
+      return tokenizers.start_ids(tokenizer, special) + ids
 
     def loglikelihood(self, requests, disable_tqdm=False):
       pairs = [request.args for request in requests]

@@ -25,6 +25,7 @@ from lbe.exams import item as item_lib
 from lbe.exams import mmlu
 from lbe.inference import score
 from lbe.run import averages
+from lbe.vocab import tokenizers
 
 
 class Protocol(NamedTuple):
@@ -177,7 +178,7 @@ class Exam:
       while (
         shots
         and len(model.tokenizer.encode(item._replace(shots=shots).context))
-        + self._settings['bos']
+        + len(tokenizers.start_ids(model.tokenizer, self._settings['bos']))
         > model.max_len
       ):
         shots = shots[:-1]
@@ -208,9 +209,7 @@ class Exam:
     tokens_of = functools.cache(
       functools.partial(letter_tokens, tokenizer, self.protocol)
     )
-    bos = [tokenizer.bos_id] if self._settings['bos'] else []
-    if bos == [None]:
-      bos = []
+    bos = tokenizers.start_ids(tokenizer, self._settings['bos'])
     requests, cuts = [], []
     for item, ids in zip(
       self.items, tokenizer.encode_batch(contexts), strict=True

@@ -38,7 +38,9 @@ class Loaded:
     temperature: float = 0.0,
     **settings,
   ) -> list[str]:
-    """What the model writes behind each prompt, which gets BOS; greedily.
+    """What the model writes behind each prompt; greedily.
+
+    A prompt gets BOS where that is the tokenizer's habit.
 
     `settings` are `stop` (texts that end a response), `top_k`, `top_p`,
     `min_p`, `repetition_penalty`, `seed` and `num_samples`; with the last the
@@ -57,9 +59,9 @@ class Loaded:
     """The log-probability, in nats, of each continuation behind its context.
 
     The sum over the continuation's tokens; context and continuation are
-    encoded as one text, behind BOS. A context that is too long for the model's
-    positions loses its beginning. Raises ValueError for a continuation without
-    a token of its own.
+    encoded as one text, behind BOS where that is the tokenizer's habit. A
+    context that is too long for the model's positions loses its beginning.
+    Raises ValueError for a continuation without a token of its own.
     """
     model = self._evaluated()
     contexts = _texts(contexts, 'contexts')
@@ -72,7 +74,7 @@ class Loaded:
     pairs = list(zip(contexts, continuations, strict=True))
     requests = [
       score.continuation(context, ids, max_len=model.max_len)[0]
-      for context, ids in score.split(self.tokenizer, pairs, bos=True)
+      for context, ids in score.split(self.tokenizer, pairs, bos=None)
     ]
     return [float(s.logprob) for s in model.score(requests)]
 

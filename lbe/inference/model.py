@@ -46,7 +46,8 @@ class Model:
   ) -> list[decode.Response]:
     """A decode.Response for each prompt: texts, or lists of ids.
 
-    A text gets BOS. The settings are those of decode.respond.
+    A text gets BOS where that is the tokenizer's habit. The settings are those
+    of decode.respond.
     """
     ids = [
       tokenizers.prompt_ids(self.tokenizer, p)

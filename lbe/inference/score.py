@@ -56,7 +56,7 @@ def split(
   tokenizer: tokenizers.Tokenizer,
   pairs: list[tuple[str, str]],
   *,
-  bos: bool,
+  bos: bool | None,
   cut: str = 'safe',
 ) -> list[tuple[list[int], list[int]]]:
   """[(context ids, continuation ids)] of [(context, continuation)], texts.
@@ -65,7 +65,8 @@ def split(
   does, behind as many tokens as the context has alone, wherever these end.
   'safe' cuts where the two encodings part: the same, but where a piece spans
   the border. Spaces at a context's end go to its continuation. With `bos` the
-  context begins with BOS; an empty one is BOS, or EOS, in any case.
+  context begins with BOS, with None where that is the tokenizer's habit; an
+  empty one is BOS, or EOS, in any case.
 
   Raises ValueError where nothing is left to score.
   """
@@ -78,7 +79,7 @@ def split(
   contexts = list(dict.fromkeys(context for context, _ in moved))
   alone_of = dict(zip(contexts, tokenizer.encode_batch(contexts), strict=True))
   wholes = tokenizer.encode_batch([a + b for a, b in moved])
-  start = [tokenizer.bos_id] if bos and tokenizer.bos_id is not None else []
+  start = tokenizers.start_ids(tokenizer, bos)
   result = []
   for (context, continuation), whole in zip(moved, wholes, strict=True):
     alone = alone_of[context]

@@ -59,7 +59,7 @@ def read(folder, pieces: dict[str, int], record: dict | None = None) -> Facts:
       more = said.get(name) or ()
       more = more.values() if isinstance(more, dict) else more
       named |= dict.fromkeys(text for x in more if (text := _text(x)))
-  found = _Found(pieces)
+  found = _Found(pieces, set(roles.values()))
   for i, token in listed.items():
     found.add('tokenizer_config.json', i, token)
   for text, i in beside('added_tokens.json').items():
@@ -100,8 +100,9 @@ def _text(token):
 class _Found:
   """Tokens by text, each text and each id once."""
 
-  def __init__(self, pieces):
-    self.tokens, self._pieces, self._texts = {}, pieces, {}
+  def __init__(self, pieces, roles):
+    self.tokens, self._texts = {}, {}
+    self._pieces, self._roles = pieces, roles
 
   @property
   def next_id(self):
@@ -122,7 +123,7 @@ class _Found:
         f'{file} gives the id {i} to the added token {text!r}, and '
         f'{self._texts[i]!r} has it; mend the file that is wrong.'
       )
-    special = bool(token.get('special'))
+    special = bool(token.get('special')) or text in self._roles
     self.tokens[text] = added_lib.Token(
       i,
       text,

@@ -288,7 +288,14 @@ def check_same(
   )
 
 
-def prompt_ids(tokenizer: Tokenizer, text: str) -> list[int]:
-  """BOS, where it is the tokenizer's habit, and the text's ids."""
-  bos = [tokenizer.bos_id] if tokenizer.adds_bos else []
-  return bos + tokenizer.encode(text)
+def start_ids(tokenizer: Tokenizer, bos: bool | None = None) -> list[int]:
+  """BOS, or nothing: as is said or, with None, by the tokenizer's habit."""
+  wanted = tokenizer.adds_bos if bos is None else bos
+  return [tokenizer.bos_id] * (wanted and tokenizer.bos_id is not None)
+
+
+def prompt_ids(
+  tokenizer: Tokenizer, text: str, *, bos: bool | None = None
+) -> list[int]:
+  """`start_ids` and the text's."""
+  return start_ids(tokenizer, bos) + tokenizer.encode(text)

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from lbe.inference import score
 from lbe.vocab import continued
 from lbe.vocab import rows
 from lbe.vocab import tokenizers
@@ -250,3 +251,22 @@ def test_new_pieces_go_behind_added_tokens(folder):
   assert base.decode(ids) == found.added[0]
   again = tokenizers.from_bytes(grown.kind, grown.to_bytes())
   assert again.fingerprint == grown.fingerprint
+
+
+def test_bos_is_the_tokenizers_habit_unless_told_otherwise(folder):
+  """As AutoTokenizer begins a text; two programs began it differently."""
+  for add, wanted in ((True, [1]), (False, [])):
+    path = folder(tokenizer_config={**LLAMA, 'add_bos_token': add})
+    their = theirs(path)
+    their.save_pretrained(path / 'json')
+    for one in (path, path / 'json'):
+      ours = tokenizers.load(one)
+      again = tokenizers.from_bytes(ours.kind, ours.to_bytes())
+      ids = their.encode('river')
+      assert tokenizers.prompt_ids(ours, 'river') == ids, one
+      assert tokenizers.prompt_ids(again, 'river') == ids
+      assert tokenizers.start_ids(ours) == wanted
+      assert tokenizers.start_ids(ours, True) == [1]
+      assert tokenizers.start_ids(ours, False) == []
+      (pair,) = score.split(ours, [('the river', ' runs')], bos=None)
+      assert pair[0][: len(wanted)] == wanted
