@@ -103,7 +103,8 @@ class Tasks:
     }.items():
       texts = [
         json.dumps(sample['doc'], sort_keys=True, default=str)
-        for sample in results['samples'].get(task, ())
+        for leaf in _leaves(task, results.get('group_subtasks', {}))
+        for sample in results['samples'].get(leaf, ())
       ]
       for key, value in values.items():
         metric, _, kind = key.partition(',')
@@ -145,6 +146,13 @@ class Tasks:
       for sample in samples
     ]
     return core.Result(rows, metrics, json.loads(json.dumps(predictions)))
+
+
+def _leaves(task, groups):
+  """The tasks of a group, and of the groups in it; of a task itself."""
+  if not groups.get(task):
+    return [task]
+  return [leaf for part in groups[task] for leaf in _leaves(part, groups)]
 
 
 def _one_answer(samples, kind):

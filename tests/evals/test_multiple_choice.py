@@ -351,6 +351,8 @@ def test_a_group_of_the_harness_has_the_questions_of_its_tasks(model, tmp_path):
     'inner/acc': 3,
     'outer/acc': 5,
   }
+  hashes = {r['name']: r['data_hash'] for r in rows}
+  assert hashes['inner/acc'] == hashes['own_b/acc'] != hashes['outer/acc']
   # The questions of a task are alike here, and so are their answers.
   assert {r.get('most_chosen_share') for r in rows} == {1.0, None}
 
