@@ -23,10 +23,10 @@ from lbe.models import architecture
 from lbe.models import weights
 
 _PREFIX = 'base_model.model.'
-# Other names of what PEFT runs: a saved module's copy, and the rows below
-# those that are trained alone.
+# Other names of what PEFT runs: a saved module's copy, and what lies below
+# adapters or rows that are trained alone.
 _COPY = re.compile(
-  r'\.(modules_to_save(\.[^.]+)?|token_adapter\.base_layer)\.weight$'
+  r'\.(modules_to_save(\.[^.]+)?|(token_adapter\.)?base_layer)\.weight$'
 )
 _MODULES = {
   name: weights.TABLE[f'layers/{name}'].theirs.split('.')[-1]
@@ -242,13 +242,14 @@ def _read_vocabulary(tensors, record, c, get_array):
       'it (modules_to_save, or save_embedding_layers=True).'
     )
   _read_tokens(tensors, record, x_VD, one)
-  tied = c.tied and np.array_equal(x_VD[embed], x_VD[head])
-  if one and not tied:
+  if one and not np.array_equal(x_VD[embed], x_VD[head]):
     raise ValueError(
       f'{tensors.path} has an embedding and a head that differ, for a base '
       'whose head is its embedding; name both in modules_to_save, or merge '
       'the adapter with PEFT.'
     )
+  _add_adapters(tensors, record, x_VD, c.tied)
+  tied = c.tied and np.array_equal(x_VD[embed], x_VD[head])
   untied = c.tied and not tied
   c = dataclasses.replace(c, vocab_size=len(x_VD[embed]), tied=tied)
   arrays = {}
@@ -293,6 +294,32 @@ def _read_tokens(tensors, record, x_VD, tied):
     x_VD[module][wanted] = new  # the values, whatever PEFT calls them
 
 
+def _add_adapters(tensors, record, x_VD, tied):
+  """Adds adapters of embedding and head to them: ours are trained whole."""
+  embed, _ = x_VD
+  found = peft_config.ranks(record, list(x_VD))
+  if found and tied and record['ensure_weight_tying']:
+    raise ValueError(
+      f'{tensors.path}: ensure_weight_tying with adapters of '
+      f'{", ".join(found)} is not supported; merge the adapter with PEFT.'
+    )
+  for module, (rank, alpha) in found.items():
+    x = x_VD[module].astype(np.float32)
+    V, D = x.shape
+    if module == embed:
+      a = tensors.take(f'{module}.lora_embedding_A', (rank, V)).T
+      b = tensors.take(f'{module}.lora_embedding_B', (D, rank)).T
+    else:
+      a = tensors.take(f'{module}.lora_B.weight', (V, rank))
+      b = tensors.take(f'{module}.lora_A.weight', (rank, D))
+    scale = _lora(record, (), rank, alpha).scale
+    x_VD[module] = x + np.float32(scale) * (a @ b)
+
+
+def _lora(record, names, rank, alpha):
+  return architecture.Lora(names, rank, alpha, bool(record['use_rslora']))
+
+
 def _read_saved(tensors, record, c, name, get_array):
   """A weight of which the adapter holds all or some layers whole, or None."""
   found = {
@@ -323,15 +350,11 @@ def _read_adapters(tensors, record, c):
     for name in weights.ADAPTABLE
   }
   found = peft_config.ranks(record, [m for ms in modules.values() for m in ms])
+  if not found:
+    return c, {}
   first = max(found, key=lambda module: found[module][0])
-  c = dataclasses.replace(
-    c,
-    lora=architecture.Lora(
-      tuple(n for n, ms in modules.items() if found.keys() & set(ms)),
-      *found[first],
-      rslora=bool(record['use_rslora']),
-    ),
-  )
+  names = tuple(n for n, ms in modules.items() if found.keys() & set(ms))
+  c = dataclasses.replace(c, lora=_lora(record, names, *found[first]))
   result = {}
   for name in c.lora.weights:
     for part in (f'lora/{x}' for x in weights.adapters(name)):

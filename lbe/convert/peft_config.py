@@ -142,7 +142,7 @@ def check_modules(
         'embed_tokens and lm_head are read.'
       )
   found = ranks(record, sorted(modules))
-  outside = [m for m in found if not m.endswith('_proj')]
+  outside = [m for m in found if m.endswith('norm')]
   if outside or not found:
     raise ValueError(
       f'{path(folder)}: target_modules={record["target_modules"]!r} '

@@ -133,6 +133,12 @@ BOTH = ['embed_tokens', 'lm_head']
     dict(init_lora_weights='eva'),
     dict(init_lora_weights='mica'),
     dict(init_lora_weights=False),
+    # Of embedding and head.
+    dict(target_modules=['q_proj', 'lm_head']),
+    dict(target_modules=['embed_tokens'], use_rslora=True),
+    dict(
+      target_modules=['q_proj', *BOTH], rows=44, rank_pattern={'lm_head': 3}
+    ),
     # What is saved whole.
     dict(modules_to_save=['norm']),
     dict(modules_to_save=['layers.1.mlp', 'o_proj']),
@@ -172,6 +178,8 @@ def test_an_adapter_computes_what_it_did_in_peft(bases, tmp_path, fields):
       dict(rows=44, modules_to_save=['embed_tokens'], ensure_weight_tying=True),
       True,
     ),
+    (dict(target_modules=['q_proj', 'lm_head']), False),
+    (dict(target_modules=['embed_tokens'], rows=44), False),
     (dict(trainable_token_indices=[7, 5]), True),
     (dict(trainable_token_indices=[41, 5], rows=44), True),
   ],
@@ -189,6 +197,17 @@ def test_a_tied_base_is_untied_where_peft_unties_it(
   np.testing.assert_allclose(
     logits(bases[True], tmp_path), found, atol=2e-4, rtol=1e-4
   )
+
+
+def test_adapters_that_are_tied_are_refused(bases, tmp_path):
+  save_adapter(
+    bases[True],
+    tmp_path,
+    target_modules=['q_proj', 'embed_tokens'],
+    ensure_weight_tying=True,
+  )
+  with pytest.raises(ValueError, match='ensure_weight_tying with adapters of'):
+    read(bases[True], tmp_path)
 
 
 def as_bin(folder, **more):
@@ -295,7 +314,7 @@ MODULES = ['lm_head', 'model.norm', 'model.embed_tokens'] + [
     (dict(alora_invocation_tokens=[3]), 'alora_invocation_tokens=.3. is not'),
     (dict(a_field_of_2030=0.5), 'a_field_of_2030=0.5 is not supported'),
     (dict(enable_lora=[True, False]), 'enable_lora=.* is not supported'),
-    (dict(target_modules=['embed_tokens']), 'adapt model.embed_tokens, which'),
+    (dict(target_modules=['norm']), 'adapt model.norm, which'),
     (dict(target_modules='.*'), 'adapt .*, which is not supported'),
     (dict(target_modules=['c_attn']), "'c_attn'. match no module of LLaMA"),
     (dict(target_modules='(q_proj'), "'.q_proj' is no regular expression"),
