@@ -139,8 +139,9 @@ def prepare(
       elsewhere=elsewhere,
     )
   counted = None
-  dropped = tokenized.read_report(folder)['dropped']
-  limited = source.max_bytes or (source.max_documents and dropped)
+  report = tokenized.read_report(folder)
+  left_out = report['dropped'] or report.get('unwritten')
+  limited = source.max_bytes or (source.max_documents and left_out)
   if source.template and (limited or in_text):
     counted = _counted(folder, source, may_make)
     if counted is None:
@@ -374,11 +375,13 @@ def _finish(folder, work, source, parts, skipped, cleaned, features):
     check_data=False,
   )
   told = shards_lib.told(parts)
-  skipped = skipped + told.pop('skipped')
+  unwritten = told.pop('skipped')
+  skipped = skipped + unwritten
   if skipped:
     _write_whole(folder / 'skipped.txt', '\n'.join(skipped) + '\n')
   report = {
     **told,
+    'unwritten': len(unwritten),
     'unread': sources_lib.unread(source),
     'skipped': len(skipped),
     'skipped_examples': skipped[:20],

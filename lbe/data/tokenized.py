@@ -138,8 +138,9 @@ class TokenizedDataset:
       at = np.flatnonzero(np.isin(index['hashes'], counted['hashes']))
       if not len(at):
         raise ValueError(
-          f'of the first {len(chosen):,} examples none is short enough for a '
-          'row; take longer rows, more examples, or another too_long.'
+          f'of the first {len(chosen):,} examples none is left: they were '
+          'skipped, or are longer than a row; take longer rows, more examples, '
+          'or another too_long.'
         )
       taken = {name: np.asarray(x)[at] for name, x in index.items()}
       order, number = _subset(taken, seed, max_tokens=max_tokens)

@@ -165,7 +165,14 @@ def test_a_budget_of_a_mixture_reads_each_source_from_its_beginning(tmp_path):
   assert prepared['b'].train.num_documents in (3, 4)
 
 
-@pytest.mark.parametrize('limits', [{'max_documents': 20}, {'max_bytes': 900}])
+@pytest.mark.parametrize(
+  'limits',
+  [
+    {'max_documents': 20},
+    {'max_bytes': 900},
+    {'max_documents': 20, 'too_long': 'fail', 'on_bad_record': 'skip'},
+  ],
+)
 def test_a_limit_on_examples_is_counted_before_their_tokens(
   tmp_path, narrow, limits
 ):
@@ -174,7 +181,9 @@ def test_a_limit_on_examples_is_counted_before_their_tokens(
   write_talks(tmp_path / 'a.jsonl')
   config.data.seq_len = 60
   config.data.sources.a.update(
-    path=str(tmp_path / 'a.jsonl'), template='plain', too_long='drop', **limits
+    path=str(tmp_path / 'a.jsonl'),
+    template='plain',
+    **{'too_long': 'drop', **limits},
   )
   wide = data.prepare(config, tokenizers.load('bytes'), tmp_path)['a']
   few = data.prepare(config, narrow, tmp_path)['a']
