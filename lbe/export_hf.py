@@ -20,6 +20,7 @@ from lbe.convert import certificate
 from lbe.convert import hf
 from lbe.convert import hf_config
 from lbe.convert import peft
+from lbe.convert import settings
 from lbe.convert import stored
 from lbe.models import lora
 from lbe.models import weights
@@ -74,27 +75,20 @@ def main(argv):
     dtype=dtype,
     shard_bytes=_SHARD_BYTES.value,
   )
-  ids = {
-    f'{role}_id': getattr(tokenizer, f'{role}_id')
-    if tokenizer is not None
-    else info.get(f'{role}_id')
-    for role in ('bos', 'eos', 'pad')
-  }
-  lost = {}
+  beside = _settings(source, opened)
+  compared = _write_tokenizer(tokenizer, target, c, beside)
   if tokenizer is None:
     print(f'notice: {source} has no tokenizer; none was written.')
-  else:
-    lost = _write_tokenizer(tokenizer, target, c)
-  generation = {
-    f'{role}_token_id': ids[f'{role}_id']
-    for role in ('bos', 'eos', 'pad')
-    if ids[f'{role}_id'] is not None
-  }
-  generation = {**(info.get('generation_config') or {}), **generation}
+  config = hf_config.config_json(
+    c,
+    dtype=dtype,
+    bos_id=beside.bos_id,
+    eos_id=beside.eos_id,
+    pad_id=beside.pad_id,
+  )
   for name, record in (
-    ('generation_config.json', generation),
-    # Last: a folder with a config.json is whole.
-    ('config.json', hf_config.config_json(c, dtype=dtype, **ids)),
+    ('generation_config.json', beside.generation),
+    ('config.json', config),  # last: a folder with a config.json is whole
   ):
     (target / name).write_text(json.dumps(record, indent=2))
   exact = _keeps(source, dtype) and (c.lora is None or dtype == 'float32')
@@ -105,7 +99,7 @@ def main(argv):
       'source': str(source),
       'target': str(target),
       'dtype': dtype,
-      **lost,
+      **compared,
     },
     c=c,
     checkpoint_dir=source,
@@ -119,14 +113,28 @@ def main(argv):
   )
 
 
-def _write_tokenizer(tokenizer, target, c):
-  """Its files; what tokenizer.json loses is said, and returned if anything."""
-  export.write(tokenizer, target, max_positions=c.max_positions)
-  differences = export.compare(tokenizer)
-  if not differences:
+def _settings(source, opened):
+  facts = checkpoint.read_meta(source)['config']
+  beside = settings.Settings(
+    opened.info,
+    opened.tokenizer,
+    facts and facts['config'],
+    opened.config.vocab_size,
+  )
+  for notice in beside.notices:
+    print(notice)
+  return beside
+
+
+def _write_tokenizer(tokenizer, target, c, beside):
+  """Its files, where there is one; how tokenizer.json differs is said."""
+  if tokenizer is None:
     return {}
-  print(export.warning(differences))
-  return {'tokenizer_json': differences}
+  compared = export.write(
+    tokenizer, target, max_positions=c.max_positions, kept=beside.kept
+  )
+  print(export.told(compared))
+  return {'tokenizer_json': compared}
 
 
 def _merged(source, c, name):
@@ -175,9 +183,9 @@ def _export_adapter(source, target, opened):
     base=base,
     saved=learned,
   )
-  lost = {}
-  if opened.tokenizer is not None:
-    lost = _write_tokenizer(opened.tokenizer, target, c)
+  compared = _write_tokenizer(
+    opened.tokenizer, target, c, _settings(source, opened)
+  )
   skipped = None
   if _VERIFY.value == 'auto' and not hf_config.is_hf_dir(base):
     skipped = f'{base} is no Hugging Face folder; name it with --base'
@@ -188,7 +196,7 @@ def _export_adapter(source, target, opened):
       'source': str(source),
       'target': str(target),
       'base': base,
-      **lost,
+      **compared,
     },
     c=c,
     checkpoint_dir=source,

@@ -13,6 +13,7 @@ from absl import flags
 
 from lbe.assemble import extension
 from lbe.assemble import model as model_lib
+from lbe.convert import settings
 from lbe.convert import stored
 from lbe.mesh import sharding
 from lbe.run import checkpoint
@@ -75,7 +76,13 @@ def main(argv):
       'model': model.to_json(),
       'tokenizer': stored.tokenizer_meta(tokenizer),
       'config': None,
-      'source': {**opened.info, 'num_old_rows': num_old},
+      'source': {
+        **opened.info,
+        'num_old_rows': num_old,
+        'tokenizer_files': settings.tokenizer_files(
+          opened.info, _TOKENIZER.value
+        ),
+      },
     },
   )
   print(

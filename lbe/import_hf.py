@@ -18,6 +18,7 @@ from lbe.convert import hf
 from lbe.convert import hf_config
 from lbe.convert import peft
 from lbe.convert import peft_config
+from lbe.convert import settings
 from lbe.convert import stored
 from lbe.models import weights
 from lbe.run import checkpoint
@@ -67,6 +68,8 @@ def main(argv):
       print(notice)
     kept = [name for name in kept if name not in adapter]
     info = {**info, 'base': str(source), 'frozen': frozen}
+    if tokenizers.find(_ADAPTER.value):
+      info = settings.with_tokenizer(info, tokenizer, _ADAPTER.value)
   # It gets its name when it is proven: until then nothing takes it for a model.
   unfinished = target / 'unfinished'
   try:

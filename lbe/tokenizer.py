@@ -13,8 +13,9 @@
 
 A folder that is written holds tokenizer.model (of SentencePiece models),
 tokenizer.json and the files that transformers reads beside them. What became of
-each piece stands in extension.json; where tokenizer.json cannot say all that
-tokenizer.model does, that is told, and written there or into export.json.
+each piece stands in extension.json. Every tokenizer.json is compared with the
+tokenizer itself on a set of odd texts; how many get other ids is told, and
+written there or into export.json.
 """
 
 import functools
@@ -23,6 +24,7 @@ import pathlib
 
 from absl import flags
 
+from lbe.convert import settings
 from lbe.data import sources
 from lbe.run import program
 from lbe.text import files
@@ -56,8 +58,7 @@ _TEXTS = flags.DEFINE_multi_string(
   'texts',
   [],
   'train, report: a text or JSONL file or a folder; repeatable. extend, '
-  'export: lines on which tokenizer.json is compared with tokenizer.model, '
-  'where scores tie.',
+  'export: lines on which tokenizer.json is compared with the tokenizer.',
 )
 _CUT = flags.DEFINE_enum(
   'cut', 'line', list(sources.CUTS), 'How text files are cut into documents.'
@@ -131,23 +132,38 @@ def _all_documents(paths):
   return (text for path in paths for text in _documents(path))
 
 
-def _write(tokenizer):
+def _write(tokenizer, came_from=None):
+  """(the folder, how its tokenizer.json differs from the tokenizer).
+
+  What lies beside the tokenizer at `came_from` stays; a --context wins.
+  """
   folder = pathlib.Path(_OUTPUT.value)
   folder.mkdir(parents=True, exist_ok=True)
-  export_lib.write(tokenizer, folder, max_positions=_CONTEXT.value)
+  kept = settings.tokenizer_files({}, came_from)
+  if flags.FLAGS['context'].present:
+    kept['tokenizer_config'].pop('model_max_length', None)
+  compared = {
+    'fuzz': export_lib.write(
+      tokenizer, folder, max_positions=_CONTEXT.value, kept=kept
+    )
+  }
   print(
     f'{folder}: {tokenizer.vocab_size:,} pieces, fingerprint '
     f'{tokenizer.fingerprint[:16]}'
   )
-  return folder
+  print(export_lib.told(compared['fuzz']))
+  return folder, compared
 
 
-def _compare(tokenizer):
-  """What tokenizer.json loses, said and returned; None where nothing."""
-  compared = export_lib.compare(tokenizer, _all_documents(_TEXTS.value))
-  if compared:
-    print(export_lib.warning(compared))
-  return compared
+def _compare(tokenizer, folder):
+  """{'texts': as export.compare} of --texts, said; {} where none are given."""
+  if not _TEXTS.value:
+    return {}
+  compared = export_lib.compare(
+    tokenizer, folder / 'tokenizer.json', _all_documents(_TEXTS.value)
+  )
+  print(export_lib.told(compared, 'lines of --texts'))
+  return {'texts': compared}
 
 
 def _save(record, path):
@@ -213,7 +229,7 @@ def extend():
       f'warning: {len(lost):,} pieces are never produced by encoding, as '
       f'{" ".join(list(lost)[:5])}; --score_mode=below_base has none.'
     )
-  folder = _write(extension.tokenizer)
+  folder, compared = _write(extension.tokenizer, _BASE.value)
   record = {
     'base': str(_BASE.value),
     'add': _ADD.value,
@@ -224,7 +240,7 @@ def extend():
     'left_out': extension.left_out,
     'unreachable': list(lost),
     'notices': extension.notices,
-    'tokenizer_json': _compare(extension.tokenizer),
+    'tokenizer_json': compared | _compare(extension.tokenizer, folder),
   }
   _save(record, folder / 'extension.json')
 
@@ -332,10 +348,9 @@ def report():
 def export():
   """The files that transformers, tokenizers and SentencePiece load."""
   tokenizer = tokenizers.load(_TOKENIZER.value)
-  folder = _write(tokenizer)
-  lost = _compare(tokenizer)
-  if lost:
-    _save({'tokenizer_json': lost}, folder / 'export.json')
+  folder, compared = _write(tokenizer, _TOKENIZER.value)
+  compared |= _compare(tokenizer, folder)
+  _save({'tokenizer_json': compared}, folder / 'export.json')
 
 
 if __name__ == '__main__':

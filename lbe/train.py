@@ -24,6 +24,7 @@ from lbe.assemble import evaluators as evaluators_lib
 from lbe.assemble import extension
 from lbe.assemble import model as model_lib
 from lbe.assemble import step as step_lib
+from lbe.convert import settings
 from lbe.convert import stored
 from lbe.data import report
 from lbe.evals import core
@@ -169,12 +170,14 @@ def main(argv):
   if jax.process_index() == 0:
     schedule.cut_behind(workdir.here, resume_step, unscored=missed)
     (workdir.here / 'config.json').write_text(json.dumps(facts, indent=2))
+  info = opened.info if opened else {'dtype': 'float32'}
   meta = {
     'model': model.to_json(),
     'tokenizer': stored.tokenizer_meta(tokenizer),
     'config': facts,
     'source': {
-      **(opened.info if opened else {'dtype': 'float32'}),
+      **info,
+      'tokenizer_files': settings.tokenizer_files(info, config.tokenizer),
       'num_old_rows': num_old,
       **model_lib.origin(config, opened, partition.frozen_names()),
     },

@@ -348,13 +348,17 @@ def write_safetensors(
     files = [f'model-{i + 1:05}-of-{n:05}.safetensors' for i in range(n)]
   tensor_files.check_alone(folder, files)
   for file, part in zip(files, plan, strict=True):
-    _write_file(folder / file, c, part, get_array, dtype, digests)
+    try:
+      _write_file(folder / file, c, part, get_array, dtype, digests)
+    except ValueError:
+      for name in files:
+        (folder / name).unlink(missing_ok=True)
+      raise
     weight_map.update({theirs: file for _, _, theirs in part})
   if len(plan) > 1:
     index = {'metadata': {'total_size': total}, 'weight_map': weight_map}
-    (folder / 'model.safetensors.index.json').write_text(
-      json.dumps(index, indent=2)
-    )
+    path = folder / 'model.safetensors.index.json'
+    path.write_text(json.dumps(index, indent=2))
   return digests
 
 
@@ -402,7 +406,7 @@ def _write_file(path, c, part, get_array, dtype, digests):
         held = None
         held, held_name = get_array(name), name
       one = held if layer is None else held[layer]
-      data = np.ascontiguousarray(to_theirs(c, name, one).astype(dtype))
+      data = tensor_files.cast(to_theirs(c, name, one), dtype, theirs)
       digests[theirs] = digest(data)
       f.write(_bytes(data))
 

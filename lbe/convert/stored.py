@@ -12,6 +12,7 @@ from lbe.mesh import sharding
 from lbe.models import architecture
 from lbe.models import weights
 from lbe.run import checkpoint
+from lbe.vocab import folder
 from lbe.vocab import tokenizers
 
 
@@ -106,6 +107,7 @@ def open_model(path: hf.Folder, *, vocab_multiple: int | None = None) -> Opened:
     dtypes = set(found.dtypes().values())
     # What holds every value of all.
     info['dtype'] = dtypes.pop() if len(dtypes) == 1 else 'float32'
+    info['tokenizer_files'] = folder.kept(path)
     return Opened(str(path), 'hf', found.config, tokenizer, info, found)
   raise ValueError(
     f'{str(path)!r} is neither a checkpoint nor a Hugging Face folder: '

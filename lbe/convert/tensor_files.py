@@ -347,3 +347,19 @@ def cause(name: str, num_layers: int) -> str:
     if re.search(pattern, name):
       return words
   return 'config.json describes another model'
+
+
+def cast(array: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
+  """The array as it is stored; ValueError for a value beyond the dtype."""
+  with np.errstate(over='ignore'):
+    stored = np.ascontiguousarray(array.astype(dtype))
+  if stored.dtype.itemsize < 4 and stored.dtype != array.dtype:
+    lost = np.isfinite(array) & ~np.isfinite(stored)
+    if lost.any():
+      value = float(np.abs(array[lost].astype(np.float32)).max())
+      raise ValueError(
+        f'{name} holds {value:.6g}, and {dtype} ends at '
+        f'{float(ml_dtypes.finfo(dtype).max):.6g}: it would be stored as '
+        'infinite; take --dtype=bfloat16 or float32.'
+      )
+  return stored

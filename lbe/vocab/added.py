@@ -70,7 +70,7 @@ class AddedTokens:
     self._cutter = _cutter(ordinary)
     # The cutter's own ids; 0 is all other text.
     self._ids = {self._cutter.token_to_id(t.content): t.id for t in ordinary}
-    encoder = _unwritten(model, [t for t in self._counted if t.special])
+    encoder = unwritten(model, [t for t in self._counted if t.special])
     bare = encoder.without_prefix()
     self._encoders = {'always': encoder, 'never': bare}
 
@@ -290,8 +290,8 @@ def _cutter(ordinary):
   return cutter
 
 
-def _unwritten(model, specials):
-  """The model, in which no text encodes to the pieces of special tokens."""
+def unwritten(model, specials):
+  """The model, in which no text encodes to the pieces of special Tokens."""
   pieces = [t.id for t in specials if t.id < model.vocab_size]
   pieces = [
     i for i in pieces if model.piece(i) in {t.content for t in specials}

@@ -1,218 +1,256 @@
 """Tokenizer files that transformers, tokenizers, and SentencePiece load."""
 
-import collections
 import json
 import pathlib
 
-import tokenizers
-from sentencepiece import sentencepiece_model_pb2
+import tokenizers as tokenizers_lib
 from tokenizers import decoders
 from tokenizers import models
-from tokenizers import normalizers
 from tokenizers import processors
 
 from lbe.text import lines
+from lbe.vocab import added as added_lib
+from lbe.vocab import fuzz
+from lbe.vocab import tokenizers
+from lbe.vocab import twin
 
-_Piece = sentencepiece_model_pb2.ModelProto.SentencePiece
+# Keys of a tokenizer_config.json that say where it lay, or name code.
+_NOT_KEPT = (
+  *('auto_map', 'backend', 'is_local', 'local_files_only', 'name_or_path'),
+  *('tokenizer_file', 'vocab_file', 'processor_class', 'from_slow'),
+)
 
 
-def write(tokenizer, folder, *, max_positions: int):
-  """Writes the tokenizer's files into an existing folder.
+def write(
+  tokenizer: tokenizers.Tokenizer,
+  target: str | pathlib.Path,
+  *,
+  max_positions: int,
+  kept: dict | None = None,
+) -> dict:
+  """Writes the tokenizer's files into an existing folder; what `compare` gave.
 
   tokenizer.json and tokenizer_config.json, special_tokens_map.json, and
-  tokenizer.model where it is a SentencePiece model. The config names
-  PreTrainedTokenizerFast: under LlamaTokenizer transformers 5 replaces the
-  normaliser and loses leading spaces. It says that text behind a special
-  token gets the dummy prefix again (`legacy`), and names a padding token or
-  says that there is none.
+  tokenizer.model where it is a SentencePiece model. `kept` is what
+  folder.kept gave of the folder that it comes from: its chat templates,
+  padding and habits stay. The config names PreTrainedTokenizerFast: under
+  LlamaTokenizer transformers 5 replaces the normaliser and loses leading
+  spaces.
   """
-  folder = pathlib.Path(folder)
-  if tokenizer.kind == 'sentencepiece':
-    (folder / 'tokenizer.model').write_bytes(tokenizer.to_bytes())
-    text = from_sentencepiece(tokenizer).to_str(pretty=True)
-  elif tokenizer.kind == 'bytes':
-    text = from_bytes(tokenizer).to_str(pretty=True)
+  target = pathlib.Path(target)
+  kept = kept or {}
+  config = _config(tokenizer, kept, max_positions)
+  if tokenizer.kind == 'hf':
+    exported = _repaired(tokenizer.record)
+    text = json.dumps(exported, ensure_ascii=False, indent=2)
   else:
-    text = json.dumps(tokenizer.record, ensure_ascii=False, indent=2)
-  (folder / 'tokenizer.json').write_text(text, encoding='utf-8')
+    text = _twin(tokenizer, config).to_str(pretty=True)
+    exported = json.loads(text)
+  (target / 'tokenizer.json').write_text(text, encoding='utf-8')
+  if tokenizer.kind == 'sentencepiece':
+    (target / 'tokenizer.model').write_bytes(tokenizer.model.to_bytes())
+  config['added_tokens_decoder'] = {
+    str(token['id']): {k: v for k, v in token.items() if k != 'id'}
+    for token in exported['added_tokens']
+  }
   specials = {
-    f'{role}_token': tokenizer.piece(token)
-    for role, token in (
-      ('bos', tokenizer.bos_id),
-      ('eos', tokenizer.eos_id),
-      ('unk', tokenizer.unk_id),
-      ('pad', tokenizer.pad_id),
+    name: config[name]
+    for name in config
+    if name.endswith('_token') and config[name] and not name.startswith('add_')
+  }
+  for name in ('additional_special_tokens', 'extra_special_tokens'):
+    if config.get(name):
+      specials['additional_special_tokens'] = config[name]
+  for name, record in (
+    ('tokenizer_config.json', config),
+    ('special_tokens_map.json', specials),
+  ):
+    (target / name).write_text(
+      json.dumps(record, ensure_ascii=False, indent=2), encoding='utf-8'
     )
-    if token is not None
+  for name, text in kept.get('files', {}).items():
+    (target / name).parent.mkdir(exist_ok=True)
+    (target / name).write_text(text, encoding='utf-8')
+  return compare(tokenizer, target / 'tokenizer.json')
+
+
+def _config(tokenizer, kept, max_positions):
+  """tokenizer_config.json: what is ours, what came in, and the ids' tokens."""
+  came = {
+    k: v
+    for k, v in kept.get('tokenizer_config', {}).items()
+    if k not in _NOT_KEPT
   }
   config = {
-    'tokenizer_class': 'PreTrainedTokenizerFast',
-    'add_bos_token': tokenizer.bos_id is not None,
+    'add_bos_token': tokenizer.adds_bos,
     'add_eos_token': False,
     'legacy': True,
     'pad_token': None,
     'padding_side': 'right',
     'clean_up_tokenization_spaces': False,
     'model_max_length': max_positions,
-    **specials,
   }
-  for name, record in (
-    ('tokenizer_config.json', config),
-    ('special_tokens_map.json', specials),
-  ):
-    (folder / name).write_text(
-      json.dumps(record, ensure_ascii=False, indent=2), encoding='utf-8'
-    )
+  if tokenizer.kind == 'hf' and tokenizer.record.get('post_processor'):
+    # The file itself says it; a key would make transformers write it anew.
+    del config['add_bos_token'], config['add_eos_token']
+  config |= came
+  config['tokenizer_class'] = 'PreTrainedTokenizerFast'
+  for role in added_lib.ROLES:
+    token = getattr(tokenizer, f'{role}_id')
+    if token is not None:
+      config[f'{role}_token'] = tokenizer.piece(token)
+    elif role != 'pad':
+      config.pop(f'{role}_token', None)
+  return config
 
 
-def ranked_merges(proto):
-  """Pairs of pieces in the order in which SentencePiece's BPE joins them.
+def _repaired(record):
+  """A tokenizer.json whose special tokens are found by their own text.
 
-  For each piece every split into two others, best score first; ties by the
-  ids of the parts. Pieces of equal score cannot be told apart by a rank:
-  only a model with distinct scores is encoded alike by both (see `compare`).
+  Where the normaliser would change it (`<s>` to `▁<s>`), `tokenizers` knows
+  the token by the changed text alone, and transformers by neither.
   """
-  mergeable = (_Piece.NORMAL, _Piece.USER_DEFINED)
-  ids = {p.piece: i for i, p in enumerate(proto.pieces) if p.type in mergeable}
-  merges = []
-  for piece, i in ids.items():
-    for cut in range(1, len(piece)):
-      left, right = ids.get(piece[:cut]), ids.get(piece[cut:])
-      if left is not None and right is not None:
-        score = proto.pieces[i].score
-        merges.append((-score, left, right, piece[:cut], piece[cut:]))
-  merges.sort()
-  return [(left, right) for *_, left, right in merges]
-
-
-def tied(tokenizer):
-  """Pieces of a BPE model that ranks cannot tell apart: of one score.
-
-  Runs of spaces do not count; each is joined in one way only.
-  """
-  if tokenizer.kind != 'sentencepiece':
-    return []
-  proto = tokenizer.proto
-  if proto.trainer_spec.model_type != proto.trainer_spec.BPE:
-    return []
-  pieces = [
-    p
-    for p in proto.pieces
-    if p.type == _Piece.NORMAL and len(p.piece) > 1 and p.piece.strip('▁')
+  known = tokenizers_lib.Tokenizer.from_str(json.dumps(record))
+  tokens = [
+    {**token, 'normalized': False}
+    if token['special'] and known.id_to_token(token['id']) != token['content']
+    else token
+    for token in record.get('added_tokens') or ()
   ]
-  counts = collections.Counter(p.score for p in pieces)
-  return [p.piece for p in pieces if counts[p.score] > 1]
+  return {**record, 'added_tokens': tokens}
 
 
-def compare(tokenizer, texts=()):
-  """What tokenizer.json loses of a model with ties; None where it has none.
+# --------------------------------------------------------------------- twins
 
-  The lines of the texts, or lines of eight tied pieces each where none are
-  given, are encoded by both: {'sample', 'lines', 'differing', 'truth'}.
-  """
-  pieces = tied(tokenizer)
-  if not pieces:
-    return None
-  samples = [line for text in texts for line in lines.split(text)]
-  sample = (
-    'the texts given' if samples else 'pieces of equal score, eight a line'
+
+def _twin(tokenizer, config):
+  """The `tokenizers.Tokenizer` of all but a tokenizer.json."""
+  if tokenizer.kind == 'bytes':
+    return _finish(_of_bytes(tokenizer), tokenizer, config)
+  encoder = added_lib.unwritten(
+    tokenizer.model, [t for t in tokenizer.added if t.special]
   )
-  if not samples:
-    pieces = [piece.replace('▁', ' ') for piece in pieces]
-    samples = [''.join(pieces[i : i + 8]) for i in range(0, len(pieces), 8)]
-  twin = from_sentencepiece(tokenizer)
-  theirs = twin.encode_batch_fast(samples, add_special_tokens=False)
-  pairs = zip(tokenizer.encode_batch(samples), theirs, strict=True)
-  return {
-    'sample': sample,
-    'lines': len(samples),
-    'differing': sum(ours != their.ids for ours, their in pairs),
-    'truth': 'tokenizer.model',
-  }
-
-
-def warning(compared):
-  """A line that says what `compare` gave."""
-  return (
-    f'warning: pieces of equal score cannot be written as ranked merges: '
-    f'{compared["differing"]:,} of {compared["lines"]:,} lines '
-    f'({compared["sample"]}) differ between tokenizer.model, which is the '
-    'truth, and tokenizer.json.'
+  behind = tokenizer.behind if tokenizer.added else 'always'
+  candidates = [
+    _finish(one, tokenizer, config)
+    for one in twin.variants(encoder, behind=behind)
+  ]
+  if len(candidates) == 1:
+    return candidates[0]
+  texts = fuzz.texts(tokenizer)
+  truth = tokenizer.encode_batch(texts)
+  return min(
+    candidates, key=lambda one: len(_differing(truth, _encoded(one, texts)))
   )
 
 
-def from_sentencepiece(tokenizer):
-  """The `tokenizers` twin of a SentencePiece model, BPE or Unigram."""
-  proto = tokenizer.proto
-  trainer, norm = proto.trainer_spec, proto.normalizer_spec
-  if trainer.model_type == trainer.BPE:
-    model = models.BPE(
-      vocab={p.piece: i for i, p in enumerate(proto.pieces)},
-      merges=ranked_merges(proto),
-      unk_token=proto.pieces[tokenizer.unk_id].piece,
-      fuse_unk=True,
-      byte_fallback=trainer.byte_fallback,
-    )
-  elif trainer.model_type == trainer.UNIGRAM:
-    model = models.Unigram(
-      [(p.piece, p.score) for p in proto.pieces],
-      tokenizer.unk_id,
-      trainer.byte_fallback,
-    )
-  else:
-    raise ValueError(
-      'only BPE and Unigram SentencePiece models have a tokenizer.json; '
-      f'this one has model_type {trainer.model_type}.'
-    )
-  result = tokenizers.Tokenizer(model)
-  steps = []
-  if norm.precompiled_charsmap:
-    steps.append(normalizers.Precompiled(norm.precompiled_charsmap))
-  if norm.remove_extra_whitespaces:
-    steps += [
-      normalizers.Strip(),
-      normalizers.Replace(tokenizers.Regex(' {2,}'), ' '),
-    ]
-  if norm.add_dummy_prefix:
-    steps.append(normalizers.Prepend('▁'))
-  steps.append(normalizers.Replace(' ', '▁'))
-  result.normalizer = normalizers.Sequence(steps)
-  parts = [
-    decoders.Replace('▁', ' '),
-    decoders.ByteFallback(),
-    decoders.Fuse(),
-  ]
-  if norm.add_dummy_prefix:
-    parts.append(decoders.Strip(' ', 1, 0))
-  result.decoder = decoders.Sequence(parts)
-  specials = [
-    p.piece for p in proto.pieces if p.type in (_Piece.CONTROL, _Piece.UNKNOWN)
-  ]
-  return _finish(result, tokenizer, specials)
-
-
-def from_bytes(tokenizer):
-  """The `tokenizers` twin of plain bytes: every character falls back."""
+def _of_bytes(tokenizer):
+  """Plain bytes: every character falls back."""
   vocab = {tokenizer.piece(i): i for i in range(tokenizer.vocab_size)}
-  result = tokenizers.Tokenizer(
+  result = tokenizers_lib.Tokenizer(
     models.BPE(vocab=vocab, merges=[], unk_token='<unk>', byte_fallback=True)
   )
   result.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
-  return _finish(result, tokenizer, ['<unk>', '<s>', '</s>'])
-
-
-def _finish(result, tokenizer, specials):
-  result.add_special_tokens(
-    [
-      tokenizers.AddedToken(piece, special=True, normalized=False)
-      for piece in specials
-    ]
-  )
-  if tokenizer.bos_id is not None:
-    bos = tokenizer.piece(tokenizer.bos_id)
-    result.post_processor = processors.TemplateProcessing(
-      single=f'{bos} $A',
-      pair=f'{bos} $A {bos}:1 $B:1',
-      special_tokens=[(bos, tokenizer.bos_id)],
-    )
   return result
+
+
+def _finish(result, tokenizer, config):
+  """With the special and added tokens, and what is put around a text."""
+  tokens = {
+    i: added_lib.Token(i, text, special=True, normalized=False)
+    for text, i in tokenizer.specials.items()
+  }
+  if tokenizer.unk_id is not None:
+    unknown = tokenizer.piece(tokenizer.unk_id)
+    tokens[tokenizer.unk_id] = added_lib.Token(
+      tokenizer.unk_id, unknown, special=True, normalized=False
+    )
+  tokens |= {token.id: token for token in tokenizer.added}
+  for i in sorted(tokens):
+    token = tokens[i]
+    one = tokenizers_lib.AddedToken(
+      token.content,
+      special=token.special,
+      normalized=token.normalized,
+      single_word=token.single_word,
+      lstrip=token.lstrip,
+      rstrip=token.rstrip,
+    )
+    if token.special:
+      result.add_special_tokens([one])
+    else:
+      result.add_tokens([one])
+  around = {
+    role: f'{tokenizer.piece(getattr(tokenizer, f"{role}_id"))}'
+    for role in ('bos', 'eos')
+    if config.get(f'add_{role}_token')
+    and getattr(tokenizer, f'{role}_id') is not None
+  }
+  bos, eos = ([around[x]] if x in around else [] for x in ('bos', 'eos'))
+  result.post_processor = processors.TemplateProcessing(
+    single=[*bos, '$A', *eos],
+    pair=[*bos, '$A', *eos, *(f'{x}:1' for x in bos), '$B:1']
+    + [f'{x}:1' for x in eos],
+    special_tokens=[
+      (text, getattr(tokenizer, f'{role}_id')) for role, text in around.items()
+    ],
+  )
+  return result
+
+
+# ------------------------------------------------------------------ comparing
+
+
+def compare(
+  tokenizer: tokenizers.Tokenizer, path: str | pathlib.Path, texts=None
+) -> dict:
+  """How a tokenizer.json differs from the training tokenizer.
+
+  {'texts', 'differing', 'example'}: on the fuzz set, or on the lines of
+  `texts` where some are given; the example, with both sides' ids around the
+  first that differs, only where one does.
+  """
+  if texts is None:
+    texts = fuzz.texts(tokenizer)
+  else:
+    texts = [line for text in texts for line in lines.split(text)]
+  theirs = tokenizers_lib.Tokenizer.from_file(str(path))
+  ours, got = tokenizer.encode_batch(texts), _encoded(theirs, texts)
+  differing = _differing(ours, got)
+  record = {'texts': len(texts), 'differing': len(differing)}
+  if differing:
+    # A short one is the easiest to understand.
+    i = min(differing, key=lambda i: len(texts[i]))
+    record['example'] = {
+      'text': texts[i][:200],
+      'training': ours[i][:40],
+      'tokenizer.json': got[i][:40],
+    }
+  return record
+
+
+def _encoded(theirs, texts):
+  theirs.encode_special_tokens = True
+  batch = theirs.encode_batch_fast(texts, add_special_tokens=False)
+  return [encoding.ids for encoding in batch]
+
+
+def _differing(ours, theirs):
+  return [
+    i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b
+  ]
+
+
+def told(compared: dict, of: str = 'texts of the fuzz set') -> str:
+  """A line that says what `compare` gave."""
+  text = (
+    f'tokenizer.json: {compared["differing"]:,} of {compared["texts"]:,} {of} '
+    'get other ids than from the training tokenizer'
+  )
+  if not compared['differing']:
+    return text
+  example = compared['example']
+  return (
+    f'warning: {text}, as {example["text"]!r}: {example["tokenizer.json"]} for '
+    f'{example["training"]}'
+  )

@@ -92,6 +92,40 @@ def read(folder, pieces: dict[str, int], record: dict | None = None) -> Facts:
   )
 
 
+# Chat templates that are files of their own, beside those in the config.
+_TEMPLATES = ('chat_template.jinja', 'chat_template.json')
+
+
+def kept(folder: str | pathlib.Path) -> dict:
+  """What an export of the folder's tokenizer keeps of the files beside it.
+
+  {'tokenizer_config': the record, 'files': {name: text} of chat templates}, of
+  JSON; each only where there is such.
+  """
+  folder = pathlib.Path(folder)
+  result, config = {}, {}
+  for name in ('special_tokens_map.json', 'tokenizer_config.json'):
+    if (folder / name).is_file():
+      config |= files.read_json(folder / name)
+  config.pop('added_tokens_decoder', None)  # stands with the tokens
+  config = {
+    k: _text(v) if isinstance(v, dict) and 'content' in v else v
+    for k, v in config.items()
+  }
+  if config:
+    result['tokenizer_config'] = config
+  found = [folder / name for name in _TEMPLATES]
+  found += sorted(folder.glob('additional_chat_templates/*.jinja'))
+  texts = {
+    str(path.relative_to(folder)): files.text(path)
+    for path in found
+    if path.is_file()
+  }
+  if texts:
+    result['files'] = texts
+  return result
+
+
 def _text(token):
   """The text of a token that is written as a string or with its flags."""
   return token.get('content') if isinstance(token, dict) else token

@@ -12,9 +12,7 @@ import torch
 import transformers
 
 from lbe.convert import certificate
-from lbe.models import architecture
 from lbe.run import checkpoint
-from lbe.vocab import sentencepiece as sentencepiece_lib
 from lbe.vocab import tokenizers
 
 import runs
@@ -281,28 +279,3 @@ def test_a_folder_that_is_no_model_is_said(tmp_path):
     'import_hf', f'--source={tmp_path}', f'--target={tmp_path}/x', status=1
   )
   assert 'is no Hugging Face folder' in output
-
-
-def test_an_export_says_what_tokenizer_json_loses(test_data, tmp_path):
-  """Pieces of one score, as the published recipe adds them, have no ranks."""
-  proto = tokenizers.load(test_data / 'ckpt_stories260K' / 'hf').proto
-  for piece in proto.pieces:
-    piece.score = 0.0
-  tokenizer = sentencepiece_lib.SentencePiece(proto.SerializeToString())
-  c = architecture.Config(
-    vocab_size=tokenizer.vocab_size,
-    dim=16,
-    num_layers=1,
-    num_heads=2,
-    num_kv_heads=2,
-    head_dim=8,
-    mlp_dim=16,
-  )
-  ours, target = tmp_path / 'ours', tmp_path / 'hf'
-  runs.save_random(ours, c, tokenizer)
-  output = runs.run(
-    'export_hf', f'--source={ours}', f'--target={target}', '--verify=digests'
-  )
-  lost = certificate_of(target)['tokenizer_json']
-  assert lost['truth'] == 'tokenizer.model' and lost['lines'] > 0
-  assert f'{lost["differing"]} of {lost["lines"]} lines' in output
