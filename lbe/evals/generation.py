@@ -158,19 +158,18 @@ class Prompts:
     return {'protocol': protocol, 'template': self._template, **self._sampling}
 
   def _result(self, model, name, step, records):
-    num_unusable = sum(bool(r['unusable']) for r in records)
     row = functools.partial(
       model.row,
       step=step,
       evaluator=name,
       data_hash=self._hash,
       num_cut=sum(r['cut_tokens'] > 0 for r in records),
+      num_unusable=sum(bool(r['unusable']) for r in records),
       **self._how(),
     )
     rows = []
 
     def put(score, values, **more):
-      more = {'num_unusable': num_unusable, **more}
       rows.append(row(**averages.row(score, averages.mean(values)), **more))
 
     scored = [

@@ -31,6 +31,8 @@ from lbe.text import lines
 
 _QUESTION, _ANSWER = ('question',), ('answer', 'answerkey')
 _CHOICES = ('choices', 'options')
+# What a question may rest on, and no prompt has.
+_CONTEXT = ('context', 'passage', 'article')
 _COLUMN = re.compile(r'(?:(?:option|choice|选项)[ _]?)?([a-z])[.)]?', re.I)
 _LETTER = re.compile(r'[(\[【]?\s*([a-z])\s*[)\]】.、:]*')
 # So many columns every exam has; further ones are for some questions.
@@ -134,6 +136,12 @@ def _question(record, where, number):
       raise ValueError(
         f'{where}: there is no {known[0]!r}; the fields are '
         f'{", ".join(record) or "none"}.'
+      )
+  for name in _CONTEXT:
+    if not _is_blank(record.get(names.get(name))):
+      raise ValueError(
+        f'{where}: the question would be asked without its {name!r}; write it '
+        'into `question`, as it is to be asked, or leave the field out.'
       )
   choices, labels = _choices(record, names, where)
   answers = record[answer]
@@ -255,7 +263,9 @@ def _pair(choice, where):
 
 def _columns(record, where):
   of_letter = {}
-  for name, value in record.items():
+  plain = {k: v for k, v in record.items() if k in tuple(item.ALPHABET)}
+  # Beside A and B an n is something else.
+  for name, value in (plain if len(plain) > 1 else record).items():
     told = _COLUMN.fullmatch(unicodedata.normalize('NFKC', name).strip())
     if told:
       letter = told[1].upper()

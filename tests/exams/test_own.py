@@ -47,6 +47,8 @@ def one(tmp_path, **fields):
       'x y',
       1,
     ),
+    (dict(A='x', B='y', n=3, answer='B'), 'x y', 1),
+    (dict(a='x', b='y', answer='B'), 'x y', 1),
     (dict(option_a='x', option_b='y', answer='B'), 'x y', 1),
   ],
 )
@@ -120,6 +122,10 @@ def test_tables_as_spreadsheets_save_them(tmp_path):
     ('{"question": 5, "choices": ["a", "b"], "answer": 0}', 'is int, not str'),
     ('{"question": "q", "choices": ["a", "b"]}', "a:1: there is no 'answer'"),
     ('[{"question": "q"}, 1]', 'a:1: list; .* record 2 of it is int'),
+    (
+      '{"question": "q", "passage": "p", "choices": [1, 2], "answer": "A"}',
+      "a:1: the question would be asked without its 'passage'",
+    ),
     ('{"question": "q"', 'a:1: invalid JSON'),
     ('question,A,B,answer\n"q,x,y,A\n', 'a, line 2: invalid CSV'),
     ('question,A,B,answer\nq,x,y\n', 'a, line 2: 3 values for the 4 columns'),
