@@ -196,7 +196,14 @@ def around(model, facts):
   ids |= {token.content: token.id for token in facts.tokens}
   roles = {role: ids[text] for role, text in facts.roles.items()}
   own = {role: getattr(model, f'{role}_id') for role in ROLES}
-  told = [t for t in facts.tokens if changes(model, t) or t.lstrip or t.rstrip]
+  # A role's piece is a control string, whatever it was before.
+  listed = {token.content for token in facts.tokens}
+  said = facts.tokens + [
+    Token(ids[text], text, special=True, normalized=False)
+    for text in dict.fromkeys(facts.roles.values())
+    if text not in listed
+  ]
+  told = [t for t in said if changes(model, t) or t.lstrip or t.rstrip]
   adds_bos = facts.adds_bos in (None, True) and (own | roles)['bos'] is not None
   if not told and own | roles == own and adds_bos == model.adds_bos:
     return model

@@ -58,7 +58,7 @@ def extend(
   the published recipe does. Raises ValueError where nothing is left to add,
   and for models that do not go together.
   """
-  given, base = base, added_lib.in_model(base)
+  given, base, target = base, added_lib.in_model(base), target.model
   check_base(base)
   if score_mode not in ('below_base', 'zero'):
     raise ValueError(

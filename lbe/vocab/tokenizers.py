@@ -200,9 +200,14 @@ def check_rows(tokenizer: Tokenizer, vocab_size: int) -> str:
   """
   pieces = tokenizer.vocab_size
   if pieces > vocab_size:
+    beyond = [t for t in tokenizer.added if t.id >= vocab_size]
     raise ValueError(
       f'the tokenizer has {pieces} pieces but the model only {vocab_size} '
-      'rows; give the tokenizer that the model was trained with.'
+      'rows'
+      + ''.join(
+        f'; the added token {t.content!r} has the id {t.id}' for t in beyond[:3]
+      )
+      + '; give the tokenizer that the model was trained with.'
     )
   if pieces < vocab_size:
     return (

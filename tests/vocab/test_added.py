@@ -270,3 +270,21 @@ def test_bos_is_the_tokenizers_habit_unless_told_otherwise(folder):
       assert tokenizers.start_ids(ours, False) == []
       (pair,) = score.split(ours, [('the river', ' runs')], bos=None)
       assert pair[0][: len(wanted)] == wanted
+
+
+def test_a_role_makes_a_piece_a_control_string(folder):
+  """A text with it would have ended every response."""
+  pieces = tokenizers.load(folder()).proto.pieces
+  piece = next(p.piece for p in pieces[260:] if p.piece.isalpha())
+  path = folder(tokenizer_config={**LLAMA, 'eos_token': piece})
+  ours, their = tokenizers.load(path), theirs(path)
+  assert ours.eos_id == their.eos_token_id < 310
+  assert ours.specials[piece] == ours.eos_id
+  assert ours.eos_id not in ours.encode(f'{piece} the {piece}')
+
+
+def test_added_tokens_without_a_row_are_named(folder):
+  ours = tokenizers.load(folder(tokenizer_config=listed()))
+  words = "only 311 rows; the added token '<y>' has the id 311; give"
+  with pytest.raises(ValueError, match=words):
+    tokenizers.check_rows(ours, 311)
