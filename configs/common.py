@@ -449,6 +449,10 @@ def base() -> ConfigDict:
   # Where the weights come from: a checkpoint, a workdir, a Hugging Face
   # folder, or '' for random weights of the shape under `model`.
   config.init_from = ''
+  # Another run of this config, up to its length and schedule, that this one
+  # goes on from with moments and place in the data: its workdir (the newest
+  # checkpoint), or WORKDIR/checkpoints/STEP.
+  config.branch_from = ''
   # A SentencePiece .model, a tokenizer.json, a folder with either, or 'bytes';
   # '' is the tokenizer that came with init_from; 'train' trains one on the
   # run's own sources with `tokenizer_vocab_size` pieces.
@@ -576,8 +580,8 @@ def base() -> ConfigDict:
   config.checkpoint = dict(
     every=500,
     keep=2,
-    # The checkpoint with the lowest value of a metric is kept as well, as
-    # 'eval/zh/bits_per_byte'.
+    # The checkpoint with the best value of a score is kept as well, as
+    # 'eval/zh/bits_per_byte' (the lowest) or 'eval/ceval/acc' (the highest).
     keep_best='',
   )
 

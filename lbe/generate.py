@@ -328,4 +328,5 @@ def _work_off(respond, todo, total, run):
 
 if __name__ == '__main__':
   flags.mark_flags_as_required(['model'])
-  program.run(main)
+  to_file = any(x.lstrip('-').startswith('output') for x in sys.argv[1:])
+  program.run(main, goes_on=to_file)

@@ -147,4 +147,4 @@ def _by_step(steps, table):
 
 
 if __name__ == '__main__':
-  program.run(main)
+  program.run(main, goes_on=False)

@@ -308,4 +308,4 @@ def _row(plan):
 
 if __name__ == '__main__':
   flags.mark_flags_as_required(['config', 'topology'])
-  program.run(main)
+  program.run(main, goes_on=False)

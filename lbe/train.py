@@ -7,21 +7,21 @@ The same command again resumes where the last checkpoint stands.
 """
 
 import dataclasses
-import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 
 import jax
-import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
 from lbe.assemble import data
 from lbe.assemble import evaluators as evaluators_lib
 from lbe.assemble import extension
+from lbe.assemble import longer
 from lbe.assemble import model as model_lib
 from lbe.assemble import step as step_lib
 from lbe.convert import settings
@@ -37,6 +37,7 @@ from lbe.mesh import hosts
 from lbe.mesh import place
 from lbe.mesh import sharding
 from lbe.models import weights
+from lbe.run import branch
 from lbe.run import checkpoint
 from lbe.run import identity
 from lbe.run import metrics
@@ -83,9 +84,16 @@ def main(argv):
   say = print if jax.process_index() == 0 else lambda *a, **k: None
 
   # ------------------------------------------------ model and tokenizer
-  opened = model_lib.open_weights(config, workdir.path)
+  # What it goes on from: its own newest checkpoint, or one of another run.
+  begun = going_on = None
+  if checkpoint.is_checkpoint(workdir.path):
+    going_on = workdir.path
+  elif config.branch_from:
+    begun = branch.find(config.branch_from)
+    going_on = begun.path
+  opened = model_lib.open_weights(config, going_on)
   tokenizer = model_lib.make_tokenizer(
-    config, opened, workdir.here, may_extend=True
+    config, opened, workdir.here, may_extend=True, going_on=going_on
   )
   model = model_lib.make_architecture(config, opened, tokenizer)
   num_old = None
@@ -107,6 +115,7 @@ def main(argv):
   data.check_epochs(config, loader, num_steps)
   data.check_learnt(config, loader, num_steps)
   evaluators = evaluators_lib.make(config, prepared, tokenizer)
+  best_is = evaluators_lib.best_is(config, evaluators)
   training = step_lib.make_training(config, model, mesh, partition, num_steps)
   _show_data(loader, num_steps, workdir.here, say)
   _show_run(config, training, num_steps, say)
@@ -119,22 +128,34 @@ def main(argv):
     return
 
   # ---------------------------------------------- resume, start or scratch
-  base = model_lib.base_fingerprint(
-    config, opened, identity.recorded(workdir.here)
-  )
+  recorded = begun.facts if begun else identity.recorded(workdir.here)
   facts = identity.describe(
-    config, model, tokenizer, prepared, num_steps, base=base
+    config,
+    model,
+    tokenizer,
+    prepared,
+    num_steps,
+    base=model_lib.base_fingerprint(config, opened, recorded),
+    branch=branch.mark(config.branch_from, begun, recorded),
   )
+  first_step = int(checkpoint.find(going_on).name) if going_on else 0
+  where = begun.path.parent.parent if begun else workdir.path
+  identity.check_same_run(
+    where,
+    recorded,
+    facts,
+    say,
+    check_plan=lambda old: longer.check(old, facts, first_step, str(where)),
+  )
+  hosts.check_same('run', facts)
   checkpointer = checkpoint.Checkpointer(
     workdir.path,
     training.abstract_state,
     every=config.checkpoint.every,
     keep=config.checkpoint.keep,
     keep_best=config.checkpoint.keep_best or None,
+    best_is=best_is,
   )
-  first_step = checkpointer.latest() or 0
-  identity.check_same_run(workdir.here, facts, say)
-  hosts.check_same('run', facts)
   trace = profile.Trace(
     workdir.here / 'profile',
     *profiled,
@@ -142,12 +163,16 @@ def main(argv):
   )
   missed = ()  # names of evaluators that were due at the restored step
   if first_step:
-    state, data_state, restored = checkpointer.restore(first_step)
+    state, data_state, restored = checkpoint.load_state(
+      going_on, training.abstract_state
+    )
     assert data_state['step'] == first_step
     missed = restored.get('unscored', ())
-    say(f'resuming at step {first_step:,}')
+    how = f'branching off {going_on}' if begun else 'resuming'
+    say(f'{how} at step {first_step:,}')
   elif opened is not None:
-    say(f'starting from the weights of {opened.path}')
+    anew = branch.not_taken(opened.path)
+    say(f'starting from the weights of {opened.path}{anew}')
     params = opened.load_params(
       mesh, dtype=step_lib.param_dtypes(config, partition)
     )
@@ -166,10 +191,12 @@ def main(argv):
     state = step_lib.new_state(training, params)
   # What an earlier process wrote behind the restored step is cut.
   resume_step = first_step if first_step else -1
-  writer = metrics.Writer(workdir.here, resume_step=resume_step)
   if jax.process_index() == 0:
+    if begun:
+      branch.bring(begun, workdir.here)
     schedule.cut_behind(workdir.here, resume_step, unscored=missed)
     (workdir.here / 'config.json').write_text(json.dumps(facts, indent=2))
+  writer = metrics.Writer(workdir.here, resume_step=resume_step)
   info = opened.info if opened else {'dtype': 'float32'}
   meta = {
     'model': model.to_json(),
@@ -234,7 +261,7 @@ def main(argv):
       if heaviest:
         line.say(heaviest)
       if _LOG_BATCHES.value:
-        _print_digests(step, batch)
+        place.print_digests(step, batch)
 
       stopping = stop.agreed(step)
       saving = stopping or checkpointer.due(step) or step == num_steps
@@ -252,7 +279,8 @@ def main(argv):
         outcome = schedule.run(due, as_evaluated(state), step=step, **scoring)
         # An evaluator may lose its own scores, but not the steps before it.
         stopping = bool(outcome.unscored)
-        saving = saving or stopping
+        best = checkpointer.is_best(outcome.scores)
+        saving = saving or stopping or best
         line.say_scores(step, outcome.scores)
         row |= outcome.scores
         meter.skip(outcome.scores['speed/evaluation_seconds'])
@@ -274,6 +302,7 @@ def main(argv):
         checkpointer.wait()
         line.say(f'step {step:,} is saved; then an evaluator failed:')
         raise outcome.error
+  stop.close()
   line.close()
   checkpointer.wait()
   checkpointer.close()
@@ -290,7 +319,7 @@ def main(argv):
       say(forgetting.write(workdir.here, **config.forgetting.to_dict()))
   _say_samples(config, as_evaluated(state), say)
   if config.export_hf and jax.process_index() == 0:
-    _export(workdir)
+    _export(workdir, anew=step > first_step)
   workdir.send(now=True)
 
 
@@ -359,9 +388,14 @@ def _say_samples(config, model, say):
     say(f'{prompt!r} → {model.tokenizer.decode(ids[0])!r}')
 
 
-def _export(workdir):
-  """What a person would type: it reads the checkpoint, in its own process."""
+def _export(workdir, *, anew):
+  """What a person would type: it reads the checkpoint, in its own process.
+
+  What lies there goes where it is to be made `anew`, of another step.
+  """
   target = workdir.here / 'hf'
+  if anew and target.exists():
+    shutil.rmtree(target)
   if (target / 'config.json').exists():
     return  # it is written last: an earlier process was done
   command = [
@@ -374,21 +408,6 @@ def _export(workdir):
   subprocess.run(
     command, check=True, env={**os.environ, 'JAX_PLATFORMS': 'cpu'}
   )
-
-
-def _print_digests(step, batch):
-  """One line a row, read back from this host's shards of the batch."""
-  rows = {}
-  for name in sorted(batch):
-    for shard in batch[name].addressable_shards:
-      start = shard.index[0].indices(batch[name].shape[0])[0]
-      for i, row in enumerate(np.asarray(shard.data)):
-        rows.setdefault(start + i, {})[name, str(shard.index[1:])] = row
-  for i, parts in sorted(rows.items()):
-    digest = hashlib.sha256()
-    for part in sorted(parts):
-      digest.update(np.ascontiguousarray(parts[part]).tobytes())
-    print(f'batch {step} {i} {digest.hexdigest()[:16]}', flush=True)
 
 
 if __name__ == '__main__':

@@ -44,8 +44,9 @@ def test_killed_and_resumed_equals_never_killed_bit_for_bit(tmp_path):
   )
 
 
-def test_sigterm_saves_and_the_next_run_goes_on_from_there(tmp_path):
-  """A preempted run must lose no step."""
+@pytest.mark.parametrize('name', ['SIGTERM', 'SIGINT', 'SIGHUP'])
+def test_a_signal_saves_and_the_next_run_goes_on_from_there(name, tmp_path):
+  """Preempted, Ctrl-C, a closed terminal: no step may be lost."""
   command = (
     *runs.TINY,
     '--config.budget.steps=2000',
@@ -54,7 +55,7 @@ def test_sigterm_saves_and_the_next_run_goes_on_from_there(tmp_path):
   )
   process = runs.start('train', *command)
   runs.wait_for_step(process, tmp_path, 3)
-  process.send_signal(signal.SIGTERM)
+  process.send_signal(getattr(signal, name))
   output, _ = process.communicate(timeout=60)
   assert process.returncode == 0, output
   saved = int(checkpoint.find(tmp_path).name)

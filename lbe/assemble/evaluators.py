@@ -1,10 +1,12 @@
 """The evaluators of a config, with the steps at which they are due."""
 
 import importlib
+import re
 
 from lbe.assemble import data
 from lbe.data import order as order_lib
 from lbe.data import tokenized
+from lbe.evals import core
 from lbe.evals import perplexity
 from lbe.evals import schedule
 from lbe.vocab import tokenizers
@@ -64,6 +66,36 @@ def make(
           f'{", ".join(sorted(whole)) or "none"}.'
         )
   return result
+
+
+def best_is(config, evaluators: list[schedule.Evaluator]) -> str | None:
+  """'lower' or 'higher': which value of checkpoint.keep_best is kept.
+
+  None where nothing is. Raises ValueError, before anything is compiled, for
+  what is no score of these evaluators, or of which neither is better.
+  """
+  asked = config.checkpoint.keep_best
+  if not asked:
+    return None
+  known = {}
+  for e in evaluators:
+    kind = config.evals[e.name].evaluator
+    if kind == 'lm_eval':
+      scores = e.task.better()
+    else:
+      scores = dict(core.BETTER[kind])
+    if kind == 'response_quality':
+      scores |= dict.fromkeys(e.task.rubric.criteria, core.HIGHER)
+    known |= {f'eval/{e.name}/{score}': way for score, way in scores.items()}
+    # Of parts, as acc/stem and chrf/zh, and of averages, as acc_macro.
+    for name, way in known.items():
+      average = re.escape(name).replace('/TASK/', '/.+/')
+      if re.fullmatch(f'{average}(_(micro|macro|points))?(/.+)?', asked):
+        return way
+  raise ValueError(
+    f'checkpoint.keep_best={asked!r} is no score of this run of which lower or '
+    f'higher is better; take one of {", ".join(known) or "none: set evals"}.'
+  )
 
 
 def _make_documents(

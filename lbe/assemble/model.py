@@ -135,8 +135,8 @@ def open_weights(
 ) -> stored.Opened | None:
   """The model of init_from, not yet loaded; None for a run from scratch.
 
-  Of a run that resumes in `workdir` it is its own newest checkpoint: the base
-  may be gone.
+  Of a run that goes on from a checkpoint in `workdir` it is the newest there:
+  the base may be gone.
   """
   if not config.init_from:
     return None
@@ -226,8 +226,11 @@ def make_tokenizer(
   workdir: str | pathlib.Path,
   *,
   may_extend: bool = False,
+  going_on: str | pathlib.Path | None = None,
 ) -> tokenizers.Tokenizer:
   """The run's tokenizer; trains one where the config says 'train'.
+
+  Unless the run goes on from a checkpoint, which has the one it trained.
 
   A tokenizer that is given beside `init_from` must be the one that the
   weights were trained with or, with `may_extend`, an extension of it:
@@ -240,6 +243,9 @@ def make_tokenizer(
         "tokenizer='train' makes new pieces, but init_from has weights for "
         'its own; leave tokenizer empty or init_from empty.'
       )
+    if going_on:
+      meta = checkpoint.read_meta(going_on)
+      return stored.tokenizer_from_meta(meta['tokenizer'])
     return _train_tokenizer(config, pathlib.Path(workdir))
   if name:
     tokenizer = _load_tokenizer(name, opened, workdir)

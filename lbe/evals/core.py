@@ -23,6 +23,45 @@ _SAME_SHARE = 0.95
 # More unusable responses than this share are told.
 _MOST_UNUSABLE = 0.1
 
+# Which way a score of each evaluator is better; of other figures, as how long
+# a response is, neither is. lm_eval's are those of the harness.
+LOWER, HIGHER = 'lower', 'higher'
+BETTER = {
+  'perplexity': {
+    'bits_per_byte': LOWER,
+    'perplexity': LOWER,
+    'nats_per_document': LOWER,
+    'perplexity_sample_mean': LOWER,
+    'perplexity_per_character': LOWER,
+    'perplexity_per_word': LOWER,
+  },
+  'multiple_choice': {'acc': HIGHER, 'acc_norm': HIGHER},
+  'exam': {'score_rate': HIGHER},
+  'generation': {
+    'exact_match': HIGHER,
+    'f1': HIGHER,
+    'chrf': HIGHER,
+    'bleu': HIGHER,
+    'in_language': HIGHER,
+    'repetition': LOWER,
+    'ended_by_length': LOWER,
+    'empty': LOWER,
+  },
+  'code_switching': {
+    'switched': LOWER,
+    'letters_outside': LOWER,
+    'empty': LOWER,
+    'line_pass': HIGHER,
+    'word_pass': HIGHER,
+  },
+  'response_quality': {
+    'overall': HIGHER,
+    'empty_responses': LOWER,
+    'parse_failures': LOWER,
+    'judge_failures': LOWER,
+  },
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Result:

@@ -76,6 +76,16 @@ class Tasks:
     self._limit = limit
     self._settings = dict(bos=bos, cut=cut, max_new_tokens=max_new_tokens)
 
+  def better(self) -> dict:
+    """Which way each of the harness's metrics is better, as core.BETTER."""
+    from lm_eval.api import metrics  # noqa: F401, where they are registered
+    from lm_eval.api import registry
+
+    return {
+      f'TASK/{metric}': core.HIGHER if up else core.LOWER
+      for metric, up in registry.HIGHER_IS_BETTER_REGISTRY.items()
+    }
+
   def run(self, model):
     """What `lm_eval.simple_evaluate` returns."""
     import lm_eval

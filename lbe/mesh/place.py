@@ -1,5 +1,7 @@
 """The global batch: its shapes, the rows of each host, and on devices."""
 
+import hashlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -68,3 +70,18 @@ def array(mesh: jax.sharding.Mesh | None, x, dims: tuple):
   where = jax.sharding.NamedSharding(mesh, sharding.spec(dims))
   where = sharding.fitted(where, x.shape)
   return jax.make_array_from_callback(x.shape, where, lambda i: x[i])
+
+
+def print_digests(step: int, batch: dict):
+  """One line a row, read back from this host's shards of the batch."""
+  rows = {}
+  for name in sorted(batch):
+    for shard in batch[name].addressable_shards:
+      start = shard.index[0].indices(batch[name].shape[0])[0]
+      for i, row in enumerate(np.asarray(shard.data)):
+        rows.setdefault(start + i, {})[name, str(shard.index[1:])] = row
+  for i, parts in sorted(rows.items()):
+    digest = hashlib.sha256()
+    for part in sorted(parts):
+      digest.update(np.ascontiguousarray(parts[part]).tobytes())
+    print(f'batch {step} {i} {digest.hexdigest()[:16]}', flush=True)

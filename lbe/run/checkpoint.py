@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import math
 import pathlib
+import re
 
 import jax
 import numpy as np
@@ -67,6 +68,11 @@ def _is_finished(path):
   if isinstance(path, pathlib.Path):
     return (path / 'meta').is_dir()
   return (path / 'commit_success.txt').exists()
+
+
+def steps(workdir: str | pathlib.Path) -> list[int]:
+  """Finished steps of a run, rising."""
+  return _steps(_absolute(workdir) / 'checkpoints')
 
 
 def _steps(folder):
@@ -138,6 +144,22 @@ def load_params(path: str | pathlib.Path, abstract: dict) -> dict:
     return ocp.load_checkpointables(find(path), {'params': abstract})['params']
 
 
+def load_state(
+  path: str | pathlib.Path, abstract_state: dict
+) -> tuple[dict, dict, dict]:
+  """(state, data, meta) of the newest, in the shards of the abstract state."""
+  abstract = {
+    'params': abstract_state['params'],
+    'opt': {k: abstract_state[k] for k in ('opt_state', 'step')},
+    'data': None,
+    'meta': None,
+  }
+  with _context(abstract_state):
+    loaded = ocp.load_checkpointables(find(path), abstract)
+  state = {'params': loaded['params'], **loaded['opt']}
+  return state, loaded['data'], loaded['meta']
+
+
 def params_metadata(path: str | pathlib.Path) -> dict:
   """The parameter tree of the checkpoint, as shapes and dtypes on disk."""
   with _context():
@@ -194,8 +216,8 @@ class Checkpointer:
   """The checkpoints of one run: saved in the background, the latest kept.
 
   `abstract_state` is the state in shapes, dtypes and shards. `keep_best` names
-  a metric; the checkpoint with its lowest value is kept beside the `keep`
-  latest ones.
+  a metric; the checkpoint with its best value, the 'lower' or 'higher' one, is
+  kept beside the `keep` latest ones.
   """
 
   def __init__(
@@ -206,6 +228,7 @@ class Checkpointer:
     every: int,
     keep: int,
     keep_best: str | None = None,
+    best_is: str | None = None,
   ):
     if every < 1 or keep < 1:
       raise ValueError(
@@ -215,17 +238,17 @@ class Checkpointer:
     self._root = _absolute(root)
     self._abstract_state = abstract_state
     self._every = every
+    self._keep_best = keep_best
+    self._sign = {'lower': -1.0, 'higher': 1.0, None: 0.0}[best_is]
     policies = [ocp.training.preservation_policies.LatestN(keep)]
     if keep_best:
       policies.append(
         ocp.training.preservation_policies.BestN(
-          get_metric_fn=lambda m: m[keep_best],
-          reverse=True,  # the lowest ranks last, which is best
+          get_metric_fn=self._rank,  # the highest is kept
           n=1,
           keep_checkpoints_without_metrics=False,
         )
       )
-    self._keep_best = keep_best
     self._checkpointer = ocp.training.Checkpointer(
       self._root / 'checkpoints',
       context=_context(abstract_state),
@@ -236,6 +259,21 @@ class Checkpointer:
       cleanup_tmp_directories=True,
     )
     self._pending = None
+    self._best = max(
+      (self._rank(c.metrics) for c in self._checkpointer.checkpoints),
+      default=-math.inf,
+    )
+
+  def _rank(self, metrics):
+    """Higher for a better one; -inf for one that was not scored."""
+    value = (metrics or {}).get(self._keep_best)
+    if value is None or math.isnan(value):
+      return -math.inf
+    return self._sign * value
+
+  def is_best(self, metrics: dict) -> bool:
+    """Whether these scores are better than those of all that was saved."""
+    return self._rank(metrics) > self._best
 
   def due(self, step: int) -> bool:
     return step % self._every == 0
@@ -261,8 +299,10 @@ class Checkpointer:
     """
     self.wait()
     kept = None
-    if self._keep_best and metrics and self._keep_best in metrics:
+    rank = self._rank(metrics)
+    if rank > -math.inf:
       kept = {self._keep_best: float(metrics[self._keep_best])}
+      self._best = max(self._best, rank)
     with _clear_errors(self._root):
       self._pending = self._checkpointer.save_checkpointables_async(
         step,
@@ -297,24 +337,6 @@ class Checkpointer:
       with _clear_errors(self._root):
         pending.result()
 
-  def restore(self, step: int) -> tuple[dict, dict, dict]:
-    """(state, data, meta) of `step`, in the shards of the abstract state."""
-    abstract = self._abstract_state
-    loaded = self._checkpointer.load_checkpointables(
-      step,
-      {
-        'params': abstract['params'],
-        'opt': {
-          'opt_state': abstract['opt_state'],
-          'step': abstract['step'],
-        },
-        'data': None,
-        'meta': None,
-      },
-    )
-    state = {'params': loaded['params'], **loaded['opt']}
-    return state, loaded['data'], loaded['meta']
-
   def close(self):
     self.wait()
     self._checkpointer.close()
@@ -329,7 +351,10 @@ class _Always:
 
 
 # What a refusal of the file system looks like inside TensorStore's errors.
-_DISK_WORDS = ('No space left', 'File too large', 'quota', 'ENOSPC', 'EFBIG')
+_DISK = re.compile(
+  'No space left on device|File too large|Disk quota exceeded|'
+  'Read-only file system|Permission denied|ENOSPC|EFBIG|quota'
+)
 
 
 @contextlib.contextmanager
@@ -338,13 +363,14 @@ def _clear_errors(root):
   try:
     yield
   except Exception as error:
-    on_disk = any(word in str(error) for word in _DISK_WORDS)
+    on_disk = _DISK.search(str(error))
     if not on_disk and not isinstance(error, OSError):
       raise
     newest = _find(root)
     last = newest.name if newest else 'none'
+    reason = on_disk[0] if on_disk else error
     raise OSError(
-      f'saving into {root} failed ({error}); the last whole checkpoint is '
+      f'saving into {root} failed ({reason}); the last whole checkpoint is '
       f'{last}. Make room (or mend the folder) and start the same command '
       'again: it resumes from there.'
     ) from error

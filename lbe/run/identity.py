@@ -24,6 +24,25 @@ FREE = (
   'data.num_workers',
 )
 
+# Fields that say how long a run is, and how its rates come to their end: these
+# may change where the steps so far would have had the same rates.
+PLAN = (
+  'num_steps',
+  'budget.steps',
+  'budget.tokens',
+  'budget.epochs',
+  'budget.of',
+  'optim.schedule',
+  'optim.warmup_fraction',
+  'optim.decay_fraction',
+  'optim.final_fraction',
+)
+
+
+def _is_plan(name):
+  of_group = name.startswith('optim.groups.') and name.endswith('.schedule')
+  return name in PLAN or of_group
+
 
 def flatten(config) -> dict:
   """Dotted names to values of a config or its dictionary."""
@@ -59,15 +78,24 @@ def differences(old: dict, new: dict) -> tuple[dict, dict]:
 
 
 def describe(
-  config, model, tokenizer, prepared: dict, num_steps: int, *, base=None
+  config,
+  model,
+  tokenizer,
+  prepared: dict,
+  num_steps: int,
+  *,
+  base: str | None = None,
+  branch: dict | None = None,
 ) -> dict:
   """What makes this run this run, as JSON: kept in every checkpoint.
 
-  `base` is the fingerprint of the weights that it began with.
+  `base` is the fingerprint of the weights that it began with, `branch` the
+  mark of the checkpoint that it branched off from.
   """
   return {
     'config': json.loads(config.to_json_best_effort()),
     'base': base,
+    'branch': branch,
     'model': model.to_json(),
     'tokenizer': tokenizer.fingerprint,
     'data': {name: p.fingerprint for name, p in prepared.items()},
@@ -82,23 +110,35 @@ def recorded(workdir: str | pathlib.Path) -> dict | None:
 
 
 def check_same_run(
-  workdir: pathlib.Path, new: dict, say: Callable[[str], None]
+  workdir: str | pathlib.Path,
+  old: dict | None,
+  new: dict,
+  say: Callable[[str], None],
+  *,
+  check_plan: Callable[[dict], None] | None = None,
 ):
-  """Refuses a workdir whose run differs in what decides numbers.
+  """Refuses facts of a run that differ from `old` in what decides numbers.
 
-  Other differences are said through `say`. Raises ValueError.
+  Where only its plan does, `check_plan(old)` refuses. Other differences are
+  said through `say`. Raises ValueError.
   """
-  old = recorded(workdir)
   if old is None:
     return
   decisive, free = differences(old['config'], new['config'])
-  # A base and a tokenizer may move: their fingerprints decide.
-  for field, name in (('init_from', 'base'), ('tokenizer', 'tokenizer')):
+  # A base, a branch and a tokenizer may move: their fingerprints decide.
+  for field, name in (
+    ('init_from', 'base'),
+    ('branch_from', 'branch'),
+    ('tokenizer', 'tokenizer'),
+  ):
     if field in decisive and old.get(name) and old[name] == new.get(name):
       free[field] = decisive.pop(field)
   for name in ('model', 'tokenizer', 'data', 'num_steps'):
     if old[name] != new[name]:
       decisive[name] = (old[name], new[name])
+  if check_plan and decisive and all(map(_is_plan, decisive)):
+    check_plan(old)
+    free, decisive = decisive | free, {}
   if decisive:
     lines = '\n'.join(f'  {k}: {a!r} → {b!r}' for k, (a, b) in decisive.items())
     raise ValueError(

@@ -74,9 +74,23 @@ class Writer:
     self._file = open(path, 'a', encoding='utf-8')  # noqa: SIM115
 
   def write(self, step: int, row: dict[str, float]):
-    """One line; it is in the file when this returns."""
+    """One line; it is in the file when this returns.
+
+    Raises OSError where it cannot be written.
+    """
     if self._file is None:
       return
+    try:
+      self._write(step, row)
+    except OSError as error:
+      raise OSError(
+        f'the metrics of step {step:,} could not be written into '
+        f'{self._workdir} ({error.strerror or error}). Make room (or mend the '
+        'folder) and start the same command again: it resumes from the last '
+        'checkpoint.'
+      ) from error
+
+  def _write(self, step, row):
     self._file.write(lines.line({'step': step, **row}))
     self._file.flush()
     if self._board is None:

@@ -1,10 +1,12 @@
 """How every program starts: its flags, its hosts, and errors said plainly."""
 
+import errno
 import importlib.util
 import os
 import pathlib
 import runpy
 import shlex
+import signal
 import sys
 import traceback
 import types
@@ -18,7 +20,9 @@ from absl import logging
 from lbe.mesh import compilation
 from lbe.mesh import hardware
 from lbe.mesh import hosts
+from lbe.run import fields
 from lbe.run import identity
+from lbe.run import output
 
 _DISTRIBUTED = flags.DEFINE_bool(
   'distributed',
@@ -64,14 +68,14 @@ def join_hosts():
   elif not _DISTRIBUTED.value:
     return
   hosts.join(*given, heartbeat_seconds=_HEARTBEAT.value)
-  fields = {}
+  told = {}
   for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0]):
     value = flag.value
     if hasattr(value, 'to_dict'):
-      fields |= identity.flatten({flag.name: value.to_dict()})
+      told |= identity.flatten({flag.name: value.to_dict()})
     elif isinstance(value, str | bool | int | float | None):
-      fields[f'--{flag.name}'] = value
-  hosts.check_same('command and code', fields | hosts.facts())
+      told[f'--{flag.name}'] = value
+  hosts.check_same('command and code', told | hosts.facts())
 
 
 def keep_compiled(workdir: str | None = None):
@@ -142,6 +146,10 @@ def find_config(argv: list[str]) -> list[str]:
   return argv
 
 
+# Blocks without fields of their own.
+_OPEN = ('.columns', '.request')
+
+
 def _fields_meant(argv):
   """A line for each field that stands elsewhere in the config, or is a block.
 
@@ -153,6 +161,10 @@ def _fields_meant(argv):
   known = list(_names(runpy.run_path(path)['get_config'](*argument)))
   for name, _, _ in arguments:
     field = name.partition('.')[2]
+    block, _, key = field.rpartition('.')
+    if block.endswith(_OPEN) and block in known:
+      yield f"\nwrite --config.{block}=\"{{'{key}': 'NAME'}}\" with all of them"
+      continue
     parent, _, last = f'.{field}'.rpartition('.')
     meant = [k for k in known if k.startswith(f'{field}.')]
     if field not in known:
@@ -164,6 +176,13 @@ def _fields_meant(argv):
       ]
     if last and meant:
       yield f'\ninstead of {field} there is {", ".join(meant)}'
+    for root in ('data.sources', 'evals', 'optim.groups'):
+      own = field.removeprefix(f'{root}.').split('.')[0]
+      if field.startswith(f'{root}.') and f'{root}.{own}' not in known:
+        names = [
+          k.split('.')[-1] for k in known if k.rpartition('.')[0] == root
+        ]
+        yield f'\n{root} has {", ".join(names)}; a config file adds others'
 
 
 def _names(block, before=''):
@@ -197,11 +216,25 @@ def _leave():
   sys.exit(1)
 
 
-def run(main: Callable[[list[str]], None]):
+def _told(error):
+  """The error as one message; what the system alone says has no way out."""
+  full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+  if not isinstance(error, OSError) or error.errno not in full:
+    return error
+  of = f' of {error.filename}' if error.filename else ''
+  return (
+    f'the disk{of} is full ({error.strerror}). Make room, and start the same '
+    'command again.'
+  )
+
+
+def run(main: Callable[[list[str]], None], *, goes_on: bool = True):
   """Runs `main(argv)`; a user's error ends it with one message, status 1.
 
-  Set --traceback to see where it came from.
+  Set --traceback to see where it came from. What leaves files `goes_on` where
+  nobody reads its output any more; the others end.
   """
+  output.open_streams(goes_on=goes_on)
 
   hardware.take_pool()
 
@@ -209,16 +242,24 @@ def run(main: Callable[[list[str]], None]):
     # Orbax tells at INFO what it does, ten lines a save.
     if not flags.FLAGS['verbosity'].present:
       logging.set_verbosity(logging.WARNING)
+    if not _TRACEBACK.value:
+      output.hide_errors_of_threads()
     try:
+      if 'config' in flags.FLAGS:
+        fields.check(flags.FLAGS['config'].value)
       main(argv)
+      sys.stdout.flush()
       # Process 0 may still export, and jax's own wait at the end is short.
       hosts.wait_for_others('the end', limit_seconds=hosts.DAY)
     except (ValueError, OSError, ImportError) as error:
       if _TRACEBACK.value:
         traceback.print_exc()
       else:
-        print(f'error: {error}', file=sys.stderr, flush=True)
+        print(f'error: {_told(error)}', file=sys.stderr, flush=True)
       _leave()
+    except KeyboardInterrupt:
+      print('interrupted.', file=sys.stderr, flush=True)
+      os._exit(128 + signal.SIGINT)
     except Exception:
       if hosts.alone():
         raise
@@ -244,6 +285,7 @@ def run(main: Callable[[list[str]], None]):
     except (
       AttributeError,
       KeyError,
+      TypeError,
       ValueError,
       FileNotFoundError,
       ImportError,

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import signal
 import sys
 import time
@@ -148,31 +149,57 @@ class Meter:
 
 
 class Stopped(BaseException):
-  """SIGTERM in the middle of an evaluation; not for evaluators to catch."""
+  """A signal in the middle of an evaluation; not for evaluators to catch."""
+
+
+# Preemption, Ctrl-C, and a terminal that is closed.
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class StopFlag:
-  """SIGTERM asks for a save and an end, on every host at the same step."""
+  """A signal asks for a save and an end, on every host at the same step.
+
+  The second Ctrl-C ends the process at once. SIGHUP is left alone where
+  whoever started the run ignores it, as nohup does.
+  """
 
   def __init__(self):
     self._asked = self._interrupts = False
     self._alone = jax.process_count() == 1
-    if self._alone:
-      signal.signal(signal.SIGTERM, self._ask)
+    # jax.distributed takes SIGTERM itself and picks a step for all hosts.
+    self._before = {
+      number: signal.signal(number, self._ask)
+      for number in _SIGNALS[0 if self._alone else 1 :]
+      if (number, signal.getsignal(number)) != (signal.SIGHUP, signal.SIG_IGN)
+    }
 
   def _ask(self, signum, frame):
-    del signum, frame
+    del frame
+    if signum == signal.SIGINT:
+      # Not by print, in the middle of which a signal may come.
+      os.write(2, b'\nsaves after this step; Ctrl-C again ends at once.\n')
+      signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if not self._alone:
+      if not self._asked:
+        os.kill(os.getpid(), signal.SIGTERM)
+      self._asked = True
+      return
     self._asked = True
     if self._interrupts:
       raise Stopped
 
+  def close(self):
+    """Signals do again what they did before."""
+    for number, handler in self._before.items():
+      signal.signal(number, handler)
+
   @contextlib.contextmanager
   def interrupting(self):
-    """Within, SIGTERM raises Stopped: evaluations outlast a notice.
+    """Within, a signal raises Stopped: evaluations outlast a notice.
 
     Where a run has several processes they end together, at the next step.
     """
-    if self._asked:
+    if self._asked and self._alone:
       raise Stopped
     self._interrupts = True
     try:
@@ -184,7 +211,6 @@ class StopFlag:
     """Whether all processes end behind `step`; each asks at every step."""
     if self._alone:
       return self._asked
-    # jax.distributed takes SIGTERM itself and picks a step for all hosts.
     from jax.experimental import multihost_utils
 
     return multihost_utils.reached_preemption_sync_point(step)

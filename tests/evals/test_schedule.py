@@ -44,9 +44,9 @@ class Task:
 
 @pytest.fixture
 def stop():
-  before = signal.getsignal(signal.SIGTERM)
-  yield progress.StopFlag()
-  signal.signal(signal.SIGTERM, before)
+  flag = progress.StopFlag()
+  yield flag
+  flag.close()
 
 
 def run(due, workdir, stop, step=4):

@@ -1,6 +1,7 @@
 """What is saved is what is loaded, on any mesh; old ones go as asked."""
 
 import functools
+import math
 import resource
 import time
 
@@ -69,8 +70,8 @@ def test_a_state_comes_back_on_another_mesh_in_its_shards(tmp_path):
   saver.close()
   reader = make(tmp_path, on=(1, 4, 1))
   assert reader.latest() == 10
-  found, data, meta = reader.restore(10)
   reader.close()
+  found, data, meta = checkpoint.load_state(tmp_path, abstract(mesh(1, 4, 1)))
   assert_equal(found, state())
   assert jax.tree.map(lambda x: x.sharding, found) == jax.tree.map(
     lambda x: x.sharding, abstract(mesh(1, 4, 1))
@@ -89,22 +90,32 @@ def test_arrays_larger_than_the_limit_in_flight_are_saved(
   saver = make(tmp_path)
   saver.save(10, state(), data={}, meta=META)
   saver.close()
-  reader = make(tmp_path, on=(1, 4, 1))
-  assert_equal(reader.restore(10)[0], state())
-  reader.close()
+  found, _, _ = checkpoint.load_state(tmp_path, abstract(mesh(1, 4, 1)))
+  assert_equal(found, state())
   for name in ('embed_VD', 'layers/down_LFD'):
     assert checkpoint.load_array(tmp_path, name).size > 0
 
 
-def test_the_latest_and_the_best_are_kept(tmp_path):
-  """Best is lowest; a save without the metric is never the best."""
-  saver = make(tmp_path, keep=1, keep_best='eval/zh/bits_per_byte')
-  for step, score in ((1, 3.0), (2, 1.0), (3, 2.0), (4, None)):
-    metrics = {} if score is None else {'eval/zh/bits_per_byte': score}
+@pytest.mark.parametrize('best_is, best', [('lower', 2), ('higher', 1)])
+def test_the_latest_and_the_best_are_kept(best_is, best, tmp_path):
+  """An accuracy whose worst was kept; a save without the metric is no best."""
+  how = dict(keep=1, keep_best='eval/zh/x', best_is=best_is)
+  saver = make(tmp_path, **how)
+  for step, score in ((1, 3.0), (2, 1.0), (3, math.nan), (4, None)):
+    metrics = {} if score is None else {'eval/zh/x': score}
+    assert saver.is_best(metrics) == (step == 1 or step == best)
     saver.save(step, state(), data={}, meta=META, metrics=metrics)
   saver.close()
-  assert steps(tmp_path) == [2, 4]
-  assert make(tmp_path).latest() == 4
+  assert steps(tmp_path) == sorted({best, 4})
+  resumed = make(tmp_path, **how)
+  assert resumed.latest() == 4
+  assert not resumed.is_best({'eval/zh/x': 2.0})
+  assert resumed.is_best({'eval/zh/x': 0.5 if best_is == 'lower' else 3.5})
+  # Another score than the one that the run began with.
+  other = make(tmp_path, **how | {'keep_best': 'eval/zh/y'})
+  other.save(5, state(), data={}, meta=META, metrics={'eval/zh/y': 1.0})
+  other.close()
+  assert steps(tmp_path) == [5]
 
 
 def test_saving_is_due_every_so_many_steps(tmp_path):

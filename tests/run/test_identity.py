@@ -26,7 +26,9 @@ def test_a_run_from_before_a_judge_was_a_block_is_resumed(tmp_path):
   old['config']['evals']['quality'] |= {'judge': 'endpoint', **judge}
   (tmp_path / 'config.json').write_text(json.dumps(old))
   said = []
-  identity.check_same_run(tmp_path, new, said.append)
+  identity.check_same_run(
+    tmp_path, identity.recorded(tmp_path), new, said.append
+  )
   assert any("evals.quality.judge: 'endpoint' → None" in x for x in said)
 
 
@@ -87,9 +89,9 @@ def test_a_base_and_a_tokenizer_may_move_but_not_change(tmp_path):
     (tmp_path / 'config.json').write_text(json.dumps(before))
     said = []
     if not refused:
-      identity.check_same_run(tmp_path, after, said.append)
+      identity.check_same_run(tmp_path, before, after, said.append)
       assert "init_from: 'base' → '/moved/base'" in said[0]
       assert "tokenizer: 'tok.model' → './tok.model'" in said[1]
       continue
     with pytest.raises(ValueError, match=f'another run.*\n  {refused}: '):
-      identity.check_same_run(tmp_path, after, said.append)
+      identity.check_same_run(tmp_path, before, after, said.append)

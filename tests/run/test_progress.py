@@ -1,6 +1,9 @@
 """The line of a run, and the speed that it says."""
 
 import math
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -70,3 +73,40 @@ def test_the_line_says_speed_and_what_is_left(capsys):
     'nothing.',
     'step 2: zh/acc 0.5000',
   ]
+
+
+_HANGS = """
+import os, signal, time
+from lbe.run import progress
+stop = progress.StopFlag()
+os.kill(os.getpid(), signal.SIGINT)
+assert stop.agreed(1)
+os.kill(os.getpid(), signal.SIGINT)
+time.sleep(60)
+"""
+
+
+def test_the_second_interrupt_ends_at_once():
+  """A save that hangs, and nobody who can end it."""
+  done = subprocess.run(
+    [sys.executable, '-c', _HANGS], capture_output=True, timeout=50
+  )
+  assert done.returncode == -signal.SIGINT, done.stderr
+  assert b'Ctrl-C again ends at once' in done.stderr
+
+
+def test_nohup_holds_and_behind_the_loop_signals_are_as_before():
+  """A run under nohup that ends with its terminal; an export that nothing
+  stops."""
+  numbers = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
+  before = [signal.getsignal(number) for number in numbers]
+  signal.signal(signal.SIGHUP, signal.SIG_IGN)
+  try:
+    stop = progress.StopFlag()
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    assert signal.getsignal(signal.SIGTERM) != before[1]
+    stop.close()
+    assert [signal.getsignal(n) for n in numbers[1:]] == before[1:]
+  finally:
+    for number, handler in zip(numbers, before, strict=True):
+      signal.signal(number, handler)

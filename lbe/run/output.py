@@ -1,0 +1,92 @@
+"""What a program prints: whoever reads it, and an error last and alone."""
+
+import errno
+import io
+import logging
+import os
+import sys
+import threading
+import traceback
+
+# `| head` has read enough; the terminal was closed.
+_GONE = (errno.EPIPE, errno.EIO)
+READER_GONE = 128 + 13  # the status of what SIGPIPE ends
+
+
+class Stream(io.TextIOWrapper):
+  """A standard stream: what its encoding lacks is written as '\\u4e2d'.
+
+  Where nobody reads any more, what `goes_on` writes to nowhere from there on;
+  everything else ends quietly.
+  """
+
+  def __init__(self, stream: io.TextIOWrapper, *, goes_on: bool):
+    super().__init__(
+      stream.buffer,
+      encoding=stream.encoding,
+      errors='backslashreplace',
+      line_buffering=stream.line_buffering,
+      write_through=stream.write_through,
+    )
+    self._goes_on = goes_on
+
+  def write(self, text: str) -> int:
+    try:
+      return super().write(text)
+    except OSError as error:
+      self._lose(error)
+      return len(text)
+
+  def flush(self):
+    try:
+      super().flush()
+    except OSError as error:
+      self._lose(error)
+
+  def _lose(self, error):
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, self.fileno())
+    os.close(nowhere)
+    if error.errno not in _GONE:
+      raise OSError(
+        f'what was printed could not be written ({error.strerror}); make room, '
+        'or print to another place.'
+      ) from error
+    if not self._goes_on:
+      sys.exit(READER_GONE)
+
+
+def open_streams(*, goes_on: bool):
+  """Puts a Stream in the place of standard output and standard error."""
+  for name in ('stdout', 'stderr'):
+    stream = getattr(sys, name)
+    # Under a test or in a notebook they are something else.
+    if type(stream) is io.TextIOWrapper:
+      setattr(sys, name, Stream(stream, goes_on=goes_on))
+
+
+# Their threads say in tracebacks what they then raise where it is waited for.
+_RAISED_AGAIN = ('/orbax/', '/tensorboard/', '/asyncio/')
+
+
+def _is_raised_again(path):
+  return any(library in path for library in _RAISED_AGAIN)
+
+
+def hide_errors_of_threads():
+  """Leaves it to the program to tell what goes wrong in its libraries."""
+
+  def quieter(show):
+    def told(args):
+      frames = traceback.extract_tb(args.exc_traceback)
+      if not any(_is_raised_again(frame.filename) for frame in frames):
+        show(args)
+
+    return told
+
+  threading.excepthook = quieter(threading.excepthook)
+  sys.unraisablehook = quieter(sys.unraisablehook)
+  for name in ('absl', 'asyncio'):
+    logging.getLogger(name).addFilter(
+      lambda record: not (record.exc_info and _is_raised_again(record.pathname))
+    )

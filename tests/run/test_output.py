@@ -1,0 +1,68 @@
+"""What programs print: in any encoding, whoever reads it, or nobody."""
+
+import subprocess
+import sys
+
+import pytest
+
+import runs
+
+_PRINTS = """
+import sys
+from lbe.run import output
+output.open_streams(goes_on={goes_on})
+{how}
+for i in range(100000):
+  print('中文', i)
+print('done', file=sys.stderr)
+"""
+
+
+def start(goes_on, how='', **more):
+  return subprocess.Popen(
+    [sys.executable, '-c', _PRINTS.format(goes_on=goes_on, how=how)],
+    env=runs.environment() | {'PYTHONUNBUFFERED': ''},
+    cwd=runs.ROOT,
+    stderr=subprocess.PIPE,
+    **more,
+  )
+
+
+@pytest.mark.parametrize('goes_on, status', [(True, 0), (False, 141)])
+def test_a_reader_that_has_enough_ends_no_run(goes_on, status):
+  """`train | head` lost the steps behind the last save; others end quietly."""
+  with start(goes_on, stdout=subprocess.PIPE) as process:
+    assert process.stdout.readline() == '中文 0\n'.encode()
+    process.stdout.close()
+    told = process.stderr.read()
+  assert process.returncode == status
+  assert told == (b'done\n' if goes_on else b'')
+
+
+def test_a_full_disk_behind_the_output_is_told():
+  """What was printed is lost without a word."""
+  with open('/dev/full', 'wb') as full, start(False, stdout=full) as process:
+    told = process.stderr.read().decode()
+  assert process.returncode == 1
+  assert told.splitlines()[-1].startswith(
+    'OSError: what was printed could not be written (No space left on device)'
+  )
+
+
+@pytest.mark.parametrize('variables', [{'PYTHONIOENCODING': 'ascii'}, {}])
+def test_any_encoding_can_be_printed_to(variables):
+  """A run of hours that ends at its first Chinese sample."""
+  done = subprocess.run(
+    [
+      sys.executable,
+      '-c',
+      'from lbe.run import output; output.open_streams(goes_on=True);'
+      "print('中', '\\ud800')",
+    ],
+    env=runs.environment() | variables,
+    cwd=runs.ROOT,
+    capture_output=True,
+  )
+  assert done.returncode == 0, done.stderr
+  expected = r'\u4e2d' if variables else '中'
+  assert done.stdout.decode() == f'{expected} \\ud800\n'
