@@ -107,7 +107,8 @@ def _switching(path):
   """A table of rates for each step in the file."""
   responses = []
   for record, where in lines.predictions(path, ('response',)):
-    language = record.get('language') or _LANGUAGE.value
+    language = lines.text(record, 'language', where, default='')
+    language = language or _LANGUAGE.value
     if not language:
       raise ValueError(f'{where} names no language; give --language=CODE.')
     text = lines.text(record, 'response', where, default='')

@@ -45,7 +45,10 @@ def read(path) -> dict:
     for field in _TEXTS:
       if field in record:
         record[field] = lines.text(record, field, where, default='')
-    key = (record.get('step'), lines.name(record, 'id', where))
+    step = record.get('step')
+    if step is not None and type(step) is not int:
+      raise ValueError(f'{where}: the step {step!r} is no whole number.')
+    key = (step, lines.name(record, 'id', where))
     lines.once(key, seen, where)
     found[key] = record
   return found

@@ -131,6 +131,8 @@ def predictions(path, fields=()) -> list[tuple[dict, str]]:
   chosen, names = [], {}
   for record, where in records(path):
     name = record.get('evaluator')
+    if name is not None:
+      name = text(record, 'evaluator', where)
     names[name] = where
     if not evaluator or name == evaluator:
       chosen.append((record, where))

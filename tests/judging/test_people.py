@@ -291,6 +291,8 @@ def test_files_of_scores_that_cannot_be_read(tmp_path):
   [
     ({'response': 5}, "a.jsonl:2: the field 'response' is int, not str"),
     ({'response': ['a']}, "a.jsonl:2: the field 'response' is list, not str"),
+    ({'step': [1]}, r'a.jsonl:2: the step \[1\] is no whole number'),
+    ({'evaluator': {}}, "a.jsonl:2: the field 'evaluator' is dict, not str"),
     ({'category': {}}, "a.jsonl:2: the field 'category' is dict, not str"),
     (
       {'scores': {'fluency': 3}},
