@@ -137,6 +137,36 @@ def ids(published):
   return found
 
 
+def test_a_merged_export_is_what_peft_merges(published, ours, ids, tmp_path):
+  base, adapter = published
+  runs.run(
+    'export_hf', f'--source={ours}', f'--target={tmp_path}', '--dtype=float32'
+  )
+  found = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+  assert found.config.vocab_size == ROWS
+  theirs = theirs_lib.PeftModel.from_pretrained(grown(base), adapter)
+  np.testing.assert_allclose(
+    logits(found, ids), logits(theirs.merge_and_unload(), ids), atol=1e-3
+  )
+  tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+  assert tokenizer(PROMPT)['input_ids'] == ids[0].tolist()
+  assert tokenizer.pad_token_id == ROWS - 1
+
+
+def test_adapters_exported_alone_are_what_came_in(
+  published, ours, ids, tmp_path
+):
+  base, adapter = published
+  runs.run(
+    'export_hf', f'--source={ours}', f'--target={tmp_path}', '--adapter_only'
+  )
+  expected, found = (
+    logits(theirs_lib.PeftModel.from_pretrained(grown(base), folder), ids)
+    for folder in (adapter, tmp_path)
+  )
+  np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
 def test_every_program_goes_on_from_it(published, ours, tmp_path):
   """generate, evaluate and train; embedding and head learn, layers do not."""
   base, adapter = published

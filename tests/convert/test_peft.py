@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
@@ -162,6 +163,32 @@ def test_an_adapter_computes_what_it_did_in_peft(bases, tmp_path, fields):
   np.testing.assert_allclose(
     logits(bases[False], tmp_path), found, atol=2e-4, rtol=1e-4
   )
+
+
+def test_a_layer_without_an_adapter_never_learns(bases, tmp_path):
+  """Its zeros have no gradient: PEFT would train nothing there either."""
+  save_adapter(
+    bases[False], tmp_path, layers_to_transform=1, rank_pattern={'v_proj': 1}
+  )
+  c, params, _ = read(bases[False], tmp_path)
+
+  def loss(adapters):
+    x_BTD = forward.hidden(
+      {**params, 'lora': adapters},
+      c,
+      jnp.asarray(IDS),
+      positions_BT=jnp.arange(IDS.shape[1])[None],
+      segments_BT=jnp.ones(IDS.shape, jnp.int32),
+      execution=forward.Execution(compute_dtype='float32'),
+    )
+    return (x_BTD[..., 0] ** 3).sum()
+
+  gradients = jax.grad(loss)(params['lora'])
+  for name, d_x in gradients.items():
+    assert not np.any(d_x[0]) and not np.any(d_x[2]), name
+    ranks = np.moveaxis(d_x[1], -1 if '_a_' in name else 0, 0)
+    assert np.any(ranks[0]), name
+    assert np.any(ranks[1]) == name.startswith('q'), name
 
 
 @pytest.mark.parametrize(
