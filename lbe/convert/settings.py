@@ -136,7 +136,7 @@ class Settings:
         'there; none was written.'
       )
     elif _has_template(self.kept):
-      if self.kept['tokenizer_config'].get('chat_template') == text:
+      if self.kept.get('tokenizer_config', {}).get('chat_template') == text:
         return
       self.notices.append(
         f'notice: the chat_template is that of the run ({names[0]}), in the '
