@@ -26,8 +26,8 @@ def estimate(
 
   Parameters and moments as in the shapes of `state`, gradients of what learns
   (twice over microbatches, and the parameters again in a narrower dtype),
-  activations by what each remat policy keeps. A planning figure: the compiled
-  step states its own.
+  activations by what each remat policy keeps, weights as gathered over `fsdp`.
+  A planning figure: the compiled step states its own.
   """
   learning, _ = jax.eval_shape(partition.split, state['params'])
 
@@ -67,6 +67,13 @@ def estimate(
       scores = 0
   activations = tokens * width * (c.num_layers * kept + within + scores)
   logits = 2 * 4 * min(loss.CHUNK, tokens) * c.padded_vocab_size
+  gathered = 0.0
+  if mesh.shape['fsdp'] > 1:
+    # A layer forward, made again and ahead; embedding and head, and the
+    # gradient of one of them.
+    vocabulary = c.padded_vocab_size * c.dim / mesh.shape['tensor']
+    layer = c.dim * (2 * heads + 2 * kv + 3 * c.mlp_dim) / mesh.shape['tensor']
+    gathered = width * 3 * layer + (2 * width + 4) * vocabulary
   gradients = per_device(
     jax.tree.map(lambda x: x.update(dtype=gradient_dtype), learning)
   )
@@ -78,6 +85,7 @@ def estimate(
     'optimizer': per_device(state['opt_state']),
     'gradients': gradients,
     'activations': activations,
+    'gathered': gathered,
     'logits': logits,
   }
 
