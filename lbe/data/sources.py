@@ -216,7 +216,9 @@ def _readable(source, skipped):
           yield {'document': 'nothing', 'messages': nothing}, where
           continue
         why = str(error).removeprefix(f'{where}: ').rstrip('.')
-        bad(source, skipped, where, why + _instead(source, record))
+        bad(
+          source, skipped, where, why + _instead(source, record) + _way(record)
+        )
         continue
       turns = [
         {'role': m.role, 'content': f'{m.content}\n{m.input}'.rstrip('\n')}
@@ -238,6 +240,15 @@ def _readable(source, skipped):
       bad(source, skipped, where, lines.HALF)
     elif found['document'].strip():
       yield found, where
+
+
+def _way(record):
+  """What would read a record whose turns are in disorder, or ''."""
+  try:
+    messages.trimmed(record, where='')
+  except ValueError:
+    return ''
+  return ' (trim_turns=True keeps its longest whole part)'
 
 
 def conversation(source, record, where) -> tuple[list[messages.Message], int]:
