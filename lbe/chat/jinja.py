@@ -35,12 +35,12 @@ class ChatTemplate:
     self._special = re.compile(
       '|'.join(map(re.escape, self._specials)) or r'(?!)'
     )
-    written = {token: text for text, token in tokenizer.specials.items()}
+    ids = {
+      r: getattr(tokenizer, f'{r}_id') for r in ('bos', 'eos', 'unk', 'pad')
+    }
     self._names = {
-      'bos_token': written.get(tokenizer.bos_id, ''),
-      'eos_token': written.get(tokenizer.eos_id, ''),
-      'unk_token': written.get(tokenizer.unk_id, ''),
-      'pad_token': written.get(tokenizer.pad_id, ''),
+      f'{role}_token': '' if token is None else tokenizer.piece(token)
+      for role, token in ids.items()
     }
 
   def spans(self, conversation):

@@ -183,7 +183,12 @@ class AddedTokens:
       {
         'kind': self.kind,
         'model': self.model.fingerprint,
-        'added': [dataclasses.astuple(token) for token in self._counted],
+        # Of two that overlap those that are not normalized are found first;
+        # a tokenizer.json cannot always say so.
+        'added': [
+          (t.id, t.content, t.special, t.single_word, t.lstrip, t.rstrip)
+          for t in self._counted
+        ],
         'behind': self.behind,
         'roles': roles,
       }
@@ -211,7 +216,8 @@ def around(model, facts):
     model,
     added=told,
     roles=roles,
-    behind=facts.behind,
+    # Alone, the model is what it is without a folder.
+    behind=facts.behind if any(changes(model, t) for t in told) else 'never',
     adds_bos=adds_bos,
   )
 

@@ -166,12 +166,17 @@ def _finish(result, tokenizer, config):
       tokenizer.unk_id, unknown, special=True, normalized=False
     )
   tokens |= {token.id: token for token in tokenizer.added}
-  for i in sorted(tokens):
-    token = tokens[i]
+  tokens = [tokens[i] for i in sorted(tokens)]
+  result = _with_ids(result, tokens)
+  normalizer = result.normalizer
+  for token in tokens:
+    text = token.content
+    changed = normalizer and normalizer.normalize_str(text) != text
     one = tokenizers_lib.AddedToken(
-      token.content,
+      text,
       special=token.special,
-      normalized=token.normalized,
+      # In texts it stands as it is.
+      normalized=token.normalized and not changed,
       single_word=token.single_word,
       lstrip=token.lstrip,
       rstrip=token.rstrip,
@@ -196,6 +201,23 @@ def _finish(result, tokenizer, config):
     ],
   )
   return result
+
+
+def _with_ids(result, tokens):
+  """A twin that will give each token its id: it knows them where ids gap."""
+  new = [t for t in tokens if result.token_to_id(t.content) is None]
+  first = result.get_vocab_size()
+  if [t.id for t in new] == list(range(first, first + len(new))):
+    return result
+  record = json.loads(result.to_str())
+  if record['model']['type'] != 'BPE':
+    raise ValueError(
+      f'the added tokens have the ids {[t.id for t in new]}, with gaps behind '
+      f'{first} pieces, which a tokenizer.json of '
+      f'{record["model"]["type"]} cannot say; give them the next ids.'
+    )
+  record['model']['vocab'] |= {t.content: t.id for t in new}
+  return tokenizers_lib.Tokenizer.from_str(json.dumps(record))
 
 
 # ------------------------------------------------------------------ comparing

@@ -8,6 +8,7 @@ import pytest
 
 from lbe.inference import score
 from lbe.vocab import continued
+from lbe.vocab import export
 from lbe.vocab import rows
 from lbe.vocab import tokenizers
 from lbe.vocab import train
@@ -288,3 +289,36 @@ def test_added_tokens_without_a_row_are_named(folder):
   words = "only 311 rows; the added token '<y>' has the id 311; give"
   with pytest.raises(ValueError, match=words):
     tokenizers.check_rows(ours, 311)
+
+
+@pytest.mark.parametrize('name', ['LlamaTokenizer', 'PreTrainedTokenizerFast'])
+@pytest.mark.parametrize(
+  'tokens', [{'<x>': 310, '<y>': 311}, {'<x>': 312, '<y>': 315}]
+)
+def test_an_export_gives_the_same_ids_to_all(folder, tmp_path, tokens, name):
+  """Ids with gaps moved together, and `▁<x>` took the space before it."""
+  config = {**LLAMA, 'tokenizer_class': name}
+  source = tokenizers.load(folder(tokenizer_config=config, added_tokens=tokens))
+  target = tmp_path / 'export'
+  target.mkdir()
+  export.write(source, target, max_positions=128)
+  again, their = tokenizers.load(target), theirs(target)
+  assert again.fingerprint == source.fingerprint
+  for text in TEXTS:
+    ids = source.encode(text)
+    assert again.encode(text) == ids
+    assert their.encode(text, add_special_tokens=False) == ids, text
+  (target / 'tokenizer.model').unlink()
+  assert tokenizers.load(target).encode(TEXTS[0]) == source.encode(TEXTS[0])
+
+
+def test_padding_alone_changes_no_chat(folder):
+  """What stands behind a special token, in an exported folder as well."""
+  plain = tokenizers.load(folder())
+  for files in ({'pad_token': '<unk>'}, {'pad_token': '<unk>', 'legacy': True}):
+    path = folder(tokenizer_config={**LLAMA, **files})
+    padded = tokenizers.load(path)
+    assert padded.pad_id == 0
+    text = 'the river'
+    behind = padded.after_special().encode(text)
+    assert behind == plain.after_special().encode(text)
