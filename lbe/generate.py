@@ -159,7 +159,7 @@ def main(argv):
   if _INPUT.value:
     todo = [(p, ids) for p, ids in work if _id(p) not in finished]
     _work_off(respond, todo, len(work), run)
-  elif _NUM_SAMPLES.value:
+  elif _NUM_SAMPLES.value or _OUTPUT.value:
     _write_samples(respond, room, writer, tokenizer)
   elif _PROMPT.value is not None:
     ids = writer.of_text(_PROMPT.value)
@@ -227,7 +227,7 @@ def _talk(respond, room, writer):
 def _write_samples(respond, room, writer, tokenizer):
   """Continuations of one prompt; sample i does not hang on how many."""
   ids = writer.of_text(_PROMPT.value or '')
-  num, size = _NUM_SAMPLES.value, _BATCH_SIZE.value
+  num, size = max(_NUM_SAMPLES.value, 1), _BATCH_SIZE.value
   lead = '' if _TEMPLATE.value else tokenizer.decode(ids)
   with contextlib.ExitStack() as stack:
     out = sys.stdout

@@ -80,6 +80,16 @@ def test_samples_do_not_hang_on_how_many_or_on_the_batch(folder, tmp_path):
   assert found[1] == found[0][:3]
 
 
+def test_one_prompt_is_written_into_a_file(folder, tmp_path, capsys):
+  """Catches --output that a --prompt alone leaves without a word."""
+  path = tmp_path / 'one.jsonl'
+  run(folder, prompt='Tom', max_new_tokens=8, output=str(path))
+  (row,) = lines(path)
+  assert row['text'].startswith('Tom') and len(row['text']) > 3
+  run(folder, prompt='Tom', max_new_tokens=8)
+  assert capsys.readouterr().out.strip() == row['text'].strip()
+
+
 def test_a_file_of_prompts_is_answered_and_gone_on_with(folder, tmp_path):
   """Killed and resumed equals never killed; a torn line is written again."""
   source = write(tmp_path / 'in.jsonl', RECORDS)
