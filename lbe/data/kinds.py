@@ -47,6 +47,9 @@ _FOREIGN = {
   b'SQLite format 3': ('an SQLite database', 'write its table as JSON lines'),
   b'\x89HDF': ('an HDF5 file', 'write its table as JSON lines'),
   b'Obj\x01': ('an Avro file', 'write it as Parquet or JSON lines'),
+  b'\x93NUMPY': ('a NumPy array', 'write its texts as JSON lines'),
+  b'\x80\x04\x95': ("a pickle of Python's", 'write it as JSON lines'),
+  b'\x1f\x8b': ('packed twice', 'unpack it once'),
   b'ORC': ('an ORC file', 'write it as Parquet or JSON lines'),
 }
 _MARKUP = {
@@ -140,11 +143,16 @@ def _lines(head):
   return [line for line in whole.split('\n') if line.strip()]
 
 
-def _object(line):
+def _value(line):
+  """What a line of JSON holds; None where it is none."""
   try:
-    value = json.loads(line)
+    return json.loads(line)
   except (ValueError, RecursionError):
     return None
+
+
+def _object(line):
+  value = _value(line)
   return value if isinstance(value, dict) else None
 
 
@@ -183,7 +191,10 @@ def _check_text(path, kind, asked, head, fields):
       f'{path} is a table whose fields are parted by {found!r}, not {kind}; '
       f'{way}, or name the file so.'
     )
-  if kind in ('json', 'jsonl') and not any('{' in line for line in seen):
+  is_json = (
+    not seen or any('{' in line for line in seen) or _value(seen[0]) is not None
+  )
+  if kind in ('json', 'jsonl') and not is_json:
     raise files.Refused(
       f'{path} is text, not JSON: it begins with {seen[0]:.40}; set '
       "kind='text', or name the file so."

@@ -110,13 +110,18 @@ def json_objects(file):
 
 def around(record) -> str:
   """What to say of an object that holds records in place of being one."""
-  for name, value in record.items():
-    if isinstance(value, list) and value and isinstance(value[0], dict):
-      return (
-        f'; it is one object, not records: {name!r} holds {len(value)} of '
-        'them; write these alone, as one array or a line each'
-      )
-  return ''
+  held = [
+    (len(value), name)
+    for name, value in record.items()
+    if isinstance(value, list) and value and isinstance(value[0], dict)
+  ]
+  if not held:
+    return ''
+  number, name = max(held)
+  return (
+    f'; it is one object, not records: {name!r} holds {number} of them; write '
+    'these alone, as one array or a line each'
+  )
 
 
 def table(file, *, tabs):

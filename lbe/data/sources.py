@@ -231,7 +231,8 @@ def _readable(source, skipped):
     else:
       text = record.get(source.field)
       if not isinstance(text, str):
-        what = f'no text in the field {source.field!r} (fields: '
+        held = f', which holds {text!r:.40}' * (source.field in record)
+        what = f'no text in the field {source.field!r}{held} (fields: '
         what += f'{", ".join(record)}){_instead(source, record)}'
         bad(source, skipped, where, what)
         continue

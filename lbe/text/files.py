@@ -107,7 +107,10 @@ def not_utf8(data: bytes, error: UnicodeDecodeError) -> str:
 def _encoding(data):
   """The likely encoding of a text that is no UTF-8, or ''."""
   if data.count(0) > len(data) // 4:
-    return 'UTF-16'
+    read = data.decode('utf-16-le', 'replace').replace('\ufffd', '')
+    return 'UTF-16' if ''.join(read.split()).isprintable() else ''
+  if any(byte < 9 for byte in data):
+    return ''  # no text
   for codec, name in (
     ('gb2312', 'GB18030'),
     ('big5', 'BIG5'),

@@ -116,6 +116,8 @@ def tarred(data):
     (b'<mediawiki xmlns="x">', 'is XML'),
     (b'<doc id="1" url="u" title="t">', "is WikiExtractor's markup"),
     (b'%PDF-1.7 ...', 'is a PDF'),
+    (gzip.compress(gzip.compress(b'text')), 'is packed twice'),
+    (b'\x80\x04\x95\x00\x00\x00\x00', "is a pickle of Python's"),
     (archive(zipped), 'is a zip archive, .*; unpack it'),
     (archive(tarred), 'is a tar archive'),
     (b'7z\xbc\xaf\x27\x1c', 'is a 7z archive'),
@@ -232,3 +234,32 @@ def test_ordinary_files_need_no_word_in_a_fingerprint(tmp_path):
     path.write_text(LINES)
     source = sources.Source(name='zh', path=str(path))
     assert sources.kinds(source) == {'0': 'jsonl'}
+
+
+def test_a_field_that_is_no_text_is_told_with_what_it_holds(tmp_path):
+  """A table by its columns, a text that is null."""
+  path = tmp_path / 'a.json'
+  for text, words in (
+    (
+      '{"text": ["a", "b"], "id": [1, 2]}',
+      r"holds \['a', 'b'\] .fields: text,",
+    ),
+    ('{"text": null}\n' + LINES, 'which holds None'),
+    ('"a"\n"b"\n', "a record is an object with fields, not 'a'"),
+    (
+      '{"features": [{"name": "text"}], "rows": [{"row": 1}, {"row": 2}]}',
+      "'rows' holds 2 of them",
+    ),
+  ):
+    path.write_text(text)
+    with pytest.raises(ValueError, match=words):
+      read(path)
+
+
+def test_binary_is_given_no_encoding(tmp_path):
+  """iconv would make a text of it."""
+  path = tmp_path / 'a.txt'
+  path.write_bytes(b'\x80\x03}q\x00X\x04\x00\x00\x00\xff\xfe text')
+  with pytest.raises(ValueError, match='line 1: invalid UTF-8') as raised:
+    read(path)
+  assert 'iconv' not in str(raised.value)
