@@ -242,9 +242,10 @@ def test_a_field_that_is_no_text_is_told_with_what_it_holds(tmp_path):
   for text, words in (
     (
       '{"text": ["a", "b"], "id": [1, 2]}',
-      r"holds \['a', 'b'\] .fields: text,",
+      r"holds \['a', 'b'\]",
     ),
     ('{"text": null}\n' + LINES, 'which holds None'),
+    (' \n\n', 'holds no document'),
     ('"a"\n"b"\n', "a record is an object with fields, not 'a'"),
     (
       '{"features": [{"name": "text"}], "rows": [{"row": 1}, {"row": 2}]}',
