@@ -227,11 +227,13 @@ def _read_vocabulary(tensors, record, c, get_array):
   if not c.tied:
     base[head] = get_array('head_DV').T[: c.vocab_size]
   asked = {m for m in (embed, head) if peft_config.is_saved(record, m)}
+  if c.tied and asked and record['ensure_weight_tying']:
+    asked = {embed, head}  # PEFT writes what it keeps equal twice
   for module in (embed, head):
     if module in asked or f'{module}.weight' in tensors:
       new[module] = tensors.take(f'{module}.weight', (None, c.dim))
   # A saved module is a copy that PEFT trains: it is tied no longer.
-  one = c.tied and (not asked or record['ensure_weight_tying'])
+  one = c.tied and not asked
   if one and new:
     new = dict.fromkeys((embed, head), new.get(embed, new.get(head))) | new
   x_VD = {**base, **new}

@@ -436,6 +436,19 @@ def test_a_saved_module_without_its_tensor_is_named(bases, tmp_path):
     read(bases[False], tmp_path)
 
 
+def test_a_head_that_is_kept_equal_must_be_there(bases, tmp_path):
+  """Without it the head of the base would be taken, which is not equal."""
+  save_adapter(
+    bases[True],
+    tmp_path,
+    modules_to_save=['embed_tokens'],
+    ensure_weight_tying=True,
+  )
+  edit(tmp_path, lambda t: t.pop('lm_head.weight'))
+  with pytest.raises(ValueError, match='no tensor .*lm_head.weight'):
+    read(bases[True], tmp_path)
+
+
 def test_a_folder_without_an_adapter_says_where_one_is(tmp_path):
   """PEFT saves an adapter of another name than `default` in a folder of it."""
   with pytest.raises(ValueError, match='has no adapter_config.json; give'):
