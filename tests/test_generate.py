@@ -156,7 +156,7 @@ def test_several_responses_to_each_conversation(folder, tmp_path):
       [{'text': 'a'}],
       {},
       'in.jsonl:1: there is none of the fields prompt, question, messages, '
-      r'conversations, instruction, input \(fields: text\)',
+      r'conversations, conversation, instruction, input \(fields: text\)',
     ),
     (
       [{'prompt': 'a'}],
