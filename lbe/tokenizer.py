@@ -188,7 +188,8 @@ def train():
     required_characters=required,
     progress=True,
   )
-  _write(tokenizers.load(folder / 'tokenizer.model'))
+  _, compared = _write(tokenizers.load(folder / 'tokenizer.model'))
+  _save({'tokenizer_json': compared}, folder / 'export.json')
 
 
 def _load_sentencepiece(flag, path):

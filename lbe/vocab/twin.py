@@ -35,8 +35,8 @@ def variants(
 
   More than one where its normaliser folds characters: `tokenizers` applies
   such a map to one character, or to a short cluster of them, SentencePiece to
-  the longest text that the map knows. `behind` is one of added.PREFIXES;
-  a text that begins with spaces is wholly right with 'always' alone.
+  the longest text that the map knows. `behind` is one of added.PREFIXES; a
+  text that begins with several spaces is wholly right with 'always' alone.
   """
   proto = tokenizer.proto
   trainer = proto.trainer_spec
@@ -287,15 +287,21 @@ def _spelt_out(tokenizer, own, longest):
 
 
 def _prefix(proto, behind):
-  """Pre-tokenizers: they know where a text begins, as no normaliser does."""
-  if not proto.normalizer_spec.add_dummy_prefix:
-    scheme = 'never'
-  else:
-    scheme = {'never': 'first', 'missing': 'always'}[behind]
-  return [
-    pre_tokenizers.Metaspace(_SPACE, scheme, split=False),
+  """Pre-tokenizers: they know where a text begins, as no normaliser does.
+
+  Metaspace puts a space before a text only where none is; with the mark of
+  the normaliser, which is cut out again, none is.
+  """
+  marked = proto.normalizer_spec.add_dummy_prefix
+  steps = [
+    pre_tokenizers.Metaspace(
+      _SPACE, 'first' if marked else 'never', split=False
+    ),
     pre_tokenizers.Split(_ALONE, 'removed'),
   ]
+  if marked and behind == 'missing':
+    steps.append(pre_tokenizers.Metaspace(_SPACE, 'always', split=False))
+  return steps
 
 
 def _normalizer(proto, folding, behind):
@@ -312,12 +318,9 @@ def _normalizer(proto, folding, behind):
       replace(' {2,}', ' '),
       replace(rf'[ {space}]+\z', ''),
     ]
-  if behind == 'never':
-    # Metaspace puts a space before a text only where none is: with this mark,
-    # which is cut out again, there is none.
-    steps.append(replace(r'\A(?=[ ▁])', _ALONE))
   if behind != 'always':
-    return normalizers.Sequence(steps) if steps else None
+    steps.append(replace(r'\A(?=[ ▁])', _ALONE))
+    return normalizers.Sequence(steps)
   if norm.escape_whitespaces:
     steps.append(normalizers.Replace(' ', _SPACE))
   if norm.add_dummy_prefix:
