@@ -40,13 +40,13 @@ def variants(
   """
   proto = tokenizer.proto
   trainer = proto.trainer_spec
-  if trainer.model_type == trainer.BPE:
+  if trainer.model_type in (trainer.BPE, trainer.CHAR):  # no pair joins
     model, cuts = _bpe(tokenizer)
   elif trainer.model_type == trainer.UNIGRAM:
     model, cuts = _unigram(tokenizer)
   else:
     raise ValueError(
-      'only BPE and Unigram SentencePiece models have a tokenizer.json; '
+      'only BPE, Unigram and character models have a tokenizer.json; '
       f'this one has model_type {trainer.model_type}.'
     )
   result = []

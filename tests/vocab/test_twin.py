@@ -80,6 +80,7 @@ SYMBOLS = {'user_defined_symbols': ['<sym>', '[SEP]']}
     {'normalization_rule_name': 'nmt_nfkc', **SYMBOLS},
     {'normalization_rule_name': 'nfkc_cf', 'remove_extra_whitespaces': True},
     {'treat_whitespace_as_suffix': True},
+    {'model_type': 'char', **SYMBOLS},
     {'add_dummy_prefix': False, 'remove_extra_whitespaces': True},
     {'byte_fallback': False, 'remove_extra_whitespaces': True},
   ],
@@ -89,7 +90,7 @@ def test_every_setting_of_sentencepiece_has_its_twin(
   options, model_type, tmp_path
 ):
   """User symbols, folded characters and stripped spaces were lost."""
-  assert_same(trained(model_type=model_type, **options), tmp_path, TEXTS)
+  assert_same(trained(**{'model_type': model_type, **options}), tmp_path, TEXTS)
 
 
 def test_pieces_of_one_score_are_cut_out_of_the_text(test_data, tmp_path):
