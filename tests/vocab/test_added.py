@@ -1,6 +1,7 @@
 """Tokens that a folder adds to its model: ids are those of transformers."""
 
 import json
+import random
 import re
 import shutil
 
@@ -322,3 +323,27 @@ def test_padding_alone_changes_no_chat(folder):
     text = 'the river'
     behind = padded.after_special().encode(text)
     assert behind == plain.after_special().encode(text)
+
+
+@pytest.mark.parametrize('legacy', [True, False])
+@pytest.mark.parametrize('name', ['LlamaTokenizer', 'PreTrainedTokenizerFast'])
+def test_drawn_texts_and_flags_have_the_ids_of_transformers(
+  folder, name, legacy
+):
+  """Tokens side by side, in words, and in all kinds of white space."""
+  rng = random.Random(7)
+  config = {**LLAMA, 'tokenizer_class': name, 'legacy': legacy}
+  names = 'lstrip', 'rstrip', 'single_word', 'normalized'
+  config['added_tokens_decoder'] = {
+    str(310 + i): token(text, **{flag: rng.random() < 0.4 for flag in names})
+    for i, text in enumerate(('<x>', '<y>', '<|im|>'))
+  }
+  path = folder(tokenizer_config=config)
+  ours, their = tokenizers.load(path), theirs(path)
+  parts = ['<x>', '<y>', '<|im|>', ' ', '  ', '\n', '\t', '\r\n', 'the', 'é']
+  parts += ['▁', '中文', 'B', '_', '1', '-', '<', '>', '\u3000', '\u200b']
+  for _ in range(300):
+    text = ''.join(rng.choices(parts, k=rng.randint(1, 9)))
+    if text[0] not in ' ▁':  # where transformers loses a space
+      ids = their.encode(text, add_special_tokens=False)
+      assert ours.encode(text) == ids, text
