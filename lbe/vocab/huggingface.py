@@ -66,10 +66,37 @@ def pieces(record):
 
 
 def added_tokens(record):
-  """The added.Tokens of a tokenizer.json, by id."""
+  """The added.Tokens of a tokenizer.json, by id; a piece keeps its own."""
+  tokens, known = record.get('added_tokens') or (), pieces(record)
+  ids = [known.get(token['content'], token['id']) for token in tokens]
   return tuple(
-    sorted(added.Token(**token) for token in record.get('added_tokens') or ())
+    sorted(
+      added.Token(**{**token, 'id': i})
+      for token, i in zip(tokens, ids, strict=True)
+    )
   )
+
+
+def _load(record):
+  """(the library's tokenizer, the tokenizer.json that gives its ids).
+
+  The library numbers added tokens from the vocabulary's end, whatever ids they
+  have: where these have gaps they are made pieces.
+  """
+  loaded = tokenizers.Tokenizer.from_str(json.dumps(record))
+  tokens = added_tokens(record)
+  if all(loaded.token_to_id(t.content) == t.id for t in tokens):
+    return loaded, record
+  model = record['model']
+  if not isinstance(model['vocab'], dict):
+    raise ValueError(
+      f'the tokenizer.json has gaps between the ids of its added tokens '
+      f'({[t.id for t in tokens][-5:]}), which one of {model["type"]} cannot '
+      'have; give them the next ids.'
+    )
+  vocabulary = {t.content: t.id for t in tokens} | model['vocab']
+  record = {**record, 'model': {**model, 'vocab': vocabulary}}
+  return tokenizers.Tokenizer.from_str(json.dumps(record)), record
 
 
 def with_added(record, tokens):
@@ -121,10 +148,10 @@ class HuggingFace:
       specials = record['lbe_specials']
       adds_bos = record.get('lbe_adds_bos')
       record = record['tokenizer']
+    self._tokenizer, record = _load(record)
     self._record, self._adds_bos = record, adds_bos
     self.added = added_tokens(record)
     self._tokens = {token.id: token for token in self.added}
-    self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(record))
     # Nothing but the text itself is encoded, and nothing is cut or padded.
     self._tokenizer.no_truncation()
     self._tokenizer.no_padding()

@@ -347,3 +347,23 @@ def test_drawn_texts_and_flags_have_the_ids_of_transformers(
     if text[0] not in ' ▁':  # where transformers loses a space
       ids = their.encode(text, add_special_tokens=False)
       assert ours.encode(text) == ids, text
+
+
+def test_ids_of_a_tokenizer_json_stay_where_they_have_gaps(folder):
+  """The library counts on from the vocabulary's end and says nothing."""
+  path = folder(tokenizer_config=LLAMA)
+  theirs(path).save_pretrained(path)
+  (path / 'tokenizer.model').unlink()
+  record = json.loads((path / 'tokenizer.json').read_text())
+  record['added_tokens'] += [
+    {'id': 315, **token('<x>')},
+    {'id': 313, **token('中', special=True)},
+    {'id': 312, **token('文')},
+  ]
+  (path / 'tokenizer.json').write_text(json.dumps(record))
+  ours = tokenizers.load(path)
+  assert ours.encode('the<x>文')[-2:] == [315, 312]
+  assert ours.vocab_size == 316 and ours.piece(314) == ''
+  assert ours.decode([*ours.encode('the<x>'), 310, 314, 313, 999]) == 'the<x>'
+  assert ours.byte_lengths[[312, 313, 314, 315]].tolist() == [3, 0, 0, 3]
+  assert tokenizers.without_piece(ours, 318) == (310, 311, 314, 316, 317)
