@@ -130,7 +130,12 @@ def _twin(tokenizer, config):
   encoder = added_lib.unwritten(
     tokenizer.model, [t for t in tokenizer.added if t.special]
   )
-  behind = tokenizer.behind if tokenizer.added else 'always'
+  # Control pieces beside BOS and EOS are those of a chat, behind which its
+  # template puts no space.
+  roles = [getattr(tokenizer, f'{role}_id') for role in added_lib.ROLES]
+  behind = 'always' if {*tokenizer.specials.values()} <= {*roles} else 'never'
+  if tokenizer.added:
+    behind = tokenizer.behind
   candidates = [
     _finish(one, tokenizer, config)
     for one in twin.variants(encoder, behind=behind)

@@ -253,6 +253,36 @@ def test_new_pieces_go_behind_added_tokens(folder):
   assert base.decode(ids) == found.added[0]
   again = tokenizers.from_bytes(grown.kind, grown.to_bytes())
   assert again.fingerprint == grown.fingerprint
+  assert again.encode(texts[0]) == grown.encode(texts[0])
+
+
+def test_an_extended_chat_keeps_its_ids_in_an_export(folder, tmp_path):
+  """Its tokens are control pieces then; transformers put a space behind."""
+  tokens = {'<|im_end|>': 310, '<|im_start|>': 311}
+  path = folder(
+    tokenizer_config={
+      **LLAMA,
+      'legacy': False,
+      'eos_token': '<|im_end|>',
+      'additional_special_tokens': ['<|im_start|>'],
+    },
+    added_tokens=tokens,
+  )
+  base = tokenizers.load(path)
+  texts = ['清晨的集市已经热闹起来 清晨的集市'] * 9
+  grown = continued.extend(base, texts, num_pieces=9, progress=False).tokenizer
+  chat = '<|im_start|>user\nthe river 清晨<|im_end|>\n<|im_start|>'
+  for i in range(2):
+    target = tmp_path / f'export{i}'
+    target.mkdir()
+    export.write(grown, target, max_positions=128)
+    grown = tokenizers.load(target)
+    their = theirs(target)
+    text = grown.after_special().encode('user\nthe river 清晨')
+    end = grown.after_special().encode('\n')
+    wanted = [311, *text, 310, *end, 311]
+    assert their.encode(chat, add_special_tokens=False) == wanted
+    assert max(text) > 311 and their.eos_token_id == grown.eos_id == 310
 
 
 def test_bos_is_the_tokenizers_habit_unless_told_otherwise(folder):
