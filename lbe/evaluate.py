@@ -30,6 +30,7 @@ def main(argv):
   program.join_hosts()
   config = _CONFIG.value
   files = workdir_lib.open_workdir(_WORKDIR.value)
+  files.lock()
   workdir = files.here
   program.keep_compiled(files.path)
   opened = model_lib.open_weights(config)

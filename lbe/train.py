@@ -77,6 +77,7 @@ def main(argv):
   config = _CONFIG.value
   profiled = profile.parse_steps(_PROFILE.value)
   workdir = workdir_lib.open_workdir(_WORKDIR.value)
+  workdir.lock()
   if workdir.is_local():
     hosts.check_shared(workdir.here)
   workdir.fetch()
@@ -241,7 +242,7 @@ def main(argv):
     if outcome.error:
       raise outcome.error
     writer.write(first_step, outcome.scores)
-    line.say_scores(first_step, outcome.scores)
+    line.say_scores(first_step, outcome.scores, outcome.warnings)
     meter.restart()
 
   # ------------------------------------------------------------------ loop
@@ -281,7 +282,7 @@ def main(argv):
         stopping = bool(outcome.unscored)
         best = checkpointer.is_best(outcome.scores)
         saving = saving or stopping or best
-        line.say_scores(step, outcome.scores)
+        line.say_scores(step, outcome.scores, outcome.warnings)
         row |= outcome.scores
         meter.skip(outcome.scores['speed/evaluation_seconds'])
       if row:

@@ -1,6 +1,7 @@
 """A run that was interrupted is the run that was not."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -183,3 +184,42 @@ def test_what_was_not_scored_is_scored_by_the_next_run(
   runs.run('train', *command)
   assert scores(tmp_path) == scores(untroubled)
   assert runs.losses(tmp_path) == runs.losses(untroubled)
+
+
+# Files may have so many kilobytes, of which a checkpoint needs more.
+_LIMITED = 'ulimit -f {}; exec "$@"'
+
+
+@pytest.mark.parametrize('kilobytes', [4, 16])
+def test_a_full_disk_is_told_last_and_alone(kilobytes, tmp_path):
+  """Hundreds of lines of other libraries, before and behind the reason."""
+  cache = f'--config.data.cache_dir={tmp_path}/data'
+  command = (*runs.TINY, '--config.budget.steps=4', cache)
+  runs.run('prepare', *command, f'--workdir={tmp_path}')
+  done = subprocess.run(
+    ['bash', '-c', _LIMITED.format(kilobytes), 'bash', sys.executable]
+    + ['-m', 'lbe.train', *command, '--config.checkpoint.every=2']
+    + [f'--workdir={tmp_path}/run'],
+    cwd=runs.ROOT,
+    env=runs.environment(),
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+  assert done.returncode == 1
+  assert 'Traceback' not in done.stdout + done.stderr
+  told = done.stderr.rstrip().splitlines()[-1]
+  assert re.match('error: .*(File too large)', told), done.stderr
+  assert 'start the same command again' in told
+  # The data fares alike.
+  done = subprocess.run(
+    ['bash', '-c', _LIMITED.format(1), 'bash', sys.executable]
+    + ['-m', 'lbe.prepare', *command[:-1], f'--workdir={tmp_path}/new'],
+    cwd=runs.ROOT,
+    env=runs.environment(),
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+  assert 'Traceback' not in done.stdout + done.stderr
+  assert 'takes no more (File too large)' in done.stderr.splitlines()[-1]

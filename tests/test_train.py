@@ -338,3 +338,26 @@ def test_an_exam_runs_inside_training(tmp_path, monkeypatch):
   assert runs.lines(run)[-1]['eval/exam/acc'] == accuracies[4]
   assert '| 4 | ' in (run / 'forgetting.md').read_text()
   assert '| exam | choices@letters | acc |' in output
+
+
+def test_the_best_is_saved_as_soon_as_it_is_scored(tmp_path):
+  """Kept was the best of those that happened to be saved."""
+  runs.run(
+    'train',
+    *runs.TINY,
+    '--config.budget.steps=6',
+    '--config.optim.peak_lr=3',  # it goes up and down
+    '--config.optim.schedule=constant',
+    '--config.optim.warmup_fraction=0',
+    '--config.evals.zh.every=1',
+    '--config.checkpoint.every=100',
+    '--config.checkpoint.keep=1',
+    '--config.checkpoint.keep_best=eval/zh/bits_per_byte',
+    f'--workdir={tmp_path}',
+  )
+  scored = {
+    row['step']: row['eval/zh/bits_per_byte'] for row in runs.lines(tmp_path)
+  }
+  best = min(scored, key=scored.get)
+  assert best < 6 == max(scored)
+  assert checkpoint.steps(tmp_path) == [best, 6]

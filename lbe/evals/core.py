@@ -156,19 +156,26 @@ def table(rows: list) -> str:
 
   Behind it stands what rows warn of.
   """
-  shown, warnings = [], []
+  shown = []
   for r in rows:
     if r['count'] is None or r.get('of_subject'):
       continue
-    if r.get('warning'):
-      warnings.append(f'warning: {r["evaluator"]}: {r["warning"]}')
     low_high = ''
     if 'interval95' in r:
       low_high = ' to '.join(map(_short, r['interval95']))
     names = [r[x] for x in ('evaluator', 'protocol', 'name')]
     shown.append([*names, _short(r['value']), low_high, f'{r["count"]:,}'])
   heads = ['evaluator', 'protocol', 'score', 'value', '95%', 'N']
-  return '\n'.join([tables.markdown(heads, 'lllrlr', shown), *warnings])
+  return '\n'.join([tables.markdown(heads, 'lllrlr', shown), *warnings(rows)])
+
+
+def warnings(rows: list) -> list[str]:
+  """What rows warn of, a line each."""
+  return [
+    f'warning: {r["evaluator"]}: {r["warning"]}'
+    for r in rows
+    if r.get('warning')
+  ]
 
 
 def _short(value):

@@ -41,11 +41,13 @@ class Outcome:
   """What came of evaluators that were due.
 
   `scores`, 'eval/NAME/SCORE' → number, are metrics of the step, with the
-  seconds that they took. The turn of the `unscored` comes again: the run had
-  to stop, or the first of them failed with `error`.
+  seconds that they took; `warnings` is what their rows warn of. The turn of the
+  `unscored` comes again: the run had to stop, or the first of them failed with
+  `error`.
   """
 
   scores: dict = dataclasses.field(default_factory=dict)
+  warnings: Sequence[str] = ()
   unscored: Sequence[Evaluator] = ()
   error: Exception | None = None
 
@@ -86,6 +88,7 @@ def run(
   # Steps that the device still works on are not the evaluators' time.
   jax.block_until_ready(model.params)
   start, scores, num_scored, failure = time.perf_counter(), {}, 0, None
+  warnings = []
   for evaluator in due:
     name = evaluator.name
     try:
@@ -101,9 +104,10 @@ def run(
       failure = error
       break
     scores |= {f'eval/{name}/{k}': v for k, v in result.metrics.items()}
+    warnings += core.warnings(result.rows)
     num_scored += 1
   scores['speed/evaluation_seconds'] = time.perf_counter() - start
-  return Outcome(scores, due[num_scored:], failure)
+  return Outcome(scores, warnings, due[num_scored:], failure)
 
 
 # ---------------------------------------------------------------------- files

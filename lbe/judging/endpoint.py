@@ -108,7 +108,7 @@ class Endpoint:
     were under way.
     """
     stop, pace = threading.Event(), _Pace(self._gap_s)
-    refusal, failed, unasked = None, 0, []
+    refusal, failed, unasked, last = None, 0, [], ''
     with concurrent.futures.ThreadPoolExecutor(self._concurrency) as pool:
       futures = {
         pool.submit(self._ask, messages, stop, pace): i
@@ -126,6 +126,7 @@ class Endpoint:
             unasked.append(futures[future])
             continue
           failed = failed + 1 if reply.error else 0
+          last = reply.error or last
           if failed >= MAX_FAILED_IN_A_ROW:
             stop.set()
           yield futures[future], reply
@@ -137,7 +138,8 @@ class Endpoint:
       yield (
         i,
         asked.Reply(
-          error=f'not asked: {MAX_FAILED_IN_A_ROW} requests in a row had failed'
+          error=f'not asked: {MAX_FAILED_IN_A_ROW} requests in a row had '
+          f'failed, the last with {last}'
         ),
       )
 

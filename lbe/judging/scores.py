@@ -55,10 +55,34 @@ def summarize(records: list[dict]) -> list[dict]:
   counts = {'empty_responses': sum(not r['response'].strip() for r in records)}
   for failure, name in FAILURES.items():
     counts[name] = sum(r['failure'] == failure for r in records)
+  why = _why(records)
   return rows + [
-    {'name': name, 'value': number, 'count': len(records)}
+    {
+      'name': name,
+      'value': number,
+      'count': len(records),
+      **({'warning': why[name]} if name in why else {}),
+    }
     for name, number in counts.items()
   ]
+
+
+def _why(records):
+  """{count: what a judge that is down, or cannot be read, said first}."""
+  told = {}
+  for record in records:
+    failure, why = record['failure'], record.get('why')
+    name = FAILURES.get(failure)
+    if failure in ('unanswered', 'unreadable') and why and name not in told:
+      number = sum(r['failure'] == failure for r in records)
+      told[name] = (
+        f'{number:,} of {len(records):,} responses have no scores, since the '
+        f'judge {_DOES[failure]}: {why}'
+      )
+  return told
+
+
+_DOES = {'unanswered': 'gave no reply', 'unreadable': 'cannot be read'}
 
 
 def _columns(judged):
@@ -104,4 +128,5 @@ def table(records: list[dict]) -> str:
     for name in ('empty_responses', *FAILURES.values())
   )
   means = tables.markdown(heads, 'l' + 'r' * (len(heads) - 1), lines)
-  return f'{means}\n\n{len(records)} responses: {counts}.'
+  warnings = ''.join(f'\nwarning: {x}' for x in _why(records).values())
+  return f'{means}\n\n{len(records)} responses: {counts}.{warnings}'

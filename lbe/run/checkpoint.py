@@ -11,12 +11,13 @@ import contextlib
 import hashlib
 import math
 import pathlib
-import re
 
 import jax
 import numpy as np
 from etils import epath
 from orbax.checkpoint import v1 as ocp
+
+from lbe.run import output
 
 VERSION = 1
 # While saving, Orbax holds copies of the arrays in flight: at most so many
@@ -350,27 +351,19 @@ class _Always:
     return True
 
 
-# What a refusal of the file system looks like inside TensorStore's errors.
-_DISK = re.compile(
-  'No space left on device|File too large|Disk quota exceeded|'
-  'Read-only file system|Permission denied|ENOSPC|EFBIG|quota'
-)
-
-
 @contextlib.contextmanager
 def _clear_errors(root):
   """Says of a failed save what still stands and what to do."""
   try:
     yield
   except Exception as error:
-    on_disk = _DISK.search(str(error))
-    if not on_disk and not isinstance(error, OSError):
+    reason = output.disk_reason(error)
+    if not reason and not isinstance(error, OSError):
       raise
     newest = _find(root)
     last = newest.name if newest else 'none'
-    reason = on_disk[0] if on_disk else error
     raise OSError(
-      f'saving into {root} failed ({reason}); the last whole checkpoint is '
-      f'{last}. Make room (or mend the folder) and start the same command '
-      'again: it resumes from there.'
+      f'saving into {root} failed ({reason or error}); the last whole '
+      f'checkpoint is {last}. Make room (or mend the folder) and start the '
+      'same command again: it resumes from there.'
     ) from error

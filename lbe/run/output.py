@@ -4,6 +4,7 @@ import errno
 import io
 import logging
 import os
+import re
 import sys
 import threading
 import traceback
@@ -63,6 +64,16 @@ def open_streams(*, goes_on: bool):
     # Under a test or in a notebook they are something else.
     if type(stream) is io.TextIOWrapper:
       setattr(sys, name, Stream(stream, goes_on=goes_on))
+
+
+# What a refusal of the file system looks like inside the errors of libraries.
+_DISK = re.compile('No space left on device|File too large|Disk quota exceeded')
+
+
+def disk_reason(error: Exception) -> str | None:
+  """Why the file system refused, whatever library says so; None for others."""
+  found = _DISK.search(str(error))
+  return found and found[0]
 
 
 # Their threads say in tracebacks what they then raise where it is waited for.

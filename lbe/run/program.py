@@ -1,6 +1,5 @@
 """How every program starts: its flags, its hosts, and errors said plainly."""
 
-import errno
 import importlib.util
 import os
 import pathlib
@@ -217,15 +216,16 @@ def _leave():
 
 
 def _told(error):
-  """The error as one message; what the system alone says has no way out."""
-  full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-  if not isinstance(error, OSError) or error.errno not in full:
-    return error
-  of = f' of {error.filename}' if error.filename else ''
-  return (
-    f'the disk{of} is full ({error.strerror}). Make room, and start the same '
-    'command again.'
-  )
+  """An error as one message; None where only a traceback can tell it."""
+  mine = isinstance(error, ValueError | OSError | ImportError)
+  full = isinstance(error, OSError) and error.errno is not None
+  if (full or not mine) and (reason := output.disk_reason(error)):
+    of = f' of {error.filename}' if getattr(error, 'filename', None) else ''
+    return (
+      f'the disk{of} takes no more ({reason}). Make room (or mend the folder) '
+      'and start the same command again.'
+    )
+  return error if mine else None
 
 
 def run(main: Callable[[list[str]], None], *, goes_on: bool = True):
@@ -251,16 +251,17 @@ def run(main: Callable[[list[str]], None], *, goes_on: bool = True):
       sys.stdout.flush()
       # Process 0 may still export, and jax's own wait at the end is short.
       hosts.wait_for_others('the end', limit_seconds=hosts.DAY)
-    except (ValueError, OSError, ImportError) as error:
-      if _TRACEBACK.value:
-        traceback.print_exc()
-      else:
-        print(f'error: {_told(error)}', file=sys.stderr, flush=True)
-      _leave()
     except KeyboardInterrupt:
       print('interrupted.', file=sys.stderr, flush=True)
       os._exit(128 + signal.SIGINT)
-    except Exception:
+    except Exception as error:
+      told = _told(error)
+      if told is not None:
+        if _TRACEBACK.value:
+          traceback.print_exc()
+        else:
+          print(f'error: {told}', file=sys.stderr, flush=True)
+        _leave()
       if hosts.alone():
         raise
       traceback.print_exc()

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 
 import jax
 import tqdm
@@ -64,14 +65,14 @@ class Line:
       tqdm.tqdm.write(text, file=sys.stdout)
       sys.stdout.flush()
 
-  def say_scores(self, step: int, scores: dict):
-    """Of what was scored after `step`, what a line has room for."""
+  def say_scores(self, step: int, scores: dict, warnings: Sequence[str] = ()):
+    """Of what was scored after `step`, what a line has room for; warnings."""
     shown = '  '.join(
       f'{name.removeprefix("eval/")} {value:.4f}'
       for name, value in scores.items()
       if name.endswith(_HEADLINES)
     )
-    self.say(f'step {step:,}: {shown}')
+    self.say('\n'.join([f'step {step:,}: {shown}', *warnings]))
 
   def close(self):
     self._bar.close()

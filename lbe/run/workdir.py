@@ -8,8 +8,11 @@ end: all but the tokenized data.
 """
 
 import concurrent.futures
+import errno
+import fcntl
 import os
 import pathlib
+import socket
 import sys
 import time
 import uuid
@@ -19,7 +22,9 @@ import jax
 from lbe.mesh import hosts
 
 SECONDS = 60
-_LOCAL = ('data', 'checkpoints', 'compiled')  # what is never copied
+DEAD_HOST_SECONDS = 100
+_LOCK = 'in_use'
+_LOCAL = ('data', 'checkpoints', 'compiled', _LOCK)  # what is never copied
 _HEAVY = ('tensorboard', 'hf', 'profile')  # what a run does not read again
 
 
@@ -59,10 +64,54 @@ class Workdir:
     self._sent = time.monotonic()
     self._pool = concurrent.futures.ThreadPoolExecutor(1)
     self._sending = None
-    here.mkdir(parents=True, exist_ok=True)
+    try:
+      here.mkdir(parents=True, exist_ok=True)
+      probe = here / f'{uuid.uuid4().hex}.tmp'
+      probe.touch()
+      probe.unlink()
+    except FileExistsError:
+      raise ValueError(
+        f'--workdir={here} is a file; a run keeps its files in a folder, give '
+        'one or another name.'
+      ) from None
+    except OSError as error:
+      raise OSError(
+        f'--workdir={here} cannot be written to ({error.strerror}); give a '
+        'folder that can, or mend it.'
+      ) from error
 
   def is_local(self) -> bool:
     return self._bucket is None
+
+  def lock(self):
+    """Has the folder for this process until it ends, however it ends.
+
+    Raises ValueError where another run has it: both would write its files.
+    Nothing is asked where the file system knows no locks.
+    """
+    if jax.process_index() != 0:
+      return
+    # Open until the process ends; it is not its children's.
+    file = os.open(self.here / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    start = time.monotonic()
+    while True:
+      try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        break
+      except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EAGAIN):
+          return
+      told = os.pread(file, 1000, 0).decode()
+      # A host that is gone may hold it for a while.
+      alive = told.endswith(f' on {socket.gethostname()}')
+      if alive or time.monotonic() - start > DEAD_HOST_SECONDS:
+        raise ValueError(
+          f'{self.path} is in use by another run, process {told}; end that '
+          'one, or take another --workdir.'
+        )
+      time.sleep(1)
+    os.truncate(file, 0)
+    os.pwrite(file, f'{os.getpid()} on {socket.gethostname()}'.encode(), 0)
 
   def fetch(self):
     """Brings what an earlier process, maybe on another host, left there.

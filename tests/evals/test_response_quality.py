@@ -13,6 +13,7 @@ import pytest
 from lbe.configs import common
 from lbe.convert import hf
 from lbe.convert import hf_config
+from lbe.evals import core
 from lbe.evals import response_quality
 from lbe.evals import schedule
 from lbe.inference import model as model_lib
@@ -220,7 +221,9 @@ harmlessness | overall |
 | all (macro) | 3 | 1.000 | 1.000 | 0.500 | 0.500 | 3.000 | 1.200 |
 
 5 responses: 1 empty responses, 1 parse failures, 0 judge failures, \
-1 too long questions."""
+1 too long questions.
+warning: 1 of 5 responses have no scores, since the judge cannot be read: \
+there is no score in the reply"""
 
 
 def test_a_server_that_fails_ends_no_run_and_makes_up_no_score(model, settings):
@@ -232,6 +235,9 @@ def test_a_server_that_fails_ends_no_run_and_makes_up_no_score(model, settings):
   with judge_server.serving(behave) as server:
     evaluator = make(**at(server, settings))
     result = evaluator.evaluate(model, name='quality', step=1)
+  (warning,) = core.warnings(result.rows)
+  assert 'since the judge gave no reply: status 503: overloaded' in warning
+  assert warning.partition('quality: ')[2] in scores.table(result.predictions)
   assert set(by_name(result)) == {
     'parse_failures',
     'judge_failures',
@@ -341,6 +347,11 @@ def test_a_prompt_that_a_local_judge_has_no_room_for_is_counted(
   evaluator = make(**settings, rubric='llmeval1', limit=2)
   result = evaluator.evaluate(model, name='q', step=0)
   assert result.metrics['judge_failures'] == 2
+  (warning,) = core.warnings(result.rows)
+  assert '2 of 2 responses have no scores, since the judge gave no' in warning
+  assert 'leaves no room for 16 new ones' in warning
+  assert warning.partition(': ')[2] in core.table(result.rows)
+  assert 'leaves no room for 16' in scores.table(result.predictions)
   assert (
     'leaves no room for 16 new ones in the 512 positions'
     in (result.predictions[0]['why'])

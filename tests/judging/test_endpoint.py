@@ -139,7 +139,10 @@ def test_a_server_that_is_down_for_good_is_given_up_on(tmp_path):
     found = ask(server, prompts, tmp_path / 'c.jsonl', max_tries=1)
     assert [j.unanswered for j in found] == [False] + [True] * 59
     assert 20 <= len(server.seen) < 60
-    assert found[-1].failure.startswith('not asked: 20 requests in a row')
+    assert found[-1].failure == (
+      'not asked: 20 requests in a row had failed, the last with status 500: '
+      'down (1 tries)'
+    )
     up = True
     found = ask(server, prompts, tmp_path / 'c.jsonl')
   assert [j.scores for j in found] == [SCORES] * 60

@@ -111,6 +111,27 @@ def get_config():
 """
 
 
+@pytest.mark.parametrize('to', [(1,), (0, 1)], ids=['one', 'both'])
+def test_an_interrupt_saves_on_all_processes_at_one_step(to, tmp_path):
+  """Ctrl-C on one host ended all of them without a save."""
+  command = (
+    *runs.TINY,
+    '--config.budget.steps=3000',
+    '--config.checkpoint.every=3000',
+    f'--workdir={tmp_path}',
+  )
+  both = start_two(*command)
+  runs.wait_for_step(both[0], tmp_path, 3)
+  for i in to:
+    both[i].send_signal(signal.SIGINT)
+  outputs = [process.communicate(timeout=100)[0] for process in both]
+  assert [p.returncode for p in both] == [0, 0], outputs
+  saved = int(checkpoint.find(tmp_path).name)
+  assert 3 <= saved < 3000
+  assert f'stopped at step {saved:,}' in outputs[0]
+  assert 'Ctrl-C again ends at once' in outputs[to[0]]
+
+
 def test_scores_over_two_processes_are_those_of_one(tmp_path):
   """Items that a host loses, scores twice or hands over in another order."""
   c = architecture.Config(

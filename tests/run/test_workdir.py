@@ -3,10 +3,15 @@
 The bucket is a folder behind the same paths (etils.epath) that lead to gs://.
 """
 
+import subprocess
+import sys
+
 import pytest
 from etils import epath
 
 from lbe.run import workdir as workdir_lib
+
+import runs
 
 
 def make(tmp_path, host):
@@ -93,3 +98,39 @@ def test_buckets_that_checkpoints_cannot_go_to_are_refused():
   """Catches a run that fails at its first save."""
   with pytest.raises(ValueError, match='mount the bucket as a folder'):
     workdir_lib.open_workdir('s3://bucket/run')
+
+
+_HOLDS = """
+import sys, time
+from lbe.run import workdir
+workdir.open_workdir(sys.argv[1]).lock()
+print('held', flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_folder_has_one_run_at_a_time(tmp_path):
+  """Two runs that write each other's checkpoints and metrics."""
+  with subprocess.Popen(
+    [sys.executable, '-c', _HOLDS, tmp_path],
+    cwd=runs.ROOT,
+    env=runs.environment(),
+    stdout=subprocess.PIPE,
+  ) as other:
+    assert other.stdout.readline() == b'held\n'
+    mine = workdir_lib.open_workdir(str(tmp_path))
+    with pytest.raises(ValueError, match=f'in use by .*process {other.pid} on'):
+      mine.lock()
+    other.kill()
+  mine.lock()
+
+
+def test_a_folder_that_cannot_be_written_to_is_told(tmp_path):
+  """A file; a folder below one; one that is read-only is alike."""
+  (tmp_path / 'file').touch()
+  with pytest.raises(ValueError, match='file is a file; a run keeps'):
+    workdir_lib.open_workdir(str(tmp_path / 'file'))
+  with pytest.raises(OSError, match='cannot be written to .Not a directory'):
+    workdir_lib.open_workdir(str(tmp_path / 'file' / 'run'))
+  with pytest.raises(OSError, match='--workdir=/proc/run cannot be written to'):
+    workdir_lib.open_workdir('/proc/run')
