@@ -68,8 +68,14 @@ def make_sources(config) -> dict[str, sources_lib.Source]:
 
 
 def seed(config) -> int:
-  """The seed of the order of documents."""
-  return config.seed if config.data.seed is None else config.data.seed
+  """The seed of the order of documents; ValueError for a negative one."""
+  if config.data.seed is None:
+    return config.seed
+  if config.data.seed < 0:
+    raise ValueError(
+      f'data.seed={config.data.seed} is negative; take one from 0 on.'
+    )
+  return config.data.seed
 
 
 def prepare(

@@ -18,6 +18,7 @@ from lbe.data import sources as sources_lib
 # counts as overlapping, and a shorter one that is the same as one.
 OVERLAP = 50
 _HALF = OVERLAP // 2
+_BASE = np.uint64(0x9E3779B97F4A7C15)
 
 
 def texts(source: sources_lib.Source, hashes: np.ndarray) -> Iterator[str]:
@@ -38,44 +39,81 @@ def find(
 
   `training` has the name of its source beside each text.
   """
-  windows, short = {}, {}
+  keys, found_in, short = [], [], {}
   for name, scored_texts in scored.items():
     for number, text in enumerate(scored_texts):
       if len(text) < OVERLAP:
         short.setdefault(text, []).append((name, number))
-      for i in range(len(text) - _HALF + 1):
-        place = (name, number, i)
-        windows.setdefault(text[i : i + _HALF], []).append(place)
-  found = {name: {} for name in scored}
+      else:
+        keys.append((name, number))
+        found_in.append(text)
+  windows = _Windows(keys, found_in)
+  found = {}
   for source, text in training:
-    for name, number in short.get(text, ()):
-      found[name].setdefault(source, set()).add(number)
-    for start in range(0, len(text) - _HALF + 1, _HALF):
-      for name, number, i in windows.get(text[start : start + _HALF], ()):
-        numbers = found[name].setdefault(source, set())
-        if number not in numbers and _shares(
-          text, start, scored[name][number], i
-        ):
-          numbers.add(number)
-  return found
+    known = found.setdefault(source, set())
+    known.update(short.get(text, ()))
+    known |= windows.sharing(text, known)
+  return {
+    name: {
+      source: {number for which, number in known if which == name}
+      for source, known in found.items()
+    }
+    for name in scored
+  }
+
+
+class _Windows:
+  """All windows of _HALF characters of some texts, to look blocks up in."""
+
+  def __init__(self, keys, found_in):
+    self._keys, self._texts = keys, found_in
+    hashes = [_hashes(text) for text in found_in]
+    self._starts = np.cumsum([0, *map(len, hashes)])
+    whole = np.concatenate([np.zeros(0, np.uint64), *hashes])
+    self._order = np.argsort(whole, kind='stable')
+    self._sorted = whole[self._order]
+
+  def sharing(self, text, known) -> set:
+    """Keys, but the known, of the texts that share OVERLAP characters."""
+    blocks = _hashes(text)[::_HALF]
+    first = np.searchsorted(self._sorted, blocks, 'left')
+    last = np.searchsorted(self._sorted, blocks, 'right')
+    result = set()
+    for block in np.flatnonzero(first < last):
+      start = int(block) * _HALF
+      places = self._order[first[block] : last[block]]
+      owners = np.searchsorted(self._starts, places, 'right') - 1
+      for place, owner in zip(places, owners, strict=True):
+        key = self._keys[owner]
+        if key not in known and key not in result:
+          i = int(place - self._starts[owner])
+          if _shares(text, start, self._texts[owner], i):
+            result.add(key)
+    return result
+
+
+def _hashes(text):
+  """uint64 of each window of _HALF characters: a polynomial, modulo 2^64."""
+  number = len(text) - _HALF + 1
+  if number < 1:
+    return np.zeros(0, np.uint64)
+  codes = np.frombuffer(text.encode('utf-32-le', 'surrogatepass'), np.uint32)
+  codes = codes.astype(np.uint64)
+  result = np.zeros(number, np.uint64)
+  for k in range(_HALF):
+    result = result * _BASE + codes[k : k + number]
+  return result
 
 
 def _shares(a, i, b, j):
-  """Whether a around i and b around j are the same for OVERLAP characters."""
-  left = 0
-  while (
-    i - left > 0
-    and j - left > 0
-    and left < _HALF
-    and a[i - left - 1] == b[j - left - 1]
-  ):
+  """Whether a and b share OVERLAP characters around a block at i and j."""
+  if a[i : i + _HALF] != b[j : j + _HALF]:
+    return False
+  left, right = 0, _HALF
+  while left < min(i, j, _HALF) and a[i - left - 1] == b[j - left - 1]:
     left += 1
-  right = _HALF
-  while (
-    left + right < OVERLAP
-    and i + right < len(a)
-    and j + right < len(b)
-    and a[i + right] == b[j + right]
+  while left + right < OVERLAP and (
+    a[i + right : i + right + 1] == b[j + right : j + right + 1] != ''
   ):
     right += 1
   return left + right >= OVERLAP

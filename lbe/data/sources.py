@@ -195,6 +195,8 @@ def documents(source, skipped=None, cleaned=None) -> Iterator[tuple[str, str]]:
     yield record['document'], where
   if not count:
     why = f'is it the right file, and is cut={source.cut!r} right?'
+    if not any(map(size, files(source))):
+      why = 'it is empty; copy it again'
     if skipped:
       why = f'{len(skipped)} records were skipped, the first: {skipped[0]}'
     raise ValueError(

@@ -244,6 +244,11 @@ def describe(prepared, name):
       f'{name}: cleaning left {kept:,} of {total:,} records; '
       f'{prepared.folder}/cleaning.md says what went'
     )
+  if prepared.whole is not None:
+    lines.append(
+      f'{name}: the budget takes the first {data.num_documents:,} of '
+      f'{prepared.whole.num_documents:,} documents'
+    )
   unread = prepared.report.get('unread')
   if unread:
     lines.append(

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from lbe.assemble import data
+from lbe.data import tokenized
 from lbe.vocab import tokenizers
 
 import tiny
@@ -140,10 +141,19 @@ def test_a_budget_below_an_epoch_takes_the_first_documents(
     assert other == few and more > steps
   prepared = data.prepare(config, narrow, tmp_path)['a']
   assert prepared.fingerprint != whole.fingerprint  # another run
+  told = tokenized.describe(prepared, 'a')
+  assert f'the budget takes the first {len(few)} of ' in told
   config.budget[unit] = 10**6
   prepared = data.prepare(config, narrow, tmp_path)['a']
   assert prepared.fingerprint == whole.fingerprint
   assert prepared.whole is None
+
+
+def test_a_seed_of_the_data_is_no_negative_number(tmp_path):
+  config = tiny.config(tmp_path, a={})
+  config.data.seed = -5
+  with pytest.raises(ValueError, match='data.seed=-5 is negative'):
+    data.prepare(config, tokenizers.load('bytes'), tmp_path)
 
 
 def test_a_budget_of_a_mixture_reads_each_source_from_its_beginning(tmp_path):

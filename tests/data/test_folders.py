@@ -54,6 +54,14 @@ def test_what_is_not_read_or_empty_is_said(tmp_path):
   assert 'c.log' in told and 'b.txt (empty)' in told
 
 
+def test_an_empty_file_is_told_as_one(tmp_path):
+  """ "Is cut right?" sends people after the wrong fault."""
+  write(tmp_path, a__txt='')
+  source = sources.Source(name='zh', path=str(tmp_path / 'a.txt'))
+  with pytest.raises(ValueError, match='holds no document; it is empty'):
+    list(sources.documents(source))
+
+
 def test_dead_links_are_errors(tmp_path):
   """A copied cache of the hub, whose files were links."""
   write(tmp_path / 'zh', a__txt='a')

@@ -8,6 +8,7 @@ import numpy as np
 from lbe.assemble import data
 from lbe.configs import common
 from lbe.data import order
+from lbe.data import overlaps
 from lbe.data import tokenized
 from lbe.vocab import tokenizers
 
@@ -120,3 +121,26 @@ def test_a_text_that_is_scored_and_trained_on_is_told(tmp_path):
   config.evals.wiki.path = str(tmp_path / 'other.txt')
   told, _ = describe(config, tmp_path)
   assert 'evals.wiki' not in told
+
+
+def test_every_run_of_fifty_characters_is_found():
+  """Against a search of all runs, at every place and of odd lengths."""
+  rng = np.random.default_rng(0)
+  letters = list('ab界\U00020000')
+  base = ''.join(rng.choice(letters, 400))
+  scored, training = [], []
+  for i in range(60):
+    start, length = rng.integers(0, 300), rng.integers(40, 60)
+    part = base[start : start + length]
+    scored.append(''.join(rng.choice(letters, i)) + part)
+    start = rng.integers(0, 300)
+    training.append(base[start : start + 55] + ''.join(rng.choice(letters, i)))
+  size = overlaps.OVERLAP
+  runs = {t[i : i + size] for t in training for i in range(len(t) - size + 1)}
+  expected = {
+    n
+    for n, t in enumerate(scored)
+    if any(t[i : i + size] in runs for i in range(len(t) - size + 1))
+  }
+  found = overlaps.find({'x': scored}, (('a', t) for t in training))
+  assert found['x']['a'] == expected and 5 < len(expected) < 55
