@@ -157,12 +157,13 @@ def test_scores_and_generation_compile():
     prompts[name] = struct(('batch',), 8)
   prompts['live_B'] = struct(('batch',), 8, dtype=jnp.bool_)
   settings = sampling.Settings().check()
-  begun = jax.jit(run.begin.__wrapped__, static_argnames='num_new').lower(
+  begun = jax.jit(run.begin.__wrapped__, static_argnames=('num_new',)).lower(
     params,
     prompts,
     None,
     settings,
     struct((None,), 2),
+    struct((None,), c.padded_vocab_size, dtype=jnp.bool_),
     jnp.int32(0),
     jnp.int32(4),
     num_new=16,

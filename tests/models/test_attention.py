@@ -11,6 +11,7 @@ import pytest
 from jax.experimental import topologies
 
 from lbe.mesh import sharding
+from lbe.mesh import topology
 from lbe.models import attention
 from lbe.models import forward
 from lbe.models.attention import context
@@ -319,19 +320,31 @@ def test_an_implementation_that_the_platform_lacks_is_refused():
 # ---------------------------------------------- compiled for what is not here
 
 
-def test_the_triton_kernel_is_lowered_for_nvidia():
-  """A call that a GPU would be the first to refuse; nothing runs here."""
-  mesh = jax.sharding.AbstractMesh((1, 1, 1, 1), sharding.AXES)
-  q, k = (jax.ShapeDtypeStruct((1, 200, N, 80), jnp.bfloat16) for N in (4, 2))
-  segments = jax.ShapeDtypeStruct((1, 200), jnp.int32)
+@pytest.mark.parametrize('H', [80, 128])
+def test_triton_is_compiled_for_a_gpu(H):
+  """A head size or grouped keys that NVIDIA's compiler does not take."""
+  pytest.importorskip(
+    'jax_cuda13_plugin', reason="GPU compiler missing: pip install 'lbe[test]'"
+  )
+  mesh = sharding.make_mesh({}, devices=topology.devices('h100:1'))
+  jax.config.update('jax_enable_compilation_cache', False)
+
+  def struct(*shape, dtype=jnp.bfloat16):
+    where = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=where)
 
   def total(q, k, v, segments):
     out = triton.attend(q, k, v, segments_BT=segments, mesh=mesh)
     return out.astype(jnp.float32).sum()
 
-  traced = jax.jit(jax.grad(total, argnums=(0, 1, 2))).trace(q, k, k, segments)
-  text = traced.lower(lowering_platforms=('cuda',)).as_text()
-  assert text.count('custom_call @__gpu$xla.gpu.triton') == 3
+  q, k = struct(1, 200, 4, H), struct(1, 200, 2, H)
+  compiled = jax.jit(jax.grad(total, argnums=(0, 1, 2))).lower(
+    q, k, k, struct(1, 200, dtype=jnp.int32)
+  )
+  text = compiled.compile().as_text()
+  jax.config.update('jax_enable_compilation_cache', True)
+  # Forward, a row's sums, and backward.
+  assert text.count('custom_call_target="__gpu$xla.gpu.triton"') == 3
 
 
 @pytest.fixture(scope='module')
