@@ -305,8 +305,9 @@ def main(argv):
         raise outcome.error
   stop.close()
   line.close()
-  checkpointer.wait()
   checkpointer.close()
+  if checkpointer.lacks_best():
+    say(f'no step had checkpoint.keep_best={config.checkpoint.keep_best!r}')
   writer.close()
   workdir.send(now=True)
   if step < num_steps or outcome.unscored:

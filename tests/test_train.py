@@ -342,7 +342,7 @@ def test_an_exam_runs_inside_training(tmp_path, monkeypatch):
 
 def test_the_best_is_saved_as_soon_as_it_is_scored(tmp_path):
   """Kept was the best of those that happened to be saved."""
-  runs.run(
+  output = runs.run(
     'train',
     *runs.TINY,
     '--config.budget.steps=6',
@@ -361,3 +361,4 @@ def test_the_best_is_saved_as_soon_as_it_is_scored(tmp_path):
   best = min(scored, key=scored.get)
   assert best < 6 == max(scored)
   assert checkpoint.steps(tmp_path) == [best, 6]
+  assert 'no step had' not in output

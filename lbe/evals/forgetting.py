@@ -112,7 +112,9 @@ def write(workdir, *, source: list, target: list) -> str:
   compared = compare(rows, source=source, target=target)
   text = table(compared)
   (workdir / 'forgetting.md').write_text(text + '\n', encoding='utf-8')
-  (workdir / 'forgetting.json').write_text(lines.dumps(compared, indent=2))
+  (workdir / 'forgetting.json').write_text(
+    lines.dumps(compared, indent=2), encoding='utf-8'
+  )
   try:
     plot(compared, workdir / 'forgetting.png', source=source, target=target)
   except ValueError as error:

@@ -272,6 +272,10 @@ class Checkpointer:
       return -math.inf
     return self._sign * value
 
+  def lacks_best(self) -> bool:
+    """Whether a best was to be kept and nothing had that score."""
+    return bool(self._keep_best) and self._best == -math.inf
+
   def is_best(self, metrics: dict) -> bool:
     """Whether these scores are better than those of all that was saved."""
     return self._rank(metrics) > self._best

@@ -132,7 +132,9 @@ def find_config(argv: list[str]) -> list[str]:
     path = pathlib.Path(path).absolute()
     if not path.is_file():
       names = sorted(
-        p.stem for p in home.glob('*.py') if 'def get_config' in p.read_text()
+        p.stem
+        for p in home.glob('*.py')
+        if 'def get_config' in p.read_text('utf-8')
       )
       raise ValueError(
         f'there is no file {path}; give the path of a config, or --config=lbe:'

@@ -101,6 +101,7 @@ def test_the_latest_and_the_best_are_kept(best_is, best, tmp_path):
   """An accuracy whose worst was kept; a save without the metric is no best."""
   how = dict(keep=1, keep_best='eval/zh/x', best_is=best_is)
   saver = make(tmp_path, **how)
+  assert saver.lacks_best() and not make(tmp_path).lacks_best()
   for step, score in ((1, 3.0), (2, 1.0), (3, math.nan), (4, None)):
     metrics = {} if score is None else {'eval/zh/x': score}
     assert saver.is_best(metrics) == (step == 1 or step == best)
