@@ -9,6 +9,7 @@ import pathlib
 from lbe.chat import chat_template
 from lbe.chat import jinja
 from lbe.chat import templates
+from lbe.vocab import export
 from lbe.vocab import folder as folder_lib
 from lbe.vocab import tokenizers
 
@@ -129,7 +130,8 @@ class Settings:
         f'as the chat_template{stays}.'
       )
       return
-    text = _source(names[0])
+    bare = export.is_bare_behind(tokenizer, self.kept)
+    text = _source(names[0], spaced=tokenizer.specials if bare else None)
     if text is None:
       self.notices.append(
         f'notice: the chat_template of the run ({names[0]}) is no longer '
@@ -155,9 +157,9 @@ def _templates(run_config):
   return sorted({s['template'] for s in sources.values() if s.get('template')})
 
 
-def _source(name):
+def _source(name, *, spaced):
   if not name.endswith('.jinja'):
-    return chat_template.written(templates.find(name))
+    return chat_template.written(templates.find(name), spaced=spaced)
   path = pathlib.Path(name)
   return path.read_text('utf-8') if path.is_file() else None
 

@@ -130,15 +130,9 @@ def _twin(tokenizer, config):
   encoder = added_lib.unwritten(
     tokenizer.model, [t for t in tokenizer.added if t.special]
   )
-  # Control pieces beside BOS and EOS are those of a chat, behind which its
-  # template puts no space.
-  roles = [getattr(tokenizer, f'{role}_id') for role in added_lib.ROLES]
-  behind = 'always' if {*tokenizer.specials.values()} <= {*roles} else 'never'
-  if tokenizer.added:
-    behind = tokenizer.behind
   candidates = [
     _finish(one, tokenizer, config)
-    for one in twin.variants(encoder, behind=behind)
+    for one in twin.variants(encoder, behind=_behind(tokenizer, config))
   ]
   if len(candidates) == 1:
     return candidates[0]
@@ -147,6 +141,28 @@ def _twin(tokenizer, config):
   return min(
     candidates, key=lambda one: len(_differing(truth, _encoded(one, texts)))
   )
+
+
+def _behind(tokenizer, config):
+  """One of added.PREFIXES; of a model without added tokens by `legacy`.
+
+  And by its control pieces: those beside the roles are of a chat, behind which
+  its template puts no space.
+  """
+  if tokenizer.model is not tokenizer:
+    return tokenizer.behind
+  roles = {getattr(tokenizer, f'{role}_id') for role in added_lib.ROLES}
+  is_chat = not roles.issuperset(tokenizer.specials.values())
+  return 'never' if is_chat or config['legacy'] is False else 'always'
+
+
+def is_bare_behind(tokenizer: tokenizers.Tokenizer, kept: dict) -> bool:
+  """Whether text behind a special token gets no space in the export."""
+  if tokenizer.kind == 'sentencepiece':
+    config = _config(tokenizer, kept, max_positions=0)
+    bare = _behind(tokenizer, config) == 'never'
+    return bare and tokenizer.model.add_dummy_prefix
+  return tokenizer.encode('a') != tokenizer.after_special().encode('a')
 
 
 def _of_bytes(tokenizer):

@@ -1,9 +1,11 @@
 """What lies beside weights and must come out again: ids, templates, habits."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
+import transformers
 
 from lbe.chat import chat_template
 from lbe.chat import jinja
@@ -14,6 +16,7 @@ from lbe.convert import tensor_files
 from lbe.vocab import export
 from lbe.vocab import folder as folder_lib
 from lbe.vocab import tokenizers
+from lbe.vocab import train
 
 
 def put(folder, **files):
@@ -155,6 +158,53 @@ def test_a_named_template_is_written_as_jinja(name):
   if not (template.system or template.first_user):
     with pytest.raises(ValueError, match='no place for a system'):
       theirs.spans([messages.Message('system', 'x'), *talk[:1]])
+
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory):
+  path = tmp_path_factory.mktemp('model') / 'tokenizer.model'
+  text = ['Human: the river runs to the sea', 'Assistant: it reads [INST]']
+  train.train_sentencepiece(text * 9, path, vocab_size=310)
+  return path
+
+
+@pytest.mark.parametrize('legacy', [None, True, False])
+@pytest.mark.parametrize('added', [False, True])
+def test_an_exported_template_gives_the_ids_that_were_learnt(
+  model, tmp_path, legacy, added
+):
+  """The space behind BOS was there in training and gone in the pipeline."""
+  source = put(
+    tmp_path / 'in',
+    tokenizer_config={
+      'tokenizer_class': 'LlamaTokenizer',
+      'bos_token': '<s>',
+      'eos_token': '</s>',
+      'unk_token': '<unk>',
+      'legacy': legacy,
+    },
+    **({'added_tokens': {'<|im_start|>': 310}} if added else {}),
+  )
+  shutil.copy(model, source)
+  tokenizer = tokenizers.load(source)
+  info = {'tokenizer_files': folder_lib.kept(source)}
+  for name in templates.TEMPLATES:
+    talk = [messages.Message('user', 'the sea: it  reads')]
+    if not templates.TEMPLATES[name].one_turn:
+      talk += [messages.Message('assistant', 'runs'), *talk]
+    kept = settings.Settings(info, tokenizer, run_of(name), 311).kept
+    out = tmp_path / name
+    out.mkdir()
+    export.write(tokenizer, out, max_positions=512, kept=kept)
+    theirs = transformers.AutoTokenizer.from_pretrained(out)
+    got = theirs.apply_chat_template(
+      [{'role': m.role, 'content': m.content} for m in talk],
+      add_generation_prompt=True,
+    )['input_ids']
+    ours = templates.Encoder(name, tokenizer, loss='all')(talk)[0]
+    assert theirs.decode(got) == theirs.decode(ours), name
+    # A join over the border of a response is made in one of them alone.
+    assert got == ours or len(talk) > 1, name
 
 
 def test_float16_that_overflows_is_refused():
