@@ -44,7 +44,8 @@ def write(
     exported = _repaired(tokenizer.record)
     text = json.dumps(exported, ensure_ascii=False, indent=2)
   else:
-    text = _twin(tokenizer, config).to_str(pretty=True)
+    chats = bool(config.get('chat_template') or kept.get('files'))
+    text = _twin(tokenizer, config, chats).to_str(pretty=True)
     exported = json.loads(text)
   (target / 'tokenizer.json').write_text(text, encoding='utf-8')
   if tokenizer.kind == 'sentencepiece':
@@ -123,7 +124,7 @@ def _repaired(record):
 # --------------------------------------------------------------------- twins
 
 
-def _twin(tokenizer, config):
+def _twin(tokenizer, config, chats):
   """The `tokenizers.Tokenizer` of all but a tokenizer.json."""
   if tokenizer.kind == 'bytes':
     return _finish(_of_bytes(tokenizer), tokenizer, config)
@@ -132,7 +133,7 @@ def _twin(tokenizer, config):
   )
   candidates = [
     _finish(one, tokenizer, config)
-    for one in twin.variants(encoder, behind=_behind(tokenizer, config))
+    for one in twin.variants(encoder, behind=_behind(tokenizer, config, chats))
   ]
   if len(candidates) == 1:
     return candidates[0]
@@ -143,24 +144,26 @@ def _twin(tokenizer, config):
   )
 
 
-def _behind(tokenizer, config):
+def _behind(tokenizer, config, chats):
   """One of added.PREFIXES; of a model without added tokens by `legacy`.
 
-  And by its control pieces: those beside the roles are of a chat, behind which
-  its template puts no space.
+  But only where there is a chat template, which puts text behind special
+  tokens: else every space that a text begins with counts. And by its control
+  pieces: those beside the roles are of a chat.
   """
   if tokenizer.model is not tokenizer:
     return tokenizer.behind
   roles = {getattr(tokenizer, f'{role}_id') for role in added_lib.ROLES}
-  is_chat = not roles.issuperset(tokenizer.specials.values())
-  return 'never' if is_chat or config['legacy'] is False else 'always'
+  of_chat = not roles.issuperset(tokenizer.specials.values())
+  bare = of_chat or (chats and config['legacy'] is False)
+  return 'never' if bare else 'always'
 
 
 def is_bare_behind(tokenizer: tokenizers.Tokenizer, kept: dict) -> bool:
-  """Whether text behind a special token gets no space in the export."""
+  """Whether text behind a special token gets no space with a chat template."""
   if tokenizer.kind == 'sentencepiece':
     config = _config(tokenizer, kept, max_positions=0)
-    bare = _behind(tokenizer, config) == 'never'
+    bare = _behind(tokenizer, config, chats=True) == 'never'
     return bare and tokenizer.model.add_dummy_prefix
   return tokenizer.encode('a') != tokenizer.after_special().encode('a')
 

@@ -51,6 +51,18 @@ def test_transformers_gives_the_same_ids_on_every_line(
     assert theirs.decode(ids) == tokenizer.decode(ids)
 
 
+def test_a_plain_model_keeps_the_spaces_that_a_text_begins_with(
+  test_data, tmp_path
+):
+  """LLaMA-2 says legacy=false; without a chat nothing stands behind tokens."""
+  tokenizer = tokenizers.load(test_data / 'tok_llama_32000')
+  kept = {'tokenizer_config': {'legacy': False}}
+  compared = export.write(tokenizer, tmp_path, max_positions=9, kept=kept)
+  assert compared['differing'] == 0
+  config = json.loads((tmp_path / 'tokenizer_config.json').read_text())
+  assert config['legacy'] is False
+
+
 def test_a_byte_tokenizer_is_exported_too(tmp_path):
   """Every character must fall back to its bytes."""
   tokenizer = tokenizers.load('bytes')
