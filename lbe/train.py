@@ -171,24 +171,10 @@ def main(argv):
     missed = restored.get('unscored', ())
     how = f'branching off {going_on}' if begun else 'resuming'
     say(f'{how} at step {first_step:,}')
-  elif opened is not None:
-    anew = branch.not_taken(opened.path)
-    say(f'starting from the weights of {opened.path}{anew}')
-    params = opened.load_params(
-      mesh, dtype=step_lib.param_dtypes(config, partition)
-    )
-    if model.lora and not opened.config.lora:
-      params['lora'] = model_lib.init_adapters(model, mesh, config.seed)
-    if model_lib.is_extended(opened, tokenizer):
-      how = dict(**config.new_rows.to_dict(), seed=config.seed, say=say)
-      params = extension.extend_params(
-        opened, tokenizer, model, mesh, params, **how
-      )
-      say(extension.describe(config, opened, model, params, evaluators, mesh))
-    state = step_lib.new_state(training, params)
   else:
-    say('starting from random weights')
-    params = model_lib.init_params(model, mesh, config.seed)
+    params = extension.first_params(
+      config, opened, tokenizer, model, mesh, partition, evaluators, say
+    )
     state = step_lib.new_state(training, params)
   # What an earlier process wrote behind the restored step is cut.
   resume_step = first_step if first_step else -1

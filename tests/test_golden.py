@@ -25,7 +25,7 @@ def losses():
 
 def config(name):
   """The resolved config as JSON holds it, without this machine's paths."""
-  found = importlib.import_module(f'configs.{name}').get_config()
+  found = importlib.import_module(f'lbe.configs.{name}').get_config()
   record = json.loads(found.to_json_best_effort())
   for source in record['data']['sources'].values():
     source['path'] = pathlib.Path(source['path']).name

@@ -8,12 +8,15 @@ from collections.abc import Callable
 import jax
 
 from lbe.assemble import model as model_lib
+from lbe.assemble import step as step_lib
 from lbe.convert import stored
 from lbe.evals import perplexity
 from lbe.evals import schedule
 from lbe.mesh import sharding
 from lbe.models import architecture
 from lbe.models import weights
+from lbe.run import branch
+from lbe.training import groups
 from lbe.vocab import rows
 from lbe.vocab import tokenizers
 
@@ -116,3 +119,31 @@ def describe(
       f'pieces masked; they take {mass:.2%} of the probability'
     )
   return '\n'.join(lines)
+
+
+def first_params(
+  config,
+  opened: stored.Opened | None,
+  tokenizer: tokenizers.Tokenizer,
+  model: architecture.Config,
+  mesh: jax.sharding.Mesh,
+  partition: groups.Partition,
+  evaluators: list,
+  say: Callable[[str], None],
+) -> dict:
+  """The parameters of step 0: of `opened`, grown and adapted, or random."""
+  if opened is None:
+    say('starting from random weights')
+    return model_lib.init_params(model, mesh, config.seed)
+  anew = branch.not_taken(opened.path)
+  say(f'starting from the weights of {opened.path}{anew}')
+  params = opened.load_params(
+    mesh, dtype=step_lib.param_dtypes(config, partition)
+  )
+  if model.lora and not opened.config.lora:
+    params['lora'] = model_lib.init_adapters(model, mesh, config.seed)
+  if model_lib.is_extended(opened, tokenizer):
+    how = dict(**config.new_rows.to_dict(), seed=config.seed, say=say)
+    params = extend_params(opened, tokenizer, model, mesh, params, **how)
+    say(describe(config, opened, model, params, evaluators, mesh))
+  return params
