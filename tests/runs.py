@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
@@ -69,6 +70,10 @@ def start(program, *arguments, num_devices=1, cwd=ROOT, **variables):
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
     text=True,
+    # What starts the tests may ignore them, and its children with it.
+    preexec_fn=lambda: [
+      signal.signal(x, signal.SIG_DFL) for x in (signal.SIGINT, signal.SIGHUP)
+    ],
   )
 
 

@@ -194,7 +194,8 @@ def test_scores_over_two_processes_are_those_of_one(tmp_path):
 
 def test_hosts_with_another_config_or_code_are_refused(tmp_path):
   """Catches hosts that compile different programs and wait for ever."""
-  shutil.copytree(runs.ROOT / 'lbe', tmp_path / 'lbe')
+  for part in ('lbe', 'configs'):
+    shutil.copytree(runs.ROOT / part, tmp_path / part)
   with open(tmp_path / 'lbe' / 'training' / 'loss.py', 'a') as f:
     f.write('# another version\n')
   config = f'--config={runs.ROOT}/configs/quickstart.py'
