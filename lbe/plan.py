@@ -232,8 +232,7 @@ def _search(config, model, devices, chip):
       f'--search: no speed is known of {devices[0].device_kind}; name a slice '
       'or GPUs.'
     )
-  parted_by = sharding.network_between(devices)
-  slices = len({getattr(d, parted_by, 0) or 0 for d in devices})
+  slices = sharding.num_parts(devices)
   memory_limit = planned.memory(devices[0], chip, _TOPOLOGY.value)
   for tensor, microbatches, remat in itertools.product(
     (1, 2, 4, 8), (1, 2, 4, 8), ('none', 'dots_attention', 'attention', 'full')

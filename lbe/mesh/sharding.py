@@ -137,14 +137,18 @@ def network_between(devices: list) -> str:
   Slices of TPUs, and of GPUs what NVLink joins. Of GPUs that do not say it,
   as those that are not there, each host is one.
   """
-  processes = {d.process_index for d in devices}
-  if (
-    devices[0].platform == 'gpu'
-    and len({d.slice_index for d in devices}) == 1
-    and 1 < len(processes) < len(devices)
-  ):
-    return 'process_index'
+  slices = {getattr(d, 'slice_index', 0) for d in devices}
+  if devices[0].platform == 'gpu' and len(slices) == 1:
+    processes = {d.process_index for d in devices}
+    if 1 < len(processes) < len(devices):
+      return 'process_index'
   return 'slice_index'
+
+
+def num_parts(devices: list) -> int:
+  """How many slices or hosts the network parts the devices into."""
+  parted_by = network_between(devices)
+  return len({getattr(d, parted_by, 0) or 0 for d in devices})
 
 
 def make_mesh(shape: dict[str, int], *, devices=None) -> Mesh:
@@ -175,8 +179,7 @@ def make_mesh(shape: dict[str, int], *, devices=None) -> Mesh:
     )
   sizes = [num // known if s == -1 else s for s in sizes]
   types = (AxisType.Auto,) * len(AXES)
-  parted_by = network_between(devices)
-  num_slices = len({getattr(d, parted_by, 0) for d in devices})
+  num_slices = num_parts(devices)
   if num_slices > 1:
     across = [math.gcd(sizes[0], num_slices), 1, 1, 1]
     across[1] = num_slices // across[0]
@@ -190,7 +193,7 @@ def make_mesh(shape: dict[str, int], *, devices=None) -> Mesh:
       within,
       across,
       devices=devices,
-      process_is_granule=parted_by == 'process_index',
+      process_is_granule=network_between(devices) == 'process_index',
     )
     return Mesh(grid, AXES, axis_types=types)
   if devices[0].platform == 'cpu':

@@ -1,6 +1,7 @@
 """The rules table, meshes, and the checks before anything compiles."""
 
 import functools
+import types
 
 import jax
 import numpy as np
@@ -139,3 +140,12 @@ def test_activations_are_constrained_by_their_logical_dims():
     np.zeros((8, 4, 6))
   )
   assert {s.data.shape for s in x.addressable_shards} == {(2, 4, 3)}
+
+
+@pytest.mark.parametrize('processes, parts', [([0] * 4, 1), ([0, 0, 1, 1], 2)])
+def test_gpus_that_name_no_slice_are_parted_by_host(processes, parts):
+  """Catches an attribute that some devices lack: a run would not start."""
+  devices = [
+    types.SimpleNamespace(platform='gpu', process_index=p) for p in processes
+  ]
+  assert sharding.num_parts(devices) == parts
