@@ -53,6 +53,28 @@ def everything(weight_decay):
   )
 
 
+def save_llama(folder, *, seed=0, **changes):
+  """A small LLaMA of random weights as transformers writes it; the model."""
+  import torch  # most tests of this file's users need neither
+  import transformers
+
+  fields = dict(
+    vocab_size=40,
+    hidden_size=16,
+    intermediate_size=24,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=64,
+  )
+  torch.manual_seed(seed)
+  model = transformers.LlamaForCausalLM(
+    transformers.LlamaConfig(**fields | changes)
+  )
+  model.save_pretrained(folder)
+  return model
+
+
 def batch(seed=0, B=4, T=8):
   rng = np.random.default_rng(seed)
   return {

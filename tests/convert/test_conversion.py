@@ -16,6 +16,7 @@ from lbe.run import checkpoint
 from lbe.vocab import tokenizers
 
 import runs
+import tiny
 
 
 def stored(folder):
@@ -155,16 +156,7 @@ def test_rows_beyond_the_pieces_are_noticed_and_too_few_refused(
 
 def small(folder):
   """A model of random weights without a tokenizer."""
-  torch.manual_seed(0)
-  transformers.LlamaForCausalLM(
-    transformers.LlamaConfig(
-      vocab_size=40,
-      hidden_size=16,
-      intermediate_size=24,
-      num_hidden_layers=2,
-      num_attention_heads=2,
-    )
-  ).save_pretrained(folder)
+  tiny.save_llama(folder, num_attention_heads=2, num_key_value_heads=None)
   return folder / 'config.json', folder / 'model.safetensors'
 
 

@@ -18,23 +18,13 @@ from lbe.convert import tensor_files
 from lbe.models import architecture
 from lbe.models import weights
 
+import tiny
+
 
 @pytest.fixture
 def folder(tmp_path):
   """A small model as transformers writes it, with its tensors."""
-  torch.manual_seed(0)
-  model = transformers.LlamaForCausalLM(
-    transformers.LlamaConfig(
-      vocab_size=40,
-      hidden_size=16,
-      intermediate_size=24,
-      num_hidden_layers=2,
-      num_attention_heads=4,
-      num_key_value_heads=2,
-      max_position_embeddings=64,
-    )
-  )
-  model.save_pretrained(tmp_path / 'model')
+  tiny.save_llama(tmp_path / 'model')
   return tmp_path / 'model'
 
 

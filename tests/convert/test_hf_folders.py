@@ -20,6 +20,8 @@ from lbe.convert import stored
 from lbe.mesh import sharding
 from lbe.models import forward
 
+import tiny
+
 LLAMA3 = dict(
   factor=8.0,
   low_freq_factor=1.0,
@@ -33,21 +35,12 @@ def made(tmp_path_factory):
   """Small models as transformers writes them: 'a', another 'b', 'tied'."""
   root = tmp_path_factory.mktemp('made')
   for seed, name in enumerate(('a', 'b', 'tied')):
-    torch.manual_seed(seed)
-    model = transformers.LlamaForCausalLM(
-      transformers.LlamaConfig(
-        vocab_size=40,
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-        initializer_range=0.5,
-        tie_word_embeddings=name == 'tied',
-      )
+    model = tiny.save_llama(
+      root / name,
+      seed=seed,
+      initializer_range=0.5,
+      tie_word_embeddings=name == 'tied',
     )
-    model.save_pretrained(root / name)
     model.save_pretrained(root / f'{name}_shards', max_shard_size='5KB')
   return root
 
@@ -557,19 +550,15 @@ def test_a_config_that_is_not_computed_is_refused_by_name(
 
 def test_heads_of_another_size_than_width_by_heads(folder):
   """head_dim is its own number; null kv heads are as many as heads."""
-  torch.manual_seed(0)
   shutil.rmtree(folder)
-  transformers.LlamaForCausalLM(
-    transformers.LlamaConfig(
-      vocab_size=40,
-      hidden_size=16,
-      intermediate_size=24,
-      num_hidden_layers=1,
-      num_attention_heads=2,
-      head_dim=12,
-      initializer_range=0.5,
-    )
-  ).save_pretrained(folder)
+  tiny.save_llama(
+    folder,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    num_key_value_heads=None,
+    head_dim=12,
+    initializer_range=0.5,
+  )
   edit(folder, num_key_value_heads=None)
   assert_read_as_transformers_does(folder)
   assert hf_config.read_config(folder)[0].head_dim == 12

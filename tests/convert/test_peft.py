@@ -24,26 +24,20 @@ from lbe.models import forward
 from lbe.models import weights
 
 import runs
+import tiny
 
 IDS = np.arange(3, 37)[None]
 
 
 def save_base(folder, *, tied=False, rows=40):
   """A small model of random weights, as transformers writes it."""
-  torch.manual_seed(0)
-  transformers.LlamaForCausalLM(
-    transformers.LlamaConfig(
-      vocab_size=rows,
-      hidden_size=16,
-      intermediate_size=24,
-      num_hidden_layers=3,
-      num_attention_heads=4,
-      num_key_value_heads=2,
-      max_position_embeddings=64,
-      initializer_range=0.3,
-      tie_word_embeddings=tied,
-    )
-  ).save_pretrained(folder)
+  tiny.save_llama(
+    folder,
+    vocab_size=rows,
+    num_hidden_layers=3,
+    initializer_range=0.3,
+    tie_word_embeddings=tied,
+  )
   return folder
 
 
