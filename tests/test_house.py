@@ -9,7 +9,7 @@ import conftest
 # Each room imports from rooms before it alone; the commands from all.
 ROOMS = (
   'text mesh models vocab run chat training convert inference data exams '
-  'judging evals assemble'
+  'judging evals assemble studies'
 ).split()
 LBE = conftest.ROOT / 'lbe'
 FILES = sorted(LBE.glob('**/[!_]*.py')) + sorted(LBE.glob('*/**/__init__.py'))

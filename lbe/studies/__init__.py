@@ -1,0 +1,1 @@
+"""A study: runs that belong together, their order, folder and scores."""
