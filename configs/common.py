@@ -254,7 +254,8 @@ def exam(**changes) -> ConfigDict:
   """An evaluator: exams answered in text, read by their official rules.
 
   `protocol` is 'agieval@official', 'agieval@official_few_shot',
-  'gaokao@official', and 'agieval@lmeval' of the two files without options.
+  'gaokao@official', 'agieval@lmeval' of the two files without options, and
+  'mgsm@direct', whose subjects are languages.
   """
   return _evaluator(
     'exam',

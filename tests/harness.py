@@ -182,6 +182,26 @@ def agieval_task(folder, data, name, *, limit=0):
   )
 
 
+def mgsm_task(folder, data, language, *, limit=0):
+  """A file of MGSM in the form of the data set that the harness loads."""
+  lines = (data / 'bench_mgsm' / f'mgsm_{language}.tsv').read_text()
+  records = [
+    {
+      'question': question,
+      'answer': None,
+      'answer_number': int(answer.replace(',', '')),
+    }
+    for question, answer in (x.split('\t') for x in lines.splitlines())
+  ]
+  return _put(
+    folder,
+    f'own_mgsm_{language}',
+    f'mgsm/direct/mgsm_direct_{language}.yaml',
+    {'test': records[: limit or None]},
+    training_split=None,
+  )
+
+
 def wikitext_task(folder, data, *, limit=0):
   text = (data / 'text_en_wikitext2' / 'wiki.test.raw.txt').read_text()
   pages, held = [], []
@@ -207,7 +227,7 @@ def wikitext_task(folder, data, *, limit=0):
 # -------------------------------------------------------------- comparison
 
 
-def run(model, folder, tasks, *, num_fewshot):
+def run(model, folder, tasks, *, num_fewshot, **settings):
   """The harness's results of its own task files under `folder`."""
   start = time.perf_counter()
   found = lm_eval.simple_evaluate(
@@ -217,6 +237,7 @@ def run(model, folder, tasks, *, num_fewshot):
     task_manager=TaskManager(include_path=str(folder), include_defaults=False),
     log_samples=True,
     bootstrap_iters=0,
+    **settings,
   )
   return found, time.perf_counter() - start
 
@@ -289,3 +310,30 @@ def own_equals(model, data, exam, names, theirs, *, limit, bos):
     differ += int(np.argmax(values)) != prediction['chosen']
     worst = max(worst, *np.abs(np.subtract(values, prediction['scores'])))
   return {'answers_differ': differ, 'largest_logprob_difference': float(worst)}
+
+
+def mgsm_equals(ours, theirs):
+  """How many of our evaluator's prompts, answers and scores differ."""
+  prompts = answers = scores = 0
+  for p in ours.predictions:
+    language, number = p['id'].split('/')
+    samples = {
+      s['filter']: s
+      for s in theirs['samples'][f'own_mgsm_{language}']
+      if s['doc_id'] == int(number)
+    }
+    plain = samples['remove_whitespace']
+    prompts += plain['arguments'][0][0] != p['prompt']
+    # The harness decodes an answer alone, so that its first space is lost.
+    answers += plain['resps'][0][0].lstrip(' ') != p['response'].lstrip(' ')
+    for kind, score in (
+      ('remove_whitespace', 'lmeval_remove_whitespace'),
+      ('flexible-extract', 'lmeval_flexible_extract'),
+    ):
+      scores += samples[kind]['exact_match'] != p[score]
+  return {
+    'answers': len(ours.predictions),
+    'answers_differ': answers,
+    'prompts_differ': prompts,
+    'scores_differ': scores,
+  }

@@ -36,7 +36,11 @@ BETTER = {
     'perplexity_per_word': LOWER,
   },
   'multiple_choice': {'acc': HIGHER, 'acc_norm': HIGHER},
-  'exam': {'score_rate': HIGHER},
+  'exam': {
+    'score_rate': HIGHER,
+    'lmeval_flexible_extract': HIGHER,
+    'lmeval_remove_whitespace': HIGHER,
+  },
   'generation': {
     'exact_match': HIGHER,
     'f1': HIGHER,

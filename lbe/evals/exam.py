@@ -20,6 +20,7 @@ from lbe.evals import core
 from lbe.exams import agieval
 from lbe.exams import gaokao
 from lbe.exams import item
+from lbe.exams import mgsm
 from lbe.run import averages
 
 
@@ -27,11 +28,13 @@ class Protocol(NamedTuple):
   """`headline` is 'macro' (subjects weigh the same) or 'points'.
 
   With `cuts_bos` a prompt that is too long loses its BOS, as in the harness.
+  `beside` are other readings of the same texts, scores by their names.
   """
 
   questions: object  # (path, *, subjects, limit)
   grade: object  # (question, text) → (answer, points)
   headline: str
+  beside: dict = {}  # NAME → (question, text) → points
   temperature: float = 0.0
   max_new_tokens: int = 512
   stop: tuple = ()
@@ -58,6 +61,18 @@ PROTOCOLS = {
   # The temperature of Bench/bench_function.py.
   'gaokao@official': Protocol(
     gaokao.questions, gaokao.grade, 'points', temperature=0.3
+  ),
+  # Asked as the harness asks, and read by us; as it reads stands beside.
+  'mgsm@direct': Protocol(
+    mgsm.questions,
+    mgsm.grade,
+    'points',
+    beside={
+      'lmeval_flexible_extract': mgsm.lmeval_flexible_extract,
+      'lmeval_remove_whitespace': mgsm.lmeval_remove_whitespace,
+    },
+    max_new_tokens=256,
+    cuts_bos=True,
   ),
 }
 
@@ -154,12 +169,12 @@ class Exam:
       ]
       texts, second_cuts = self._write(model, encode, again)
       cuts = np.maximum(cuts, second_cuts)
-    grade = PROTOCOLS[self.protocol].grade
+    p = PROTOCOLS[self.protocol]
     records = []
     for q, prompt, shots, first, text, cut in zip(
       self.questions, prompts, num_shots, firsts, texts, cuts, strict=True
     ):
-      answer, points = grade(q, text)
+      answer, points = p.grade(q, text)
       records.append(
         {
           'step': step,
@@ -174,6 +189,7 @@ class Exam:
           'gold': q.gold,
           'points': points,
           'of_points': q.points,
+          **{score: read(q, text) for score, read in p.beside.items()},
           'cut_tokens': int(cut),
         }
       )
@@ -218,15 +234,21 @@ class Exam:
     room = self._room(model)
     p = PROTOCOLS[self.protocol]
     whole = [_ids(encode, turns) for turns in asked]
-    responses = model.generate(
-      [ids[-room:] for ids in whole] if p.cuts_bos else whole,
-      **self._settings,
-      too_long='cut_left',
-      eos_ids=encode.eos_ids,
-      stop=(*p.stop, *encode.stop),
-    )
+    texts = [''] * len(whole)
+    for stop in dict.fromkeys(q.stop for q in self.questions):
+      mine = [i for i, q in enumerate(self.questions) if q.stop == stop]
+      responses = model.generate(
+        [whole[i][-room:] if p.cuts_bos else whole[i] for i in mine],
+        **self._settings,
+        too_long='cut_left',
+        eos_ids=encode.eos_ids,
+        stop=(*p.stop, *stop, *encode.stop),
+        seeds=mine,
+      )
+      for i, response in zip(mine, responses, strict=True):
+        texts[i] = response.text
     cuts = [max(0, len(ids) - room) for ids in whole]
-    return [r.text for r in responses], np.array(cuts)
+    return texts, np.array(cuts)
 
   def _result(self, model, name, step, records):
     subjects = averages.masks(q.subject for q in self.questions)
@@ -244,7 +266,8 @@ class Exam:
       },
       headline=PROTOCOLS[self.protocol].headline,
       groups=dict(sorted(groups.items())),
-      subjects=subjects,
+      # What is a group by itself has its row already.
+      subjects={k: v for k, v in subjects.items() if k not in groups},
       of_all={
         'num_cut': sum(r['cut_tokens'] > 0 for r in records),
         'num_not_extracted': sum(not r['extracted'] for r in records),
@@ -262,6 +285,11 @@ class Exam:
         'of_points': float(total_N[mine_N].sum()),
       },
     )
+    for score in PROTOCOLS[self.protocol].beside:
+      points_N = np.array([r[score] for r in records])
+      for label, mine_N in {'': slice(None), **groups}.items():
+        part = averages.mean(points_N[mine_N])
+        rows.append(averages.row(f'{score}{label and "/"}{label}', part))
     row = functools.partial(
       model.row,
       step=step,

@@ -44,7 +44,7 @@ class Question(NamedTuple):
   messages. `shots`, pairs of problem and answer, stand before it: as turns, or
   in a text behind `header`, at most `max_shots` of them and `after_shot` behind
   each. With a `second` stage the first answer and this cue follow, and the
-  second answer counts.
+  second answer counts. At a text of `stop` the answer ends.
   """
 
   id: str
@@ -61,6 +61,7 @@ class Question(NamedTuple):
   after_shot: str = ''
   second: str = ''
   kind: str = ''
+  stop: tuple = ()
 
   def text(self, num_shots):
     """What a model of texts gets, with so many demonstrations."""

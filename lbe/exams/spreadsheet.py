@@ -29,13 +29,15 @@ def text(path: pathlib.Path) -> str:
   return files.decoded(data, path)
 
 
-def read(path, columns, *, header=True) -> list[tuple[dict, str]]:
+def read(
+  path, columns, *, header=True, separator=','
+) -> list[tuple[dict, str]]:
   """[(row, 'FILE, line N')], values as text; ValueError names file and line.
 
   Without a header the columns stand in the given order.
   """
   path = pathlib.Path(path)
-  found = _rows(text(path), path, ',')
+  found = _rows(text(path), path, separator)
   names = list(columns)
   if header:
     names, _ = next(found, ([], ''))

@@ -69,9 +69,9 @@ def rows(
 
   `averages` are two by what they are called; in one of them, 'macro', subjects
   weigh the same. NAME is the headline of them, with its interval and `of_all`;
-  NAME_OTHER the other one; NAME/GROUP the headline of a group; NAME/SUBJECT,
-  marked `of_subject`, that which is not 'macro'. All rows have what `of_part`
-  says of their mask.
+  NAME_OTHER the other one; NAME/GROUP the headline of a group, with its
+  interval; NAME/SUBJECT, marked `of_subject`, that which is not 'macro'. All
+  rows have what `of_part` says of their mask.
   """
   (other,) = averages.keys() - {headline}
   (plain,) = averages.keys() - {'macro'}
@@ -88,11 +88,17 @@ def rows(
       **of_part(mine_N),
     }
 
-  interval95 = averages[headline].interval95()
+  def with_interval(row, mine_N):
+    n_N, d_N = averages[headline]
+    return {**row, 'interval95': bootstrap(n_N[mine_N], d_N[mine_N])}
+
   return [
-    {**row_of('', headline), **of_all, 'interval95': interval95},
+    with_interval({**row_of('', headline), **of_all}, all_N),
     row_of(f'_{other}', other),
-    *(row_of(f'/{x}', headline, mine_N) for x, mine_N in groups.items()),
+    *(
+      with_interval(row_of(f'/{x}', headline, mine_N), mine_N)
+      for x, mine_N in groups.items()
+    ),
     *(
       {**row_of(f'/{x}', plain, mine_N), 'of_subject': True}
       for x, mine_N in subjects.items()

@@ -49,7 +49,7 @@ def test_parts_are_averaged_as_their_names_say():
   assert [list(r)[5:] for r in rows] == [
     ['num_cut', 'interval95'],
     [],
-    [],
+    ['interval95'],
     ['of_subject'],
     ['of_subject'],
   ]
