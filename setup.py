@@ -72,6 +72,7 @@ setuptools.setup(
   package_data={
     'lbe.data': ['sample/*.txt'],
     'lbe.judging': ['rubrics/*.toml'],
+    'lbe.text': ['languages.toml'],
   },
   install_requires=REQUIRED,
   extras_require={

@@ -25,6 +25,7 @@ from absl import flags
 
 from benchmarks import record
 from lbe.evals import code_switching
+from lbe.text import language_table
 from lbe.text import languages
 from lbe.text import scripts
 
@@ -35,12 +36,7 @@ _IDENTIFIER = flags.DEFINE_string(
 _WORDS = flags.DEFINE_integer('words', 4, 'Planted where scripts differ.')
 _SAME_SCRIPT_WORDS = flags.DEFINE_integer('same_script_words', 8, 'Planted.')
 
-FILES = {
-  'ar': 'ref.arb', 'bn': 'ref.ben', 'en': 'src.eng', 'gu': 'ref.guj',
-  'hi': 'ref.hin', 'id': 'ref.ind', 'ml': 'ref.mal', 'mr': 'ref.mar',
-  'ne': 'ref.nep', 'sw': 'ref.swa', 'ta': 'ref.tam', 'te': 'ref.tel',
-  'ur': 'ref.urd', 'vi': 'ref.vie', 'zh': 'ref.zho-CN',
-}  # fmt: skip
+LANGUAGES = tuple(sorted((*language_table.THIRTEEN, 'en', 'zh')))
 SAME_SCRIPT = (
   ('id', 'en'), ('sw', 'en'), ('vi', 'en'), ('en', 'id'), ('id', 'vi'),
   ('hi', 'mr'), ('mr', 'hi'), ('ar', 'ur'), ('ur', 'ar'),
@@ -80,7 +76,7 @@ def score(asked, lines_of, others, number, segment=None):
       words = some_words(lines_of[other][i], number, rng)
       line, start, stop = plant(line, words, rng)
     # Without names and numbers that other languages write the same way.
-    its_scripts = languages.SCRIPTS[other]
+    its_scripts = language_table.language(other).scripts
     inside = {
       k
       for k in range(start, stop)
@@ -89,7 +85,7 @@ def score(asked, lines_of, others, number, segment=None):
     flagged = [
       {k for k in range(a, b) if scripts.letter_script(line[k])}
       for a, b, _ in languages.switches(
-        line, languages.SCRIPTS[asked], segment=segment
+        line, language_table.language(asked).scripts, segment=segment
       )
     ]
     if not i % 2:
@@ -122,16 +118,19 @@ def main(argv):
   del argv
   folder = pathlib.Path(_DATA.value)
   lines_of = {
-    code: (folder / f'newstest2019-{name}.txt')
+    code: language_table.file('ntrex', folder, code)
     .read_text(encoding='utf-8')
     .split('\n')
-    for code, name in FILES.items()
+    for code in LANGUAGES
+  }
+  scripts_of = {
+    code: set(language_table.language(code).scripts) for code in LANGUAGES
   }
   figures = {'scripts_differ': {}, 'same_script': {}}
   start = time.perf_counter()
-  for asked in FILES:
-    mine = set(languages.SCRIPTS[asked])
-    others = [c for c in FILES if not mine & set(languages.SCRIPTS[c])]
+  for asked in LANGUAGES:
+    mine = scripts_of[asked]
+    others = [c for c in LANGUAGES if not mine & scripts_of[c]]
     figures['scripts_differ'][asked] = score(
       asked, lines_of, others, _WORDS.value
     )
@@ -154,7 +153,7 @@ def main(argv):
   figures['seconds_same_script'] = round(time.perf_counter() - start, 1)
   figures['line_right'] = {
     asked: lines_right(asked, lines_of[asked], identifier)
-    for asked in FILES
+    for asked in LANGUAGES
     if (asked, identifier) != ('ne', 'lingua')  # which does not know it
   }
   columns = ('precision', 'recall', 'f1', 'clean_flagged')

@@ -15,6 +15,7 @@ from absl import app
 from absl import flags
 
 from benchmarks import record
+from lbe.text import language_table
 from lbe.vocab import continued
 from lbe.vocab import report
 from lbe.vocab import tokenizers
@@ -24,41 +25,25 @@ _BASE = flags.DEFINE_string('base', None, "LLaMA's tokenizer.model.")
 _OUTPUT = flags.DEFINE_string('output', None, 'The folder to write.')
 _PIECES = flags.DEFINE_integer('pieces', 2000, 'To add to each.')
 
-LANGUAGES = {
-  'Arabic': 'arb',
-  'Bengali': 'ben',
-  'Gujarati': 'guj',
-  'Hindi': 'hin',
-  'Indonesian': 'ind',
-  'Malayalam': 'mal',
-  'Marathi': 'mar',
-  'Nepali': 'nep',
-  'Swahili': 'swa',
-  'Tamil': 'tam',
-  'Telugu': 'tel',
-  'Urdu': 'urd',
-  'Vietnamese': 'vie',
-}
-IN_LATIN = ('Indonesian', 'Swahili', 'Vietnamese')
-
 
 def main(argv):
   del argv
 
-  def lines(name):
-    path = pathlib.Path(_DATA.value) / f'newstest2019-{name}.txt'
+  def lines(code):
+    path = language_table.file('ntrex', _DATA.value, code)
     return path.read_text(encoding='utf-8').splitlines()
 
   base = tokenizers.load(_BASE.value)
-  english = lines('src.eng')
+  english = lines('en')
   sets, rows = {}, {}
-  for language, code in LANGUAGES.items():
-    text = lines(f'ref.{code}')
+  for code in language_table.THIRTEEN:
+    known = language_table.language(code)
+    language, text = known.english, lines(code)
     found = continued.extend(
       base,
       text[::2],
       num_pieces=_PIECES.value,
-      keep_latin=language in IN_LATIN,
+      keep_latin='Latin' in known.scripts,
       progress=False,
     )
     row = report.compare(base, found.tokenizer, text[1::2])

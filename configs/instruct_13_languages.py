@@ -12,31 +12,18 @@ equal shares of the tokens. Files are LANGUAGE.json in one folder:
 
 from lbe.configs import common
 from lbe.configs import instruct
+from lbe.text import language_table
 
-LANGUAGES = {
-  'ar': 'Arabic',
-  'bn': 'Bengali',
-  'gu': 'Gujarati',
-  'hi': 'Hindi',
-  'id': 'Indonesian',
-  'ml': 'Malayalam',
-  'mr': 'Marathi',
-  'ne': 'Nepali',
-  'sw': 'Swahili',
-  'ta': 'Tamil',
-  'te': 'Telugu',
-  'ur': 'Urdu',
-  'vi': 'Vietnamese',
-}
 SIZES = {'1k': 1_000, '65k': 65_000}
 
 
 def get_config(choice='joint'):
   language, _, size = choice.partition(',')
-  if language not in LANGUAGES and language != 'joint':
+  thirteen = language_table.THIRTEEN
+  if language not in thirteen and language != 'joint':
     raise ValueError(
       f'instruct_13_languages.py:{language} is unknown; take :joint, or one '
-      f'of {", ".join(":" + name for name in LANGUAGES)}.'
+      f'of {", ".join(":" + name for name in thirteen)}.'
     )
   if (size or '65k') not in SIZES:
     raise ValueError(
@@ -44,7 +31,7 @@ def get_config(choice='joint'):
       f'one of {", ".join(SIZES)}.'
     )
   config = instruct.base('bactrian_x')
-  names = list(LANGUAGES) if language == 'joint' else [language]
+  names = thirteen if language == 'joint' else [language]
   for name in names:
     config.data.sources[name] = instruct.source(
       'bactrian_x',

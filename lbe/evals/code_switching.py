@@ -25,14 +25,14 @@ from lbe.evals import core
 from lbe.judging import sheets
 from lbe.run import averages
 from lbe.text import files
+from lbe.text import language_table
 from lbe.text import languages
 from lbe.text import usable
 
-# Of the language confusion benchmark; tokens are words, and of Chinese and
-# Japanese, which it cuts by a dictionary, two letters each.
+# Of the language confusion benchmark; tokens are words, of languages without
+# spaces, which it cuts by a dictionary, two letters each.
 _LINE_TOKENS = 5
 _LETTERS_A_TOKEN = 2
-_NO_SPACES = ('zh', 'ja')
 # English words have more letters than this there.
 _WORD_LETTERS = 3
 
@@ -74,7 +74,7 @@ class Detector:
     """
     spans = languages.switches(
       text,
-      languages.SCRIPTS[language],
+      language_table.language(language).scripts,
       prompt=prompt,
       segment=self._segment[language],
     )
@@ -102,10 +102,10 @@ class Detector:
       return None, None
     if any(self._identify(line, language) != language for line in lines):
       return False, None
-    if 'Latin' in languages.SCRIPTS[language]:
+    if 'Latin' in language_table.language(language).scripts:
       return True, None
     words = ' '.join(lines).split()
-    if language in _NO_SPACES:
+    if not language_table.language(language).spaces:
       words = re.findall('[A-Za-z]+', ' '.join(lines))
     return True, not any(map(self._is_english, words))
 
@@ -126,7 +126,7 @@ def _plain(text):
 
 def _is_long(line, language):
   letters = languages.num_letters(line)
-  if language in _NO_SPACES:
+  if not language_table.language(language).spaces:
     return letters >= _LINE_TOKENS * _LETTERS_A_TOKEN
   # A line of numbers is in no language.
   return letters > 0 and len(line.split()) >= _LINE_TOKENS
@@ -175,7 +175,7 @@ def rates(records):
         r
         for r in mine
         if score == 'line_pass'
-        or 'Latin' not in languages.SCRIPTS[r['language']]
+        or 'Latin' not in language_table.language(r['language']).scripts
       ]
       passes = [bool(r[score]) and not r['unusable'] for r in of]
       put(f'{score}_of_all', averages.mean(passes), 'lines')
@@ -208,12 +208,13 @@ def make(
     path, template=template, limit=limit, language=language
   )
   for p in prompts:
-    if p.language not in languages.SCRIPTS:
+    try:
+      language_table.language(p.language)
+    except ValueError as error:
       raise ValueError(
-        f'{path}: the prompt {p.id!r} asks for the language {p.language!r}; '
-        f'known are {", ".join(languages.SCRIPTS)} (its field `language`, or '
-        'that of the evaluator).'
-      )
+        f'{path}: the prompt {p.id!r} (its field `language`, or that of the '
+        f'evaluator): {error}'
+      ) from error
   if sheet:
     sheets.check(sheet)
   written = None

@@ -13,6 +13,7 @@ from lbe.chat import prompts as prompts_lib
 from lbe.evals import core
 from lbe.exams import answers
 from lbe.run import averages
+from lbe.text import language_table
 from lbe.text import languages
 from lbe.text import usable
 
@@ -241,7 +242,8 @@ class Prompts:
         for k in range(most)
       ]
       label = f'/{language}' if len(by_language) > 1 else ''
-      tokenize = {'zh': 'zh', 'ja': 'char'}.get(language, '13a')
+      known = language_table.LANGUAGES.get(language)
+      tokenize = (known and known.bleu) or '13a'
       for score, metric in (
         ('chrf', sacrebleu.CHRF()),
         ('bleu', sacrebleu.BLEU(tokenize=tokenize)),

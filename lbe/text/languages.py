@@ -8,29 +8,8 @@ import pathlib
 import re
 from collections.abc import Callable
 
+from lbe.text import language_table
 from lbe.text import scripts
-
-# The scripts of the languages that the paper and its users train.
-SCRIPTS = {
-  'ar': ('Arabic',),
-  'bn': ('Bengali',),
-  'en': ('Latin',),
-  'gu': ('Gujarati',),
-  'hi': ('Devanagari',),
-  'id': ('Latin',),
-  'ja': ('Han', 'Hiragana', 'Katakana'),
-  'ko': ('Hangul', 'Han'),
-  'ml': ('Malayalam',),
-  'mr': ('Devanagari',),
-  'ne': ('Devanagari',),
-  'ru': ('Cyrillic',),
-  'sw': ('Latin',),
-  'ta': ('Tamil',),
-  'te': ('Telugu',),
-  'ur': ('Arabic',),
-  'vi': ('Latin',),
-  'zh': ('Han', 'Bopomofo'),
-}
 
 # Shorter texts are not judged: single words are told apart badly.
 FEWEST_LETTERS = 20
@@ -136,13 +115,11 @@ def _without_names(text):
   return ' '.join(w for w in text.split() if not any(map(str.isupper, w)))
 
 
-# ISO 639-3 codes, as GlotLID labels them, of the languages above.
-_THREE_LETTERS = {
-  'arb': 'ar', 'ara': 'ar', 'ben': 'bn', 'eng': 'en', 'guj': 'gu', 'hin': 'hi',
-  'ind': 'id', 'jpn': 'ja', 'kor': 'ko', 'mal': 'ml', 'mar': 'mr', 'npi': 'ne',
-  'nep': 'ne', 'rus': 'ru', 'swh': 'sw', 'swa': 'sw', 'tam': 'ta', 'tel': 'te',
-  'urd': 'ur', 'vie': 'vi', 'zho': 'zh', 'cmn': 'zh',
-}  # fmt: skip
+_BY_LABEL = {
+  label: known.code
+  for known in language_table.LANGUAGES.values()
+  for label in known.labels
+}
 # Of a fastText model; as in the language confusion benchmark.
 _FASTTEXT_SCORE = 0.3
 
@@ -168,7 +145,7 @@ def fasttext_identifier(path) -> Callable[[str], str]:
     if not labels or scores[0] <= _FASTTEXT_SCORE:
       return ''
     code = labels[0].removeprefix('__label__').split('_')[0]
-    return _THREE_LETTERS.get(code, code)
+    return _BY_LABEL.get(code, code)
 
   return identify
 
@@ -191,9 +168,13 @@ def _fasttext(path):
 
 
 def _sharing(language):
-  """The other languages of SCRIPTS that share a script with one."""
-  own = set(SCRIPTS[language])
-  return [c for c in SCRIPTS if c != language and own & set(SCRIPTS[c])]
+  """The other languages of the table that share a script with one."""
+  own = set(language_table.language(language).scripts)
+  return [
+    other.code
+    for other in language_table.LANGUAGES.values()
+    if other.code != language and own & set(other.scripts)
+  ]
 
 
 def _known_to_lingua(codes):
@@ -222,14 +203,9 @@ def choose(
   By 'scripts' alone languages that share one are not told apart; lingua is
   asked where the script is shared, and gives the likeliest. Where one of these
   would be asked, a text of fewer letters is ''. Raises ValueError for
-  languages that are not in SCRIPTS, and Nepali by lingua, which has it not.
+  languages that the table has not, and Nepali by lingua, which has it not.
   """
-  for code in asked:
-    if code not in SCRIPTS:
-      raise ValueError(
-        f'language {code!r} is unknown; take one of {", ".join(SCRIPTS)}, or '
-        'give none.'
-      )
+  scripts_of = {code: language_table.language(code).scripts for code in asked}
   shared = {code for code in asked if _sharing(code)}
   identify = None
   if name == 'lingua' and shared:
@@ -251,9 +227,9 @@ def choose(
     shares = scripts.shares(prose(text))
     if not shares:
       return ''
-    own = sum(shares.get(x, 0.0) for x in SCRIPTS[language])
+    own = sum(shares.get(x, 0.0) for x in scripts_of[language])
     if own <= 0.5:
-      return next(x for x in shares if x not in SCRIPTS[language])
+      return next(x for x in shares if x not in scripts_of[language])
     if identify is None or language not in shared:
       return language
     return identify(text) if num_letters(text) >= fewest_letters else ''
@@ -289,7 +265,12 @@ def segment_of(name: str, language: str) -> Callable[[str], list[tuple]] | None:
   return segment
 
 
-_SENTENCES = re.compile('[^\n.!?;؟।۔]+')
+_FINAL_MARKS = {
+  mark
+  for known in language_table.LANGUAGES.values()
+  for mark in known.final_marks
+}
+_SENTENCES = re.compile(f'[^\n;{"".join(sorted(_FINAL_MARKS))}]+')
 # What is in no language: fenced code to its end or that of the text, code in
 # a line, addresses.
 _NO_LANGUAGE = re.compile(
@@ -321,7 +302,7 @@ def switches(
 ) -> list[tuple[int, int, str]]:
   """(start, stop, script or language) of what is not in the asked language.
 
-  `allowed` are its scripts, as SCRIPTS['zh']; `segment` finds languages of the
+  `allowed` are its scripts, as ('Han',); `segment` finds languages of the
   same script (see segmenter). Code, addresses, numbers, what the prompt holds
   as well, short Latin names and single letters used as symbols are excused.
   """

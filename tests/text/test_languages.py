@@ -6,11 +6,14 @@ import sys
 
 import pytest
 
+from lbe.text import language_table
 from lbe.text import languages
 
 
 def found(text, language, **more):
-  spans = languages.switches(text, languages.SCRIPTS[language], **more)
+  spans = languages.switches(
+    text, language_table.language(language).scripts, **more
+  )
   return [(text[start:stop], name) for start, stop, name in spans]
 
 
@@ -109,8 +112,7 @@ def test_clean_lines_are_rarely_flagged_and_pass_as_their_language(
 ):
   """Rates of 2 to 5% are looked for: the detector's own must be below."""
   pytest.importorskip('lingua')
-  names = {'id': 'ind', 'vi': 'vie', 'sw': 'swa', 'hi': 'hin'}
-  path = test_data / 'text_ntrex' / f'newstest2019-ref.{names[asked]}.txt'
+  path = language_table.file('ntrex', test_data / 'text_ntrex', asked)
   # Others than the constants were chosen on.
   lines = path.read_text('utf-8').split('\n')[1000:1300]
   segment = languages.segment_of('lingua', asked)
@@ -140,7 +142,7 @@ def test_what_lingua_does_not_know_is_refused():
       ValueError, match="does not know 'ne'; take the path of"
     ):
       ask()
-  with pytest.raises(ValueError, match="'xx' is unknown; take one of ar, bn"):
+  with pytest.raises(ValueError, match="'xx' is unknown; known are ar, bn"):
     languages.choose('scripts', {'xx'})
 
 
@@ -205,9 +207,6 @@ def test_a_missing_fasttext_library_is_named(tmp_path, monkeypatch):
     languages.choose(str(tmp_path / 'lid.bin'), {'id'})
 
 
-NTREX = {'en': 'src.eng', 'zh': 'ref.zho-CN', 'hi': 'ref.hin', 'ar': 'ref.arb'}
-
-
 @pytest.mark.parametrize(
   'asked, other',
   [
@@ -223,10 +222,10 @@ def test_planted_words_of_another_script_are_found_in_real_lines(
 ):
   """F1 of at least 0.95, over lines with a planted part and lines without."""
   lines = {
-    code: (test_data / 'text_ntrex' / f'newstest2019-{name}.txt')
+    code: language_table.file('ntrex', test_data / 'text_ntrex', code)
     .read_text('utf-8')
     .split('\n')[:600]
-    for code, name in NTREX.items()
+    for code in (asked, other)
   }
   rng = random.Random(0)
   hits = wrong = missed = 0
@@ -238,7 +237,7 @@ def test_planted_words_of_another_script_are_found_in_real_lines(
       words = ' '.join(words[at : at + 5])
       start, stop = len(line) + 1, len(line) + 1 + len(words)
       line = f'{line} {words} {line}'
-    spans = languages.switches(line, languages.SCRIPTS[asked])
+    spans = languages.switches(line, language_table.language(asked).scripts)
     right = sum(a < stop and b > start for a, b, _ in spans)
     hits += right > 0
     wrong += len(spans) - right
