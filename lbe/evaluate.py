@@ -2,9 +2,14 @@
 
   python -m lbe.evaluate --config=configs/eval_zh.py --workdir=runs/eval \
     --config.init_from=CKPT_OR_HF --config.evals.zh.path=zh.txt
+
+A workdir of a training run, or of other scores, keeps what it has: these get a
+folder of their own in WORKDIR/evaluations.
 """
 
+import hashlib
 import json
+import pathlib
 import time
 
 import jax
@@ -18,6 +23,7 @@ from lbe.evals import core
 from lbe.evals import schedule
 from lbe.mesh import hosts
 from lbe.mesh import sharding
+from lbe.run import checkpoint
 from lbe.run import program
 from lbe.run import workdir as workdir_lib
 
@@ -30,7 +36,7 @@ def main(argv):
   program.join_hosts()
   config = _CONFIG.value
   files = workdir_lib.open_workdir(_WORKDIR.value)
-  files.lock()
+  files.fetch()
   workdir = files.here
   program.keep_compiled(files.path)
   opened = model_lib.open_weights(config)
@@ -38,6 +44,9 @@ def main(argv):
     raise ValueError(
       "init_from='': give the model, --config.init_from=CKPT_OR_HF."
     )
+  facts = json.loads(config.to_json_best_effort()) | {'scored': opened.path}
+  folder = _own_folder(files, facts)
+  files.lock(folder)
   tokenizer = model_lib.make_tokenizer(config, opened, workdir)
   prepared = None
   if any(e.get('source') for e in config.evals.values()):
@@ -50,10 +59,9 @@ def main(argv):
     )
   mesh = sharding.make_mesh(config.mesh.to_dict())
   params = opened.load_params(mesh)
-  facts = json.loads(config.to_json_best_effort()) | {'scored': opened.path}
   done = None
   if jax.process_index() == 0:
-    done = json.dumps(_begin(workdir, facts))
+    done = json.dumps(_begin(folder, facts))
   done = json.loads(hosts.share('scored', done))
   model = model_lib.as_evaluated(params, opened.config, tokenizer, mesh, config)
   for evaluator in evaluators:
@@ -65,12 +73,34 @@ def main(argv):
     result = schedule.evaluate(evaluator, model, step=None)
     for row in result.rows:
       row['model'] = opened.path
-    schedule.record(workdir, result)
+    schedule.record(folder, result)
     if jax.process_index() == 0:
       print(f'{evaluator.name}: {time.perf_counter() - start:.1f} s')
   if jax.process_index() == 0:
-    print(core.write_summary(workdir))
+    print(core.write_summary(folder))
+    print(f'scores are in {folder}')
   files.send(now=True)
+
+
+def _own_folder(files, facts):
+  """Where these scores go: to the workdir, unless it is somebody else's."""
+  config = files.here / 'config.json'
+  if config.exists():
+    mine = json.loads(config.read_text('utf-8')) == facts
+  else:
+    mine = not checkpoint.is_checkpoint(files.path)
+  if mine:
+    return files.here
+  path = pathlib.PurePath(facts['scored'])
+  # Of a run RUN/checkpoints/STEP it is RUN-STEP.
+  name = (
+    [*path.parts[-3:-2], path.name]
+    if path.parent.name == 'checkpoints'
+    else [path.name]
+  )
+  told = json.dumps(facts, sort_keys=True).encode()
+  name.append(hashlib.sha256(told).hexdigest()[:8])
+  return files.here / 'evaluations' / '-'.join(name)
 
 
 def _begin(workdir, facts):

@@ -42,11 +42,7 @@ _SEED = flags.DEFINE_integer('seed', 0, 'Of the drawn rows.')
 
 def main(argv):
   del argv
-  if checkpoint.is_checkpoint(_TARGET.value):
-    raise ValueError(
-      f'--target={_TARGET.value} already holds a checkpoint; give an empty '
-      'folder, or delete it.'
-    )
+  checkpoint.check_free(_TARGET.value)
   opened = stored.open_model(_SOURCE.value)
   tokenizer = tokenizers.load(_TOKENIZER.value)
   if not model_lib.is_extended(opened, tokenizer):

@@ -86,6 +86,11 @@ def main(argv):
     raise ValueError('--input needs --output, a JSONL file for the responses.')
   if _INPUT.value and _PROMPT.value is not None:
     raise ValueError('--input and --prompt do not go together; give one.')
+  out = pathlib.Path(_OUTPUT.value or '')
+  if not _INPUT.value and out.is_file() and out.stat().st_size:
+    raise ValueError(
+      f'--output={out} is there already; give another name, or delete it.'
+    )
   program.keep_compiled()
   opened = stored.open_model(_MODEL.value)
   tokenizer, c = opened.tokenizer, opened.config

@@ -43,11 +43,7 @@ def main(argv):
     if not checkpoint.is_checkpoint(source):
       why = hf_config.lacks(source)
     raise ValueError(f'--source={source} is no Hugging Face folder: {why}.')
-  if checkpoint.is_checkpoint(target):
-    raise ValueError(
-      f'--target={target} already holds a checkpoint; give an empty folder, '
-      'or delete it.'
-    )
+  checkpoint.check_free(target)
   if _ADAPTER.value:
     peft_config.read(_ADAPTER.value)  # what it refuses is said at once
   opened = stored.open_model(source)

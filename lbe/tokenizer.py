@@ -116,9 +116,23 @@ def main(argv):
   missing = [n for n in _NEEDED[command] if not flags.FLAGS[n].value]
   if missing:
     raise ValueError(f'{command} needs --{missing[0]}; see --help.')
+  if command != 'report':
+    _check_free(pathlib.Path(_OUTPUT.value))
   {'train': train, 'extend': extend, 'report': report, 'export': export}[
     command
   ]()
+
+
+def _check_free(folder):
+  """Raises ValueError where a tokenizer or a model lies in the folder."""
+  held = tokenizers.find(folder)
+  if held is None and (folder / 'config.json').exists():
+    held = folder / 'config.json'
+  if held is not None:
+    raise ValueError(
+      f'--output={folder} already holds {held.name}, which nothing writes '
+      'over; give another folder, or delete it.'
+    )
 
 
 def _documents(path):

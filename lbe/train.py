@@ -92,6 +92,10 @@ def main(argv):
   elif config.branch_from:
     begun = branch.find(config.branch_from)
     going_on = begun.path
+  identity.check_trains(workdir.here)
+  recorded = begun.facts if begun else identity.recorded(workdir.here)
+  where = begun.path.parent.parent if begun else workdir.path
+  identity.check_config(where, recorded, config)
   opened = model_lib.open_weights(config, going_on)
   tokenizer = model_lib.make_tokenizer(
     config, opened, workdir.here, may_extend=True, going_on=going_on
@@ -118,18 +122,7 @@ def main(argv):
   evaluators = evaluators_lib.make(config, prepared, tokenizer)
   best_is = evaluators_lib.best_is(config, evaluators)
   training = step_lib.make_training(config, model, mesh, partition, num_steps)
-  _show_data(loader, num_steps, workdir.here, say)
-  _show_run(config, training, num_steps, say)
-  say(memory_line)
-  flops_per_token = hardware.flops_per_token(model, config.data.seq_len)
-  device_kind = jax.devices()[0].device_kind
-  say(hardware.describe_mfu(model, config.data.seq_len, device_kind))
-  if _DRY_RUN.value:
-    say('dry run: everything above holds; nothing was trained.')
-    return
-
   # ---------------------------------------------- resume, start or scratch
-  recorded = begun.facts if begun else identity.recorded(workdir.here)
   facts = identity.describe(
     config,
     model,
@@ -140,7 +133,6 @@ def main(argv):
     branch=branch.mark(config.branch_from, begun, recorded),
   )
   first_step = int(checkpoint.find(going_on).name) if going_on else 0
-  where = begun.path.parent.parent if begun else workdir.path
   identity.check_same_run(
     where,
     recorded,
@@ -149,6 +141,15 @@ def main(argv):
     check_plan=lambda old: longer.check(old, facts, first_step, str(where)),
   )
   hosts.check_same('run', facts)
+  _show_data(loader, num_steps, workdir.here, say)
+  _show_run(config, training, num_steps, say)
+  say(memory_line)
+  flops_per_token = hardware.flops_per_token(model, config.data.seq_len)
+  device_kind = jax.devices()[0].device_kind
+  say(hardware.describe_mfu(model, config.data.seq_len, device_kind))
+  if _DRY_RUN.value:
+    say('dry run: everything above holds; nothing was trained.')
+    return
   checkpointer = checkpoint.Checkpointer(
     workdir.path,
     training.abstract_state,

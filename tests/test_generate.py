@@ -88,6 +88,8 @@ def test_one_prompt_is_written_into_a_file(folder, tmp_path, capsys):
   assert row['text'].startswith('Tom') and len(row['text']) > 3
   run(folder, prompt='Tom', max_new_tokens=8)
   assert capsys.readouterr().out.strip() == row['text'].strip()
+  with pytest.raises(ValueError, match='one.jsonl is there already'):
+    run(folder, prompt='Tom', max_new_tokens=8, output=str(path))
 
 
 def test_a_file_of_prompts_is_answered_and_gone_on_with(folder, tmp_path):

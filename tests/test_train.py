@@ -94,19 +94,35 @@ def test_the_resolved_config_is_saved(trained):
   assert record['num_steps'] == 4
 
 
-def test_the_scores_of_training_are_those_of_evaluate(trained, tmp_path):
-  """The same evaluator on the same held-out texts of the stored model."""
+def kept(workdir):
+  """{name: bytes} of what a run keeps at the top of its folder."""
+  return {
+    path.name: path.read_bytes()
+    for path in workdir.iterdir()
+    if path.is_file() and path.name != 'in_use'
+  }
+
+
+def test_the_scores_of_training_are_those_of_evaluate(trained):
+  """The same evaluator on the same held-out texts of the stored model.
+
+  In the run's own workdir, of which nothing is written over: its scores and its
+  config were gone, and the run was not resumed any more."""
   workdir, _ = trained
+  before = kept(workdir)
   output = runs.run(
     'evaluate',
     *runs.TINY,
     STEPS,
     '--config.tokenizer=',
     f'--config.init_from={workdir}',
-    f'--config.data.cache_dir={workdir}/data',
-    f'--workdir={tmp_path}',
+    f'--workdir={workdir}',
     num_devices=2,
   )
+  assert kept(workdir) == before
+  (scores,) = workdir.glob('evaluations/*')
+  assert re.fullmatch(rf'{workdir.name}-4-[0-9a-f]{{8}}', scores.name)
+  assert output.rstrip().endswith(f'scores are in {scores}')
   last = runs.lines(workdir)[-1]
   for name in ('en', 'zh'):
     score = f'{last[f"eval/{name}/bits_per_byte"]:.4f}'
@@ -115,7 +131,7 @@ def test_the_scores_of_training_are_those_of_evaluate(trained, tmp_path):
     )
   rows = [
     json.loads(line)
-    for line in (tmp_path / 'results.jsonl').read_text().splitlines()
+    for line in (scores / 'results.jsonl').read_text().splitlines()
   ]
   assert all(row['model'] == f'{workdir}/checkpoints/4' for row in rows)
 
@@ -151,7 +167,28 @@ def test_an_interrupted_evaluation_goes_on_behind_what_is_scored(
   assert 'scored before' not in runs.run('evaluate', *command)
   (tmp_path / 'results.json').unlink()
   other = '--config.eval_batch_size=3'
+  before = kept(tmp_path)
   assert 'scored before' not in runs.run('evaluate', *command, other)
+  # Scores of another config, as those of another model, have their own folder.
+  assert kept(tmp_path) == before
+  assert len(list(tmp_path.glob('evaluations/*/predictions.jsonl'))) == 1
+
+
+def test_a_refused_command_writes_nothing(trained):
+  """A data.txt of what was never trained on."""
+  workdir, _ = trained
+  before = kept(workdir)
+  output = runs.run(
+    'train',
+    *runs.TINY,
+    STEPS,
+    '--config.data.sources.zh.path=README.md',
+    '--dry_run',
+    f'--workdir={workdir}',
+    status=1,
+  )
+  assert 'belongs to another run' in output and '\n  data: ' in output
+  assert kept(workdir) == before
 
 
 def test_generate_goes_on_from_a_prompt(trained, tmp_path):

@@ -103,6 +103,15 @@ def is_checkpoint(path: str | pathlib.Path) -> bool:
   return _find(path) is not None
 
 
+def check_free(target: str | pathlib.Path):
+  """Raises ValueError where a model or a run is in the folder already."""
+  if is_checkpoint(target) or (epath.Path(target) / 'config.json').exists():
+    raise ValueError(
+      f'--target={target} already holds a model or a run; give an empty '
+      'folder, or delete it.'
+    )
+
+
 def find(path: str | pathlib.Path) -> epath.Path:
   """The newest finished checkpoint of a workdir, a folder, or itself.
 

@@ -103,10 +103,43 @@ def describe(
   }
 
 
+def check_trains(workdir: str | pathlib.Path):
+  """Raises ValueError for a workdir of `evaluate`: its scores would be cut."""
+  scored = (recorded(workdir) or {}).get('scored')
+  if scored:
+    raise ValueError(
+      f'{workdir} holds scores of {scored} (lbe.evaluate), and a run would '
+      'write over them; take another --workdir.'
+    )
+
+
 def recorded(workdir: str | pathlib.Path) -> dict | None:
   """What `describe` gave when the run in a workdir last began, if one did."""
   path = pathlib.Path(workdir) / 'config.json'
   return json.loads(path.read_text()) if path.exists() else None
+
+
+# What may be at another path: a fingerprint decides.
+_MOVABLE = {
+  'init_from': 'base',
+  'branch_from': 'branch',
+  'tokenizer': 'tokenizer',
+}
+
+
+def check_config(workdir: str | pathlib.Path, old: dict | None, config):
+  """As `check_same_run`, by what the config alone tells: before any work."""
+  if old is None:
+    return
+  new = json.loads(config.to_json_best_effort())
+  decisive, _ = differences(old['config'], new)
+  certain = {
+    name: pair
+    for name, pair in decisive.items()
+    if name not in _MOVABLE and not _is_plan(name)
+  }
+  if certain:
+    raise _another_run(workdir, decisive)
 
 
 def check_same_run(
@@ -126,11 +159,7 @@ def check_same_run(
     return
   decisive, free = differences(old['config'], new['config'])
   # A base, a branch and a tokenizer may move: their fingerprints decide.
-  for field, name in (
-    ('init_from', 'base'),
-    ('branch_from', 'branch'),
-    ('tokenizer', 'tokenizer'),
-  ):
+  for field, name in _MOVABLE.items():
     if field in decisive and old.get(name) and old[name] == new.get(name):
       free[field] = decisive.pop(field)
   for name in ('model', 'tokenizer', 'data', 'num_steps'):
@@ -140,11 +169,15 @@ def check_same_run(
     check_plan(old)
     free, decisive = decisive | free, {}
   if decisive:
-    lines = '\n'.join(f'  {k}: {a!r} → {b!r}' for k, (a, b) in decisive.items())
-    raise ValueError(
-      f'{workdir} belongs to another run; what decides its numbers differs:'
-      f'\n{lines}\nUse another --workdir (with --config.init_from={workdir} '
-      'to start from its weights), or set these back.'
-    )
+    raise _another_run(workdir, decisive)
   for name, (a, b) in free.items():
     say(f'changed since the run began: {name}: {a!r} → {b!r}')
+
+
+def _another_run(workdir, decisive):
+  lines = '\n'.join(f'  {k}: {a!r} → {b!r}' for k, (a, b) in decisive.items())
+  return ValueError(
+    f'{workdir} belongs to another run; what decides its numbers differs:'
+    f'\n{lines}\nUse another --workdir (with --config.init_from={workdir} '
+    'to start from its weights), or set these back.'
+  )

@@ -83,16 +83,19 @@ class Workdir:
   def is_local(self) -> bool:
     return self._bucket is None
 
-  def lock(self):
+  def lock(self, folder: pathlib.Path | None = None):
     """Has the folder for this process until it ends, however it ends.
 
-    Raises ValueError where another run has it: both would write its files.
-    Nothing is asked where the file system knows no locks.
+    Or a `folder` below it, which is made. Raises ValueError where another run
+    has it: both would write its files. Nothing is asked where the file system
+    knows no locks.
     """
     if jax.process_index() != 0:
       return
+    folder = folder or self.here
+    folder.mkdir(parents=True, exist_ok=True)
     # Open until the process ends; it is not its children's.
-    file = os.open(self.here / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    file = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     start = time.monotonic()
     while True:
       try:
@@ -103,15 +106,18 @@ class Workdir:
           return
       told = os.pread(file, 1000, 0).decode()
       # A host that is gone may hold it for a while.
-      alive = told.endswith(f' on {socket.gethostname()}')
+      alive = f' on {socket.gethostname()} since ' in told
       if alive or time.monotonic() - start > DEAD_HOST_SECONDS:
         raise ValueError(
-          f'{self.path} is in use by another run, process {told}; end that '
-          'one, or take another --workdir.'
+          f'{self.path if folder == self.here else folder} is in use by '
+          f'another run, process {told}; end that one, or take another '
+          '--workdir.'
         )
       time.sleep(1)
+    now = time.strftime('%Y-%m-%d %H:%M:%S %Z')
+    told = f'{os.getpid()} on {socket.gethostname()} since {now}'
     os.truncate(file, 0)
-    os.pwrite(file, f'{os.getpid()} on {socket.gethostname()}'.encode(), 0)
+    os.pwrite(file, told.encode(), 0)
 
   def fetch(self):
     """Brings what an earlier process, maybe on another host, left there.
@@ -194,7 +200,7 @@ def _files(folder, *, leave):
     if child.name in leave or child == folder or '.tmp' in child.name:
       continue  # a store may list a folder as a part of itself
     if child.is_dir():
-      yield from _files(child, leave=())
+      yield from _files(child, leave=(_LOCK,))
     else:
       yield child
 

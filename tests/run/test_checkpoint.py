@@ -139,6 +139,14 @@ def test_a_half_written_checkpoint_is_not_found(tmp_path):
     checkpoint.find(torn)
 
 
+def test_a_folder_of_a_model_or_a_run_is_not_free(tmp_path):
+  """Catches a checkpoint, and a certificate, in the midst of another model."""
+  checkpoint.check_free(tmp_path)
+  (tmp_path / 'config.json').touch()
+  with pytest.raises(ValueError, match='already holds a model or a run'):
+    checkpoint.check_free(tmp_path)
+
+
 def test_weights_alone_keep_their_dtype_and_load_as_another(tmp_path):
   """An imported model stays in the dtype that it had."""
   import ml_dtypes

@@ -95,3 +95,23 @@ def test_a_base_and_a_tokenizer_may_move_but_not_change(tmp_path):
       continue
     with pytest.raises(ValueError, match=f'another run.*\n  {refused}: '):
       identity.check_same_run(tmp_path, before, after, said.append)
+
+
+def test_a_folder_of_scores_is_no_workdir(tmp_path):
+  """Catches a run that cuts the rows of `evaluate`, which have no step."""
+  identity.check_trains(tmp_path)
+  (tmp_path / 'config.json').write_text(json.dumps({'scored': 'runs/base'}))
+  with pytest.raises(ValueError, match=r'scores of runs/base .*another --work'):
+    identity.check_trains(tmp_path)
+
+
+def test_another_run_is_told_before_anything_is_read(tmp_path):
+  """Catches hours of tokenizing before a refusal; what may move is none."""
+  config = tiny.config(tmp_path, a={})
+  old = {'config': json.loads(config.to_json_best_effort())}
+  config.tokenizer = config.init_from = '/moved'
+  config.budget.steps = 7
+  identity.check_config('runs/zh', old, config)
+  config.data.seq_len = 64
+  with pytest.raises(ValueError, match=r'(?s)runs/zh .*data.seq_len: 32 → 64'):
+    identity.check_config('runs/zh', old, config)

@@ -119,8 +119,12 @@ def test_a_folder_has_one_run_at_a_time(tmp_path):
   ) as other:
     assert other.stdout.readline() == b'held\n'
     mine = workdir_lib.open_workdir(str(tmp_path))
-    with pytest.raises(ValueError, match=f'in use by .*process {other.pid} on'):
+    since = (
+      rf'in use by .*process {other.pid} on \S+ since \d{{4}}-\d\d-\d\d \d'
+    )
+    with pytest.raises(ValueError, match=since):
       mine.lock()
+    mine.lock(tmp_path / 'evaluations' / 'a')
     other.kill()
   mine.lock()
 

@@ -146,6 +146,9 @@ def test_the_commands_extend_measure_and_export(test_data, tmp_path):
 def test_commands_say_what_they_need(tmp_path):
   record = {'base': 'llama', 'corpus': ['x'], 'added': ['a', 'b']}
   (tmp_path / 'extension.json').write_text(json.dumps(record))
+  held = tmp_path / 'held'
+  held.mkdir()
+  (held / 'tokenizer.json').write_text('{}')
   for arguments, words in (
     (('extnd',), "'extnd' is no command; take one of train, extend"),
     (('extend', '--base=x'), 'extend needs --output'),
@@ -173,6 +176,10 @@ def test_commands_say_what_they_need(tmp_path):
         f'--output={tmp_path}/again',
       ),
       'was extended with x before, by 2 pieces',
+    ),
+    (
+      ('export', '--tokenizer=bytes', f'--output={held}'),
+      'held already holds tokenizer.json, which nothing writes over',
     ),
     (
       ('extend', '--base=bytes', '--add=bytes', f'--output={tmp_path}'),

@@ -243,7 +243,7 @@ def test_one_command_writes_an_extended_checkpoint(
     np.testing.assert_array_equal, opened.load_params(mesh), expected
   )
   output = runs.run('extend_model', *command, status=1)
-  assert 'already holds a checkpoint' in output
+  assert 'already holds a model or a run' in output
   command[0] = f'--source={tmp_path / "extended"}'
   command[2] = f'--target={tmp_path / "again"}'
   output = runs.run('extend_model', *command, status=1)
