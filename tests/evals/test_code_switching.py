@@ -309,6 +309,6 @@ def test_unknown_languages_are_refused(tmp_path):
   ):
     make(path)
   path = write(tmp_path / 'p.jsonl', {'prompt': 'a'})
-  with pytest.raises(ValueError, match="asks for the language ''; known are"):
+  with pytest.raises(ValueError, match="language '' is unknown; known are"):
     make(path)
   assert make('') is None
