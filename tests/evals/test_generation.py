@@ -175,7 +175,7 @@ def test_bad_prompts_are_named_by_file_and_line(tmp_path):
   with pytest.raises(ValueError, match="take 'scripts', 'lingua', or the path"):
     make(path, language_identifier='lid.bin')
   path.write_text('{"prompt": "a", "language": "xx", "reference": "b"}')
-  with pytest.raises(ValueError, match="language 'xx' is unknown; take one of"):
+  with pytest.raises(ValueError, match="language 'xx' is unknown; known are"):
     make(path)
   with pytest.raises(ValueError, match="template 'magic' is unknown"):
     make(path, template='magic')
