@@ -215,6 +215,29 @@ def perplexity(**changes) -> ConfigDict:
   )
 
 
+def in_context(**changes) -> ConfigDict:
+  """An evaluator: whether the model still learns from its context.
+
+  Canaries of random pieces, in no language: a sequence that is said twice
+  ('copy'), values that are looked up by their keys ('lookup'), labels that
+  take turns ('labels').
+  """
+  return _evaluator(
+    'in_context',
+    changes,
+    # Sequences of each kind, and the tokens of one; none are no canary.
+    sequences=2,
+    length=64,
+    seed=0,
+    # The first pieces of the vocabulary, of which they are made; 0 is all, or
+    # of a vocabulary that was extended, those of before.
+    num_pieces=0,
+    # A score is warned of that is lower than at the start of the run by more.
+    warn_fall=0.1,
+    at_start=True,
+  )
+
+
 def _questions():
   """An exam, and what of it is asked."""
   return dict(

@@ -39,6 +39,7 @@ def get_config(variant='full'):
       max_documents=5_000,
     )
     config.evals[name] = common.perplexity(source=name, limit=200)
+  config.evals.in_context = common.in_context(every=10)
   config.data.seq_len, config.data.batch_size = 512, 16
   config.budget.epochs = 1.0
   config.execution.compute_dtype = 'float32'

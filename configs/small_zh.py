@@ -51,6 +51,7 @@ def get_config(variant='no_replay'):
     every=100,
     limit=20,
   )
+  config.evals.in_context = common.in_context(every=10)
   config.evals.own = common.perplexity(path='', every=100)
   if data:
     config.forgetting.source = ('en/bits_per_byte',)

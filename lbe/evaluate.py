@@ -51,7 +51,13 @@ def main(argv):
   prepared = None
   if any(e.get('source') for e in config.evals.values()):
     prepared = data.prepare(config, tokenizer, workdir, compare=False)
-  evaluators = evaluators_lib.make(config, prepared, tokenizer)
+  evaluators = evaluators_lib.make(
+    config,
+    prepared,
+    tokenizer,
+    max_positions=opened.config.max_positions,
+    num_old=opened.num_old_rows(tokenizer),
+  )
   if not evaluators:
     raise ValueError(
       'evals is empty: there is nothing to score; add one in the config: '

@@ -119,7 +119,14 @@ def main(argv):
   num_steps = data.count_steps(config, prepared, loader)
   data.check_epochs(config, loader, num_steps)
   data.check_learnt(config, loader, num_steps)
-  evaluators = evaluators_lib.make(config, prepared, tokenizer)
+  evaluators = evaluators_lib.make(
+    config,
+    prepared,
+    tokenizer,
+    max_positions=model.max_positions,
+    num_old=num_old,
+    results=workdir.here / 'results.jsonl',
+  )
   best_is = evaluators_lib.best_is(config, evaluators)
   training = step_lib.make_training(config, model, mesh, partition, num_steps)
   # ---------------------------------------------- resume, start or scratch

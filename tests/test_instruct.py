@@ -517,6 +517,11 @@ def test_the_real_job_small_tunes_and_scores_responses(test_data, tmp_path):
     json.loads(line)
     for line in (tmp_path / 'results.jsonl').read_text().splitlines()
   ]
+  of_context = [r for r in rows if r['evaluator'] == 'in_context']
+  assert {r['step'] for r in of_context} == {0, 8}
+  copied = [r for r in of_context if r['name'] == 'copy']
+  assert copied[0]['start'] == copied[1]['start'] == copied[0]['value']
+  assert 'in_context/copy' in output and 'warning: in_context: copy' in output
   en = [r for r in rows if r['evaluator'] == 'en']
   assert {r['protocol'] for r in en} == {'perplexity@responses'}
   before, after = (r['value'] for r in en if r['name'] == 'bits_per_byte')

@@ -1,6 +1,7 @@
 """The evaluators of a config, with the steps at which they are due."""
 
 import importlib
+import pathlib
 import re
 
 from lbe.assemble import data
@@ -14,6 +15,7 @@ from lbe.vocab import tokenizers
 # Modules of lbe.evals, by their names.
 EVALUATORS = (
   'perplexity',
+  'in_context',
   'multiple_choice',
   'exam',
   'generation',
@@ -27,11 +29,17 @@ def make(
   config,
   prepared: dict[str, tokenized.Prepared] | None,
   tokenizer: tokenizers.Tokenizer,
+  *,
+  max_positions: int,
+  num_old: int | None = None,
+  results: pathlib.Path | None = None,
 ) -> list[schedule.Evaluator]:
   """The evaluators of the config, their data read and checked.
 
   One without data (an empty path) is left out. `prepared` is None where no
-  training data is there (evaluate). Raises ValueError, before anything is
+  training data is there (evaluate). `max_positions` are the model's, `num_old`
+  its pieces before its vocabulary was extended, and `results` the
+  results.jsonl of a run that is trained. Raises ValueError, before anything is
   compiled, for what cannot be scored.
   """
   result = []
@@ -48,6 +56,15 @@ def make(
       if kind == 'perplexity':
         task = _make_documents(config, prepared, name, **fields)
       else:
+        if kind == 'in_context':
+          fields['num_pieces'] = (
+            fields['num_pieces'] or num_old or tokenizer.vocab_size
+          )
+          fields |= {
+            'tokenizer': tokenizer,
+            'max_positions': max_positions,
+            'results': results,
+          }
         module = importlib.import_module(f'lbe.evals.{kind}')
         task = module.make(**fields)
       if kind == 'multiple_choice' and task is not None:

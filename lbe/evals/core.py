@@ -58,6 +58,14 @@ BETTER = {
     'line_pass': HIGHER,
     'word_pass': HIGHER,
   },
+  'in_context': {
+    'copy': HIGHER,
+    'copy_acc': HIGHER,
+    'lookup': HIGHER,
+    'lookup_acc': HIGHER,
+    'labels': HIGHER,
+    'labels_acc': HIGHER,
+  },
   'response_quality': {
     'overall': HIGHER,
     'empty_responses': LOWER,

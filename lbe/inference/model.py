@@ -3,9 +3,12 @@
 import dataclasses
 
 import jax
+import numpy as np
 
 from lbe.inference import decode
+from lbe.inference import engine
 from lbe.inference import score
+from lbe.mesh import place
 from lbe.models import architecture
 from lbe.models import forward
 from lbe.vocab import tokenizers
@@ -40,6 +43,32 @@ class Model:
       batch_size=self.batch_size,
       progress=progress,
     )
+
+  def score_each(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of ids [B, 1 + T] each but the first, given all that stand before it.
+
+    Log-probabilities in nats, float64 [B, T], and whether each is the likeliest
+    token where it stands; equal on every host. Rows are one batch.
+    """
+    B, T = len(rows), rows.shape[1] - 1
+    over = self.mesh.shape['data'] * self.mesh.shape['fsdp']
+    rows = np.pad(rows, ((0, -B % over), (0, 0)))
+    at_BT = np.broadcast_to(np.arange(T, dtype=np.int32), (len(rows), T))
+    arrays = {
+      'ids_BT': rows[:, :-1],
+      'positions_BT': at_BT,
+      'branches_BT': np.zeros_like(at_BT),
+      'scored_BQ': at_BT,
+      'targets_BQ': rows[:, 1:],
+    }
+    batch = {
+      name: place.array(self.mesh, x, ('batch', None))
+      for name, x in arrays.items()
+    }
+    programs = engine.functions(self.config, self.execution, self.mesh)
+    scored = programs.score(self.params, batch, None)
+    logprobs_BT, _, likeliest_BT = jax.device_get(scored)
+    return logprobs_BT[:B].astype(np.float64), likeliest_BT[:B]
 
   def generate(
     self, prompts: list[str | list[int]], **settings

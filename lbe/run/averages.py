@@ -4,6 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+# Of a bootstrap: few items are drawn many times at once.
+_DRAWN_AT_ONCE = 1 << 16
+
 
 class Average(NamedTuple):
   """Sums over items [N], divided once: what they got, of what they could."""
@@ -26,10 +29,12 @@ def bootstrap(numerators, denominators, *, scale=1.0, num_samples=1000) -> list:
   d = np.asarray(denominators, np.float64)
   rng = np.random.default_rng(0)
   ratios = []
-  for _ in range(num_samples):
-    drawn = rng.integers(len(n), size=len(n))
-    ratios.append(n[drawn].sum() / d[drawn].sum())
-  low, high = np.quantile(ratios, [0.025, 0.975]) * scale
+  at_once = max(1, _DRAWN_AT_ONCE // len(n))
+  for start in range(0, num_samples, at_once):
+    num = min(at_once, num_samples - start)
+    drawn = rng.integers(len(n), size=(num, len(n)))
+    ratios.append(n[drawn].sum(axis=1) / d[drawn].sum(axis=1))
+  low, high = np.quantile(np.concatenate(ratios), [0.025, 0.975]) * scale
   return [float(low), float(high)]
 
 

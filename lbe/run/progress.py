@@ -79,7 +79,10 @@ class Line:
 
 
 # Scores that a line in the terminal has room for.
-_HEADLINES = ('bits_per_byte', '/acc', '/score_rate', '/overall', '/switched')
+_HEADLINES = (
+  *('bits_per_byte', '/acc', '/score_rate', '/overall', '/switched'),
+  *('/copy', '/lookup', '/labels'),
+)
 
 # So many steps without a finite gradient in a row end a run.
 _MOST_SKIPPED = 10

@@ -151,7 +151,7 @@ class SentencePiece:
   @functools.cached_property
   def byte_lengths(self):
     kinds = sentencepiece_model_pb2.ModelProto.SentencePiece
-    silent = (kinds.CONTROL, kinds.UNKNOWN)
+    silent = (kinds.CONTROL, kinds.UNKNOWN, kinds.UNUSED)
 
     def length(p):
       if p.type == kinds.BYTE:

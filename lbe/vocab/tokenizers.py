@@ -25,8 +25,9 @@ class Tokenizer(Protocol):
   """What everything else knows of a tokenizer.
 
   `byte_lengths` is int32 [V], the UTF-8 bytes that a token stands for (byte
-  pieces 1, specials 0); `is_byte` is bool [V], the byte-fallback pieces, and
-  in byte-level vocabularies those that are no whole characters.
+  pieces 1, specials and unused ones 0); `is_byte` is bool [V], the
+  byte-fallback pieces, and in byte-level vocabularies those that are no whole
+  characters.
   """
 
   kind: str  # 'sentencepiece', 'hf' or 'bytes'

@@ -16,15 +16,31 @@ def test_an_evaluator_needs_texts(tmp_path):
   prepared = data.prepare(config, tokenizers.load('bytes'), tmp_path)
   config.evals.x = common.perplexity(source='b')
   with pytest.raises(ValueError, match="source='b' is no source"):
-    evaluators.make(config, prepared, None)
+    evaluators.make(config, prepared, None, max_positions=64)
   config.evals.x = common.perplexity(source='a')
   with pytest.raises(ValueError, match='set data.sources.a.holdout'):
-    evaluators.make(config, prepared, None)
+    evaluators.make(config, prepared, None, max_positions=64)
   config.evals.x = common.perplexity(source='a', path='b.txt')
   with pytest.raises(ValueError, match='clear one of them'):
-    evaluators.make(config, prepared, None)
+    evaluators.make(config, prepared, None, max_positions=64)
   config.evals.x = common.perplexity()
-  assert evaluators.make(config, prepared, None) == []
+  assert evaluators.make(config, prepared, None, max_positions=64) == []
+
+
+def test_a_canary_is_checked_before_anything_is_compiled(tmp_path):
+  """And made of the pieces of the base, which alone knows all of them."""
+  config = tiny.config(tmp_path, a={})
+  prepared = data.prepare(config, tokenizers.load('bytes'), tmp_path)
+  config.evals.x = common.in_context()
+  told = 'evals.x: length=64, but the model has 32 positions; take length=32'
+  with pytest.raises(ValueError, match=told):
+    evaluators.make(
+      config, prepared, tokenizers.load('bytes'), max_positions=32
+    )
+  with pytest.raises(ValueError, match='evals.x: .* of the first 9 of the tok'):
+    evaluators.make(
+      config, prepared, tokenizers.load('bytes'), max_positions=64, num_old=9
+    )
 
 
 def test_conversations_of_which_nothing_is_scored_are_refused(tmp_path):
@@ -41,7 +57,7 @@ def test_conversations_of_which_nothing_is_scored_are_refused(tmp_path):
   prepared = data.prepare(config, tokenizers.load('bytes'), tmp_path)
   config.evals.x = common.perplexity(source='a', limit=2)
   with pytest.raises(ValueError, match='evals.x: it scores 2 held-out conv'):
-    evaluators.make(config, prepared, None)
+    evaluators.make(config, prepared, None, max_positions=64)
 
 
 @pytest.mark.parametrize('kind', ['path', 'heldout', 'conversations'])
@@ -63,7 +79,9 @@ def test_a_document_has_one_name_in_every_run(tmp_path, kind):
   def named(tokenizer, **changes):
     config.update(changes)
     prepared = data.prepare(config, tokenizer, tmp_path)
-    (evaluator,) = evaluators.make(config, prepared, tokenizer)
+    (evaluator,) = evaluators.make(
+      config, prepared, tokenizer, max_positions=64
+    )
     return evaluator.task.names
 
   first = named(tokenizers.load('bytes'))
