@@ -1,5 +1,14 @@
 """Small files of exams, as their authors publish them."""
 
+import json
+
+CONTEXT = 'Tim has 3 cups. Lily has none.'
+TIM = {
+  'id': 'q1',
+  'question': 'Who has cups?',
+  'answers': [{'text': 'Tim', 'answer_start': 0}],
+}
+
 
 def write_mmlu(folder, subject='college_physics', answers='ABCDA'):
   """Five demonstrations and three questions; a comma and a quoted line."""
@@ -34,3 +43,10 @@ def write_ceval(folder, subject='law'):
     '2,哪个最大？,小,中,大,巨,D\n'
   )
   return folder
+
+
+def write_squad(path, *questions, context=CONTEXT):
+  passage = {'context': context, 'qas': list(questions)}
+  whole = {'version': '1.1', 'data': [{'title': '', 'paragraphs': [passage]}]}
+  path.write_text(json.dumps(whole, indent=1, ensure_ascii=False))
+  return path

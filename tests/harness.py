@@ -202,6 +202,38 @@ def mgsm_task(folder, data, language, *, limit=0):
   )
 
 
+def xquad_task(folder, path, language, *, limit=0):
+  """A file of XQuAD in the form of the data set that the harness loads.
+
+  Its F1 comes from a module that transformers 5 has no more: only the prompts
+  and the texts are the harness's.
+  """
+  tasks = _task_files() / 'xquad'
+  common = (tasks / 'xquad_common_yaml').read_text().splitlines()
+  plain = folder / 'xquad_common_yaml'
+  plain.write_text('\n'.join(x for x in common if '!function' not in x))
+  own = yaml.safe_load((tasks / f'xquad_{language}.yaml').read_text())
+  records = [
+    {
+      'id': qa['id'],
+      'context': passage['context'],
+      'question': qa['question'],
+      'answers': {'text': [x['text'] for x in qa['answers']]},
+    }
+    for article in json.loads(path.read_text())['data']
+    for passage in article['paragraphs']
+    for qa in passage['qas']
+  ]
+  return _put(
+    folder,
+    f'own_xquad_{language}',
+    plain,
+    {'validation': records[: limit or None]},
+    doc_to_text=own['doc_to_text'],
+    metric_list=[{'metric': 'exact_match'}],
+  )
+
+
 def wikitext_task(folder, data, *, limit=0):
   text = (data / 'text_en_wikitext2' / 'wiki.test.raw.txt').read_text()
   pages, held = [], []
@@ -314,26 +346,34 @@ def own_equals(model, data, exam, names, theirs, *, limit, bos):
 
 def mgsm_equals(ours, theirs):
   """How many of our evaluator's prompts, answers and scores differ."""
-  prompts = answers = scores = 0
+  pairs, scores = [], 0
   for p in ours.predictions:
     language, number = p['id'].split('/')
-    samples = {
-      s['filter']: s
-      for s in theirs['samples'][f'own_mgsm_{language}']
-      if s['doc_id'] == int(number)
-    }
-    plain = samples['remove_whitespace']
-    prompts += plain['arguments'][0][0] != p['prompt']
-    # The harness decodes an answer alone, so that its first space is lost.
-    answers += plain['resps'][0][0].lstrip(' ') != p['response'].lstrip(' ')
-    for kind, score in (
-      ('remove_whitespace', 'lmeval_remove_whitespace'),
-      ('flexible-extract', 'lmeval_flexible_extract'),
-    ):
-      scores += samples[kind]['exact_match'] != p[score]
+    for sample in theirs['samples'][f'own_mgsm_{language}']:
+      if sample['doc_id'] == int(number):
+        kind = sample['filter'].replace('-', '_')
+        scores += sample['exact_match'] != p[f'lmeval_{kind}']
+        pairs.append((p, sample))
+  return {**_texts_equal(pairs), 'scores_differ': scores}
+
+
+def xquad_equals(ours, theirs, language):
+  """How many of our evaluator's prompts and answers differ."""
+  name = f'own_xquad_{language}'
+  samples = {s['doc']['id']: s for s in theirs['samples'][name]}
+  return _texts_equal([(p, samples[p['id']]) for p in ours.predictions])
+
+
+def _texts_equal(pairs):
+  """Of (our prediction, their sample)."""
+  # The harness decodes an answer alone, so that its first space is lost.
   return {
-    'answers': len(ours.predictions),
-    'answers_differ': answers,
-    'prompts_differ': prompts,
-    'scores_differ': scores,
+    'answers': len({p['id'] for p, _ in pairs}),
+    'prompts_differ': sum(
+      sample['arguments'][0][0] != p['prompt'] for p, sample in pairs
+    ),
+    'answers_differ': sum(
+      sample['resps'][0][0].lstrip(' ') != p['response'].lstrip(' ')
+      for p, sample in pairs
+    ),
   }

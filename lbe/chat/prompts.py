@@ -80,8 +80,6 @@ def read_scored(
   them; where these are none, the right answer is ''. Raises ValueError as
   `read` does, for one of another type, and for an empty text.
   """
-  if limit < 0:
-    raise ValueError(f'limit={limit}: it counts prompts; 0 is all.')
   prompts = []
   for p in read(path, template=template):
     if not p.text.strip():  # what goes on from BOS can be compared with nothing
@@ -90,6 +88,13 @@ def read_scored(
     references = _references(p.record, p.where)
     own = lines.text(p.record, 'language', p.where, default='')
     prompts.append(p._replace(language=own or language, references=references))
+  return first(prompts, limit)
+
+
+def first(prompts: list[Prompt], limit: int) -> list[Prompt]:
+  """So many of the Prompts; 0 is all."""
+  if limit < 0:
+    raise ValueError(f'limit={limit}: it counts prompts; 0 is all.')
   return prompts[: limit or None]
 
 

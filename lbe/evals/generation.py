@@ -12,6 +12,7 @@ import functools
 from lbe.chat import prompts as prompts_lib
 from lbe.evals import core
 from lbe.exams import answers
+from lbe.exams import squad
 from lbe.run import averages
 from lbe.text import language_table
 from lbe.text import languages
@@ -34,16 +35,21 @@ def make(
 ):
   """The prompts, read and checked; None for an empty `path`.
 
-  With `responses`, a file of id and response, those are scored, and no model
-  is asked. `f1_script` is one of answers.NAMES, or '' for that of the language.
-  `sampling` are max_new_tokens and the fields of sampling.Settings.
+  `path` has prompts in lines, or is a file of SQuAD (lbe/exams/squad.py), whose
+  answers without a template are one line. With `responses`, a file of id and
+  response, those are scored, and no model is asked. `f1_script` is one of
+  answers.NAMES, or '' for that of the language. `sampling` are max_new_tokens
+  and the fields of sampling.Settings.
   """
   if not path:
     return None
   prompts_lib.check_template(template)
-  found = prompts_lib.read_scored(
-    path, template=template, limit=limit, language=language
-  )
+  read = functools.partial(prompts_lib.read_scored, template=template)
+  if squad.is_one(path):
+    read = squad.prompts
+    if not template and not sampling['stop']:
+      sampling['stop'] = (squad.END,)
+  found = read(path, limit=limit, language=language)
   for p in found:
     if not responses and p.record.get('context') and 'prompt' not in p.record:
       raise ValueError(
@@ -63,7 +69,7 @@ def make(
     )
   written = None
   if responses:
-    wheres = {p.id: p.where for p in prompts_lib.read(path, template=template)}
+    wheres = {p.id: p.where for p in read(path, language=language)}
     written = prompts_lib.read_responses(responses, wheres, limit=limit)
   return Prompts(
     found,

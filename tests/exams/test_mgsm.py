@@ -2,12 +2,8 @@
 
 import pytest
 
-from lbe.evals import exam
 from lbe.exams import item
 from lbe.exams import mgsm
-
-import evaluators
-import harness
 
 
 @pytest.mark.parametrize(
@@ -95,40 +91,3 @@ def test_a_folder_without_mgsm_is_told(tmp_path):
     mgsm.questions(tmp_path, subjects=(), limit=0)
   with pytest.raises(ValueError, match='is no folder'):
     mgsm.questions(tmp_path / 'mgsm', subjects=(), limit=0)
-
-
-def test_mgsm_is_answered_as_the_harness_does(test_data, tmp_path):
-  """Its own task files: the same text, token for token, and its two scores."""
-  languages = ('bn', 'en')
-  folder = test_data / 'ckpt_stories260K' / 'hf'
-  ours = harness.load_ours(folder, batch_size=4)
-  target = tmp_path / 'tokenizer'
-  target.mkdir()
-  harness.vocab_export.write(ours.tokenizer, target, max_positions=512)
-  tasks = [
-    harness.mgsm_task(tmp_path, test_data, x, limit=2) for x in languages
-  ]
-  theirs = harness.load_theirs(folder, target, bos=True, batch_size=1)
-  expected, _ = harness.run(
-    theirs, tmp_path, tasks, num_fewshot=0, gen_kwargs={'max_gen_toks': 16}
-  )
-  made = evaluators.make(
-    exam,
-    path=test_data / 'bench_mgsm',
-    protocol='mgsm@direct',
-    subjects=languages,
-    limit=2,
-    max_new_tokens=16,
-  )
-  result = made.evaluate(ours, name='mgsm', step=0)
-  assert harness.mgsm_equals(result, expected) == {
-    'answers': 4,
-    'answers_differ': 0,
-    'prompts_differ': 0,
-    'scores_differ': 0,
-  }
-  assert any(p['cut_tokens'] for p in result.predictions)
-  rows = {r['name']: r for r in result.rows}
-  for name in ('score_rate', 'lmeval_flexible_extract'):
-    assert rows[name]['count'] == 4 and rows[f'{name}/bn']['count'] == 2
-    assert len(rows[f'{name}/bn']['interval95']) == 2
