@@ -294,6 +294,35 @@ def exam(**changes) -> ConfigDict:
   )
 
 
+def pairs(**changes) -> ConfigDict:
+  """An evaluator: of two texts the right one is to be the likelier.
+
+  `protocol` is 'pairs@blimp', of its folder; 'pairs@own', of a file of pairs;
+  'pairs@swap', of texts in any language, whose sentences are compared with
+  themselves after two neighbouring words (or characters, where a script writes
+  no spaces) have changed places.
+  """
+  return _evaluator(
+    'pairs',
+    changes,
+    protocol='pairs@swap',
+    # Of 'pairs@swap' a source's name (its held-out documents), or '' to read
+    # `path`; the fields below it are how texts are read. With neither it is
+    # left out.
+    source='',
+    **_texts(),
+    # Pairs: the first of each file, or of sentences in an order that `seed`
+    # and they decide; 0 is all.
+    limit=0,
+    seed=0,
+    # Of 'pairs@own' the fields of the right text and of the wrong one, and
+    # those that scores are told by, as ('phenomenon',). JSON lines, or a table
+    # (.tsv, .csv) with a header.
+    sides=('good', 'bad'),
+    parts=(),
+  )
+
+
 def lm_eval(**changes) -> ConfigDict:
   """An evaluator: tasks of lm-evaluation-harness, run by our own engine."""
   return _evaluator(

@@ -29,6 +29,7 @@ from lbe.mesh import sharding
 from lbe.models import architecture
 from lbe.models import forward
 from lbe.models import weights
+from lbe.text import lines
 from lbe.vocab import export as vocab_export
 from lbe.vocab import tokenizers
 
@@ -117,8 +118,7 @@ def _put(folder, name, source, splits, **changes):
   files = {}
   for split, records in splits.items():
     path = folder / f'{name}_{split}.jsonl'
-    lines = (json.dumps(r, ensure_ascii=False) for r in records)
-    path.write_text('\n'.join(lines), encoding='utf-8')
+    lines.write(path, records)
     files[split] = str(path)
   (folder / f'{name}.yaml').write_text(
     yaml.safe_dump(
@@ -234,6 +234,27 @@ def xquad_task(folder, path, language, *, limit=0):
   )
 
 
+def blimp_task(folder, data, paradigm, *, limit=0):
+  rows = lines.rows(data / 'bench_blimp' / 'data' / f'{paradigm}.jsonl')
+  return _put(
+    folder,
+    f'own_blimp_{paradigm}',
+    f'blimp/{paradigm}.yaml',
+    {'train': rows[: limit or None]},
+  )
+
+
+def xcopa_task(folder, data, language, *, limit=0):
+  file = data / 'bench_xcopa' / language / f'test.{language}.jsonl'
+  return _put(
+    folder,
+    f'own_xcopa_{language}',
+    f'xcopa/default_{language}.yaml',
+    {'test': lines.rows(file)[: limit or None]},
+    validation_split=None,
+  )
+
+
 def wikitext_task(folder, data, *, limit=0):
   text = (data / 'text_en_wikitext2' / 'wiki.test.raw.txt').read_text()
   pages, held = [], []
@@ -316,9 +337,36 @@ def subjects(exam, count):
   return names[:: max(1, len(names) // count)][:count] if count else []
 
 
+def own_pairs_equal(result, theirs):
+  """Our pairs@blimp beside the harness's tasks: pairs, differences."""
+  right, worst, differ = {}, 0.0, 0
+  for prediction in result.predictions:
+    right[prediction['id']] = prediction['scores'], prediction['acc']
+  samples = [
+    (f'{task.removeprefix("own_blimp_")}/{sample["doc_id"]}', sample)
+    for task, found in theirs['samples'].items()
+    for sample in found
+  ]
+  assert right.keys() == {name for name, _ in samples}
+  for name, sample in samples:
+    scores, acc = right[name]
+    values = [r[0][0] for r in sample['resps']]
+    worst = max(worst, *np.abs(np.subtract(values, scores)))
+    differ += sample['acc'] != acc
+  return {
+    'pairs': len(right),
+    'answers_differ': differ,
+    'largest_logprob_difference': float(worst),
+  }
+
+
 def own_equals(model, data, exam, names, theirs, *, limit, bos):
   """How many answers of our own evaluator differ from the harness's."""
-  folder = {'ceval': 'bench_ceval', 'mmlu': 'bench_mmlu_2020'}[exam]
+  folder = {
+    'ceval': 'bench_ceval',
+    'mmlu': 'bench_mmlu_2020',
+    'xcopa': 'bench_xcopa',
+  }[exam]
   made = multiple_choice.make(
     path=data / folder,
     protocol=f'{exam}@lmeval',

@@ -197,9 +197,14 @@ def _compared(config, named, prepared, folder):
   """
   sets, digests = {}, {}
   for name, e in config.evals.items():
-    if e.get('evaluator') == 'perplexity' and e.path and not e.source:
+    kind = e.get('evaluator')
+    of_texts = kind == 'perplexity' or e.get('protocol') == 'pairs@swap'
+    if of_texts and e.path and not e.source:
       fields = {f: e[f] for f in ('path', 'kind', 'cut', 'heading', 'field')}
-      texts = scored_texts(config, name, limit=e.limit, **fields)
+      limit = (
+        e.limit if kind == 'perplexity' else 0
+      )  # that of pairs counts them
+      texts = scored_texts(config, name, limit=limit, **fields)
       sets[name, 'evals'] = texts
       digests[name] = core.data_hash(texts)
   heldout = [name for name, p in prepared.items() if p.heldout is not None]

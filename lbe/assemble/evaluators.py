@@ -8,6 +8,7 @@ from lbe.assemble import data
 from lbe.data import order as order_lib
 from lbe.data import tokenized
 from lbe.evals import core
+from lbe.evals import pairs
 from lbe.evals import perplexity
 from lbe.evals import schedule
 from lbe.vocab import tokenizers
@@ -18,6 +19,7 @@ EVALUATORS = (
   'in_context',
   'multiple_choice',
   'exam',
+  'pairs',
   'generation',
   'response_quality',
   'code_switching',
@@ -55,6 +57,8 @@ def make(
     try:
       if kind == 'perplexity':
         task = _make_documents(config, prepared, name, **fields)
+      elif kind == 'pairs':
+        task = _make_pairs(config, prepared, name, **fields)
       else:
         if kind == 'in_context':
           fields['num_pieces'] = (
@@ -116,9 +120,72 @@ def best_is(config, evaluators: list[schedule.Evaluator]) -> str | None:
 
 
 def _make_documents(
-  config, prepared, name, *, source, path, max_len, limit, **fields
+  config, prepared, name, *, source, max_len, limit, **fields
 ):
   """The texts of a perplexity.Documents; None with neither source nor path."""
+  found = _texts(config, prepared, name, source=source, limit=limit, **fields)
+  if found is None:
+    return None
+  texts, hashes = found
+  max_len = max_len or config.data.seq_len
+  names = [f'{number:016x}' for number in hashes][: limit or None]
+  texts = texts[: limit or None]
+  if not isinstance(texts[0], str):
+    max_len = config.data.seq_len  # a conversation is one window
+    if not any(weights[1:].any() for _, weights in texts):
+      raise ValueError(
+        f'it scores {len(texts)} held-out conversations of {source}, all of '
+        'whose responses have the weight 0; hold out more, or mend them.'
+      )
+  return perplexity.Documents(texts, names, max_len=max_len)
+
+
+def _make_pairs(
+  config,
+  prepared,
+  name,
+  *,
+  protocol,
+  source,
+  path,
+  limit,
+  seed,
+  sides,
+  parts,
+  **fields,
+):
+  """As pairs.make, whose texts are those of a source or a path."""
+  texts = None
+  if protocol == pairs.SWAP:
+    found = _texts(
+      config, prepared, name, source=source, path=path, limit=0, **fields
+    )
+    texts = found and found[0]
+    if texts and not isinstance(texts[0], str):
+      raise ValueError(
+        f'source={source!r} has conversations; {protocol} takes texts.'
+      )
+  elif source:
+    raise ValueError(
+      f'source={source!r}, but {protocol} reads pairs; give path=.'
+    )
+  return pairs.make(
+    protocol=protocol,
+    path=path,
+    texts=texts,
+    sides=sides,
+    parts=parts,
+    limit=limit,
+    seed=seed,
+  )
+
+
+def _texts(config, prepared, name, *, source, path, limit, **fields):
+  """(texts that are scored, their hashes), of a source's held-out documents.
+
+  Or those of a path. None with neither: an empty slot, to be filled on the
+  command line.
+  """
   if source and path:
     raise ValueError(
       f'it has both source={source!r} and path={path!r}; clear one of them.'
@@ -135,19 +202,8 @@ def _make_documents(
         f'it scores the held-out documents of {source}, which has none; set '
         f'data.sources.{source}.holdout.'
       )
-  elif path:
+    return texts, hashes
+  if path:
     texts = data.scored_texts(config, name, path=path, limit=limit, **fields)
-    hashes = map(order_lib.text_hash, texts)
-  else:
-    return None  # an empty slot, to be filled on the command line
-  max_len = max_len or config.data.seq_len
-  names = [f'{number:016x}' for number in hashes][: limit or None]
-  texts = texts[: limit or None]
-  if not isinstance(texts[0], str):
-    max_len = config.data.seq_len  # a conversation is one window
-    if not any(weights[1:].any() for _, weights in texts):
-      raise ValueError(
-        f'it scores {len(texts)} held-out conversations of {source}, all of '
-        'whose responses have the weight 0; hold out more, or mend them.'
-      )
-  return perplexity.Documents(texts, names, max_len=max_len)
+    return texts, map(order_lib.text_hash, texts)
+  return None

@@ -41,6 +41,7 @@ BETTER = {
     'lmeval_flexible_extract': HIGHER,
     'lmeval_remove_whitespace': HIGHER,
   },
+  'pairs': {'acc': HIGHER},
   'generation': {
     'exact_match': HIGHER,
     'f1': HIGHER,

@@ -56,8 +56,9 @@ def row(name: str, average: Average, **more) -> dict:
 
 def masks(values) -> dict:
   """{value: which items have it, bool [N]}, in the order of the items."""
-  values = list(values)
-  return {x: np.array([v == x for v in values]) for x in dict.fromkeys(values)}
+  number = {}
+  numbers_N = np.array([number.setdefault(v, len(number)) for v in values], int)
+  return {x: numbers_N == i for x, i in number.items()}
 
 
 def rows(
