@@ -19,6 +19,7 @@ from ml_collections import config_flags
 from lbe.assemble import data
 from lbe.assemble import evaluators as evaluators_lib
 from lbe.assemble import model as model_lib
+from lbe.evals import by_language
 from lbe.evals import core
 from lbe.evals import schedule
 from lbe.mesh import hosts
@@ -84,6 +85,8 @@ def main(argv):
       print(f'{evaluator.name}: {time.perf_counter() - start:.1f} s')
   if jax.process_index() == 0:
     print(core.write_summary(folder))
+    if languages := by_language.write(folder):
+      print(f'\n{languages}')
     print(f'scores are in {folder}')
   files.send(now=True)
 

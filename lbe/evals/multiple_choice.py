@@ -252,7 +252,8 @@ class Exam:
         },
         headline=PROTOCOLS[self.protocol].headline,
         groups=dict(sorted(groups.items())),
-        subjects=subjects,
+        # Languages are both.
+        subjects={k: v for k, v in subjects.items() if k not in groups},
         of_all={
           'num_cut': sum(r['cut_tokens'] > 0 for r in records),
           **(one_letter if metric == 'acc' else {}),

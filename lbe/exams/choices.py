@@ -129,7 +129,7 @@ def xcopa_items(
         item.Item(
           id=f'{language}/{i}',
           subject=language,
-          group='all',
+          group=language,
           header='',
           shots=(),
           # Without its full stop.
