@@ -22,6 +22,8 @@ from lbe.convert import hf_config
 from lbe.evals import multiple_choice
 from lbe.exams import agieval
 from lbe.exams import item
+from lbe.exams import sib200
+from lbe.exams import sib200_prompts
 from lbe.exams import spreadsheet
 from lbe.exams import subjects as subjects_lib
 from lbe.inference import model as model_lib
@@ -255,6 +257,52 @@ def xcopa_task(folder, data, language, *, limit=0):
   )
 
 
+def sib200_task(folder, data, code, variant, *, limit=0):
+  """SIB-200 in a language as one of our protocols asks it.
+
+  Where the harness has it, its own file; else a file with our prompt.
+  """
+  rows = [
+    {
+      'text': s.text,
+      'category': s.topic,
+      'gold': sib200_prompts.TOPICS.index(s.topic),
+    }
+    for s in sib200.sentences(data / 'bench_sib200', code, 'test')
+  ]
+  if variant in sib200_prompts.HARNESS:
+    prompt = f'prompt_{variant[-1]}'
+    theirs = {'en': 'eng', 'sw': 'swa'}[code]
+    source, changes = f'afrobench/sib/{prompt}/sib_{theirs}.yaml', {}
+  else:
+    header, ask, labels = sib200.own_prompt(
+      code if variant == 'labels_native' else 'en'
+    )
+    text = sib200.Sentence('', '', '{{text.strip()}}')
+    source, changes = (
+      'afrobench/sib/prompt_1/sib_eng.yaml',
+      {
+        'doc_to_text': header + ask(text),
+        'doc_to_choice': [x.strip() for x in labels],
+        'target_delimiter': ' ' * labels[0].startswith(' '),
+        'doc_to_target': 'gold',
+      },
+    )
+  return _put(
+    folder,
+    f'own_sib200_{variant}_{code}',
+    source,
+    {'test': rows[: limit or None]},
+    validation_split=None,
+    fewshot_split=None,
+    # Of the two the weighted F1 is a function that the file names by its place.
+    metric_list=[
+      {'metric': 'acc', 'aggregation': 'mean', 'higher_is_better': True}
+    ],
+    **changes,
+  )
+
+
 def wikitext_task(folder, data, *, limit=0):
   text = (data / 'text_en_wikitext2' / 'wiki.test.raw.txt').read_text()
   pages, held = [], []
@@ -360,35 +408,42 @@ def own_pairs_equal(result, theirs):
   }
 
 
-def own_equals(model, data, exam, names, theirs, *, limit, bos):
-  """How many answers of our own evaluator differ from the harness's."""
+def own_equals(
+  model, data, exam, names, theirs, *, limit, bos, variant='lmeval'
+):
+  """How many answers of our own evaluator differ from the harness's.
+
+  Its tasks are own_EXAM_NAME, and of another variant own_EXAM_VARIANT_NAME.
+  """
   folder = {
     'ceval': 'bench_ceval',
     'mmlu': 'bench_mmlu_2020',
     'xcopa': 'bench_xcopa',
+    'sib200': 'bench_sib200',
   }[exam]
   made = multiple_choice.make(
     path=data / folder,
-    protocol=f'{exam}@lmeval',
+    protocol=f'{exam}@{variant}',
     subjects=names,
     split='',
     num_shots=None,
     limit=limit,
     bos=bos,
-    cut='',
+    cut='harness',
   )
-  found = made.evaluate(model, name=exam, step=None)
+  task = f'own_{exam}' if variant == 'lmeval' else f'own_{exam}_{variant}'
+  of_task = {}
+  for prediction in made.evaluate(model, name=task, step=None).predictions:
+    name, _ = prediction['id'].split('/')
+    of_task.setdefault(f'{task}_{name}', []).append(prediction)
   differ, worst = 0, 0.0
-  for prediction in found.predictions:
-    subject, number = prediction['id'].split('/')
-    sample = next(
-      s
-      for s in theirs['samples'][f'own_{exam}_{subject}']
-      if s['doc_id'] == int(number)
-    )
-    values = [r[0][0] for r in sample['resps']]
-    differ += int(np.argmax(values)) != prediction['chosen']
-    worst = max(worst, *np.abs(np.subtract(values, prediction['scores'])))
+  for task, predictions in of_task.items():
+    samples = sorted(theirs['samples'][task], key=lambda s: s['doc_id'])
+    for prediction, sample in zip(predictions, samples, strict=True):
+      values = [r[0][0] for r in sample['resps']]
+      differ += int(np.argmax(values)) != prediction['chosen']
+      worst = max(worst, *np.abs(np.subtract(values, prediction['scores'])))
+      assert sample['acc'] == prediction['acc'], (prediction, sample)
   return {'answers_differ': differ, 'largest_logprob_difference': float(worst)}
 
 

@@ -23,6 +23,8 @@ from lbe.exams import choices
 from lbe.exams import gaokao
 from lbe.exams import item as item_lib
 from lbe.exams import mmlu
+from lbe.exams import sib200
+from lbe.exams import sib200_prompts
 from lbe.inference import score
 from lbe.run import averages
 from lbe.vocab import tokenizers
@@ -50,6 +52,12 @@ PROTOCOLS = {
   'ceval@cla': Protocol(ceval.items, 'cla', 'val', 5),
   'cmmlu@lmeval': Protocol(ceval.cmmlu_items, 'joint', 'test', 0),
   'xcopa@lmeval': Protocol(choices.xcopa_items, 'joint', 'test', 0),
+  'sib200@labels': Protocol(sib200.items, 'joint', 'test', 0),
+  'sib200@labels_native': Protocol(sib200.items, 'joint', 'test', 0),
+  **{
+    f'sib200@{x}': Protocol(sib200.items, 'joint', 'test', 0)
+    for x in sib200_prompts.HARNESS
+  },
   'agieval@loglik': Protocol(agieval.items, 'joint', 'test', 0, 'macro'),
   'agieval@lmeval': Protocol(agieval.items, 'joint', 'test', 0),
   'gaokao@loglik': Protocol(gaokao.items, 'joint', '', 0),
@@ -99,7 +107,7 @@ def make(
   )
   if not items:
     raise ValueError(f'{path} has no questions in the split {split!r}.')
-  cut = cut or ('harness' if variant == 'lmeval' else 'safe')
+  cut = cut or ('harness' if variant.startswith('lmeval') else 'safe')
   return Exam(items, protocol, num_shots=num_shots, bos=bos, cut=cut)
 
 
@@ -119,6 +127,28 @@ class Exam:
     if PROTOCOLS[self.protocol].scoring != 'joint':
       for letters in {item.answers for item in self.items}:
         letter_tokens(tokenizer, self.protocol, letters)
+      return
+    labels = {item.choices: item for item in self.items}
+    if len(labels) > len({item.group for item in self.items}):
+      return  # choices of a question's own, not labels of all
+    for item in labels.values():
+      self._check_apart(tokenizer, item)
+
+  def _check_apart(self, tokenizer, item):
+    settings = {k: self._settings[k] for k in ('bos', 'cut')}
+    pairs = [(item.context, choice) for choice in item.choices]
+    seen = {}
+    for choice, (_, ids) in zip(
+      item.choices, score.split(tokenizer, pairs, **settings), strict=True
+    ):
+      other = seen.setdefault(tuple(ids), choice)
+      if other != choice:
+        raise ValueError(
+          f'the tokenizer cannot tell the labels {other.strip()!r} and '
+          f'{choice.strip()!r} of {item.id} apart: both are {ids}; take one '
+          'that knows the script, or has byte fallback, or a protocol with '
+          'other labels.'
+        )
 
   def evaluate(self, model, *, name, step) -> core.Result:
     """A Result: accuracies by subject, by group, and of all."""
@@ -233,10 +263,12 @@ class Exam:
       [1 / subjects[item.subject].sum() for item in self.items]
     )
     rows = []
-    letter = item_lib.ALPHABET.__getitem__
-    one_letter = core.one_answer(
-      [letter(r['chosen']) for r in records],
-      [list(map(letter, r['gold'])) for r in records],
+    answers = {item.answers for item in self.items}
+    # A label where all questions have the same ones, else a letter.
+    names = answers.pop() if len(answers) == 1 else item_lib.ALPHABET
+    one_answer = core.one_answer(
+      [names[r['chosen']] for r in records],
+      [[names[i] for i in r['gold']] for r in records],
     )
     for metric in ('acc', 'acc_norm'):
       if metric == 'acc_norm' and all(
@@ -256,7 +288,7 @@ class Exam:
         subjects={k: v for k, v in subjects.items() if k not in groups},
         of_all={
           'num_cut': sum(r['cut_tokens'] > 0 for r in records),
-          **(one_letter if metric == 'acc' else {}),
+          **(one_answer if metric == 'acc' else {}),
         },
       )
     row = functools.partial(

@@ -74,6 +74,17 @@ def language(code: str) -> Language:
   )
 
 
+def there(data: str, folder, *, split: str = '*') -> list[str]:
+  """The codes of the languages that a data set's folder has, in some split."""
+  root, pattern = pathlib.Path(folder), DATA[data].file
+  return [
+    x.code
+    for x in LANGUAGES.values()
+    if data in x.codes
+    and any(root.glob(pattern.format(code=x.codes[data], split=split)))
+  ]
+
+
 def file(data: str, folder, code: str, *, split: str = '') -> pathlib.Path:
   """Where the language lies in a data set's folder, or a split of it.
 
@@ -97,19 +108,14 @@ def file(data: str, folder, code: str, *, split: str = '') -> pathlib.Path:
   files = sorted(root.glob(what.file.format(code=asked, split=split)))
   if not files:
     # Other splits of the language, else other languages.
-    there = [
+    has = [
       str(path.relative_to(root))
       for path in root.glob(what.file.format(code=asked, split='*'))
-    ] or [
-      x.code
-      for x in LANGUAGES.values()
-      if data in x.codes
-      and any(root.glob(what.file.format(code=x.codes[data], split='*')))
-    ]
+    ] or there(data, root)
     raise ValueError(
       f'{root} has no {what.file.format(code=asked, split=split)}, where '
       f'{what.title} has its {known.english}; it has '
-      f'{", ".join(sorted(there)) or "none of its languages"}.'
+      f'{", ".join(sorted(has)) or "none of its languages"}.'
     )
   (path,) = files
   return path
