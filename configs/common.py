@@ -238,13 +238,34 @@ def in_context(**changes) -> ConfigDict:
   )
 
 
+def parallel(**changes) -> ConfigDict:
+  """An evaluator: bits for sentences that are the same in many languages."""
+  return _evaluator(
+    'parallel',
+    changes,
+    # A folder of SIB-200 or NTREX, or one with en.txt, ta.txt, ... of lines
+    # that are the same sentence; '' leaves it out.
+    path='',
+    # As ('ta', 'sw'); () is all that are there.
+    languages=(),
+    # Whose bits those of the others are divided by; '' is none.
+    reference='en',
+    # One split of SIB-200, as 'test'; '' is all.
+    split='',
+    # Sentences of each language: the first ones; 0 is all.
+    limit=0,
+    at_start=True,
+  )
+
+
 def _questions():
   """An exam, and what of it is asked."""
   return dict(
     protocol='',
     # The exam's folder, or the file; '' leaves it out.
     path='',
-    # Some subjects only, as ('law',); () is all.
+    # Some subjects only, as ('law',), of XCOPA and SIB-200 languages; () is
+    # all.
     subjects=(),
     # Questions of each subject; 0 is all.
     limit=0,
@@ -255,9 +276,10 @@ def multiple_choice(**changes) -> ConfigDict:
   """An evaluator: questions with choices, answered by the likeliest.
 
   `protocol` is 'mmlu@hendrycks' or '@lmeval', 'ceval@official', '@lmeval' or
-  '@cla', 'cmmlu@lmeval', 'xcopa@lmeval', 'agieval@loglik' or '@lmeval',
-  'gaokao@loglik'; 'choices@letters', '@texts' or '@continuation' of an own file
-  (see lbe/exams/own.py).
+  '@cla', 'cmmlu@lmeval', 'xcopa@lmeval', 'sib200@labels', '@labels_native' or
+  '@lmeval_1' to '_5', 'agieval@loglik' or '@lmeval', 'gaokao@loglik';
+  'choices@letters', '@texts' or '@continuation' of an own file (see
+  lbe/exams/own.py).
   """
   return _evaluator(
     'multiple_choice',

@@ -17,6 +17,7 @@ from lbe.vocab import tokenizers
 EVALUATORS = (
   'perplexity',
   'in_context',
+  'parallel',
   'multiple_choice',
   'exam',
   'pairs',

@@ -35,6 +35,8 @@ BETTER = {
     'perplexity_per_character': LOWER,
     'perplexity_per_word': LOWER,
   },
+  # Of `relative` neither is: it falls where the reference gets worse, too.
+  'parallel': {'bits_per_sentence': LOWER, 'bits_per_byte': LOWER},
   'multiple_choice': {'acc': HIGHER, 'acc_norm': HIGHER},
   'exam': {
     'score_rate': HIGHER,
