@@ -47,8 +47,7 @@ _SEED = flags.DEFINE_integer('seed', 0, 'Of the order in the sheets.')
 
 
 def main(argv):
-  if len(argv) > 1:
-    raise ValueError(f'{argv[1]!r} is no flag; see --help.')
+  del argv
   asked = [
     _TABLE.value,
     _AGREEMENT.value,

@@ -369,4 +369,4 @@ def export():
 
 
 if __name__ == '__main__':
-  program.run(main)
+  program.run(main, has_commands=True)

@@ -256,6 +256,10 @@ def test_a_dry_run_checks_everything_and_trains_nothing(tmp_path):
       "error: mesh={'data': 1, 'fsdp': 1, 'context': 1, 'tensor': 3} asks",
     ),
     (
+      ('config.optim.peak_lr=7',),
+      "error: 'config.optim.peak_lr=7' is no flag; write --config.optim.pea",
+    ),
+    (
       ('--profile=3',),
       "error: profile='3' is no span of steps; give FROM:TO",
     ),

@@ -1,6 +1,7 @@
 """A model as those see it who score and generate: evaluators and judges."""
 
 import dataclasses
+import math
 
 import jax
 import numpy as np
@@ -33,8 +34,8 @@ class Model:
   def score(
     self, requests: list[score.Request], *, progress: str = ''
   ) -> list[score.Score]:
-    """A score.Score for each score.Request."""
-    return score.score(
+    """A score.Score for each score.Request; ValueError where some are NaN."""
+    scores = score.score(
       self.params,
       self.config,
       requests,
@@ -43,6 +44,16 @@ class Model:
       batch_size=self.batch_size,
       progress=progress,
     )
+    bad = sum(math.isnan(s.logprob) for s in scores)
+    if bad:
+      dtype = self.execution.compute_dtype
+      raise ValueError(
+        f'{bad:,} of {len(scores):,} log-probabilities of the model are NaN, '
+        'and its answer to every question would be the first: weights are not '
+        f'finite, or overflow as execution.compute_dtype={dtype!r}. Score an '
+        'earlier checkpoint, or in float32.'
+      )
+    return scores
 
   def score_each(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of ids [B, 1 + T] each but the first, given all that stand before it.

@@ -379,15 +379,26 @@ def _belle(path):
   )
 
 
-_NUMBER = r'\d+(?:\.\d+)?'
-_NUMBERS = rf'(?P<all>{_NUMBER}(?:[ \t]*[,，]?[ \t]*{_NUMBER})*)'
+# Each part takes what it can and gives nothing back: a reply that is a run of
+# numbers has one reading only, and is read once.
+_NUMBER = r'\d++(?:\.\d++)?+'
+_BETWEEN = r'(?:[ \t]*+[,，][ \t]*+|[ \t]++)'
+_NUMBERS = rf'(?P<all>{_NUMBER}(?:{_BETWEEN}{_NUMBER})*+)(?!\.?\d)'
 _STARS = re.compile(rf'\bstars?\b\**[ \t]*[:：]\**\s*{_NUMBERS}', re.IGNORECASE)
 
 
+# Each is read to its end; a reply of nothing but { has no scores.
+_MOST_OBJECTS = 500
+
+
 def _objects(reply):
-  """The JSON objects in a text, inner ones too, their keys in small letters."""
+  """The JSON objects in a text, inner ones too, their keys in small letters.
+
+  None where there are more than _MOST_OBJECTS.
+  """
   decoder = json.JSONDecoder()
-  for match in re.finditer(r'\{', reply):
+  starts = list(re.finditer(r'\{', reply))
+  for match in starts if len(starts) <= _MOST_OBJECTS else ():
     try:
       found, _ = decoder.raw_decode(reply, match.start())
     except (ValueError, RecursionError):

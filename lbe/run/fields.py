@@ -32,6 +32,8 @@ _SHARES = (
   'b1',
   'b2',
 )
+# What is divided by, so that 0 makes NaN.
+_ABOVE_ZERO = ('eps', 'norm_eps')
 # One that may be -1, and those that say in their own words what they take.
 _OWN = ('mesh', 'proportion', 'from_step', 'temperature', 'dropout')
 
@@ -54,5 +56,7 @@ def _check_range(name, field, value):
   least = int(any(f'.{name}'.endswith(f'.{x}') for x in _FROM_ONE))
   if value < least:
     raise ValueError(f'{name}={value} is below {least}, the least it can be.')
+  if field in _ABOVE_ZERO and not value:
+    raise ValueError(f'{name}={value} is divided by; take more than 0.')
   if field in _SHARES and value > 1:
     raise ValueError(f'{name}={value} is above 1; it is a share, from 0 to 1.')

@@ -230,8 +230,23 @@ def _told(error):
   return error if mine else None
 
 
-def run(main: Callable[[list[str]], None], *, goes_on: bool = True):
+def _flags_meant(arguments):
+  """A line for each argument that lacks its dashes: no flag would take it."""
+  for written in arguments:
+    name = written.partition('=')[0].split('.')[0]
+    if '=' in written and name in flags.FLAGS:
+      yield f'{written!r} is no flag; write --{written}'
+
+
+def run(
+  main: Callable[[list[str]], None],
+  *,
+  goes_on: bool = True,
+  has_commands: bool = False,
+):
   """Runs `main(argv)`; a user's error ends it with one message, status 1.
+
+  Of a program that `has_commands` argv[1] may be one; all else is flags.
 
   Set --traceback to see where it came from. What leaves files `goes_on` where
   nobody reads its output any more; the others end.
@@ -247,6 +262,13 @@ def run(main: Callable[[list[str]], None], *, goes_on: bool = True):
     if not _TRACEBACK.value:
       output.hide_errors_of_threads()
     try:
+      rest = argv[1 + has_commands :]
+      for meant in _flags_meant(rest):
+        raise ValueError(meant)
+      if rest:
+        raise ValueError(
+          f'{rest[0]!r} is no flag; flags are --NAME=VALUE, see --help.'
+        )
       if 'config' in flags.FLAGS:
         fields.check(flags.FLAGS['config'].value)
       main(argv)
@@ -282,6 +304,7 @@ def run(main: Callable[[list[str]], None], *, goes_on: bool = True):
       told = f'FATAL Flags parsing error: {error}'
       if 'as a ConfigDict' in told:
         told += ''.join(_fields_meant(argv))
+      told += ''.join(f'\n{meant}' for meant in _flags_meant(argv[1:]))
       told += '\nPass --helpshort or --helpfull to see help on flags.'
       print(told, file=sys.stderr, flush=True)
       sys.exit(1)

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import pathlib
+import sys
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -250,21 +251,37 @@ def _write(path, records, mode):
 def keep(path, wanted: Callable[[dict], bool]) -> list[dict]:
   """Keeps the lines of a file whose row is `wanted`; these rows.
 
-  From a line on that is no JSON, as a torn last one, all go. The file is
-  replaced whole, or not at all; one that is not there stays away.
+  A torn last line goes. One inside that is no JSON object, as a disk may leave
+  it, is told and moved into FILE.damaged; the lines behind it count. The file
+  is replaced whole, or not at all; one that is not there stays away.
   """
   path = pathlib.Path(path)
   if not path.exists():
     return []
-  kept, kept_rows = [], []
-  for raw in path.read_bytes().split(b'\n'):
+  kept, kept_rows, damaged = [], [], {}
+  *whole_lines, last = path.read_bytes().split(b'\n')
+  for number, raw in enumerate([*whole_lines, last], 1):
     try:
       row = json.loads(raw.decode())
+      if not isinstance(row, dict):
+        raise ValueError
     except ValueError:  # also half a character
-      break
+      if raw.strip() and number <= len(whole_lines):
+        damaged[number] = raw + b'\n'
+      continue
     if wanted(row):
       kept.append(raw + b'\n')
       kept_rows.append(row)
+  if damaged:
+    aside = path.with_name(f'{path.name}.damaged')
+    with open(aside, 'ab') as file:
+      file.writelines(damaged.values())
+    print(
+      f'{path}: {len(damaged)} damaged lines (the first is line '
+      f'{min(damaged)}) are no JSON; they are in {aside} now.',
+      file=sys.stderr,
+      flush=True,
+    )
   temporary = path.with_suffix('.tmp')
   temporary.write_bytes(b''.join(kept))
   os.replace(temporary, path)

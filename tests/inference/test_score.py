@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lbe.inference import model as model_lib
 from lbe.inference import score
 from lbe.mesh import compilation
 from lbe.mesh import sharding
@@ -253,3 +254,17 @@ def test_the_cut_between_context_and_continuation(test_data):
     split('I under', 'stand')
   with pytest.raises(ValueError, match="cut='left' is unknown; take one of"):
     split('a', 'b', cut='left')
+
+
+def test_a_model_that_is_no_numbers_has_no_scores():
+  """It had acc 1.0 wherever the answer is A: the likeliest of NaN is first."""
+  broken = params() | {'embed_VD': params()['embed_VD'].at[5, 0].set(np.nan)}
+  mesh = sharding.make_mesh({}, devices=jax.devices()[:1])
+  model = model_lib.Model(broken, TINY, BYTES, mesh, FP32, 4, 256)
+  fine, bad = (
+    score.Request(np.array(ids), np.array([0]), np.array([8]))
+    for ids in ([7], [5])
+  )
+  assert model.score([fine])[0].logprob < 0
+  with pytest.raises(ValueError, match=r'1 of 2 log-prob.* NaN.*float32'):
+    model.score([fine, bad])

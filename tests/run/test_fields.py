@@ -43,6 +43,7 @@ def test_the_defaults_are_in_range(tmp_path):
     ('data.num_workers', -1, 'data.num_workers=-1 is below 0'),
     ('optim.peak_lr', float('nan'), 'optim.peak_lr=nan is no number'),
     ('optim.eps', float('inf'), 'optim.eps=inf is no number'),
+    ('optim.eps', 0.0, 'optim.eps=0.0 is divided by'),
     ('optim.b2', 1.5, 'optim.b2=1.5 is above 1'),
     ('optim.clip_norm', -1.0, 'optim.clip_norm=-1.0 is below 0'),
     ('data.sources.a.max_bytes', -1, 'data.sources.a.max_bytes=-1 is below 0'),

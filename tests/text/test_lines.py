@@ -92,6 +92,17 @@ def test_a_torn_file_keeps_its_whole_lines(tmp_path):
   assert path.read_bytes() == b''
 
 
+def test_a_damaged_line_costs_no_other(tmp_path, capsys):
+  """Rows of days were cut on resume behind an empty line, or a block of NUL."""
+  path = tmp_path / 'metrics.jsonl'
+  path.write_bytes(b'{"a": 1}\n\n\0\0\n{"a": 2}\n[3]\n{"a": 4}\n{"a": 5')
+  assert lines.keep(path, lambda row: row['a'] < 4) == [{'a': 1}, {'a': 2}]
+  assert path.read_bytes() == b'{"a": 1}\n{"a": 2}\n'
+  assert (tmp_path / 'metrics.jsonl.damaged').read_bytes() == b'\0\0\n[3]\n'
+  told = capsys.readouterr().err
+  assert 'metrics.jsonl: 2 damaged lines (the first is line 3)' in told
+
+
 RESULTS = [
   {
     'step': step,

@@ -153,6 +153,10 @@ def test_commands_say_what_they_need(tmp_path):
     (('extnd',), "'extnd' is no command; take one of train, extend"),
     (('extend', '--base=x'), 'extend needs --output'),
     (
+      ('export', 'tokenizer=x', '--output=y'),
+      "'tokenizer=x' is no flag; write --tokenizer=x",
+    ),
+    (
       ('extend', '--base=x', f'--output={tmp_path}'),
       'extend needs --corpus (text to learn pieces from) or --add',
     ),
