@@ -421,6 +421,10 @@ def code_switching(**changes) -> ConfigDict:
     'code_switching',
     changes,
     **_prompts(),
+    # Where `path` is a task's folder of the Language Confusion Benchmark
+    # (SOURCE/LANG.csv): which of its languages, as ('zh', 'ar'); () is all.
+    # `limit` is then of each file.
+    languages=(),
     **_answering(template='alpaca'),
     # A JSONL file of id and response to be scored in place of the model's.
     responses='',

@@ -7,11 +7,13 @@ the pass rates of the language confusion benchmark (for-ai/language-confusion):
 a response passes where every line is in the language, and of those that pass,
 of a language without Latin letters, where no English word stands in them. Its
 own detector is a fastText model (lid.176.bin) and its English words are a file;
-with both, the rates of a language are those of its script, but that it cuts
-Chinese and Japanese by a dictionary and counts lines without letters. Rates
-over all languages are of all responses, where it has the mean of languages.
+with both, the rates are those of its script, but that it cuts Chinese and
+Japanese by a dictionary and fails lines without letters. A rate is of all
+responses; its `_macro` is the benchmark's mean of languages, and of a language
+that of its sources. Its folders of prompts are read as they are.
 """
 
+import collections
 import functools
 import pathlib
 import re
@@ -22,6 +24,7 @@ import numpy as np
 
 from lbe.chat import prompts as prompts_lib
 from lbe.evals import core
+from lbe.exams import confusion
 from lbe.judging import sheets
 from lbe.run import averages
 from lbe.text import files
@@ -135,11 +138,12 @@ def _is_long(line, language):
 def rates(records):
   """The scores of judged responses, overall and by language, as dicts.
 
-  A record is what Detector.judge gives, with its `language`. A score has
-  name, value, count, protocol, num_unusable and interval95; what cannot be
-  said of any record is left out. Responses without letters are `empty`. Beside
-  the rates of what can be judged stand those of all responses, where one that
-  is unusable, or cannot be judged, has failed: `unswitched_of_all`,
+  A record is what Detector.judge gives, with its `language`, and its `source`
+  where there are several. A score has name, value, count, protocol,
+  num_unusable and interval95; what cannot be said of any record is left out.
+  Responses without letters are `empty`. Beside the rates of what can be judged
+  stand those of all responses, where one that is unusable, or cannot be judged,
+  has failed: `unswitched_of_all`,
   `line_pass_of_all`, and `word_pass_of_all` of languages without Latin letters.
   """
   rows = []
@@ -165,6 +169,8 @@ def rates(records):
     for score in ('line_pass', 'word_pass'):
       passes = [r[score] for r in mine if r[score] is not None]
       put(score, averages.mean(passes), 'lines')
+      if len({_part(r) for r in mine}) > 1:
+        put(f'{score}_macro', _macro(mine, score), 'lines')
     put('empty', averages.mean([not r['letters'] for r in mine]), 'scripts')
     put('usable', averages.mean([not r['unusable'] for r in mine]), 'scripts')
     stays = [not r['switched'] and not r['unusable'] for r in mine]
@@ -182,11 +188,33 @@ def rates(records):
   return rows
 
 
+def _source(prompt):
+  source = prompt.record.get('source')
+  return {'source': source} if isinstance(source, str) else {}
+
+
+def _part(record):
+  return record['language'], record.get('source', '')
+
+
+def _macro(records, score):
+  """The mean of languages, each of them the mean of its sources."""
+  told = [r for r in records if r[score] is not None]
+  sizes = collections.Counter(map(_part, told))
+  sources = collections.Counter(language for language, _ in sizes)
+  weights_N = np.array(
+    [1 / (sizes[_part(r)] * sources[r['language']]) for r in told]
+  )
+  passes_N = np.array([r[score] for r in told], np.float64)
+  return averages.Average(weights_N * passes_N, weights_N)
+
+
 def make(
   *,
   path,
   responses,
   language,
+  languages,
   template,
   limit,
   language_identifier,
@@ -197,16 +225,27 @@ def make(
 ):
   """The prompts, read and checked; None for an empty `path`.
 
-  With `responses` those are scored, and no model is asked. `sheet` is a CSV
-  file for people, of `sheet_size` responses. Raises ValueError for a prompt
-  without a language, one that is not known, and a sheet that has marks.
+  `path` has prompts in lines, or is a folder as confusion.prompts reads, of
+  which `languages` are asked and `limit` prompts of each file. With `responses`
+  those are scored, and no model is asked. `sheet` is a CSV file for people, of
+  `sheet_size` responses. Raises ValueError for a prompt without a language, one
+  that is not known, and a sheet that has marks.
   """
   if not path:
     return None
   prompts_lib.check_template(template)
-  prompts = prompts_lib.read_scored(
-    path, template=template, limit=limit, language=language
-  )
+  if pathlib.Path(path).is_dir():
+    read = functools.partial(confusion.prompts, path, languages=languages)
+  elif languages:
+    raise ValueError(
+      f'languages={tuple(languages)} are chosen of a folder, and {path!r} is '
+      'none; its prompts say their language, or the field `language` does.'
+    )
+  else:
+    read = functools.partial(
+      prompts_lib.read_scored, path, template=template, language=language
+    )
+  prompts = read(limit=limit)
   for p in prompts:
     try:
       language_table.language(p.language)
@@ -219,8 +258,8 @@ def make(
     sheets.check(sheet)
   written = None
   if responses:
-    wheres = {p.id: p.where for p in prompts_lib.read(path, template=template)}
-    written = prompts_lib.read_responses(responses, wheres, limit=limit)
+    wheres = {p.id: p.where for p in [*prompts, *read()]}
+    written = prompts_lib.read_responses(responses, wheres, limit=len(prompts))
   detector = Detector(
     language_identifier,
     {p.language for p in prompts},
@@ -270,6 +309,7 @@ class Prompts:
           'evaluator': name,
           'id': p.id,
           'language': p.language,
+          **_source(p),
           'prompt': p.text,
           'response': text,
           **self._detector.judge(text, p.language, prompt=p.text),
