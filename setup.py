@@ -38,6 +38,8 @@ HF = ['peft>=0.18', 'torch>=2.8', 'transformers>=5.0']
 PLOT = ['matplotlib>=3.9']
 # Tokenizers' own chat templates.
 CHAT = ['jinja2>=3.1.6']
+# The report of a study.
+STUDY = [*CHAT, *PLOT]
 # Near duplicates and language identification. Another minor version of rensa
 # may hash otherwise and leave out other records.
 CLEAN = ['lingua-language-detector>=2.1', 'rensa>=0.5,<0.6']
@@ -72,6 +74,7 @@ setuptools.setup(
   package_data={
     'lbe.data': ['sample/*.txt'],
     'lbe.judging': ['rubrics/*.toml'],
+    'lbe.studies': ['paper.toml', 'page/*'],
     'lbe.text': ['languages.toml'],
   },
   install_requires=REQUIRED,
@@ -84,6 +87,7 @@ setuptools.setup(
     'hf': HF,
     'plot': PLOT,
     'chat': CHAT,
+    'study': STUDY,
     'clean': CLEAN,
     'evals': EVALS,
     'fasttext': FASTTEXT,

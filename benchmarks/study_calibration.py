@@ -1,28 +1,25 @@
 """Are a study's verdicts right as often as they say? Studies with known truth.
 
-  python benchmarks/study_calibration.py --studies=1000
+  PYTHONPATH=. python benchmarks/study_calibration.py --studies=1000
 
 Each simulated study scores two models on documents of unequal length, with
 three seeds; models differ by a known amount, in general, by seed, by document,
 and by both together. Recorded are how often the 95% interval covers the truth
 (beside that of a bootstrap that draws seeds and then units), and how often a
-claim is "supported" that is just not true: an effect that is as large as the
-margin, of which `greater` says that it is larger and `equal` that it is smaller.
+claim is "supported" that is just not true: an effect as large as the margin,
+of which `greater` says that it is larger and `equal` that it is smaller.
 """
 
-import sys
 import time
 
 import numpy as np
 from absl import app
 from absl import flags
 
-sys.path.insert(0, '.')
-
-from benchmarks import record  # noqa: E402
-from lbe.run import averages  # noqa: E402
-from lbe.studies import statistics  # noqa: E402
-from lbe.studies import verdicts  # noqa: E402
+from benchmarks import record
+from lbe.run import averages
+from lbe.studies import statistics
+from lbe.studies import verdicts
 
 _STUDIES = flags.DEFINE_integer('studies', 1000, 'How many of each kind.')
 _SEEDS = flags.DEFINE_integer('seeds', 3, 'Of each model.')
@@ -82,7 +79,7 @@ def main(_):
         for expect, of in words.items():
           word, _ = verdicts.judge(found, expect, _MARGIN)
           of.append(word == verdicts.SUPPORTED)
-      record.add(
+      record.write(
         'study_calibration',
         {
           'differ': kind,

@@ -150,9 +150,3 @@ def _drawn(terms, num_units):
       values[i : i + 500] += weight * n / d
   low, high = np.quantile(values, [0.025, 0.975])
   return float(low), float(high)
-
-
-def wilson(count: int, total: int) -> tuple[float, float]:
-  """The 95% interval of a rate, Wilson's: also where it is 0 or 1."""
-  found = stats.binomtest(count, total).proportion_ci(0.95, method='wilson')
-  return float(found.low), float(found.high)

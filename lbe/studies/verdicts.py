@@ -105,7 +105,8 @@ def decide(claim: dict, cells: list[dict], predictions) -> Verdict:
   try:
     terms, names = _terms(claim, cells, predictions)
   except LookupError as error:
-    return Verdict(claim, OPEN, f'{error.args[0]}.')
+    why = error.args[0]
+    return Verdict(claim, OPEN, f'{why[0].upper()}{why[1:]}.')
   failed = [
     reason
     for guard in claim.get('guards', ())
@@ -120,6 +121,7 @@ def decide(claim: dict, cells: list[dict], predictions) -> Verdict:
     word, why = NOT_MEASURABLE, '; '.join(failed) + '.'
   else:
     word, why = judge(contrast, claim['expect'], margin)
+    why = f'{why[0].upper()}{why[1:]}.'
   return Verdict(claim, word, why, contrast, margin, names)
 
 
