@@ -74,7 +74,8 @@ setuptools.setup(
   package_data={
     'lbe.data': ['sample/*.txt'],
     'lbe.judging': ['rubrics/*.toml'],
-    'lbe.studies': ['paper.toml', 'page/*'],
+    'lbe.run': ['pages/*'],
+    'lbe.studies': ['paper.toml'],
     'lbe.text': ['languages.toml'],
   },
   install_requires=REQUIRED,

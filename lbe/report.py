@@ -1,36 +1,46 @@
 """What a study found: verdicts, tables and plots, as a page and as files.
 
   python -m lbe.report --study=runs/micro
+  python -m lbe.report --run=runs/zh
 
 Writes into STUDY/report: report.html, one page that asks nothing of anybody;
 report.md; scores.csv and cells.csv; a picture of each plot (SVG, with
-matplotlib). A study that still runs has a report of what is there.
+matplotlib). A study that still runs has a report of what is there. Of a run:
+WORKDIR/report.html, with curves, scores and samples over its steps.
 """
 
+import collections
 import csv
 import pathlib
 
 from absl import flags
 
+from lbe.evals import run_page
+from lbe.run import page
 from lbe.run import program
 from lbe.studies import folder
-from lbe.studies import page
 from lbe.studies import paper
 from lbe.studies import summary
 from lbe.text import tables
 
 _STUDY = flags.DEFINE_string('study', None, 'The folder of a study.')
+_RUN = flags.DEFINE_string('run', None, 'The workdir of a run.')
 _OUT = flags.DEFINE_string('out', '', 'Where to; STUDY/report if empty.')
 _PUBLISHED = flags.DEFINE_bool('published', True, "The paper's tables, too.")
 
 
 def main(argv):
   del argv
+  if bool(_STUDY.value) == bool(_RUN.value):
+    raise ValueError('give --study=DIR or --run=DIR, one of them.')
+  if _RUN.value:
+    print(run_page.write(pathlib.Path(_RUN.value)))
+    return
   study = summary.make(_STUDY.value)
   out = pathlib.Path(_OUT.value or pathlib.Path(_STUDY.value) / 'report')
   out.mkdir(parents=True, exist_ok=True)
   published = paper.published() if _PUBLISHED.value else []
-  folder.write_whole(out / 'report.html', page.render(study, published))
+  folder.write_whole(out / 'report.html', html(study, published))
   pictures = draw(study, out)
   text = markdown(study, pictures)
   if published:
@@ -39,6 +49,18 @@ def main(argv):
   write_csv(study, out)
   print(verdict_lines(study))
   print(f'\n{out / "report.html"} and report.md, scores.csv, cells.csv.')
+
+
+def html(study: dict, published: list[dict] = ()) -> str:
+  """The page of what `summary.make` gives, and of published tables."""
+  return page.render(
+    'study.html',
+    plots=study['plots'],
+    study=study,
+    published=published,
+    counts=collections.Counter(study['states'].values()),
+    costs={c['name']: c['seconds'] for c in study['costs']['cells']},
+  )
 
 
 def verdict_lines(study: dict) -> str:
@@ -177,5 +199,4 @@ def draw(study: dict, out: pathlib.Path) -> list[str]:
 
 
 if __name__ == '__main__':
-  flags.mark_flag_as_required('study')
   program.run(main)

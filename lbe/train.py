@@ -29,6 +29,7 @@ from lbe.convert import stored
 from lbe.data import report
 from lbe.evals import core
 from lbe.evals import forgetting
+from lbe.evals import run_page
 from lbe.evals import schedule
 from lbe.inference import decode
 from lbe.mesh import compilation
@@ -68,6 +69,9 @@ _PROFILE = flags.DEFINE_string(
   '',
   'FROM:TO: write a trace of these steps to WORKDIR/profile, for XProf or '
   'TensorBoard, and print the five heaviest operations.',
+)
+_PAGE = flags.DEFINE_bool(
+  'page', False, 'Keep WORKDIR/report.html: curves, scores, samples.'
 )
 
 
@@ -281,6 +285,8 @@ def main(argv):
         meter.skip(outcome.scores['speed/evaluation_seconds'])
       if row:
         writer.write(step, row)
+        if _PAGE.value and outcome.scores and jax.process_index() == 0:
+          run_page.write(workdir.here)
         workdir.send(now=saving)
       if saving:
         with watch('saving'):
@@ -303,6 +309,8 @@ def main(argv):
   if checkpointer.lacks_best():
     say(f'no step had checkpoint.keep_best={config.checkpoint.keep_best!r}')
   writer.close()
+  if _PAGE.value and jax.process_index() == 0:
+    say(run_page.write(workdir.here))
   workdir.send(now=True)
   if step < num_steps or outcome.unscored:
     say(f'stopped at step {step:,}; the same command goes on from there.')

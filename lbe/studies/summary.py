@@ -94,7 +94,7 @@ def _term(term):
 
 
 def _columns(rows):
-  """[{'key', 'head', 'better'}]: the scores that evaluators are judged by.
+  """[{'key', 'head', 'mark'}]: the scores that evaluators are judged by.
 
   Perplexities of two tokenizers are two columns: they are of other tokens.
   """
@@ -109,7 +109,8 @@ def _columns(rows):
     key, head = _key(row), f'{row["evaluator"]} {row["name"]}'
     if row['name'] in _OF_ONE_TOKENIZER:
       head += f' ({row["tokenizer"][:6]})'
-    columns.setdefault(key, {'key': key, 'head': head, 'better': better})
+    mark = {core.LOWER: '↓', core.HIGHER: '↑', None: ''}[better]
+    columns.setdefault(key, {'key': key, 'head': head, 'mark': mark})
   return list(columns.values())
 
 

@@ -13,7 +13,6 @@ import pytest
 
 from lbe import report
 from lbe.studies import folder
-from lbe.studies import page
 from lbe.studies import paper
 from lbe.studies import summary
 
@@ -362,7 +361,7 @@ def browse(path, *flags):
 @pytest.mark.parametrize('width', [1280, 400])
 def test_the_page_in_a_browser(found, tmp_path, width):
   """Catches a page that fails, asks for something, or lets a text run."""
-  text = page.render(found, paper.published())
+  text = report.html(found, paper.published())
   assert not re.search(r'(src|href)="(?!data:)', text)
   assert "default-src 'none'" in text
   assert len(text.encode()) < 2_000_000

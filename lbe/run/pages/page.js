@@ -22,7 +22,7 @@ function draw(place, plot) {
   plot.curves.forEach((c, i) => {
     const at = series.length, seeds = c.points.some(p => p.low !== undefined);
     series.push({ label: c.name, stroke: color(i, 1), width: 2, spanGaps: true,
-      points: { show: true, size: 8, fill: color(i, 1) }, value: (u, v) => v == null ? '' : short(v) });
+      points: { show: c.points.length < 60, size: 8, fill: color(i, 1) }, value: (u, v) => v == null ? '' : short(v) });
     for (const end of ['low', 'high']) {
       series.push({ label: `${c.name}, ${end}`, stroke: color(i, .25), width: 1, spanGaps: true,
         points: { show: false }, show: seeds });
@@ -33,6 +33,7 @@ function draw(place, plot) {
   tip.className = 'tip';
   const near = u => {
     let best = null;
+    if (u.cursor.left < 0) { tip.style.display = 'none'; return; }
     plot.curves.forEach(c => c.points.forEach(p => {
       const dx = u.valToPos(p.x, 'x') - u.cursor.left, dy = u.valToPos(p.value, 'y') - u.cursor.top;
       const d = Math.hypot(dx, dy);
@@ -41,9 +42,9 @@ function draw(place, plot) {
     tip.style.display = best ? 'block' : 'none';
     if (!best) return;
     const { c, p } = best, seeds = p.seeds && p.seeds.length > 1;
-    tip.textContent = [c.name, `${plot.along}: ${short(p.along)}`, `${plot.x}: ${short(p.x)}`,
+    tip.textContent = [c.name, `${plot.along}: ${short(p.along)}`, plot.x === plot.along ? '' : `${plot.x}: ${short(p.x)}`,
       `${plot.y}: ${short(p.value)}` + (p.low === undefined ? '' : ` (${short(p.low)} to ${short(p.high)})`),
-      seeds ? `seeds: ${p.seeds.map(short).join(', ')}` : '', `N ${p.count}`].filter(x => x).join('\n');
+      seeds ? `seeds: ${p.seeds.map(short).join(', ')}` : '', p.count ? `N ${p.count}` : ''].filter(x => x).join('\n');
     const left = u.valToPos(p.x, 'x') + u.over.offsetLeft;
     tip.style.left = Math.min(left + 10, place.clientWidth - tip.offsetWidth) + 'px';
     tip.style.top = u.valToPos(p.value, 'y') + u.over.offsetTop + 12 + 'px';
@@ -62,7 +63,7 @@ function draw(place, plot) {
     u.ctx.restore();
   };
   const axis = label => ({ label, stroke: css('--ink'), grid: { stroke: css('--line'), width: 1 },
-    ticks: { stroke: css('--line') }, values: (u, vs) => vs.map(v => v == null ? '' : short(v)), size: 56 });
+    ticks: { stroke: css('--line') }, values: (u, vs) => vs.map(v => v == null ? '' : short(v)), size: 64 });
   const width = () => Math.max(place.clientWidth, 280);
   const chart = new uPlot({ width: width(), height: Math.min(420, 120 + width() * .6), series, bands,
     scales: { x: { time: false, distr: plot.log_x ? 3 : 1 } },
