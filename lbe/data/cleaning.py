@@ -301,7 +301,12 @@ def _unfinished(least):
     if turn.asked is None or len(text) < least:
       return ''
     last = text[-1]
-    is_open = last.isalnum() or last in ',，、;；:：-—([{（【《“‘'
+    # A mark of a letter, as most words of Hindi end with, is none of isalnum.
+    is_open = (
+      last.isalnum()
+      or scripts_lib.is_letter(last)
+      or last in ',，、،;；؛:：-—([{（【《“‘'
+    )
     return f'ends with {last!r}' if is_open else ''
 
   return check

@@ -89,8 +89,11 @@ CASES = {
       pair('These are red and'),
       pair('这些是红色的，还有一些是蓝'),
       pair('a, b, c, d,'),
+      pair('यह एक बहुत अच्छी बात है'),
+      pair('هذه جملة لم تنته بعد،'),
     ],
     [
+      pair('यह एक बहुत अच्छी बात है।'),
       pair('These are red.'),
       pair('这些是红色的，没有蓝色。'),
       pair('red'),
