@@ -333,6 +333,9 @@ def pairs(**changes) -> ConfigDict:
     # left out.
     source='',
     **_texts(),
+    # As ('ta', 'sw'): `path` is a folder of SIB-200 or NTREX, or has CODE.txt
+    # for each of them, and each has `limit` pairs and a score of its own.
+    languages=(),
     # Pairs: the first of each file, or of sentences in an order that `seed`
     # and they decide; 0 is all.
     limit=0,

@@ -30,15 +30,20 @@ def get_config(choice='joint'):
       f'instruct_13_languages.py:{choice}: the size {size!r} is unknown; take '
       f'one of {", ".join(SIZES)}.'
     )
+  names = thirteen if language == 'joint' else (language,)
+  return of(names, documents=SIZES[size or '65k'])
+
+
+def of(names, *, documents):
+  """The run in languages, by their codes, of so many examples of each."""
   config = instruct.base('bactrian_x')
-  names = thirteen if language == 'joint' else [language]
   for name in names:
     config.data.sources[name] = instruct.source(
       'bactrian_x',
       path='',
       proportion=1 / len(names),
       holdout=0.03,  # 2,000 of 67,017, as its authors
-      max_documents=SIZES[size or '65k'],
+      max_documents=documents,
     )
     config.evals[name] = common.perplexity(source=name, every=200, limit=200)
   return config

@@ -37,19 +37,24 @@ def get_config(choice='1m'):
       f'zh_pretrain.py:{scale} is unknown; take one of '
       f'{", ".join(":" + name for name in SCALES)}.'
     )
+  return hardware.on(of('zh', documents=SCALES[scale]), chip)
+
+
+def of(language, *, documents):
+  """The run in a language, by its code, of so many documents; 0 is all."""
   config = common.base()
-  config.data.sources.zh = common.source(
+  config.data.sources[language] = common.source(
     path='',
     proportion=0.8,
     holdout=0.001,
-    max_documents=SCALES[scale],
+    max_documents=documents,
   )
   config.data.sources.en = common.source(
     path='',
     proportion=0.2,
     holdout=0.001,
   )
-  for name in ('zh', 'en'):
+  for name in (language, 'en'):
     config.evals[name] = common.perplexity(
       source=name,
       every=200,
@@ -57,9 +62,9 @@ def get_config(choice='1m'):
     )
   config.data.seq_len = 2048  # LLaMA-1's context
   config.data.batch_size = 128  # 262,144 tokens
-  # Each Chinese document once.
+  # Each document of the language once.
   config.budget.epochs = 1.0
-  config.budget.of = 'zh'
+  config.budget.of = language
   config.execution.remat = 'full'
   # LLaMA-1's AdamW and clipping (arXiv 2302.13971, section 2.2) at a tenth of
   # its rate, as the run starts from trained weights.
@@ -69,4 +74,4 @@ def get_config(choice='1m'):
   config.optim.clip_norm = 1.0
   config.checkpoint.every = 200
   config.export_hf = True
-  return hardware.on(config, chip)
+  return config

@@ -18,6 +18,7 @@ from lbe.data import overlaps
 from lbe.data import sources as sources_lib
 from lbe.data import tokenized
 from lbe.evals import core
+from lbe.exams import sentences
 from lbe.mesh import hosts
 from lbe.run import program
 from lbe.text import lines
@@ -189,6 +190,31 @@ def scored_texts(config, name: str, *, path: str, limit: int, **fields):
   return [texts[i] for i in order[: limit or None]]
 
 
+def sentences_of(e) -> dict[str, list[str]]:
+  """{code: sentences} that an evaluator reads of a folder with languages.
+
+  Raises ValueError as lbe/exams/sentences.py does.
+  """
+  read = sentences.read(e.path, e.languages, split=e.get('split', ''))
+  return {code: [text for _, text in own] for code, own in read.items()}
+
+
+def _scored(config, name, e):
+  """The texts of an evaluator that reads some itself; () for another one."""
+  kind = e.get('evaluator')
+  swap = e.get('protocol') == 'pairs@swap'
+  if not e.get('path') or e.get('source'):
+    return ()
+  if kind == 'parallel' or swap and e.languages:
+    return [text for own in sentences_of(e).values() for text in own]
+  if kind != 'perplexity' and not swap:
+    return ()
+  fields = {f: e[f] for f in ('path', 'kind', 'cut', 'heading', 'field')}
+  # That of pairs counts them.
+  limit = 0 if swap else e.limit
+  return scored_texts(config, name, limit=limit, **fields)
+
+
 def _compared(config, named, prepared, folder):
   """The sources with what they share with scored texts, as `shared`.
 
@@ -197,14 +223,8 @@ def _compared(config, named, prepared, folder):
   """
   sets, digests = {}, {}
   for name, e in config.evals.items():
-    kind = e.get('evaluator')
-    of_texts = kind == 'perplexity' or e.get('protocol') == 'pairs@swap'
-    if of_texts and e.path and not e.source:
-      fields = {f: e[f] for f in ('path', 'kind', 'cut', 'heading', 'field')}
-      limit = (
-        e.limit if kind == 'perplexity' else 0
-      )  # that of pairs counts them
-      texts = scored_texts(config, name, limit=limit, **fields)
+    texts = _scored(config, name, e)
+    if texts:
       sets[name, 'evals'] = texts
       digests[name] = core.data_hash(texts)
   heldout = [name for name, p in prepared.items() if p.heldout is not None]

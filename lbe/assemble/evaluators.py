@@ -149,6 +149,7 @@ def _make_pairs(
   protocol,
   source,
   path,
+  languages,
   limit,
   seed,
   sides,
@@ -157,15 +158,22 @@ def _make_pairs(
 ):
   """As pairs.make, whose texts are those of a source or a path."""
   texts = None
-  if protocol == pairs.SWAP:
+  if languages and (source or protocol != pairs.SWAP):
+    raise ValueError(
+      f'languages={tuple(languages)!r} are of {pairs.SWAP} and a folder, '
+      'path=FOLDER; take () for what has one.'
+    )
+  if languages:
+    texts = path and data.sentences_of(config.evals[name])
+  elif protocol == pairs.SWAP:
     found = _texts(
       config, prepared, name, source=source, path=path, limit=0, **fields
     )
-    texts = found and found[0]
-    if texts and not isinstance(texts[0], str):
+    if found and not isinstance(found[0][0], str):
       raise ValueError(
         f'source={source!r} has conversations; {protocol} takes texts.'
       )
+    texts = found and {'': found[0]}
   elif source:
     raise ValueError(
       f'source={source!r}, but {protocol} reads pairs; give path=.'
@@ -173,7 +181,7 @@ def _make_pairs(
   return pairs.make(
     protocol=protocol,
     path=path,
-    texts=texts,
+    texts=texts or None,
     sides=sides,
     parts=parts,
     limit=limit,

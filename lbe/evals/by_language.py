@@ -34,6 +34,7 @@ def gather(rows: list) -> dict:
     score, code = _OF_ONE.get(row['protocol'], ('', ''))
     if score != row['name']:
       score, _, code = row['name'].rpartition('/')
+      score = score.removesuffix('/language')  # of pairs
     if (
       not score
       or code not in language_table.LANGUAGES

@@ -28,7 +28,8 @@ _MOST_TIES = 0.01
 def make(*, protocol, path, texts, sides, parts, limit, seed):
   """The pairs, read and checked; None where there are no data.
 
-  'pairs@swap' makes them of `texts`, the others read `path`. Raises ValueError
+  'pairs@swap' makes them of `texts`, by their language, which is '' where there
+  is one alone, the others read `path`. Raises ValueError
   for a field that the protocol does not take.
   """
   if protocol not in PROTOCOLS:
@@ -40,8 +41,14 @@ def make(*, protocol, path, texts, sides, parts, limit, seed):
   if protocol == SWAP:
     if texts is None:
       return None
-    made = pairs_lib.swapped(texts, limit=limit, seed=seed)
-    return Pairs(made, protocol, parts=(), seed=seed)
+    made = []
+    for code, own in texts.items():
+      found = pairs_lib.swapped(own, limit=limit, seed=seed)
+      if code:
+        found = [p._replace(id=f'{code}/{p.id}', parts=(code,)) for p in found]
+      made += found
+    parts = () if '' in texts else ('language',)
+    return Pairs(made, protocol, parts=parts, seed=seed)
   if not path:
     return None
   if protocol == BLIMP:

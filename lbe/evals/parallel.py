@@ -9,98 +9,39 @@ told in the other language.
 
 import functools
 import math
-import pathlib
 
 import numpy as np
 
 from lbe.evals import core
-from lbe.exams import sib200
+from lbe.exams import sentences
 from lbe.run import averages
-from lbe.text import files
-from lbe.text import language_table
-from lbe.text import lines
 
 PROTOCOL = 'parallel@bits'
-_SPLITS = ('train', 'dev', 'test')
 
 
 def make(*, path, languages, reference, split, limit):
   """The sentences, read and checked; None for an empty `path`.
 
-  The folder is one of SIB-200 or NTREX, or has CODE.txt for each language, a
-  sentence a line. () is all languages that are there; `reference`, which others
-  are divided by, is read as well, and '' is none.
+  The folder is read by lbe/exams/sentences.py. () is all languages that are
+  there; `reference`, which others are divided by, is read as well, and '' is
+  none.
   """
   if not path:
     return None
   if limit < 0:
     raise ValueError(f'limit={limit} is below 0.')
-  read, there = _layout(pathlib.Path(path), split)
-  codes = list(
-    dict.fromkeys([*(languages or there), *filter(None, [reference])])
-  )
   texts, ids = {}, []
-  for code in codes:
-    found = read(code)
+  read = sentences.read(path, languages, also=reference, split=split)
+  for code, found in read.items():
     own = [x for x, _ in found]
     if texts and own != ids:
-      _differ(path, codes[0], ids, code, own)
+      _differ(path, next(iter(texts)), ids, code, own)
     ids, texts[code] = own, [text for _, text in found]
   return Sentences(
     ids[: limit or None],
     {code: x[: limit or None] for code, x in texts.items()},
     reference=reference,
   )
-
-
-def _layout(root, split):
-  """(code → [(id, sentence)], the codes that are there) of a folder."""
-  sib = language_table.there('sib200', root, split='*')
-  ntrex = language_table.there('ntrex', root)
-  if split and not sib:
-    raise ValueError(
-      f'split={split!r}, but {root} has no splits, as SIB-200 has; take '
-      "split=''."
-    )
-  if sib:
-    splits = (split,) if split else _SPLITS
-    return lambda code: [
-      (s.id, s.text.strip())
-      for x in splits
-      for s in sib200.sentences(root, code, x)
-    ], sib
-  if ntrex:
-    return lambda code: _lines(language_table.file('ntrex', root, code)), ntrex
-  own = sorted(
-    x for x in language_table.LANGUAGES if (root / f'{x}.txt').is_file()
-  )
-  if not own:
-    raise ValueError(
-      f'path={str(root)!r} has no parallel sentences: neither the folders of '
-      'SIB-200, nor the files of NTREX, nor CODE.txt as en.txt, a sentence a '
-      'line.'
-    )
-
-  def read(code):
-    language_table.language(code)
-    if code not in own:
-      raise ValueError(f'{root} has no {code}.txt; it has {", ".join(own)}.')
-    return _lines(root / f'{code}.txt')
-
-  return read, own
-
-
-def _lines(path):
-  """[('LINE', sentence)], lines counted from 1; ValueError for an empty one."""
-  found = []
-  for number, line in enumerate(lines.split(files.text(path)), 1):
-    if not line.strip():
-      raise ValueError(
-        f'{path}:{number}: an empty line; the same line is the same sentence '
-        'in each language.'
-      )
-    found.append((str(number), line.strip()))
-  return found
 
 
 def _differ(path, first, ids, code, own):

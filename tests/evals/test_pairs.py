@@ -122,7 +122,7 @@ def test_a_model_that_knows_nothing_has_half(model, test_data):
     model, params=jax.tree.map(jnp.zeros_like, model.params)
   )
   text = (test_data / 'text_ntrex' / 'newstest2019-src.eng.txt').read_text()
-  made = make(protocol='pairs@swap', texts=text.split('\n'), limit=30)
+  made = make(protocol='pairs@swap', texts={'': text.split('\n')}, limit=30)
   result = made.evaluate(nothing, name='own', step=1)
   row = result.rows[0]
   # Sides of other lengths are no ties.
