@@ -120,7 +120,12 @@ def test_one_command_gives_one_table(test_data, tmp_path):
 def test_the_way_of_tamil_is_ready_to_go(test_data, tmp_path, stage):
   """A dry run, with all that it scores but BLiMP and exams."""
   path = test_data / 'text_ntrex' / 'newstest2019-ref.tam.txt'
-  more = [f'--config.data.sources.en.path={path}']
+  english = test_data / 'text_ntrex' / 'newstest2019-src.eng.txt'
+  more = [
+    f'--config.data.sources.en.path={english}',
+    '--config.data.sources.en.cut=line',
+    '--config.data.sources.en.holdout=0.05',
+  ]
   if stage == 'instruct':
     path, more = tmp_path / 'ta.json', []
     path.write_text(

@@ -37,13 +37,17 @@ class Data:
   source: str
   licence: str
   count: str
+  scores: tuple[str, ...]
   file: str
   hub: bool = False
 
 
 def _read():
   facts = tomllib.loads(_FILE.read_text(encoding='utf-8'))
-  data = {name: Data(**fields) for name, fields in facts['data'].items()}
+  data = {
+    name: Data(**fields | {'scores': tuple(fields['scores'])})
+    for name, fields in facts['data'].items()
+  }
   languages = {}
   for code, fields in sorted(facts['languages'].items()):
     assert not set(fields['codes']) - set(data), (code, fields['codes'])
