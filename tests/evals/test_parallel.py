@@ -92,7 +92,7 @@ def lines(folder, **texts):
     ({'ta': 'a\n'}, {}, r'has no en\.txt; it has ta'),
     ({'en': 'a\n'}, {'split': 'test'}, 'has no splits, as SIB-200 has'),
     ({'en': 'a\n'}, {'limit': -1}, 'limit=-1 is below 0'),
-    ({'readme': 'a\n'}, {}, 'has no sentences by language: neither the folders'),
+    ({'readme': 'a\n'}, {}, 'has no sentences by language: neither'),
   ],
 )
 def test_sentences_that_are_not_parallel_are_refused(
