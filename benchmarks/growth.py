@@ -74,7 +74,7 @@ def _step(seq_len, layers, width, vocabulary):
   )
   start = _clock()
   step = training.step.lower(
-    training.abstract_state, training.abstract_batch
+    training.abstract_state, training.abstract_batch, training.abstract_rates
   ).compile()
   compiling = _clock() - start
   memory = step.memory_analysis()
@@ -86,7 +86,7 @@ def _step(seq_len, layers, width, vocabulary):
   times = []
   for _ in range(1 + _STEPS.value):
     start = _clock()
-    state, metrics = step(state, batch)
+    state, metrics = step(state, batch, training.rates(state['step']))
     jax.block_until_ready((state, metrics))
     times.append(_clock() - start)
   return {

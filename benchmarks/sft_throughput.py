@@ -137,7 +137,9 @@ def make_ours(batches, vocab_size):
     for _ in range(num_steps):
       batch = next(batches)
       useful += int((batch['segments_BT'] > 0).sum())
-      state, metrics = training.step(state, batch)
+      state, metrics = training.step(
+        state, batch, training.rates(state['step'])
+      )
     assert np.isfinite(float(metrics['loss_sum']))
     return useful
 

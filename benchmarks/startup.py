@@ -146,7 +146,7 @@ def _compile():
     lean=True,
   )
   lowered = training.step.lower(
-    training.abstract_state, training.abstract_batch
+    training.abstract_state, training.abstract_batch, training.abstract_rates
   )
   print('traced')
   lowered.compile()

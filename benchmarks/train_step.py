@@ -258,7 +258,7 @@ def make_ours(shape, batch):
   if jax.default_backend() == 'gpu':
     options = hardware_configs.CHIPS.get(shape.get('chip'), {}).get('options')
   step = training.step.lower(
-    training.abstract_state, training.abstract_batch
+    training.abstract_state, training.abstract_batch, training.abstract_rates
   ).compile(compiler_options=options)
   batch = place.batch(
     training.abstract_batch, batch, slice(0, shape['batch_size'])
@@ -267,7 +267,7 @@ def make_ours(shape, batch):
   def run(num_steps):
     nonlocal state
     for _ in range(num_steps):
-      state, metrics = step(state, batch)
+      state, metrics = step(state, batch, training.rates(state['step']))
     return float(metrics['loss_sum'] / metrics['weight_sum'])
 
   return c, run
@@ -437,7 +437,9 @@ def _rehearse():
       batch_size=_BATCH_SIZE.value or shape['batch_size'],
       **{**_how(shape), 'rung': rung},
     )
-    training.step.lower(training.abstract_state, training.abstract_batch)
+    training.step.lower(
+      training.abstract_state, training.abstract_batch, training.abstract_rates
+    )
     print(f'{rung}: {weights.num_params(c):,} parameters, traced', flush=True)
     loss.sums.__kwdefaults__['chunk'] = loss.CHUNK
 

@@ -253,7 +253,8 @@ def main(argv):
         batch = place.batch(training.abstract_batch, next(batches), rows)
       with watch('the step'):
         # It takes what it was compiled for only, and names what differs.
-        state, step_metrics = train_step(state, batch)
+        rates = training.rates(state['step'])
+        state, step_metrics = train_step(state, batch, rates)
       meter.add(step_metrics)
       heartbeat.beat(step)
       heaviest = trace.after(step, state, train_step)
@@ -361,7 +362,9 @@ def _compile(config, training, say):
   start, num_found = time.perf_counter(), compilation.num_found()
   train_step = step_lib.compile_step(
     config,
-    training.step.lower(training.abstract_state, training.abstract_batch),
+    training.step.lower(
+      training.abstract_state, training.abstract_batch, training.abstract_rates
+    ),
   )
   kept = 'found compiled, ' if compilation.num_found() > num_found else ''
   say(

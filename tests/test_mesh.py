@@ -73,7 +73,7 @@ def losses(
   result = []
   for batch in batches(model.vocab_size):
     placed = place.batch(training.abstract_batch, batch, slice(0, 8))
-    state, metrics = training.step(state, placed)
+    state, metrics = training.step(state, placed, training.rates(state['step']))
     result.append(float(metrics['loss_sum'] / metrics['weight_sum']))
   assert result[-1] < result[0] - 1, 'equal losses would say little'
   return np.array(result)

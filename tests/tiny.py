@@ -4,10 +4,12 @@ import pathlib
 
 import ml_collections
 import numpy as np
+import optax
 
 from lbe.configs import common
 from lbe.models import architecture
 from lbe.training import groups
+from lbe.training import optim
 
 TINY = architecture.Config(
   vocab_size=50,
@@ -50,6 +52,15 @@ def everything(weight_decay):
   """The one group of a run that names none."""
   return groups.Group(
     'rest', weight_decay, params='.*', rows='all', frozen=False, from_step=0
+  )
+
+
+def make_tx(partition, **changes):
+  """The optimizer of a step by its rates, as make_train_step takes it."""
+  return lambda rates: optim.make(
+    partition,
+    {name: optax.constant_schedule(rate) for name, rate in rates.items()},
+    **OPTIM | changes,
   )
 
 

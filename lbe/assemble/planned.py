@@ -61,7 +61,9 @@ def make(
       for x in jax.tree.leaves(training.abstract_state[name])
     )
   start = time.perf_counter()
-  traced = training.step.trace(training.abstract_state, training.abstract_batch)
+  traced = training.step.trace(
+    training.abstract_state, training.abstract_batch, training.abstract_rates
+  )
   try:
     with topology.captured() as said:
       compiled = step_lib.compile_step(config, traced.lower())

@@ -26,9 +26,11 @@ class Training:
   mesh: jax.sharding.Mesh
   abstract_state: dict  # ShapeDtypeStructs with their shardings
   abstract_batch: dict
-  tx: object
+  abstract_rates: dict
+  tx: object  # of any rates: it makes the state
   partition: groups.Partition
-  step: object  # the jitted (state, batch) -> (state, metrics)
+  rates: object  # the jitted step's number -> rates
+  step: object  # the jitted (state, batch, rates) -> (state, metrics)
 
 
 def check_fit(config, model: architecture.Config, mesh: jax.sharding.Mesh):
@@ -82,8 +84,7 @@ def memory_estimate(
 ) -> dict[str, float]:
   """Bytes on each device by part, before anything is compiled."""
   # Moments are as large at any rate, so it is known before the run's length.
-  schedules = {g.name: optax.constant_schedule(0.0) for g in partition.learning}
-  tx = _make_tx(config, partition, schedules)
+  tx = _make_tx(config, partition, _no_rates(partition))
   return memory.estimate(
     _abstract_state(config, model, mesh, partition, tx),
     model,
@@ -211,11 +212,16 @@ def param_dtypes(config, partition: groups.Partition) -> dict[str, str]:
   return dict.fromkeys(partition.frozen_names(), dtype)
 
 
-def _make_tx(config, partition, schedules):
+def _no_rates(partition):
+  return {g.name: 0.0 for g in partition.learning}
+
+
+def _make_tx(config, partition, rates):
+  """The optimizer of one step; its state is the same at any rates."""
   o = config.optim
   return optim.make(
     partition,
-    schedules,
+    {name: optax.constant_schedule(rate) for name, rate in rates.items()},
     kind=o.kind,
     first_moment_dtype=o.first_moment_dtype,
     b1=o.b1,
@@ -246,13 +252,26 @@ def make_training(
   partition: groups.Partition,
   num_steps: int,
 ) -> Training:
-  """The jitted train step with the shapes and shardings of its arguments."""
+  """The jitted train step with the shapes and shardings of its arguments.
+
+  It hangs neither on the rates nor on the number of steps.
+  """
   schedules = make_schedules(config, num_steps)
-  tx = _make_tx(config, partition, schedules)
+  tx = _make_tx(config, partition, _no_rates(partition))
   abstract_state = _abstract_state(config, model, mesh, partition, tx)
   abstract_batch = place.batch_shapes(
     mesh, config.data.batch_size, config.data.seq_len
   )
+
+  # Where the step's number is, so are the rates: the host waits for neither.
+  everywhere = abstract_state['step'].sharding
+  abstract_rates = {
+    g.name: jax.ShapeDtypeStruct((), 'float32', sharding=everywhere)
+    for g in partition.learning
+  }
+
+  def rates(step):
+    return partition.learning_rates(schedules, step)
 
   def shardings(tree):
     return jax.tree.map(lambda x: x.sharding, tree)
@@ -261,9 +280,8 @@ def make_training(
     step_lib.make_train_step(
       model,
       execution=model_lib.make_execution(config),
-      tx=tx,
+      make_tx=lambda rates: _make_tx(config, partition, rates),
       partition=partition,
-      schedules=schedules,
       mesh=mesh,
       lora_dropout=config.lora.dropout,
       z_loss=config.optim.z_loss,
@@ -272,11 +290,23 @@ def make_training(
       num_microbatches=config.num_microbatches,
     ),
     donate_argnums=0,
-    in_shardings=(shardings(abstract_state), shardings(abstract_batch)),
+    in_shardings=(
+      shardings(abstract_state),
+      shardings(abstract_batch),
+      shardings(abstract_rates),
+    ),
     out_shardings=(shardings(abstract_state), None),
   )
   return Training(
-    model, mesh, abstract_state, abstract_batch, tx, partition, step
+    model,
+    mesh,
+    abstract_state,
+    abstract_batch,
+    abstract_rates,
+    tx,
+    partition,
+    jax.jit(rates, out_shardings=everywhere),
+    step,
   )
 
 

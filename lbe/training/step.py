@@ -1,4 +1,4 @@
-"""The train step: one pure function of (state, batch)."""
+"""The train step: one pure function of (state, batch, rates)."""
 
 from collections.abc import Callable
 
@@ -59,17 +59,20 @@ def make_train_step(
   c: architecture.Config,
   *,
   execution: forward.Execution,
-  tx: optax.GradientTransformation,
+  make_tx: Callable[[dict[str, jax.Array]], optax.GradientTransformation],
   partition: groups.Partition,
-  schedules: dict[str, optax.Schedule],
   mesh: jax.sharding.Mesh,
   num_microbatches: int,
   lora_dropout: float,
   z_loss: float,
   gradient_dtype: str,
   seed: int,
-) -> Callable[[dict, dict], tuple[dict, dict]]:
-  """A pure (state, batch) → (state, metrics); the caller jits it.
+) -> Callable[[dict, dict, dict], tuple[dict, dict]]:
+  """A pure (state, batch, rates) → (state, metrics); the caller jits it.
+
+  `rates` are the step's learning rates by group, float32 scalars: arguments,
+  so that runs of any length and rate are one program. `make_tx` gives the
+  optimizer that goes by them.
 
   The loss is the mean over the weighted targets of the whole global batch,
   however it is cut into microbatches: gradients are summed, in
@@ -136,7 +139,8 @@ def make_train_step(
     )
     return total
 
-  def train_step(state, batch):
+  def train_step(state, batch, rates):
+    tx = make_tx(rates)
     learning, frozen = partition.split(state['params'])
     key = jax.random.fold_in(jax.random.key(seed), state['step'])
     loss_sum, d_learning = accumulated(learning, frozen, batch, key)
@@ -155,7 +159,7 @@ def make_train_step(
       'num_bytes': jnp.sum(batch['num_bytes_B']).astype(jnp.float32),
       'grad_norm': grad_norm,
       'param_norm': optax.tree.norm(state['params']),
-      'learning_rates': partition.learning_rates(schedules, state['step']),
+      'learning_rates': rates,
     }
     finite = jnp.isfinite(grad_norm)
     state = {

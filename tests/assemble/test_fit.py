@@ -1,9 +1,12 @@
 """A train step that a config asks for."""
 
+import jax
+import numpy as np
 import pytest
 
 from lbe.assemble import model as model_lib
 from lbe.assemble import step
+from lbe.configs import common
 from lbe.mesh import sharding
 from lbe.vocab import tokenizers
 
@@ -51,3 +54,29 @@ def test_a_typo_is_said_before_the_length_of_the_run_is_known(
   config.optim[field] = value
   with pytest.raises(ValueError, match=f'optim.{field}={value!r}'):
     check()
+
+
+def test_runs_of_any_length_and_rate_have_one_step():
+  """Catches a rate or a length that every cell of a study compiles anew."""
+
+  def lowered(num_steps, **changes):
+    config = common.base()
+    config.model.update(dim=16, num_layers=1, num_heads=2, mlp_dim=16)
+    config.data.update(seq_len=16, batch_size=2)
+    config.optim.update(changes)
+    config.optim.groups.vocabulary.peak_lr = changes['peak_lr'] / 3
+    model = model_lib.make_config(config, tokenizers.load('bytes'))
+    mesh = sharding.make_mesh({'fsdp': 1}, devices=jax.devices()[:1])
+    partition = step.make_partition(config, model)
+    made = step.make_training(config, model, mesh, partition, num_steps)
+    rates = made.rates(np.int32(3))
+    text = made.step.lower(
+      made.abstract_state, made.abstract_batch, made.abstract_rates
+    ).as_text()
+    return text, {name: float(rate) for name, rate in rates.items()}
+
+  text, rates = lowered(10, peak_lr=3e-3, schedule='constant')
+  other, others = lowered(99, peak_lr=3e-4, schedule='wsd', final_fraction=0.5)
+  assert text == other
+  assert rates == pytest.approx({'vocabulary': 1e-3, 'rest': 3e-3})
+  assert others != rates

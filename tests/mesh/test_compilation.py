@@ -81,7 +81,7 @@ def test_the_train_step_takes_what_it_was_compiled_for_only():
     config, model, mesh, step_lib.make_partition(config, model), 10
   )
   step = training.step.lower(
-    training.abstract_state, training.abstract_batch
+    training.abstract_state, training.abstract_batch, training.abstract_rates
   ).compile()
   state = jax.tree.map(
     lambda x: jax.device_put(np.zeros(x.shape, x.dtype), x.sharding),
@@ -91,9 +91,10 @@ def test_the_train_step_takes_what_it_was_compiled_for_only():
     name: np.zeros((2, 8)[: len(x.shape)], x.dtype)
     for name, x in training.abstract_batch.items()
   }
+  rates = training.rates(state['step'])
   before = compilation.num_compiled()
   with pytest.raises(TypeError, match=r"batch\['ids_BT'\].*int32\[2,16\]"):
-    step(state, batch)
+    step(state, batch, rates)
   assert compilation.num_compiled() == before
 
 

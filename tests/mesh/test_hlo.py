@@ -106,7 +106,9 @@ def test_a_step_sends_what_its_mesh_asks_for():
   training = step_lib.make_training(
     config, model, mesh, step_lib.make_partition(config, model), 10
   )
-  step = training.step.lower(training.abstract_state, training.abstract_batch)
+  step = training.step.lower(
+    training.abstract_state, training.abstract_batch, training.abstract_rates
+  )
   text = step.compile().as_text()
   found = hlo.sections(text, dict(mesh.shape))
   forward, backward = (s for s in found if s.trips == 3)

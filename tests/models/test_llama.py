@@ -17,7 +17,6 @@ from lbe.models import forward
 from lbe.models import llama
 from lbe.models import weights
 from lbe.training import groups
-from lbe.training import optim
 from lbe.training import step as step_lib
 
 import tiny
@@ -48,22 +47,21 @@ def schedule(step):
 def by_programs(params):
   """(the loss of each of three steps, the parameters behind them)."""
   partition = groups.Partition([tiny.everything(0.1)], weights.dims(tiny.TINY))
-  schedules = {'rest': schedule}
-  tx = optim.make(
-    partition, schedules, **tiny.OPTIM | {'clip_norm': 0.1} | OPTIMIZER
-  )
+  make_tx = tiny.make_tx(partition, **{'clip_norm': 0.1} | OPTIMIZER)
   run = step_lib.make_train_step(
     tiny.TINY,
     execution=FP32,
-    tx=tx,
+    make_tx=make_tx,
     partition=partition,
-    schedules=schedules,
     mesh=sharding.make_mesh({}, devices=jax.devices()[:1]),
     **tiny.STEP,
   )
-  losses, state = [], step_lib.init_state(params, tx, partition)
+  losses, state = (
+    [],
+    step_lib.init_state(params, make_tx({'rest': 0.0}), partition),
+  )
   for i in range(3):
-    state, metrics = jax.jit(run)(state, batch(i))
+    state, metrics = jax.jit(run)(state, batch(i), {'rest': schedule(i)})
     losses.append(metrics['loss_sum'] / metrics['weight_sum'])
   return losses, state['params']
 

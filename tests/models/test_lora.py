@@ -159,7 +159,7 @@ def train(config, num_steps=3, shape=(1, 1, 1)):
       tiny.batch(step),
       {k: x.sharding for k, x in training.abstract_batch.items()},
     )
-    state, _ = training.step(state, rows)
+    state, _ = training.step(state, rows, training.rates(state['step']))
   return before, jax.device_get(state['params']), state
 
 

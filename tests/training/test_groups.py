@@ -49,7 +49,7 @@ def train(num_steps, shape=(1, 1, 1), **changes):
       tiny.batch(step),
       {k: x.sharding for k, x in training.abstract_batch.items()},
     )
-    state, found = training.step(state, rows)
+    state, found = training.step(state, rows, training.rates(state['step']))
     path.append(jax.device_get(state['params']))
     metrics.append(jax.device_get(found))
   return path, metrics, state
@@ -144,7 +144,11 @@ def test_microbatches_accumulate_what_learns_only():
     partition = step_lib.make_partition(made, tiny.TINY, num_old=NUM_OLD)
     training = step_lib.make_training(made, tiny.TINY, mesh, partition, STEPS)
     state = step_lib.new_state(training, model.init_params(tiny.TINY, mesh, 0))
-    results.append(training.step(state, tiny.batch())[0]['params'])
+    results.append(
+      training.step(state, tiny.batch(), training.rates(state['step']))[0][
+        'params'
+      ]
+    )
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *results
   )

@@ -10,7 +10,6 @@ from lbe.models import forward
 from lbe.models import weights
 from lbe.training import groups
 from lbe.training import memory
-from lbe.training import optim
 from lbe.training import step as step_lib
 
 import tiny
@@ -28,8 +27,8 @@ def test_the_estimate_is_near_what_the_compiler_says():
     mlp_dim=352,
   )
   partition = groups.Partition([tiny.everything(0.1)], weights.dims(c))
-  schedules = {'rest': lambda step: 0.1}
-  tx = optim.make(partition, schedules, **tiny.OPTIM)
+  make_tx = tiny.make_tx(partition)
+  tx = make_tx({'rest': 0.1})
   mesh = sharding.make_mesh(
     dict(data=1, fsdp=1, context=1, tensor=1), devices=jax.devices()[:1]
   )
@@ -47,14 +46,13 @@ def test_the_estimate_is_near_what_the_compiler_says():
     run = step_lib.make_train_step(
       c,
       execution=execution,
-      tx=tx,
+      make_tx=make_tx,
       partition=partition,
-      schedules=schedules,
       mesh=mesh,
       **tiny.STEP,
     )
     stated = (
-      jax.jit(run, donate_argnums=0).lower(shapes, of).compile()
+      jax.jit(run, donate_argnums=0).lower(shapes, of, {'rest': 0.1}).compile()
     ).memory_analysis()
     said = stated.argument_size_in_bytes + stated.temp_size_in_bytes
     planned = sum(

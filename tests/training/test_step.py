@@ -45,34 +45,30 @@ def batch():
 
 
 def make(**changes):
-  def schedule(step):
-    return 0.01 * (step + 1)
-
   partition = groups.Partition(
     [tiny.everything(changes.pop('weight_decay', 0.1))],
     weights.dims(TINY),
   )
-  schedules = {'rest': schedule}
-  tx = optim.make(
-    partition,
-    schedules,
-    **tiny.OPTIM | {'clip_norm': 0.1} | changes,
-  )
+  make_tx = tiny.make_tx(partition, **{'clip_norm': 0.1} | changes)
   mesh = sharding.make_mesh(
     dict(data=1, fsdp=1, context=1, tensor=1), devices=jax.devices()[:1]
   )
-  run = step_lib.make_train_step(
+  step = step_lib.make_train_step(
     TINY,
     execution=FP32,
-    tx=tx,
+    make_tx=make_tx,
     partition=partition,
-    schedules=schedules,
     mesh=mesh,
     **tiny.STEP,
   )
   params = weights.init(TINY, jax.random.key(0))
-  state = step_lib.init_state(params, tx, partition)
-  return jax.jit(run), state
+  state = step_lib.init_state(params, make_tx({'rest': 0.0}), partition)
+
+  @jax.jit
+  def run(state, batch):
+    return step(state, batch, {'rest': 0.01 * (state['step'] + 1)})
+
+  return run, state
 
 
 @jax.jit
