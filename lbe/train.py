@@ -51,10 +51,7 @@ from lbe.vocab import tokenizers
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, lock_config=True)
 _WORKDIR = flags.DEFINE_string(
-  'workdir',
-  None,
-  'Where the run keeps its files: a folder that all hosts see, or '
-  'gs://BUCKET/FOLDER.',
+  'workdir', None, 'A folder that all hosts see, or gs://BUCKET/FOLDER.'
 )
 _DRY_RUN = flags.DEFINE_bool(
   'dry_run', False, 'Check everything, show the data, and stop.'
@@ -63,6 +60,9 @@ _LOG_BATCHES = flags.DEFINE_bool(
   'log_batches',
   False,
   'Print a digest of every row that this host trains on, by step.',
+)
+_DESCRIBE = flags.DEFINE_bool(
+  'describe_extension', True, 'Score new pieces and old ones before step 1.'
 )
 _PROFILE = flags.DEFINE_string(
   'profile',
@@ -78,6 +78,7 @@ _PAGE = flags.DEFINE_bool(
 def main(argv):
   del argv
   program.join_hosts()
+  phases = progress.Phases()
   config = _CONFIG.value
   profiled = profile.parse_steps(_PROFILE.value)
   workdir = workdir_lib.open_workdir(_WORKDIR.value)
@@ -116,6 +117,7 @@ def main(argv):
   partition = step_lib.make_partition(config, model, num_old=num_old)
   needed = step_lib.memory_estimate(config, model, mesh, partition)
   memory_line = step_lib.check_memory(needed, mesh)
+  phases.lap('start')
 
   # --------------------------------------------------------------- data
   prepared = data.prepare(config, tokenizer, workdir.here)
@@ -133,6 +135,8 @@ def main(argv):
   )
   best_is = evaluators_lib.best_is(config, evaluators)
   training = step_lib.make_training(config, model, mesh, partition, num_steps)
+  phases.lap('data')
+
   # ---------------------------------------------- resume, start or scratch
   facts = identity.describe(
     config,
@@ -152,7 +156,7 @@ def main(argv):
     check_plan=lambda old: longer.check(old, facts, first_step, str(where)),
   )
   hosts.check_same('run', facts)
-  _show_data(loader, num_steps, workdir.here, say)
+  report.show(loader, num_steps, workdir.here, say)
   _show_run(config, training, num_steps, say)
   say(memory_line)
   flops_per_token = hardware.flops_per_token(model, config.data.seq_len)
@@ -184,8 +188,9 @@ def main(argv):
     how = f'branching off {going_on}' if begun else 'resuming'
     say(f'{how} at step {first_step:,}')
   else:
+    described = evaluators if _DESCRIBE.value else []
     params = extension.first_params(
-      config, opened, tokenizer, model, mesh, partition, evaluators, say
+      config, opened, tokenizer, model, mesh, partition, described, say
     )
     state = step_lib.new_state(training, params)
   # What an earlier process wrote behind the restored step is cut.
@@ -196,6 +201,7 @@ def main(argv):
     schedule.cut_behind(workdir.here, resume_step, unscored=missed)
     (workdir.here / 'config.json').write_text(json.dumps(facts, indent=2))
   writer = metrics.Writer(workdir.here, resume_step=resume_step)
+  phases.goes_on_from(writer.last)
   info = opened.info if opened else {'dtype': 'float32'}
   meta = {
     'model': model.to_json(),
@@ -209,7 +215,9 @@ def main(argv):
     },
   }
 
+  phases.lap('start')
   train_step = _compile(config, training, say)
+  phases.lap('compile')
 
   # ---------------------------------- evaluators due before the next step
   stop = progress.StopFlag()
@@ -239,7 +247,8 @@ def main(argv):
     outcome = schedule.run(due, as_evaluated(state), step=first_step, **scoring)
     if outcome.error:
       raise outcome.error
-    writer.write(first_step, outcome.scores)
+    phases.lap('score')
+    writer.write(first_step, outcome.scores | phases.row())
     line.say_scores(first_step, outcome.scores, outcome.warnings)
     meter.restart()
 
@@ -273,6 +282,7 @@ def main(argv):
         row |= hosts.pace(own_seconds, seconds, line.say)
       line.update(step, row)
 
+      phases.lap('train')
       due = [e for e in evaluators if e.is_due(step, last=num_steps)]
       outcome = schedule.Outcome(unscored=due)
       if due and not stopping:
@@ -284,7 +294,9 @@ def main(argv):
         line.say_scores(step, outcome.scores, outcome.warnings)
         row |= outcome.scores
         meter.skip(outcome.scores['speed/evaluation_seconds'])
+        phases.lap('score')
       if row:
+        row |= phases.row() | metrics.seen(loader.seen(step))
         writer.write(step, row)
         if _PAGE.value and outcome.scores and jax.process_index() == 0:
           run_page.write(workdir.here)
@@ -300,6 +312,7 @@ def main(argv):
             metrics=outcome.scores,
           )
         meter.restart()
+        phases.lap('save')
       if outcome.error:
         checkpointer.wait()
         line.say(f'step {step:,} is saved; then an evaluator failed:')
@@ -326,19 +339,6 @@ def main(argv):
   if config.export_hf and jax.process_index() == 0:
     _export(workdir, anew=step > first_step)
   workdir.send(now=True)
-
-
-def _show_data(loader, num_steps, folder, say):
-  """Its table, a row and examples as they are read: said, and in data.txt."""
-  table, row = report.table(loader, num_steps), report.row(loader, 0, 0)
-  say(table)
-  say(f'\nrow 0 of step 0:\n{row}\n')
-  # What is learnt is green on a terminal, and in brackets in a file.
-  green = {'mark': ('\033[32m', '\033[0m')} if sys.stdout.isatty() else {}
-  say(report.examples(loader, **green))
-  if jax.process_index() == 0:
-    shown = (table, row, report.examples(loader))
-    (folder / 'data.txt').write_text('\n\n'.join(shown), encoding='utf-8')
 
 
 def _show_run(config, training, num_steps, say):

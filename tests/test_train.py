@@ -70,6 +70,11 @@ def test_metrics_and_results_have_a_row_for_each_step_and_score(trained):
   rows = runs.lines(workdir)
   assert [row['step'] for row in rows] == [0, 1, 2, 3, 4]
   assert all('train/loss' in row for row in rows[1:])
+  last = rows[-1]
+  seen = sum(last[f'seen/{name}/tokens'] for name in ('en', 'zh'))
+  assert seen == pytest.approx(4 * 8 * 64, rel=0.02)
+  assert last['seen/zh/bytes'] > 0 < last['seconds/compile']
+  assert last['seconds/train'] >= rows[1]['seconds/train'] > 0
   scored = [r['step'] for r in rows if 'eval/en/bits_per_byte' in r]
   assert scored == [2, 4]
   assert [r['step'] for r in rows if 'eval/zh/bits_per_byte' in r] == [0, 4]

@@ -164,3 +164,18 @@ class Loader:
     return mixing.rows_before(
       self._proportions, self._seed, num_steps * self.batch_size
     )
+
+  def seen(self, num_steps: int) -> dict[str, dict[str, int]]:
+    """{source: {'documents', 'bytes', 'tokens'}} of a run of so many steps.
+
+    By the rows that it takes of each: what is seen twice counts twice.
+    """
+    result = {}
+    for name, epochs in self.epochs(num_steps).items():
+      data = self.prepared[name].train
+      result[name] = {
+        'documents': round(epochs * data.num_documents),
+        'bytes': round(epochs * data.num_bytes),
+        'tokens': round(epochs * data.num_tokens),
+      }
+    return result

@@ -1,5 +1,10 @@
 """What a run says of its data: the table of the sources, and decoded rows."""
 
+import pathlib
+import sys
+from collections.abc import Callable
+
+import jax
 import numpy as np
 
 from lbe.data import loader as loader_lib
@@ -7,6 +12,24 @@ from lbe.data import tokenized
 
 # Of a text, in the examples that a run shows.
 _SHOWN_TOKENS = 200
+
+
+def show(
+  loader: loader_lib.Loader,
+  num_steps: int,
+  folder: pathlib.Path,
+  say: Callable[[str], None],
+):
+  """The table, a row and examples as they are read: said, and in data.txt."""
+  rows, first = table(loader, num_steps), row(loader, 0, 0)
+  say(rows)
+  say(f'\nrow 0 of step 0:\n{first}\n')
+  # What is learnt is green on a terminal, and in brackets in a file.
+  green = {'mark': ('\033[32m', '\033[0m')} if sys.stdout.isatty() else {}
+  say(examples(loader, **green))
+  if jax.process_index() == 0:
+    shown = (rows, first, examples(loader))
+    (folder / 'data.txt').write_text('\n\n'.join(shown), encoding='utf-8')
 
 
 def table(loader: loader_lib.Loader, num_steps: int) -> str:

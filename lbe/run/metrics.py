@@ -42,6 +42,15 @@ def reduce(steps: list[dict]) -> dict[str, float]:
   return row
 
 
+def seen(sources: dict[str, dict[str, int]]) -> dict[str, int]:
+  """What was read of each source so far, as metrics: 'seen/SOURCE/UNIT'."""
+  return {
+    f'seen/{name}/{unit}': number
+    for name, units in sources.items()
+    for unit, number in units.items()
+  }
+
+
 def truncate_lines(path, step, *, unscored=()):
   """Keeps the lines of a .jsonl file whose step is at most `step`.
 
@@ -67,10 +76,13 @@ class Writer:
     self._workdir = pathlib.Path(workdir)
     self._resume_step = resume_step
     self._file = self._board = None
+    self.last = {}  # of what an earlier process wrote, its last row
     if jax.process_index() != 0:
       return
     path = self._workdir / 'metrics.jsonl'
     truncate_lines(path, resume_step)
+    rows = lines.rows(path)
+    self.last = rows[-1] if rows else {}
     self._file = open(path, 'a', encoding='utf-8')  # noqa: SIM115
 
   def write(self, step: int, row: dict[str, float]):

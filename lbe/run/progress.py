@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 
 import jax
+import psutil
 import tqdm
 
 from lbe.run import metrics
@@ -150,6 +151,33 @@ class Meter:
       row['speed/mfu'] = mfu
     self.restart()
     return row
+
+
+class Phases:
+  """Where the seconds of a run go, from the start of its first process on.
+
+  Each lap is the phase's that it ends with.
+  """
+
+  def __init__(self):
+    self._seconds = dict.fromkeys(_PHASES, 0.0)
+    self._at = psutil.Process().create_time()
+
+  def goes_on_from(self, row: dict):
+    """Adds those of a row of metrics, which an earlier process wrote."""
+    for phase in _PHASES:
+      self._seconds[phase] += row.get(f'seconds/{phase}', 0.0)
+
+  def lap(self, phase: str):
+    now = time.time()
+    self._seconds[phase] += now - self._at
+    self._at = now
+
+  def row(self) -> dict[str, float]:
+    return {f'seconds/{phase}': s for phase, s in self._seconds.items()}
+
+
+_PHASES = ('start', 'data', 'compile', 'train', 'score', 'save')
 
 
 class Stopped(BaseException):

@@ -59,6 +59,7 @@ def test_resuming_cuts_what_lies_behind_the_restored_step(tmp_path):
   with open(path, 'a') as f:
     f.write('{"step": 8, "tr')
   writer = metrics.Writer(tmp_path, resume_step=4)
+  assert writer.last == {'step': 4, 'train/loss': 0.25}
   writer.write(5, {'train/loss': 0.5})
   writer.close()
   assert steps(path) == [1, 2, 3, 4, 5]

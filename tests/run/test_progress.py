@@ -39,6 +39,20 @@ def test_speed_counts_tokens_of_a_chip_and_no_evaluation():
   assert row['speed/mfu'] == pytest.approx(speed * 3 / 100)
 
 
+def test_seconds_of_phases_are_those_of_all_processes():
+  """A resumed run that cost what its last process did."""
+  phases = progress.Phases()
+  phases.lap('start')
+  first = phases.row()
+  assert first['seconds/start'] > 0 == first['seconds/train']
+  phases.goes_on_from({'step': 3, 'seconds/start': 5.0, 'seconds/train': 7.0})
+  phases.lap('train')
+  row = phases.row()
+  assert row['seconds/start'] == first['seconds/start'] + 5
+  assert 7 < row['seconds/train'] < 8
+  assert row.keys() == first.keys()
+
+
 def test_ten_steps_without_a_gradient_end_a_run_also_over_several_rows():
   """A night of steps with NaN."""
   meter = make()
