@@ -679,3 +679,20 @@ def base() -> ConfigDict:
   config.evals.unlock()
   config.optim.groups.unlock()
   return config
+
+
+def stored(record: dict) -> ConfigDict:
+  """A config as JSON holds it; fields that it lacks have their defaults."""
+
+  def merged(known, changes):
+    result = dict(known)
+    for name, value in changes.items():
+      if isinstance(value, dict):
+        value = merged(known.get(name) or {}, value)
+      elif isinstance(value, list):
+        value = tuple(value)
+      result[name] = value
+    return result
+
+  config = ConfigDict(merged(base().to_dict(), record))
+  return config.lock()

@@ -12,7 +12,7 @@ import runs
 CONFIGS = sorted(
   path.stem
   for path in (runs.ROOT / 'configs').glob('*.py')
-  if path.stem not in ('__init__', 'common', 'hardware', 'instruct')
+  if path.stem not in ('__init__', 'common', 'hardware', 'instruct', 'stored')
 )
 
 

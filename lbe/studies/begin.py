@@ -1,0 +1,169 @@
+"""A study's folder before any work: its files, and what has changed since."""
+
+import fcntl
+import pathlib
+import shutil
+from collections.abc import Callable
+
+from lbe.convert import stored
+from lbe.run import checkpoint
+from lbe.studies import folder
+from lbe.studies import frozen
+from lbe.studies import grid
+from lbe.studies import work
+from lbe.text import lines
+
+
+def begin(
+  study: pathlib.Path,
+  asked: dict,
+  *,
+  accept: bool,
+  say: Callable[[str], None],
+) -> dict:
+  """study.json of what is asked, in agreement with what is there.
+
+  `asked` has `name`, `files`, `evals`, `cells` and `claims`, and maybe
+  `scoring`, fields of a config by which evaluators compute. Cells and files
+  may be added. A cell that has begun by other facts is refused with what
+  differs or, where asked to `accept` it, kept as it is, which is written down.
+  Raises ValueError for that, and for all else that cannot be.
+  """
+  cells = grid.order(asked['cells'])
+  _check_claims(asked)
+  _check_owner(study, asked['name'])
+  study.mkdir(parents=True, exist_ok=True)
+  # Workers of an array begin at the same moment; the first one makes all.
+  with open(study / 'lock', 'w') as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    old = folder.read(study) or {
+      'files': {},
+      'texts': {},
+      'cells': [],
+      'accepted': [],
+    }
+    frozen.check(study, old['files'])
+    files, texts = _files(study, old, asked['files'], say)
+    cells = grid.identify(cells, files, _weights(cells))
+    accepted = list(old['accepted'])
+    cells = _compared(study, old, cells, accepted, accept=accept, say=say)
+    scoring = asked.get('scoring', {})
+    dtype = scoring.get('execution', {}).get('compute_dtype', '')
+    record = {
+      'study': asked['name'],
+      'files': files,
+      'texts': texts,
+      'scoring': scoring,
+      'evals': grid.identify_evals(asked['evals'], files, dtype),
+      'cells': cells,
+      'claims': asked['claims'],
+      'accepted': accepted,
+    }
+    folder.write(study, record)
+  return record
+
+
+def _check_owner(study, name):
+  old = folder.read(study)
+  if old is not None and old['study'] != name:
+    raise ValueError(
+      f'--workdir={study} belongs to the study {old["study"]!r}, and this one '
+      f'is {name!r}; take another --workdir.'
+    )
+  if old is None and (study / 'config.json').exists():
+    raise ValueError(
+      f'--workdir={study} holds a run; a study has a folder of its own, take '
+      'another --workdir.'
+    )
+
+
+def _check_claims(asked):
+  names = {cell['name'] for cell in asked['cells']}
+  for claim in asked['claims']:
+    told = f'claim {claim["name"]!r}'
+    if claim['evaluator'] not in asked['evals']:
+      raise ValueError(
+        f'{told}: evaluator={claim["evaluator"]!r} is none of this study; '
+        f'those are {", ".join(asked["evals"])}.'
+      )
+    for name in (name for pair in claim['pairs'] for name in pair):
+      if name not in names:
+        raise ValueError(
+          f'{told}: its pairs have {name!r}, which is no cell of this study.'
+        )
+
+
+def _files(study, old, asked, say):
+  """(facts of all files, how each was asked for); what is new is made."""
+  files, texts = dict(old['files']), dict(old['texts'])
+  for name, how in asked.items():
+    if name in texts:
+      if texts[name] != how:
+        raise ValueError(
+          f'files.{name} was made by {lines.dumps(texts[name])}, and is asked '
+          f'for by {lines.dumps(how)}: cells have been trained and scored on '
+          'it. Set it back, add a file of another name, or begin the study in '
+          'another --workdir.'
+        )
+      continue
+    say(f'making the texts of {name}')
+    files |= frozen.make(study, name, **how)
+    texts[name] = how
+  return files, texts
+
+
+def _weights(cells):
+  """{cell: fingerprint} of models from elsewhere; ValueError for none there."""
+  result = {}
+  for cell in cells:
+    if cell['kind'] == 'model':
+      path = cell['config']['path']
+      if not path or not pathlib.Path(path).exists():
+        raise ValueError(
+          f'cell {cell["name"]!r}: there is no model at {path!r}; give the '
+          'path of a checkpoint or a Hugging Face folder, or take the cell out '
+          'of the study.'
+        )
+      result[cell['name']] = stored.open_model(path).fingerprint()
+  return result
+
+
+def _compared(study, old, cells, accepted, *, accept, say):
+  """The cells as they count: accepted ones as they were."""
+  before = {cell['name']: cell for cell in old['cells']}
+  result, refused = [], []
+  for cell in cells:
+    name = cell['name']
+    was = before.get(name)
+    if was is None or was['identity'] == cell['identity']:
+      result.append(cell)
+      continue
+    if not _has_begun(study, name):
+      shutil.rmtree(folder.cell_folder(study, name), ignore_errors=True)
+      result.append(cell)
+      continue
+    differs = grid.differences(was, cell) or ['what it begins from']
+    if accept:
+      note = {'cell': name, 'differences': differs, 'time': work.now()}
+      note['asked'] = cell['identity']
+      if not any(x.get('asked') == cell['identity'] for x in accepted):
+        accepted.append(note)
+      say(f'accepted: {name} stays as it was: {"; ".join(differs)}')
+      result.append({**was, 'axes': cell['axes'], 'tokens': cell['tokens']})
+    else:
+      refused.append(f'{name}: ' + '\n  '.join(differs))
+  if refused:
+    raise ValueError(
+      f'{study} has results by another version of this study:\n'
+      + '\n'.join(refused)
+      + '\nSet these back, give such cells other names, or pass --accept: then '
+      'they count as they are, and study.json says so.'
+    )
+  return result
+
+
+def _has_begun(study, name):
+  """Whether something is lost if the cell begins anew."""
+  if folder.read_cell(study, name).get('state') == folder.DONE:
+    return True
+  return bool(checkpoint.steps(folder.cell_folder(study, name)))

@@ -1,0 +1,128 @@
+"""Frozen texts: what a study trains on and scores, the same for every cell.
+
+They are cut, split and put into their order once, before any tokenizer sees
+them, so that vocabularies and seeds read the same. A prefix is a subset.
+"""
+
+import hashlib
+import json
+import pathlib
+from collections.abc import Iterator
+
+from lbe.data import order as order_lib
+from lbe.data import sources as sources_lib
+from lbe.studies import folder
+from lbe.text import lines
+
+
+def _cut(text: str, most: int) -> Iterator[str]:
+  """A text in pieces of whole lines, of at most so many characters.
+
+  A longer line is cut where it has to be.
+  """
+  held, size = [], 0
+  for line in text.split('\n'):
+    for start in range(0, max(len(line), 1), most):
+      part = line[start : start + most]
+      if held and size + len(part) > most:
+        yield '\n'.join(held)
+        held, size = [], 0
+      held.append(part)
+      size += len(part) + 1
+  yield '\n'.join(held)
+
+
+def _documents(name, *, max_characters, max_bytes_each, **fields):
+  """The documents of a source, each once, in the seeded order."""
+  source = sources_lib.make(name, **fields)
+  found = (text for text, _ in sources_lib.documents(source))
+  if max_characters and not source.template:
+    found = (part for text in found for part in _cut(text, max_characters))
+  texts = list(dict.fromkeys(text for text in found if text.strip()))
+  if max_bytes_each:
+    texts = [x for x in texts if len(x.encode()) <= max_bytes_each]
+  return [texts[i] for i in order_lib.document_order(texts, seed=0)]
+
+
+def _lines(texts, is_text):
+  return [
+    lines.line({'text': text}) if is_text else lines.line(json.loads(text))
+    for text in texts
+  ]
+
+
+def make(
+  study: str | pathlib.Path,
+  name: str,
+  *,
+  eval_documents: int = 0,
+  max_characters: int = 0,
+  max_bytes_each: int = 0,
+  train_bytes: int = 0,
+  **fields,
+) -> dict[str, dict]:
+  """NAME.jsonl, and of the first documents NAME_eval.jsonl; their facts.
+
+  `fields` are those of a source; with a template its records are kept as they
+  are. Texts are cut into documents of `max_characters`; what is longer than
+  `max_bytes_each` is left out, before any tokenizer says what is too long.
+  `train_bytes` ends the training text. 0 is none of it. Raises ValueError where
+  nothing is left.
+  """
+  texts = _documents(
+    name,
+    max_characters=max_characters,
+    max_bytes_each=max_bytes_each,
+    **fields,
+  )
+  scored, learnt = texts[:eval_documents], texts[eval_documents:]
+  if not learnt or len(scored) < eval_documents:
+    raise ValueError(
+      f'files.{name}: {len(texts)} documents are left of {fields["path"]}, and '
+      f'eval_documents={eval_documents} are to be scored; give more text.'
+    )
+  if train_bytes:
+    size, number = 0, 0
+    while number < len(learnt) and size < train_bytes:
+      size += len(learnt[number].encode())
+      number += 1
+    learnt = learnt[:number]
+  result = {}
+  for file, part in ((f'{name}.jsonl', learnt), (f'{name}_eval.jsonl', scored)):
+    if part:
+      made = _lines(part, not fields.get('template'))
+      result[file] = write(study, file, ''.join(made))
+  return result
+
+
+def write(study: str | pathlib.Path, file: str, text: str) -> dict:
+  """A file of the study as it is; its facts."""
+  path = pathlib.Path(study) / 'files' / file
+  path.parent.mkdir(parents=True, exist_ok=True)
+  folder.write_whole(path, text)
+  data = text.encode()
+  return {
+    'sha256': hashlib.sha256(data).hexdigest(),
+    'records': text.count('\n'),
+    'bytes': len(data),
+  }
+
+
+def check(study: str | pathlib.Path, files: dict):
+  """Raises ValueError for a file that is not what study.json says of it."""
+  for file, facts in files.items():
+    path = pathlib.Path(study) / 'files' / file
+    if not path.is_file():
+      raise ValueError(
+        f'{path} is gone, on which cells were trained or scored; bring it '
+        'back, or begin the study in another --workdir.'
+      )
+    with path.open('rb') as opened:
+      found = hashlib.file_digest(opened, 'sha256').hexdigest()
+    if found != facts['sha256']:
+      raise ValueError(
+        f'{path} has changed since the study began (sha256 {found[:12]}…, and '
+        f'study.json has {facts["sha256"][:12]}…): scores before and after '
+        'would not be of one text. Bring it back, or begin the study in '
+        'another --workdir.'
+      )

@@ -1,0 +1,162 @@
+"""Runs that belong together: trained, scored, and told in one table.
+
+  python -m lbe.study --config=configs/studies/micro.py --workdir=STUDY
+
+The same command goes on; on a shared folder any number of them work together
+(--worker). What the folder holds is in docs/study.md.
+"""
+
+import json
+import pathlib
+import runpy
+import signal
+import subprocess
+import sys
+
+from absl import flags
+from ml_collections import config_flags
+
+from lbe.configs import common
+from lbe.run import program
+from lbe.studies import begin
+from lbe.studies import folder
+from lbe.studies import grid
+from lbe.studies import scoring
+from lbe.studies import work
+from lbe.text import tables
+
+_CONFIG = config_flags.DEFINE_config_file('config', None, lock_config=True)
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'The folder of the study, which all of its workers see.'
+)
+_ONLY = flags.DEFINE_list(
+  'only',
+  [],
+  'Cells by their names or patterns, as zh-ext-*, and what they begin from.',
+)
+_JOBS = flags.DEFINE_integer(
+  'jobs', 1, 'Cells that are trained at a time here.', lower_bound=1
+)
+_WORKER = flags.DEFINE_bool(
+  'worker', False, 'Train cells beside other workers, and leave the table.'
+)
+_BUDGET = flags.DEFINE_string(
+  'budget', '', 'As 90m or 8h: no cell is begun behind it.'
+)
+_ACCEPT = flags.DEFINE_bool(
+  'accept',
+  False,
+  'Let results by another version of the study count as they are.',
+)
+_SCORE = flags.DEFINE_list('score', [], 'Score these cells in this process.')
+
+
+def main(argv):
+  del argv
+  study = pathlib.Path(_WORKDIR.value)
+  if _SCORE.value:
+    _score_here(study)
+    return
+  budget = _seconds(_BUDGET.value)
+  record = begin.begin(study, _asked(), accept=_ACCEPT.value, say=_say)
+  wanted = grid.chosen(record['cells'], _ONLY.value)
+  worker = work.Worker(study, record, say=_say)
+  before = signal.signal(signal.SIGTERM, lambda *_: worker.stop())
+  try:
+    worker.work(wanted, jobs=_JOBS.value, budget=budget)
+  except KeyboardInterrupt:
+    worker.stop()
+    raise
+  signal.signal(signal.SIGTERM, before)
+  if worker.stopped():
+    _say('stopped; the same command goes on from here.')
+    return
+  for names in scoring.groups(study, record, wanted):
+    subprocess.run([*_again(), f'--score={",".join(names)}'], check=True)
+  rows = folder.derive(study, record)
+  if not _WORKER.value:
+    print(_table(study, record, wanted))
+    print(f'{len(rows):,} rows in {study / "results.jsonl"}')
+  failed = [
+    name
+    for name, state in folder.states(study, record).items()
+    if state == folder.FAILED and name in wanted
+  ]
+  if failed:
+    raise ValueError(
+      f'{len(failed)} of {len(wanted)} cells failed: {", ".join(failed)}; '
+      f"each one's log.txt in {study}/cells says why. The same command tries "
+      'them again.'
+    )
+
+
+def _say(text):
+  print(text, flush=True)
+
+
+def _asked():
+  """What the study's file asks for: its `make` of the config."""
+  config = _CONFIG.value
+  path, *_ = flags.FLAGS['config'].config_filename.split(':')
+  asked = runpy.run_path(path)['make'](config)
+  plain = {}
+  for name, value in asked['evals'].items():
+    plain[name] = json.loads(value.to_json_best_effort())
+  asked['evals'] = plain
+  for cell in asked['cells']:
+    if hasattr(cell['config'], 'to_json_best_effort'):
+      cell['config'] = json.loads(cell['config'].to_json_best_effort())
+  return json.loads(json.dumps(asked))
+
+
+def _again():
+  """This command with its config and workdir."""
+  return [sys.executable, '-m', 'lbe.study', *sys.argv[1:]]
+
+
+def _score_here(study):
+  program.keep_compiled(str(study))
+  record = folder.read(study)
+  config = common.stored(record['scoring'])
+  scoring.score(study, record, _SCORE.value, config, say=_say)
+
+
+def _seconds(text):
+  """Of '90m', '8h', '45s'; None where nothing is given."""
+  if not text:
+    return None
+  unit = {'s': 1, 'm': 60, 'h': 3600}.get(text[-1])
+  try:
+    if unit:
+      return float(text[:-1]) * unit
+  except ValueError:
+    pass
+  raise ValueError(f'--budget={text}: give a time, as 90m, 8h or 45s.')
+
+
+def _table(study, record, wanted):
+  states = folder.states(study, record)
+  rows = []
+  for cell in record['cells']:
+    name = cell['name']
+    if name not in wanted:
+      continue
+    done = folder.read_cell(study, name)
+    seen = done.get('seen', {}).values()
+    rows.append(
+      [
+        name,
+        states[name],
+        f'{sum(s["bytes"] for s in seen):,}',
+        f'{sum(s["tokens"] for s in seen):,}',
+        f'{done.get("updates", 0):,}',
+        f'{done.get("seconds", {}).get("wall", 0):.0f}',
+      ]
+    )
+  heads = ['cell', 'state', 'bytes', 'tokens', 'updates', 'seconds']
+  return tables.markdown(heads, 'llrrrr', rows)
+
+
+if __name__ == '__main__':
+  flags.mark_flags_as_required(['config', 'workdir'])
+  program.run(main)
