@@ -76,7 +76,13 @@ def score(
       model = model_lib.as_evaluated(
         opened.load_params(mesh), opened.config, tokenizer, mesh, asked
       )
-      for it in evaluators_lib.make(asked, None, tokenizer):
+      for it in evaluators_lib.make(
+        asked,
+        None,
+        tokenizer,
+        max_positions=opened.config.max_positions,
+        num_old=opened.num_old_rows(tokenizer),
+      ):
         start = time.monotonic()
         found = schedule.evaluate(it, model, step=None)
         seconds = time.monotonic() - start
