@@ -69,7 +69,7 @@ setuptools.setup(
   long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
   long_description_content_type='text/markdown',
   python_requires='>=3.11',
-  packages=['lbe.configs', *PACKAGES],
+  packages=['lbe.configs', 'lbe.configs.studies', *PACKAGES],
   package_dir={'lbe.configs': 'configs'},
   package_data={
     'lbe.data': ['sample/*.txt'],

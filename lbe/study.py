@@ -19,6 +19,7 @@ from ml_collections import config_flags
 from lbe.configs import common
 from lbe.run import program
 from lbe.studies import begin
+from lbe.studies import estimate
 from lbe.studies import folder
 from lbe.studies import grid
 from lbe.studies import scoring
@@ -48,6 +49,20 @@ _ACCEPT = flags.DEFINE_bool(
   False,
   'Let results by another version of the study count as they are.',
 )
+_DRY_RUN = flags.DEFINE_bool(
+  'dry_run',
+  False,
+  'Say what the cells will take, and stop; nothing is written.',
+)
+_TOPOLOGY = flags.DEFINE_list(
+  'topology',
+  [],
+  "With --dry_run: on these, as 'v5p-128' or 'h100:8', in place of here; with "
+  'the price of a chip-hour as v5p-128=4.2.',
+)
+_MFU = flags.DEFINE_float(
+  'mfu', estimate.MFU, 'The share of the peak that is assumed there.'
+)
 _SCORE = flags.DEFINE_list('score', [], 'Score these cells in this process.')
 
 
@@ -56,6 +71,9 @@ def main(argv):
   study = pathlib.Path(_WORKDIR.value)
   if _SCORE.value:
     _score_here(study)
+    return
+  if _DRY_RUN.value:
+    _estimate()
     return
   budget = _seconds(_BUDGET.value)
   record = begin.begin(study, _asked(), accept=_ACCEPT.value, say=_say)
@@ -107,6 +125,36 @@ def _asked():
     if hasattr(cell['config'], 'to_json_best_effort'):
       cell['config'] = json.loads(cell['config'].to_json_best_effort())
   return json.loads(json.dumps(asked))
+
+
+def _estimate():
+  """What the study will take, and what it can tell."""
+  asked = _asked()
+  asked['cells'] = grid.order(asked['cells'])
+  wanted = grid.chosen(asked['cells'], _ONLY.value)
+  rows = estimate.cells(asked, common.stored, wanted)
+  seconds = None
+  if not _TOPOLOGY.value:
+    seconds = estimate.here(rows, _say)
+  print(estimate.table(rows))
+  if seconds is not None:
+    print(f'here, one cell after the other: {seconds / 60:,.0f} minutes')
+  for name in _TOPOLOGY.value:
+    name, _, price = name.partition('=')
+    try:
+      price = float(price or 0)
+    except ValueError:
+      raise ValueError(
+        f'--topology={name}={price}: write NAME=PRICE, as v5p-128=4.2.'
+      ) from None
+    print(estimate.elsewhere(rows, name, price, _MFU.value))
+  for cell in asked['cells']:
+    path = cell['config'].get('path', '')
+    if cell['kind'] == 'model' and not pathlib.Path(path).exists():
+      print(f'{cell["name"]}: there is no model yet at {path!r}')
+  for claim in asked['claims']:
+    least = estimate.detectable(claim)
+    print(f'{claim["name"]}: the smallest difference that is seen: {least}')
 
 
 def _again():

@@ -34,7 +34,12 @@ def make(
   _library()
   from lm_eval.tasks import TaskManager
 
-  manager = TaskManager(include_path=include_path or None)
+  # The harness reads thousands of files to know its own tasks.
+  manager = include_path and TaskManager(
+    include_path=include_path, include_defaults=False
+  )
+  if not manager or not set(tasks) <= set(manager.all_subtasks):
+    manager = TaskManager(include_path=include_path or None)
   known = set(manager.all_tasks)
   for task in tasks:
     if task not in known:

@@ -311,6 +311,7 @@ def test_a_task_of_the_harness_is_an_evaluator(test_data, model, tmp_path):
   made = evaluators.make(
     adapter, tasks=(task,), include_path=str(tmp_path), num_fewshot=0, limit=3
   )
+  assert made._manager.all_tasks == [task], 'else thousands are looked up'
   result = made.evaluate(model, name='extra', step=5)
   rows = {r['name']: r for r in result.rows}
   assert rows[f'{task}/acc']['count'] == 3
