@@ -13,10 +13,10 @@ import signal
 import subprocess
 import sys
 
+import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from lbe.configs import common
 from lbe.run import program
 from lbe.studies import begin
 from lbe.studies import estimate
@@ -90,7 +90,7 @@ def main(argv):
     _say('stopped; the same command goes on from here.')
     return
   for names in scoring.groups(study, record, wanted):
-    subprocess.run([*_again(), f'--score={",".join(names)}'], check=True)
+    subprocess.run(_scoring(study, names), check=True)
   rows = folder.derive(study, record)
   if not _WORKER.value:
     print(_table(study, record, wanted))
@@ -132,7 +132,7 @@ def _estimate():
   asked = _asked()
   asked['cells'] = grid.order(asked['cells'])
   wanted = grid.chosen(asked['cells'], _ONLY.value)
-  rows = estimate.cells(asked, common.stored, wanted)
+  rows = estimate.cells(asked, ml_collections.ConfigDict, wanted)
   seconds = None
   if not _TOPOLOGY.value:
     seconds = estimate.here(rows, _say)
@@ -157,16 +157,20 @@ def _estimate():
     print(f'{claim["name"]}: the smallest difference that is seen: {least}')
 
 
-def _again():
-  """This command with its config and workdir."""
-  return [sys.executable, '-m', 'lbe.study', *sys.argv[1:]]
+def _scoring(study, names):
+  """The command that scores these cells in one process."""
+  return [
+    *(sys.executable, '-m', 'lbe.study', f'--score={",".join(names)}'),
+    # Its `config` says how evaluators compute.
+    f'--config=lbe:stored:{study / "study.json"}',
+    f'--workdir={study}',
+  ]
 
 
 def _score_here(study):
   program.keep_compiled(str(study))
   record = folder.read(study)
-  config = common.stored(record['scoring'])
-  scoring.score(study, record, _SCORE.value, config, say=_say)
+  scoring.score(study, record, _SCORE.value, _CONFIG.value, say=_say)
 
 
 def _seconds(text):

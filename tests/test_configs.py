@@ -12,7 +12,8 @@ import runs
 CONFIGS = sorted(
   path.stem
   for path in (runs.ROOT / 'configs').glob('*.py')
-  if path.stem not in ('__init__', 'common', 'hardware', 'instruct', 'stored')
+  if path.stem
+  not in ('__init__', 'common', 'hardware', 'instruct', 'stored', 'study')
 )
 
 

@@ -53,7 +53,7 @@ def begin(
       'study': asked['name'],
       'files': files,
       'texts': texts,
-      'scoring': scoring,
+      'config': scoring,
       'evals': grid.identify_evals(asked['evals'], files, dtype),
       'cells': cells,
       'claims': asked['claims'],
