@@ -76,8 +76,11 @@ def main(argv):
     _estimate()
     return
   budget = _seconds(_BUDGET.value)
-  record = begin.begin(study, _asked(), accept=_ACCEPT.value, say=_say)
-  wanted = grid.chosen(record['cells'], _ONLY.value)
+  asked = _asked()
+  wanted = grid.chosen(asked['cells'], _ONLY.value)
+  record = begin.begin(
+    study, asked, wanted=wanted, accept=_ACCEPT.value, say=_say
+  )
   worker = work.Worker(study, record, say=_say)
   before = signal.signal(signal.SIGTERM, lambda *_: worker.stop())
   try:

@@ -18,10 +18,14 @@ def begin(
   study: pathlib.Path,
   asked: dict,
   *,
+  wanted: set[str],
   accept: bool,
   say: Callable[[str], None],
 ) -> dict:
   """study.json of what is asked, in agreement with what is there.
+
+  Cells that are not `wanted`, nor were there before, are left out: nothing that
+  they lack is asked for.
 
   `asked` has `name`, `files`, `evals`, `cells` and `claims`, and maybe
   `scoring`, fields of a config by which evaluators compute. Cells and files
@@ -44,9 +48,15 @@ def begin(
     }
     frozen.check(study, old['files'])
     files, texts = _files(study, old, asked['files'], say)
+    cells = [c for c in cells if c['name'] in wanted]
     cells = grid.identify(cells, files, _weights(cells))
     accepted = list(old['accepted'])
     cells = _compared(study, old, cells, accepted, accept=accept, say=say)
+    names = {c['name'] for c in cells}
+    # What an earlier call asked for stays.
+    cells = grid.order(
+      [*(c for c in old['cells'] if c['name'] not in names), *cells]
+    )
     scoring = asked.get('scoring', {})
     dtype = scoring.get('execution', {}).get('compute_dtype', '')
     record = {
@@ -121,8 +131,8 @@ def _weights(cells):
       if not path or not pathlib.Path(path).exists():
         raise ValueError(
           f'cell {cell["name"]!r}: there is no model at {path!r}; give the '
-          'path of a checkpoint or a Hugging Face folder, or take the cell out '
-          'of the study.'
+          'path of a checkpoint or a Hugging Face folder, or choose cells that '
+          'do not need it with --only.'
         )
       result[cell['name']] = stored.open_model(path).fingerprint()
   return result

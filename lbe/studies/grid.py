@@ -109,10 +109,9 @@ def by_comparison(cells: list[dict], claims: list[dict], done) -> list[dict]:
   """
   by_name = {cell['name']: cell for cell in cells}
   done, result = set(done), []
-  left = [
-    ancestors(cells, (name for pair in claim.get('pairs', ()) for name in pair))
-    for claim in claims
-  ] + [set(by_name)]
+  compared = [{name for pair in c['pairs'] for name in pair} for c in claims]
+  left = [ancestors(cells, c) for c in compared if c <= by_name.keys()]
+  left.append(set(by_name))
 
   def cost(names):
     return sum(by_name[name]['tokens'] for name in names - done)

@@ -39,8 +39,11 @@ def asked(texts, *, seeds=(1, 2), name='toy', **changes):
   )
 
 
-def make(study, what, accept=False):
-  return begin.begin(study, what, accept=accept, say=lambda text: None)
+def make(study, what, accept=False, wanted=None):
+  wanted = wanted or {cell['name'] for cell in what['cells']}
+  return begin.begin(
+    study, what, wanted=wanted, accept=accept, say=lambda text: None
+  )
 
 
 def test_cells_are_added_and_nothing_else_moves(texts, tmp_path):
@@ -110,6 +113,7 @@ def test_a_workdir_of_another_study_or_of_a_run_is_refused(texts, tmp_path):
 
 
 def test_a_model_that_is_not_there_is_named(texts, tmp_path):
+  """And asked for only where a cell that is chosen needs it."""
   what = asked(texts)
   what['cells'].append(
     dict(
@@ -123,6 +127,10 @@ def test_a_model_that_is_not_there_is_named(texts, tmp_path):
   )
   with pytest.raises(ValueError, match="'llama': there is no model at .*7b'"):
     make(tmp_path / 'study', what)
+  some = make(tmp_path / 'study', what, wanted={'s1'})
+  assert [c['name'] for c in some['cells']] == ['s1']
+  more = make(tmp_path / 'study', what, wanted={'s2'})
+  assert [c['name'] for c in more['cells']] == ['s1', 's2']
 
 
 @pytest.mark.parametrize(

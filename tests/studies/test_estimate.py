@@ -1,0 +1,72 @@
+"""What a dry run tells, worked out by hand."""
+
+import importlib
+
+import ml_collections
+import pytest
+
+from lbe.mesh import hardware
+from lbe.models import architecture
+from lbe.studies import estimate
+from lbe.studies import grid
+
+
+def plain(asked):
+  for cell in asked['cells']:
+    if hasattr(cell['config'], 'to_dict'):
+      cell['config'] = cell['config'].to_dict()
+  return asked
+
+
+def test_the_papers_grid_has_its_rows_and_their_flops():
+  """Catches a row of Table 1 that is missing, and FLOPs of another shape."""
+  module = importlib.import_module('lbe.configs.studies.zh_transfer')
+  asked = plain(module.make(module.get_config()))
+  asked['cells'] = grid.order(asked['cells'])
+  names = {cell['name'] for cell in asked['cells']}
+  assert sum(name.startswith('sft-') for name in names) == 6 + 6 + 7
+  assert {'zh-10k', 'zh-100k', 'zh-1m', 'zh-ext-1m'} <= names
+  rows = estimate.cells(asked, ml_collections.ConfigDict, names)
+  by_name = {row['name']: row for row in rows}
+  llama = architecture.PRESETS['llama_7b']
+  per_token = hardware.flops_per_token(llama, 2048)
+  assert by_name['zh-1m']['flops'] == per_token * 500_000_000
+  extended, _, _ = by_name['sft-950k-zh-ext-1m']['shape']
+  assert extended.vocab_size == 49_953 and extended.dim == 4096
+  total = sum(row['flops'] for row in rows)
+  hours = total / (459e12 * 0.5) / 3600
+  line = estimate.elsewhere(rows, 'v5p-128', 2.0, 0.5)
+  assert f'v5p-128: {hours:,.1f} chip-hours' in line
+  assert f'{hours / 64:,.2f} hours on its 64 chips' in line
+  assert f'; {2 * hours:,.0f} at 2 a chip-hour' in line
+
+
+@pytest.mark.parametrize('size, scales', [('full', 4), ('tiny', 4)])
+def test_the_micro_grid_is_a_grid(size, scales):
+  """Catches a parent that is misspelt, and a claim about no cell."""
+  module = importlib.import_module('lbe.configs.studies.micro')
+  asked = plain(module.make(module.get_config(size)))
+  cells = grid.order(asked['cells'])
+  names = {cell['name'] for cell in cells}
+  assert len(names) == 2 + 3 + scales * 2 + 4 + 4 + 2 + 16 + 3
+  for claim in asked['claims']:
+    assert claim['evaluator'] in asked['evals']
+    assert {name for pair in claim['pairs'] for name in pair} <= names
+  files = {
+    f'{n}{part}.jsonl': {'sha256': n}
+    for n in asked['files']
+    for part in ('', '_eval')
+  }
+  assert len({c['identity'] for c in grid.identify(cells, files, {})}) == (
+    len(names)
+  )
+
+
+def test_the_smallest_difference_is_that_of_the_formula():
+  """3,900 questions for 2 points at a fifth of discordant pairs."""
+  claim = {'pairs': [['a', 'b']], 'units': 3_900}
+  assert estimate.detectable(claim).startswith('0.0201 over 3,900')
+  claim = {'pairs': [['a', 'b']] * 3, 'seed_sd': 0.02}
+  # (4.303 + 0.84) * 0.02 * sqrt(2 / 3)
+  assert estimate.detectable(claim).startswith('0.084 over 3 seeds')
+  assert 'not known' in estimate.detectable({'pairs': []})
