@@ -57,17 +57,6 @@ def model(name, path, *, preset, axes):
   )
 
 
-def claim(name, says, evaluator, metric, pairs, **more):
-  """A contrast that is declared before it runs: metric of A less that of B.
-
-  `pairs` are [A, B], one a seed. What `more` there is, as margin and guard, is
-  for the report.
-  """
-  return dict(
-    name=name,
-    says=says,
-    evaluator=evaluator,
-    metric=metric,
-    pairs=pairs,
-    **more,
-  )
+def difference(a, b):
+  """The terms of a claim: cells with the axes `a`, less those with `b`."""
+  return [dict(weight=1, cells=a), dict(weight=-1, cells=b)]

@@ -156,7 +156,7 @@ def _estimate():
     if cell['kind'] == 'model' and not pathlib.Path(path).exists():
       print(f'{cell["name"]}: there is no model yet at {path!r}')
   for claim in asked['claims']:
-    least = estimate.detectable(claim)
+    least = estimate.detectable(claim, asked['cells'])
     print(f'{claim["name"]}: the smallest difference that is seen: {least}')
 
 

@@ -57,9 +57,7 @@ _DRY_RUN = flags.DEFINE_bool(
   'dry_run', False, 'Check everything, show the data, and stop.'
 )
 _LOG_BATCHES = flags.DEFINE_bool(
-  'log_batches',
-  False,
-  'Print a digest of every row that this host trains on, by step.',
+  'log_batches', False, 'Print a digest of every row trained on here, by step.'
 )
 _DESCRIBE = flags.DEFINE_bool(
   'describe_extension', True, 'Score new pieces and old ones before step 1.'

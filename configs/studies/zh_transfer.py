@@ -221,47 +221,52 @@ def _instructed(asked, base, size, seed, pieces):
 
 def _claims(asked):
   """Those whose evaluators have their data."""
-  pairs = [[_name(asked, ['zh-1m'], s), 'llama_7b'] for s in range(asked.seeds)]
-  ext = [
-    [_name(asked, ['zh-ext-1m'], s), _name(asked, ['zh-1m'], s)]
-    for s in range(asked.seeds)
-  ]
+
+  def pretrained(vocabulary):
+    return dict(
+      stage='pretrain', vocabulary=vocabulary, scale_documents=SCALES['1m']
+    )
+
+  llama = dict(stage='model', base='llama_7b')
   claims = []
   if asked.heldout_zh:
     claims.append(
-      study.claim(
-        'C1',
-        'Extending the vocabulary does not pay at 0.5B tokens.',
-        'zh',
-        'bits_per_byte',
-        ext,
-        margin_relative=0.01,
-        says_sign='not lower',
+      dict(
+        name='C1',
+        claim='Extending the vocabulary does not pay at 0.5B tokens.',
+        evaluator='zh',
+        metric='bits_per_byte',
+        terms=study.difference(pretrained('ext'), pretrained('orig')),
+        expect='greater',
+        margin=0.01,
+        margin_of=1,
       )
     )
   if asked.heldout_en:
     claims.append(
-      study.claim(
-        'C4',
-        'Chinese alone takes the English away.',
-        'en',
-        'bits_per_byte',
-        pairs,
-        margin_relative=0.02,
-        says_sign='higher',
+      dict(
+        name='C4',
+        claim='Chinese alone takes the English away.',
+        evaluator='en',
+        metric='bits_per_byte',
+        terms=study.difference(pretrained('orig'), llama),
+        expect='greater',
+        margin=0.02,
+        margin_of=1,
       )
     )
   for exam, units in (('ceval', 1_346), ('mmlu', 14_042)):
     if asked[exam]:
       claims.append(
-        study.claim(
-          f'C2-{exam}',
-          'Pretraining of this size changes no knowledge.',
-          exam,
-          'acc',
-          pairs,
+        dict(
+          name=f'C2-{exam}',
+          claim='Pretraining of this size changes no knowledge.',
+          evaluator=exam,
+          metric='acc',
+          terms=study.difference(pretrained('orig'), llama),
+          expect='equal',
           margin=0.02,
-          says_sign='none',
+          guards=[dict(kind='above_chance', chance=0.25)],
           units=units,
         )
       )

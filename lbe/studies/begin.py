@@ -10,6 +10,7 @@ from lbe.run import checkpoint
 from lbe.studies import folder
 from lbe.studies import frozen
 from lbe.studies import grid
+from lbe.studies import verdicts
 from lbe.studies import work
 from lbe.text import lines
 
@@ -67,6 +68,7 @@ def begin(
       'evals': grid.identify_evals(asked['evals'], files, dtype),
       'cells': cells,
       'claims': asked['claims'],
+      'plots': asked.get('plots', []),
       'accepted': accepted,
     }
     folder.write(study, record)
@@ -88,18 +90,13 @@ def _check_owner(study, name):
 
 
 def _check_claims(asked):
-  names = {cell['name'] for cell in asked['cells']}
+  verdicts.check(asked['claims'], asked['evals'])
   for claim in asked['claims']:
     told = f'claim {claim["name"]!r}'
-    if claim['evaluator'] not in asked['evals']:
-      raise ValueError(
-        f'{told}: evaluator={claim["evaluator"]!r} is none of this study; '
-        f'those are {", ".join(asked["evals"])}.'
-      )
-    for name in (name for pair in claim['pairs'] for name in pair):
-      if name not in names:
+    for term in claim['terms']:
+      if not verdicts.cells_of(asked['cells'], term['cells']):
         raise ValueError(
-          f'{told}: its pairs have {name!r}, which is no cell of this study.'
+          f'{told}: no cell of this study has the axes {term["cells"]}.'
         )
 
 

@@ -18,6 +18,7 @@ from lbe.mesh import sharding
 from lbe.mesh import topology
 from lbe.models import architecture
 from lbe.models import weights
+from lbe.studies import verdicts
 from lbe.text import tables
 
 # Of a chip's peak, where nothing is measured: what well-tuned training of
@@ -157,13 +158,13 @@ def elsewhere(rows: list[dict], name: str, price: float, mfu: float) -> str:
   return line
 
 
-def detectable(claim: dict) -> str:
+def detectable(claim: dict, cells: list[dict]) -> str:
   """The smallest difference of a claim that is seen in 80% of studies.
 
   By `units`, questions whose answers differ in a fifth of them, or by
-  `seed_sd`, the standard deviation over seeds, and the number of pairs.
+  `seed_sd`, the standard deviation over seeds, and the number of those.
   """
-  pairs = len(claim['pairs'])
+  pairs = max(len(verdicts.cells_of(cells, t['cells'])) for t in claim['terms'])
   if claim.get('seed_sd') and pairs > 1:
     # Student's t with so few seeds stands for 1.96.
     from scipy import stats
@@ -174,7 +175,7 @@ def detectable(claim: dict) -> str:
   if claim.get('units'):
     least = _POWER * math.sqrt(0.2 / claim['units'])
     return f'{least:.3g} over {claim["units"]:,} questions'
-  return 'not known: give the claim `units`, or `seed_sd` and pairs'
+  return 'not known: give the claim `units`, or `seed_sd` and seeds'
 
 
 def table(rows: list[dict]) -> str:

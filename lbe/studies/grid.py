@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator
 
 from lbe.run import identity
+from lbe.studies import verdicts
 
 # `train`: a run of lbe.train; `tokenizer`: one of lbe.tokenizer; `model`:
 # weights from elsewhere.
@@ -101,16 +102,23 @@ def chosen(cells: list[dict], patterns: list[str]) -> set[str]:
   return ancestors(cells, matched)
 
 
+def of_claim(cells: list[dict], claim: dict) -> set[str]:
+  """The names of a claim's cells; none where a term of it has none."""
+  terms = [verdicts.cells_of(cells, t['cells']) for t in claim['terms']]
+  return {cell['name'] for of in terms for cell in of if all(terms)}
+
+
 def by_comparison(cells: list[dict], claims: list[dict], done) -> list[dict]:
   """The cells, the cheapest comparison first that is then complete.
 
-  A comparison is a claim with the cells of its `pairs` and all that they begin
+  A comparison is a claim with the cells of its terms and all that they begin
   from; it costs the tokens of those that are not done.
   """
   by_name = {cell['name']: cell for cell in cells}
   done, result = set(done), []
-  compared = [{name for pair in c['pairs'] for name in pair} for c in claims]
-  left = [ancestors(cells, c) for c in compared if c <= by_name.keys()]
+  left = [
+    ancestors(cells, names) for c in claims if (names := of_claim(cells, c))
+  ]
   left.append(set(by_name))
 
   def cost(names):

@@ -8,6 +8,16 @@ from lbe.studies import begin
 from lbe.studies import folder
 from lbe.studies import frozen
 
+CLAIM = dict(
+  name='C',
+  claim='One seed is another.',
+  evaluator='zh',
+  metric='bits_per_byte',
+  terms=[{'weight': 1, 'cells': {'seed': 1}}],
+  expect='equal',
+  margin=0.1,
+)
+
 
 @pytest.fixture
 def texts(tmp_path):
@@ -35,7 +45,7 @@ def asked(texts, *, seeds=(1, 2), name='toy', **changes):
     files={'zh': dict(path=str(texts), eval_documents=5)},
     evals={'zh': {'evaluator': 'perplexity', 'path': '{files}/zh_eval.jsonl'}},
     cells=cells,
-    claims=[dict(name='C', evaluator='zh', pairs=[['s1', 's1']])],
+    claims=[CLAIM],
   )
 
 
@@ -136,16 +146,19 @@ def test_a_model_that_is_not_there_is_named(texts, tmp_path):
 @pytest.mark.parametrize(
   'claim, told',
   [
-    (dict(evaluator='en', pairs=[]), "evaluator='en' is none of this study"),
-    (dict(evaluator='zh', pairs=[['s1', 's9']]), "have 's9', which is no cell"),
+    (dict(evaluator='en'), "no evaluator is called 'en'"),
+    (
+      dict(terms=[{'weight': 1, 'cells': {'seed': 9}}]),
+      "no cell of this study has the axes {'seed': 9}",
+    ),
   ],
 )
 def test_a_claim_that_nothing_can_answer_is_refused(
   texts, tmp_path, claim, told
 ):
   what = asked(texts)
-  what['claims'] = [claim | {'name': 'C9'}]
-  with pytest.raises(ValueError, match=f"claim 'C9': .*{told}"):
+  what['claims'] = [CLAIM | claim]
+  with pytest.raises(ValueError, match=f"claim '?C'?: .*{told}"):
     make(tmp_path / 'study', what)
 
 

@@ -9,6 +9,7 @@ from lbe.mesh import hardware
 from lbe.models import architecture
 from lbe.studies import estimate
 from lbe.studies import grid
+from lbe.studies import verdicts
 
 
 def plain(asked):
@@ -51,7 +52,8 @@ def test_the_micro_grid_is_a_grid(size, scales):
   assert len(names) == 2 + 3 + scales * 2 + 4 + 4 + 2 + 16 + 3
   for claim in asked['claims']:
     assert claim['evaluator'] in asked['evals']
-    assert {name for pair in claim['pairs'] for name in pair} <= names
+    assert grid.of_claim(cells, claim)
+  verdicts.check(asked['claims'], asked['evals'])
   files = {
     f'{n}{part}.jsonl': {'sha256': n}
     for n in asked['files']
@@ -64,9 +66,13 @@ def test_the_micro_grid_is_a_grid(size, scales):
 
 def test_the_smallest_difference_is_that_of_the_formula():
   """3,900 questions for 2 points at a fifth of discordant pairs."""
-  claim = {'pairs': [['a', 'b']], 'units': 3_900}
-  assert estimate.detectable(claim).startswith('0.0201 over 3,900')
-  claim = {'pairs': [['a', 'b']] * 3, 'seed_sd': 0.02}
+  claim = {'terms': [{'cells': {'of': 'a'}}]}
+  cells = [{'axes': {'of': 'a'}}] * 3
+
+  def told(**more):
+    return estimate.detectable(claim | more, cells)
+
+  assert told(units=3_900).startswith('0.0201 over 3,900')
   # (4.303 + 0.84) * 0.02 * sqrt(2 / 3)
-  assert estimate.detectable(claim).startswith('0.084 over 3 seeds')
-  assert 'not known' in estimate.detectable({'pairs': []})
+  assert told(seed_sd=0.02).startswith('0.084 over 3 seeds')
+  assert 'not known' in told()

@@ -109,8 +109,9 @@ def test_the_cheapest_comparison_is_complete_first():
     ]
   )
   claims = [
-    {'pairs': [['big-a', 'big-b']]},
-    {'pairs': [['small-a', 'small-b']]},
+    {'terms': [{'cells': {'seed': 1}}, {'cells': {'seed': 3}}]},
+    {'terms': [{'cells': {'seed': 2}}, {'cells': {'seed': 4}}]},
+    {'terms': [{'cells': {'seed': 0}}, {'cells': {'seed': 99}}]},
   ]
   names = [c['name'] for c in grid.by_comparison(cells, claims, ())]
   assert names == ['base', 'small-a', 'small-b', 'rest', 'big-a', 'big-b'] or (
