@@ -4,8 +4,9 @@ Models that are scored on the same texts are paired by them, and models that are
 trained with the same seeds by those. Both are drawn: a claim is about other
 texts of the kind, and about other seeds. Seeds are few, and that is most of an
 interval's width: `contrast` takes texts and seeds as two crossed random factors
-and adds their variances (Satterthwaite 1946), which covers what it says with
-three seeds, where drawing the seeds anew does not
+and takes each variance at the quantile of its own degrees of freedom (Cochran
+and Cox 1950). That covers what it says with three seeds, where drawing seeds
+anew, or one number of degrees for both, does not
 (benchmarks/study_calibration.py).
 """
 
@@ -37,9 +38,10 @@ class Term(NamedTuple):
 class Contrast:
   """A weighted sum of scores: of a − b where weights are 1 and −1.
 
-  `by_seed` are its values of each seed, `value` their mean. `standard_error`
-  and `df` are those of the mean; one seed says nothing of others, and
-  `interval95` is then one over units alone.
+  `by_seed` are its values of each seed, `value` their mean, which has the
+  `standard_error`; `detectable` is the smallest effect that such a contrast
+  sees in four of five studies. One seed says nothing of others, and these are
+  then over units alone.
   """
 
   value: float
@@ -47,12 +49,7 @@ class Contrast:
   by_seed: tuple[float, ...]
   num_units: int
   standard_error: float
-  df: float
-
-  def detectable(self) -> float:
-    """The smallest effect that such a contrast sees in four of five studies."""
-    t = stats.t(self.df)
-    return self.standard_error * float(t.ppf(0.975) + t.ppf(_POWER))
+  detectable: float
 
 
 def by_cluster(average: averages.Average, clusters) -> averages.Average:
@@ -77,10 +74,10 @@ def _influence(average):
 def contrast(terms: list[Term]) -> Contrast:
   """The weighted sum of the terms' scores, with an interval.
 
-  With several seeds: mean ± t · standard error, where the variance is that of
-  seeds, of units and of both together, from a two-way table of the units'
-  influence on each seed's value. With one seed: percentiles of 10,000 draws of
-  units, the same ones for all terms.
+  With several seeds: mean ± t · standard error, where the variances of seeds
+  and of units are from a two-way table of the units' influence on each seed's
+  value, and t is the mean of their own, by variance. With one seed:
+  percentiles of 10,000 draws of units, the same ones for all terms.
 
   Raises ValueError where terms differ in their units or their seeds.
   """
@@ -105,37 +102,46 @@ def contrast(terms: list[Term]) -> Contrast:
       values_S[s] += weight * ratio
       y_SN[s] += weight * influence_N
   value = float(values_S.mean())
+  of_seeds, of_units = _variances(y_SN)
+  error = float(np.sqrt(of_seeds + of_units))
+
+  def reach(share):
+    """How many standard errors hold so much of the distribution below them."""
+    dfs = max(num_seeds - 1, 1), num_units - 1
+    t_seeds, t_units = (float(stats.t.ppf(share, df)) for df in dfs)
+    parts = of_seeds * t_seeds + of_units * t_units
+    return parts / (of_seeds + of_units) if error else 0.0
+
   if num_seeds == 1:
-    error = float(y_SN[0].std(ddof=1) / np.sqrt(num_units))
-    df, interval95 = num_units - 1, _drawn(terms, num_units)
+    interval95 = _drawn(terms, num_units)
   else:
-    error, df = _crossed(y_SN)
-    reach = error * float(stats.t.ppf(0.975, df)) if error else 0.0
-    interval95 = (value - reach, value + reach)
+    half = error * reach(0.975)
+    interval95 = (value - half, value + half)
   return Contrast(
-    value, interval95, tuple(map(float, values_S)), num_units, error, float(df)
+    value=value,
+    interval95=interval95,
+    by_seed=tuple(map(float, values_S)),
+    num_units=num_units,
+    standard_error=error,
+    detectable=error * (reach(0.975) + reach(_POWER)),
   )
 
 
-def _crossed(y_SN):
-  """Standard error and degrees of freedom of the mean over seeds and units."""
+def _variances(y_SN):
+  """Of the mean: what seeds add to its variance, and what units add to it.
+
+  What is of both together is in the first, counted once.
+  """
   S, N = y_SN.shape
+  if S == 1:
+    return 0.0, float(y_SN.var(ddof=1) / N)
   mean = y_SN.mean()
   seeds_S, units_N = y_SN.mean(1) - mean, y_SN.mean(0) - mean
   rest_SN = y_SN - mean - seeds_S[:, None] - units_N
-  df_seeds, df_units = S - 1, N - 1
-  of_seeds = N * (seeds_S**2).sum() / df_seeds
-  of_units = S * (units_N**2).sum() / df_units
-  of_both = (rest_SN**2).sum() / (df_seeds * df_units)
-  # Each of the two holds what is of both: it is counted once.
-  units_alone = max(of_units - of_both, 0.0)
-  total = of_seeds + units_alone
-  if not total:
-    return 0.0, df_units
-  parts = of_seeds**2 / df_seeds
-  if units_alone:
-    parts += of_units**2 / df_units + of_both**2 / (df_seeds * df_units)
-  return float(np.sqrt(total / (S * N))), total**2 / parts
+  of_both = (rest_SN**2).sum() / ((S - 1) * (N - 1))
+  of_seeds = (seeds_S**2).sum() / (S - 1) / S
+  of_units = (units_N**2).sum() / (N - 1) / N - of_both / (S * N)
+  return float(of_seeds), max(float(of_units), 0.0)
 
 
 def _drawn(terms, num_units):

@@ -142,7 +142,7 @@ def judge(
     word = OPEN
     why = (
       'the interval reaches across the margin; such a contrast sees effects '
-      f'from {contrast.detectable() + margin:.3g} on'
+      f'from {contrast.detectable + margin:.3g} on'
     )
   seeds = len(contrast.by_seed)
   if word in (SUPPORTED, CONTRADICTED) and seeds < FEWEST_SEEDS:

@@ -55,7 +55,7 @@ def test_where_seeds_alone_differ_it_is_the_t_test():
   )
   theirs = stats.ttest_1samp([1.0, 1.3, 1.9], 0).confidence_interval(0.95)
   np.testing.assert_allclose(ours.interval95, theirs, rtol=1e-9)
-  assert ours.by_seed == pytest.approx((1.0, 1.3, 1.9)) and ours.df == 2
+  assert ours.by_seed == pytest.approx((1.0, 1.3, 1.9))
 
 
 def test_a_cluster_is_one_unit():
@@ -86,7 +86,7 @@ def test_intervals_cover_the_truth(of_seed):
       drawn(rng, seeds=3, units=60, truth=0.1, of_seed=of_seed)
     )
     covered += found.interval95[0] <= 0.1 <= found.interval95[1]
-  assert 0.92 <= covered / 400 <= 0.98
+  assert 0.93 <= covered / 400 <= 0.985
 
 
 @pytest.mark.parametrize('expect', ['greater', 'equal'])
@@ -110,12 +110,12 @@ def test_wide_intervals_are_never_equality():
       drawn(rng, seeds=3, units=20, of_seed=1.0, of_unit=1.0)
     )
     assert verdicts.judge(found, 'equal', 0.05)[0] != verdicts.SUPPORTED
-    assert found.detectable() > 0.5
+    assert found.detectable > 0.5
 
 
 def contrast(low, high, seeds=3):
   return statistics.Contrast(
-    (low + high) / 2, (low, high), (0.0,) * seeds, 100, 0.1, 10
+    (low + high) / 2, (low, high), (0.0,) * seeds, 100, 0.1, 0.3
   )
 
 
