@@ -12,6 +12,7 @@ every metric.
 import json
 import pathlib
 import tempfile
+import time
 
 from absl import app
 from absl import flags
@@ -19,6 +20,8 @@ from absl import flags
 from benchmarks import record
 from lbe.convert import hf_config
 from lbe.evals import lm_eval as adapter
+from lbe.exams import sib200_prompts
+from lbe.text import language_table
 from lbe.vocab import export as vocab_export
 from lbe.vocab import extend
 from lbe.vocab import tokenizers
@@ -36,6 +39,18 @@ _CEVAL = flags.DEFINE_integer('ceval_subjects', 52, 'Of 52.')
 _MMLU = flags.DEFINE_integer('mmlu_subjects', 10, 'Of 57.')
 _BOS = flags.DEFINE_multi_enum(
   'bos', ['yes', 'no'], ['yes', 'no'], 'Whether contexts begin with BOS.'
+)
+_WHAT = flags.DEFINE_multi_enum(
+  'what', ['exams', 'sib200'], ['exams', 'sib200'], 'What is compared.'
+)
+_SENTENCES = flags.DEFINE_integer(
+  'sentences', 0, 'Of SIB-200 in each language; 0 is all.'
+)
+_VARIANTS = flags.DEFINE_multi_enum(
+  'sib200',
+  ['labels', 'labels_native', *sib200_prompts.HARNESS],
+  ['labels', 'labels_native', *sib200_prompts.HARNESS],
+  'Protocols of SIB-200.',
 )
 _LIMIT = flags.DEFINE_integer('limit', 0, 'Questions a subject; 0 is all.')
 _PAGES = flags.DEFINE_integer('pages', 0, 'Of WikiText-2; 0 is all.')
@@ -75,6 +90,11 @@ def main(argv):
           ids_of=tokenizer if name == 'extended' else None,
           batch_size=1,
         )
+        if 'sib200' in _WHAT.value:
+          figures = _sib200(ours, theirs, data, scratch, bos)
+          _record(name, bos, figures)
+        if 'exams' not in _WHAT.value:
+          continue
         adapted = adapter.adapt(
           ours, bos=bos, cut='harness', max_new_tokens=256
         )
@@ -98,19 +118,61 @@ def main(argv):
             },
           }
           print(json.dumps(figures, indent=1))
-        record.write(
-          'parity_lm_eval',
+        _record(
+          name,
+          bos,
           {
-            'model': name,
-            'bos': bos,
             'ceval_subjects': len(exams['ceval']),
             'mmlu_subjects': len(exams['mmlu']),
             'limit': limit,
             'pages': _PAGES.value,
             **figures,
           },
-          packages=('jax', 'lm_eval', 'torch', 'transformers'),
         )
+
+
+def _record(name, bos, figures):
+  record.write(
+    'parity_lm_eval',
+    {'model': name, 'bos': bos, **figures},
+    packages=('jax', 'lm_eval', 'torch', 'transformers'),
+  )
+
+
+def _sib200(ours, theirs, data, scratch, bos):
+  """Our evaluator beside the harness: its five prompts, ours as task files."""
+  limit = _SENTENCES.value
+  every = language_table.there('sib200', data / 'bench_sib200')
+  figures = {'sentences': limit}
+  for variant in _VARIANTS.value:
+    own = variant not in sib200_prompts.HARNESS
+    codes = every if own else sib200_prompts.HARNESS_LANGUAGES
+    tasks = [
+      harness.sib200_task(scratch, data, code, variant, limit=limit)
+      for code in codes
+    ]
+    expected, seconds = harness.run(theirs, scratch, tasks, num_fewshot=0)
+    start = time.perf_counter()
+    figures[f'own_sib200_{variant}'] = {
+      'languages': len(codes),
+      'requests': 7 * sum(map(len, expected['samples'].values())),
+      **harness.own_equals(
+        ours,
+        data,
+        'sib200',
+        codes,
+        expected,
+        limit=limit,
+        bos=bos,
+        variant=variant,
+      ),
+      'seconds': [
+        round(time.perf_counter() - start, 1),
+        round(seconds, 1),
+      ],
+    }
+    print(json.dumps(figures, indent=1))
+  return figures
 
 
 def _model(name, data, scratch):
