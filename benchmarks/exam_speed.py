@@ -38,6 +38,8 @@ _PAGES = flags.DEFINE_integer('pages', 5, 'Of WikiText-2 test.')
 _SENTENCES = flags.DEFINE_integer(
   'sentences', 0, 'Of SIB-200 in each language; 0 is all.'
 )
+_OUR_SIZES = flags.DEFINE_list('our_sizes', ['4', '16'], 'Batch sizes.')
+_THEIR_SIZES = flags.DEFINE_list('their_sizes', ['1', '8', '32'], 'Of theirs.')
 _PAIRS = flags.DEFINE_integer('pairs', 7, 'Alternating measurements.')
 
 
@@ -50,11 +52,12 @@ def main(argv):
     scratch = pathlib.Path(scratch)
     folder = harness.write_model(scratch / 'model', tokenizer)
     ours = {
-      size: harness.load_ours(folder, batch_size=size) for size in (4, 16)
+      size: harness.load_ours(folder, batch_size=size)
+      for size in map(int, _OUR_SIZES.value)
     }
     theirs = {
       size: harness.load_theirs(folder, folder, bos=True, batch_size=size)
-      for size in (1, 8, 32)
+      for size in map(int, _THEIR_SIZES.value)
     }
     for what in _WHAT.value:
       make = {'exam': _exam, 'texts': _texts, 'sib200': _sib200}[what]
@@ -122,8 +125,7 @@ def _sib200(data, scratch):
 
 
 def _compare(figures, ours, run_ours, theirs, run_theirs):
-  compiling = run_ours(ours[4])
-  run_ours(ours[16])
+  compiling = [run_ours(model) for model in ours.values()][0]
   own = {size: run_ours(model) for size, model in ours.items()}
   trials = {size: run_theirs(model) for size, model in theirs.items()}
   own_best, best = min(own, key=own.get), min(trials, key=trials.get)

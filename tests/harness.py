@@ -436,15 +436,21 @@ def own_equals(
   for prediction in made.evaluate(model, name=task, step=None).predictions:
     name, _ = prediction['id'].split('/')
     of_task.setdefault(f'{task}_{name}', []).append(prediction)
-  differ, worst = 0, 0.0
+  differ, worst, relative = 0, 0.0, 0.0
   for task, predictions in of_task.items():
     samples = sorted(theirs['samples'][task], key=lambda s: s['doc_id'])
     for prediction, sample in zip(predictions, samples, strict=True):
       values = [r[0][0] for r in sample['resps']]
       differ += int(np.argmax(values)) != prediction['chosen']
-      worst = max(worst, *np.abs(np.subtract(values, prediction['scores'])))
+      apart_C = np.abs(np.subtract(values, prediction['scores']))
+      worst = max(worst, *apart_C)
+      relative = max(relative, *(apart_C / np.maximum(1, np.abs(values))))
       assert sample['acc'] == prediction['acc'], (prediction, sample)
-  return {'answers_differ': differ, 'largest_logprob_difference': float(worst)}
+  return {
+    'answers_differ': differ,
+    'largest_logprob_difference': float(worst),
+    'largest_logprob_difference_relative': float(relative),
+  }
 
 
 def mgsm_equals(ours, theirs):
