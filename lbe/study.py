@@ -6,14 +6,17 @@ The same command goes on; on a shared folder any number of them work together
 (--worker). What the folder holds is in docs/study.md.
 """
 
+import datetime
 import json
 import pathlib
 import runpy
 import signal
 import subprocess
 import sys
+import time
 
 import ml_collections
+import tqdm
 from absl import flags
 from ml_collections import config_flags
 
@@ -81,13 +84,16 @@ def main(argv):
   record = begin.begin(
     study, asked, wanted=wanted, accept=_ACCEPT.value, say=_say
   )
-  worker = work.Worker(study, record, say=_say)
+  line = _Line(study, [c for c in record['cells'] if c['name'] in wanted])
+  worker = work.Worker(study, record, say=line.say)
   before = signal.signal(signal.SIGTERM, lambda *_: worker.stop())
   try:
-    worker.work(wanted, jobs=_JOBS.value, budget=budget)
+    worker.work(wanted, jobs=_JOBS.value, budget=budget, tick=line.refresh)
   except KeyboardInterrupt:
     worker.stop()
     raise
+  finally:
+    line.close()
   signal.signal(signal.SIGTERM, before)
   if worker.stopped():
     _say('stopped; the same command goes on from here.')
@@ -113,6 +119,46 @@ def main(argv):
 
 def _say(text):
   print(text, flush=True)
+
+
+class _Line:
+  """How many cells are done, and how long the others take: on a terminal as a
+  bar, elsewhere before what is said."""
+
+  def __init__(self, study, cells):
+    self._study = study
+    self._cells = cells
+    self._looked = 0.0
+    self._told = ''
+    self._bar = tqdm.tqdm(
+      total=len(cells),
+      bar_format='{desc} |{bar}| {elapsed}{postfix}',
+      dynamic_ncols=True,
+      file=sys.stderr,
+      disable=not sys.stderr.isatty(),
+    )
+
+  def _look(self):
+    done, seconds = folder.pace(self._study, self._cells)
+    self._looked = time.monotonic()
+    self._told = f'{done}/{len(self._cells)} cells'
+    if seconds:
+      seconds = datetime.timedelta(seconds=round(seconds / _JOBS.value))
+      self._told += f', ETA {seconds}'
+    self._bar.n = done
+
+  def refresh(self):
+    if not self._bar.disable and time.monotonic() - self._looked > 2:
+      self._look()
+      self._bar.set_description_str(self._told)
+
+  def say(self, text):
+    self._look()
+    tqdm.tqdm.write(f'[{self._told}] {text}', file=sys.stdout)
+    sys.stdout.flush()
+
+  def close(self):
+    self._bar.close()
 
 
 def _asked():

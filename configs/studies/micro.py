@@ -70,6 +70,8 @@ def make(asked):
       {
         'texts': [f'{study.FILES}/en.jsonl', f'{study.FILES}/zh_base.jsonl'],
         'vocab_size': asked.num_pieces,
+        # Frequent Chinese characters alone, as LLaMA has them.
+        'character_coverage': 0.995,
       },
     ),
     study.tokenizer(
@@ -136,6 +138,7 @@ def _files(asked):
   held = dict(eval_documents=asked.eval_documents)
   # Of 4 bytes a token at least, an example and its template fit into a row.
   examples = dict(template='alpaca', max_bytes_each=700, **held)
+  examples['on_bad_record'] = 'skip'  # some ask or answer nothing, as found
   return dict(
     zh=dict(path=asked.zh, kind='text', max_characters=400, **held),
     zh_base=dict(

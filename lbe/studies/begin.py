@@ -114,7 +114,11 @@ def _files(study, old, asked, say):
         )
       continue
     say(f'making the texts of {name}')
-    files |= frozen.make(study, name, **how)
+    made = frozen.make(study, name, **how)
+    skipped = next(iter(made.values()))['skipped']
+    if skipped:
+      say(f'{len(skipped)} records are left out, the first: {skipped[0]}')
+    files |= made
     texts[name] = how
   return files, texts
 

@@ -118,6 +118,24 @@ def states(study: str | pathlib.Path, record: dict) -> dict[str, str]:
   return result
 
 
+def pace(study: str | pathlib.Path, cells: list[dict]) -> tuple[int, float]:
+  """(how many cells are done, seconds that the others will take one by one).
+
+  By the tokens that they are expected to have, at the speed of those that are
+  done; 0.0 where none with tokens is.
+  """
+  done, left, seconds = [], [], 0.0
+  for cell in cells:
+    of = read_cell(study, cell['name'])
+    if of.get('state') == DONE:
+      done.append(cell['tokens'])
+      seconds += of['seconds']['wall'] if cell['tokens'] else 0.0
+    else:
+      left.append(cell['tokens'])
+  speed = sum(done) / seconds if seconds else 0.0
+  return len(done), sum(left) / speed if speed else 0.0
+
+
 # ------------------------------------------------------------------------ rows
 
 

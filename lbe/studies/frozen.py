@@ -33,15 +33,16 @@ def _cut(text: str, most: int) -> Iterator[str]:
 
 
 def _documents(name, *, max_characters, max_bytes_each, **fields):
-  """The documents of a source, each once, in the seeded order."""
-  source = sources_lib.make(name, **fields)
-  found = (text for text, _ in sources_lib.documents(source))
+  """(documents of a source, each once, in the seeded order; bad records)."""
+  source, skipped = sources_lib.make(name, **fields), []
+  found = (text for text, _ in sources_lib.documents(source, skipped))
   if max_characters and not source.template:
     found = (part for text in found for part in _cut(text, max_characters))
   texts = list(dict.fromkeys(text for text in found if text.strip()))
   if max_bytes_each:
     texts = [x for x in texts if len(x.encode()) <= max_bytes_each]
-  return [texts[i] for i in order_lib.document_order(texts, seed=0)]
+  order = order_lib.document_order(texts, seed=0)
+  return [texts[i] for i in order], skipped
 
 
 def _lines(texts, is_text):
@@ -66,10 +67,11 @@ def make(
   `fields` are those of a source; with a template its records are kept as they
   are. Texts are cut into documents of `max_characters`; what is longer than
   `max_bytes_each` is left out, before any tokenizer says what is too long.
-  `train_bytes` ends the training text. 0 is none of it. Raises ValueError where
+  `train_bytes` ends the training text. 0 is none of it. `skipped` of the facts
+  are the records that on_bad_record='skip' left out. Raises ValueError where
   nothing is left.
   """
-  texts = _documents(
+  texts, skipped = _documents(
     name,
     max_characters=max_characters,
     max_bytes_each=max_bytes_each,
@@ -92,6 +94,7 @@ def make(
     if part:
       made = _lines(part, not fields.get('template'))
       result[file] = write(study, file, ''.join(made))
+      result[file]['skipped'] = skipped
   return result
 
 

@@ -116,10 +116,17 @@ class Worker:
   def stopped(self) -> bool:
     return self._stopping
 
-  def work(self, wanted: set[str], *, jobs: int, budget: float | None):
+  def work(
+    self,
+    wanted: set[str],
+    *,
+    jobs: int,
+    budget: float | None,
+    tick: Callable[[], None] = lambda: None,
+  ):
     """Works on these cells, several at a time; between cells it may end.
 
-    That is where `budget` seconds have passed.
+    That is where `budget` seconds have passed. `tick` is called meanwhile.
     """
     threads = [
       threading.Thread(target=self._work, args=(wanted, budget))
@@ -130,6 +137,7 @@ class Worker:
     for thread in threads:
       while thread.is_alive():
         thread.join(_SECONDS)
+        tick()
 
   def _work(self, wanted, budget):
     while not self._stopping:

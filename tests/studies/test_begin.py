@@ -195,14 +195,22 @@ def test_long_examples_are_left_out_before_any_tokenizer(tmp_path):
   """Catches two vocabularies that learn from other examples."""
   examples = tmp_path / 'sft.jsonl'
   examples.write_text(
-    ''.join(
+    '{"instruction": "", "output": "nothing is asked"}\n'
+    + ''.join(
       f'{{"instruction": "q{i}", "output": "{"a" * 10 * i}"}}\n'
       for i in range(1, 9)
     )
   )
   facts = frozen.make(
-    tmp_path, 'sft', path=str(examples), template='alpaca', max_bytes_each=85
+    tmp_path,
+    'sft',
+    path=str(examples),
+    template='alpaca',
+    max_bytes_each=85,
+    on_bad_record='skip',
   )
+  (skipped,) = facts['sft.jsonl']['skipped']
+  assert "line 1: the field 'instruction' is empty" in skipped
   assert facts['sft.jsonl']['records'] == 5
   assert {r['instruction'] for r in _rows(tmp_path, 'sft.jsonl')} == {
     f'q{i}' for i in range(1, 6)

@@ -94,6 +94,17 @@ def test_rows_are_those_of_done_cells_by_the_present_identities(tmp_path):
   assert not list(tmp_path.rglob('*.tmp'))
 
 
+def test_what_is_left_takes_its_tokens_at_the_speed_of_what_is_done(tmp_path):
+  """Catches an ETA that counts a tokenizer as a run."""
+  tokens = {'a': 0, 'b': 30, 'c': 60}
+  cells = [{'name': n, 'tokens': t} for n, t in tokens.items()]
+  assert folder.pace(tmp_path, cells) == (0, 0.0)
+  for name, seconds in (('a', 99.0), ('b', 10.0)):
+    done = {'state': folder.DONE, 'seconds': {'wall': seconds}}
+    folder.write_cell(tmp_path, name, done)
+  assert folder.pace(tmp_path, cells) == (2, pytest.approx(20.0))
+
+
 def test_a_study_of_another_version_is_refused(tmp_path):
   """Catches a folder that is read as what it is not."""
   assert folder.read(tmp_path) is None
