@@ -49,6 +49,8 @@ EVALS = ['nltk>=3.9', 'sacrebleu>=2.4']
 LM_EVAL = ['lm-eval>=0.4.13']
 # Reads models as lid.176.bin, and does not train any.
 FASTTEXT = ['fasttext-predict>=0.9.2.4']
+# Kernels of attention for NVIDIA.
+TOKAMAX = ['tokamax>=0.0.12']
 # XLA's compiler for NVIDIA without CUDA's own libraries: plans for GPUs.
 PLAN_GPU = [
   'jax-cuda13-plugin; platform_system == "Linux"',
@@ -85,6 +87,7 @@ setuptools.setup(
     'cuda12': ['jax[cuda12]'],
     'tpu': ['jax[tpu]'],
     'plan_gpu': PLAN_GPU,
+    'tokamax': TOKAMAX,
     'hf': HF,
     'plot': PLOT,
     'chat': CHAT,
@@ -111,6 +114,7 @@ setuptools.setup(
       'jax[tpu]; platform_system == "Linux"',
       *LM_EVAL,
       *PLAN_GPU,
+      *TOKAMAX,
       'peft>=0.18',
       'pytest>=8.4',
       'pytest-xdist>=3.8',

@@ -2,12 +2,14 @@
 
   PYTHONPATH=. python benchmarks/attention.py    # CPU, one GPU or one TPU
   PYTHONPATH=. python benchmarks/attention.py --seq_len=8192 --dtype=bfloat16
+  PYTHONPATH=. python benchmarks/attention.py --head_dim=64 --head_dim=128 ...
 
 Ours: every implementation of the platform. Beside them jax.nn's
 dot_product_attention and torch's scaled_dot_product_attention, both with the
 mask of causal segments; and as a bound torch's without documents, causal only.
 Each is compared with the reference (float32, largest difference of output and
-gradients over the largest value), then all are timed in turns.
+gradients over the largest value), and ours with another first document in each
+row, which must change no bit of the others; then all are timed in turns.
 """
 
 import functools
@@ -31,17 +33,17 @@ _SEQ_LEN = flags.DEFINE_integer('seq_len', 1024, 'Tokens of a row.')
 _DOCUMENTS = flags.DEFINE_integer('documents', 5, 'In each row, uneven.')
 _HEADS = flags.DEFINE_integer('heads', 8, 'Of queries.')
 _KV_HEADS = flags.DEFINE_integer('kv_heads', 2, 'Of keys and values.')
-_HEAD_DIM = flags.DEFINE_integer('head_dim', 64, 'Of a head.')
+_HEAD_DIM = flags.DEFINE_multi_integer('head_dim', [64], 'Sizes of a head.')
 _DTYPE = flags.DEFINE_enum('dtype', 'float32', ['float32', 'bfloat16'], '')
 _TURNS = flags.DEFINE_integer('turns', 9, 'Measurements of each.')
 
 
-def _inputs():
+def _inputs(head_dim):
   """q, k, v, the output's gradient [B, T, heads, H]; positions, segments."""
   rng = np.random.default_rng(0)
   B, T, N, K = _ROWS.value, _SEQ_LEN.value, _HEADS.value, _KV_HEADS.value
   arrays = [
-    rng.normal(size=(B, T, heads, _HEAD_DIM.value)).astype(np.float32)
+    rng.normal(size=(B, T, heads, head_dim)).astype(np.float32)
     for heads in (N, K, K, N)
   ]
   starts = np.zeros((B, T), bool)
@@ -61,7 +63,7 @@ def _visible(segments_BT):
 
 
 def _of_jax(attend, arrays, dtype):
-  """A function without arguments that gives output and gradients, and MiB."""
+  """A function that gives output and gradients, maybe of others, and MiB."""
   *qkv, gradient = (jnp.asarray(x, dtype) for x in arrays)
 
   def both(qkv, gradient):
@@ -70,8 +72,13 @@ def _of_jax(attend, arrays, dtype):
 
   compiled = jax.jit(both).lower(qkv, gradient).compile()
   memory = compiled.memory_analysis()
+
+  def run(*others):
+    given = [jnp.asarray(x, dtype) for x in others] or qkv
+    return jax.block_until_ready(compiled(given, gradient))
+
   return (
-    lambda: jax.block_until_ready(compiled(qkv, gradient)),
+    run,
     round(memory.temp_size_in_bytes / 2**20, 1),
   )
 
@@ -83,7 +90,7 @@ def _ours(arrays, positions, segments):
       attention.chosen(name, mesh)
     except ValueError:
       continue  # of another platform
-    if name == 'triton' and _DTYPE.value == 'float32':
+    if name == 'tokamax' and _DTYPE.value == 'float32':
       continue
     attend = functools.partial(
       attention.attend_rows,
@@ -141,6 +148,16 @@ def _difference(found, expected):
   return worst
 
 
+def _check_documents_apart(name, run, arrays, segments):
+  """Raises AssertionError where the first document reaches another one."""
+  first = (segments == 1)[:, :, None, None]
+  before = run()
+  after = run(*(np.where(first, 3 * x + 1, x) for x in arrays[:3]))
+  for a, b in zip(before, after, strict=True):
+    a, b = (np.asarray(x, np.float32)[segments > 1] for x in (a, b))
+    assert np.array_equal(a, b), f'{name}: documents of a row touch'
+
+
 def _faster(ours, theirs):
   ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
   return {
@@ -151,7 +168,12 @@ def _faster(ours, theirs):
 
 def main(argv):
   del argv
-  arrays, positions, segments = _inputs()
+  for head_dim in _HEAD_DIM.value:
+    _measure(head_dim)
+
+
+def _measure(head_dim):
+  arrays, positions, segments = _inputs(head_dim)
   expected_fn = functools.partial(
     reference.attend,
     q_positions_BT=positions,
@@ -172,6 +194,8 @@ def main(argv):
     assert not same or difference < (
       1e-4 if _DTYPE.value == 'float32' else 0.03
     ), f'{name} differs from the reference by {difference}'
+    if name in attention.IMPLEMENTATIONS:
+      _check_documents_apart(name, run, arrays, segments)
     runs[name] = run
     figures[name] = {} if memory is None else {'temporary_mib': memory}
     if same:
@@ -191,7 +215,7 @@ def main(argv):
       'shape': (
         f'{_ROWS.value} rows of {_SEQ_LEN.value} in {_DOCUMENTS.value} '
         f'documents, {_HEADS.value}/{_KV_HEADS.value} heads of '
-        f'{_HEAD_DIM.value}'
+        f'{head_dim}'
       ),
       'dtype': _DTYPE.value,
       'peer': 'torch, scaled_dot_product_attention',

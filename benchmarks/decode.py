@@ -30,7 +30,9 @@ from lbe.mesh import sharding
 from lbe.models import forward
 from lbe.models import weights
 
-_SHAPE = flags.DEFINE_enum('shape', '20m', ['20m', '300m'], 'Of the model.')
+_SHAPE = flags.DEFINE_enum(
+  'shape', '20m', ['20m', '300m', '1b'], 'Of the model.'
+)
 _PROMPTS = flags.DEFINE_integer('prompts', 1, 'Prompts at a time.')
 _NEW_TOKENS = flags.DEFINE_integer('new_tokens', 128, 'New tokens of each.')
 _PROMPT_TOKENS = flags.DEFINE_integer('prompt_tokens', 32, 'Of each prompt.')
@@ -55,6 +57,14 @@ SHAPES = {
     num_attention_heads=16,
     num_key_value_heads=16,
   ),
+  # TinyLlama's.
+  '1b': dict(
+    hidden_size=2048,
+    intermediate_size=5632,
+    num_hidden_layers=22,
+    num_attention_heads=32,
+    num_key_value_heads=4,
+  ),
 }
 
 
@@ -76,7 +86,7 @@ def make_ours(folder):
   """(a function from ids [B, T] to new ids [B, X], the architecture)."""
   opened = stored.open_model(folder)
   mesh = sharding.make_mesh({'fsdp': 1}, devices=jax.devices()[:1])
-  params = opened.load_params(mesh)
+  params = opened.load_params(mesh, dtype=_DTYPE.value)
   execution = forward.Execution(
     compute_dtype=_DTYPE.value, scan=jax.default_backend() != 'cpu'
   )

@@ -1,10 +1,12 @@
 """A row of benchmarks/results.jsonl: figures with what they were made on.
 
-The table of them in docs/speed.md is made anew.
+The table of them in docs/speed.md is made anew. LBE_RESULTS names another file,
+and LBE_COMMIT the commit where the tree has no repository.
 """
 
 import importlib.metadata
 import json
+import os
 import pathlib
 import platform
 import subprocess
@@ -26,6 +28,8 @@ def _commit():
       ['git', *arguments], cwd=_HERE, capture_output=True, text=True, check=True
     ).stdout.strip()
 
+  if os.environ.get('LBE_COMMIT'):
+    return os.environ['LBE_COMMIT']
   ours = (':!results.jsonl', ':!../docs/speed.md')
   changed = git('status', '--porcelain', '--', *ours)
   return git('rev-parse', '--short', 'HEAD') + '+' * bool(changed)
@@ -56,7 +60,9 @@ def write(name, figures, *, packages=('jax', 'flax', 'orbax-checkpoint')):
     'versions': {p: importlib.metadata.version(p) for p in packages},
     **figures,
   }
-  with open(_HERE / 'results.jsonl', 'a', encoding='utf-8') as f:
+  elsewhere = os.environ.get('LBE_RESULTS')
+  with open(elsewhere or _HERE / 'results.jsonl', 'a', encoding='utf-8') as f:
     f.write(json.dumps(row) + '\n')
-  tables.write()
+  if not elsewhere:
+    tables.write()
   print(json.dumps(row, indent=2))

@@ -5,6 +5,7 @@
   PYTHONPATH=. python benchmarks/train_step.py --shape=7b --seq_len=2048  # H200
   PYTHONPATH=. python benchmarks/train_step.py --shape=7b --seq_len=4096
   PYTHONPATH=. python benchmarks/train_step.py --shape=7b --ladder
+  PYTHONPATH=. python benchmarks/train_step.py --shape=8b_lora --ladder
   PYTHONPATH=. python benchmarks/train_step.py --shape=7b --rehearse  # on a CPU
 
 Same shapes, same dtype, same batch, clipping and AdamW on both sides, timed in
@@ -20,10 +21,14 @@ configs/hardware.py (the first moment is bfloat16), the peer with gradient
 checkpointing under torch.compile. Only one side fits, so that each measurement
 has a process of its own. MFU is hardware.flops_per_token (6 a weight of a
 product, and 6 * L * N * H * T: causal attention, halved; recomputation does
-not count) times tokens/s over the chip's peak in bfloat16.
+not count) times tokens/s over the chip's peak in bfloat16. 8b_lora is
+LLaMA-3.1-8B, frozen in bfloat16, with adapters on all its products; its weights
+count 4.
 
---ladder measures ours with one choice changed at a time. --rehearse does
-either with two narrow layers, behind a trace of the full step of every rung.
+--ladder measures ours with one choice changed at a time (or those of --rung):
+tokens/s, MFU, the peak beside the compiler's, and the seconds from the
+program's start to the first step. --rehearse does either with two narrow
+layers, behind a trace of the full step of every rung.
 """
 
 import json
@@ -37,8 +42,6 @@ import time
 import jax
 import numpy as np
 import psutil
-import torch
-import transformers
 from absl import app
 from absl import flags
 
@@ -54,7 +57,7 @@ from lbe.models import weights
 from lbe.training import loss
 
 _SHAPE = flags.DEFINE_enum(
-  'shape', '58m', ['small', '58m', '1b', '7b'], 'Of the model.'
+  'shape', '58m', ['small', '58m', '1b', '7b', '8b_lora'], 'Of the model.'
 )
 _SETTING = flags.DEFINE_enum('setting', 'fast', ['fast', 'lean'], 'Of ours.')
 _DTYPE = flags.DEFINE_enum(
@@ -73,7 +76,7 @@ _REHEARSE = flags.DEFINE_bool('rehearse', False, 'With two narrow layers.')
 _ONLY = flags.DEFINE_enum(
   'only', None, ['ours', 'theirs'], 'Prints seconds and peak of one side.'
 )
-_RUNG = flags.DEFINE_string('rung', 'base', 'Of the ladder, for --only=ours.')
+_RUNG = flags.DEFINE_multi_string('rung', [], 'Of the ladder; [] is all.')
 
 SHAPES = {
   'small': dict(
@@ -109,15 +112,38 @@ SHAPES = {
     apart=True,
     chip='h200',
   ),
+  '8b_lora': dict(
+    model=dict(
+      dim=4096,
+      num_layers=32,
+      num_heads=32,
+      num_kv_heads=8,
+      mlp_dim=14336,
+      max_positions=4096,
+    ),
+    vocab_size=128256,
+    seq_len=4096,
+    batch_size=4,
+    packed=True,
+    apart=True,
+    chip='h100',
+    adapted=True,
+  ),
 }
 _NARROW = dict(dim=64, num_layers=2, num_heads=4, mlp_dim=160)
 
+_PREALLOCATE = 'XLA_PYTHON_CLIENT_PREALLOCATE'
 _WHOLE = 'all logits at once'
 # One choice after the other, against the base: fields of the config.
 RUNGS = {
   'base': {},
   'attention: reference': {'execution.attention': 'xla'},
   'attention: blocks in plain XLA': {'execution.attention': 'blocks'},
+  'attention: tokamax': {'execution.attention': 'tokamax'},
+  'attention: tokamax, remat: dots and attention': {
+    'execution.attention': 'tokamax',
+    'execution.remat': 'dots_attention',
+  },
   _WHOLE: {},
   'remat: full': {'execution.remat': 'full'},
   'remat: dots and attention': {'execution.remat': 'dots_attention'},
@@ -153,7 +179,7 @@ def _dtype():
 
 
 def _compiled():
-  on_gpu = torch.cuda.is_available()
+  on_gpu = jax.default_backend() == 'gpu'
   return _apart() and on_gpu if _COMPILE.value is None else _COMPILE.value
 
 
@@ -175,14 +201,20 @@ def make_abstract(model, vocab_size, *, seq_len, batch_size, **how):
   config.data.update(seq_len=seq_len, batch_size=batch_size)
   config.mesh.update(data=1, fsdp=1)
   c = model_lib.make_config(config, _Pieces(vocab_size))
+  c = model_lib.adapted_config(config, c)
   mesh = sharding.make_mesh(config.mesh.to_dict(), devices=jax.devices()[:1])
   partition = step_lib.make_partition(config, c)
   return c, mesh, step_lib.make_training(config, c, mesh, partition, 1000)
 
 
-def _settings(model, *, dtype='float32', lean=False, chip='', rung='base'):
+def _settings(
+  model, *, dtype='float32', lean=False, chip='', adapted=False, rung='base'
+):
   """The config of one side of ours; on a CPU layers are unrolled."""
   config = hardware_configs.on(_config(model), chip)
+  if adapted:
+    common.adapt(config)
+    config.optim.frozen_dtype = 'bfloat16'
   if lean:
     config.execution.remat = 'full'
   elif not chip:
@@ -199,7 +231,7 @@ def _rungs(shape):
     (rung, _settings(shape['model'], **{**how, 'rung': rung})) for rung in RUNGS
   )
   chosen = [r for r, config in others if r == _WHOLE or config != base[1]]
-  return [base[0], *chosen]
+  return _RUNG.value or [base[0], *chosen]
 
 
 def make_training(model, vocab_size, **how):
@@ -209,6 +241,9 @@ def make_training(model, vocab_size, **how):
   """
   c, mesh, training = make_abstract(model, vocab_size, **how)
   params = model_lib.init_params(c, mesh, seed=0)
+  params = jax.tree.map(
+    lambda x, y: x.astype(y.dtype), params, training.abstract_state['params']
+  )
   return c, training, step_lib.new_state(training, params)
 
 
@@ -241,12 +276,13 @@ def _how(shape):
     dtype=_dtype(),
     lean=_SETTING.value == 'lean',
     chip=shape.get('chip', ''),
-    rung=_RUNG.value,
+    adapted=shape.get('adapted', False),
+    rung=(_RUNG.value or ['base'])[0],
   )
 
 
 def make_ours(shape, batch):
-  """A function that runs n steps and returns when they are done."""
+  """(architecture, a function that runs n steps, memory by the compiler)."""
   c, training, state = make_training(
     shape['model'],
     shape['vocab_size'],
@@ -270,11 +306,14 @@ def make_ours(shape, batch):
       state, metrics = step(state, batch, training.rates(state['step']))
     return float(metrics['loss_sum'] / metrics['weight_sum'])
 
-  return c, run
+  return c, run, step.memory_analysis()
 
 
 def make_peer(c, attention='sdpa'):
   """A LlamaForCausalLM of the same shape."""
+  import torch
+  import transformers
+
   device = 'cuda' if torch.cuda.is_available() else 'cpu'
   with torch.device(device):
     return transformers.LlamaForCausalLM(
@@ -294,7 +333,10 @@ def make_peer(c, attention='sdpa'):
 
 
 def make_theirs(c, shape, batch):
-  """The same with transformers and torch."""
+  """The same with transformers and torch: the function alone."""
+  import torch
+
+  torch.set_float32_matmul_precision('highest')
   model = make_peer(c, _PEER_ATTENTION.value)
   device = model.device.type
   if shape.get('chip'):  # as ours, not everything is kept
@@ -341,25 +383,35 @@ def _timed(run):
 
 def _measure_alone(shape, batch):
   """Prints one side's seconds and the peak memory of this process."""
+  hardware.take_pool()  # as the programs do
   jax.devices()  # the backend's own memory is not the step's
   before = psutil.Process(os.getpid()).memory_info().rss
+  stated = None
   if _ONLY.value == 'ours':
-    _, run = make_ours(shape, batch)
+    _, run, stated = make_ours(shape, batch)
   else:
     c = model_lib.make_config(
       _config(shape['model']), _Pieces(shape['vocab_size'])
     )
     run = make_theirs(c, shape, batch)
-  run(2)  # compiles, and warms up
+  run(1)
+  process = psutil.Process(os.getpid())
+  started = time.time() - process.create_time()
+  run(1)  # warm
   seconds = [_timed(run) for _ in range(_PAIRS.value)]
+  found = {'seconds': seconds, 'first_step_after': started}
+  if stated is not None:
+    found['planned'] = stated.peak_memory_in_bytes
   if jax.default_backend() == 'cpu':
     unit = 1 if sys.platform == 'darwin' else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit - before
   elif _ONLY.value == 'ours':
     peak = jax.devices()[0].memory_stats()['peak_bytes_in_use']
   else:
+    import torch
+
     peak = torch.cuda.max_memory_allocated()
-  print(json.dumps({'seconds': seconds, 'peak': peak}))
+  print(json.dumps({**found, 'peak': peak}))
 
 
 def _alone(side, *, rung='base', measurements):
@@ -386,12 +438,11 @@ def _alone(side, *, rung='base', measurements):
     f'--only={side}',
     f'--rung={rung}',
   ]
-  # Parameters and moments of 7b alone are more than the 75% that JAX takes.
   told = subprocess.run(
     command,
     capture_output=True,
     text=True,
-    env={'XLA_PYTHON_CLIENT_MEM_FRACTION': '0.95', **os.environ},
+    env={**os.environ, _PREALLOCATE: 'true'},
   )
   if told.returncode:
     lines = told.stderr.strip().splitlines() or ['no word']
@@ -400,10 +451,14 @@ def _alone(side, *, rung='base', measurements):
   return json.loads(told.stdout.splitlines()[-1])
 
 
-def _mfu(c, seq_len, tokens_per_second):
+def _mfu(c, shape, tokens_per_second):
   """{'mfu': ...} where the chip's peak is known."""
+  config = _settings(shape['model'], **_how(shape))
+  adapted = model_lib.adapted_config(config, c)
+  frozen = step_lib.make_partition(config, adapted).frozen_names()
   peak = hardware.peak_flops(jax.devices()[0].device_kind)
-  flops = hardware.flops_per_token(c, seq_len) * tokens_per_second
+  flops = hardware.flops_per_token(c, shape['seq_len'], frozen)
+  flops *= tokens_per_second
   return {'mfu': round(flops / peak, 3)} if peak else {}
 
 
@@ -418,7 +473,9 @@ def _climb(c, shape):
       found = {
         'tokens_per_second': round(speed),
         'peak_mib': round(found['peak'] / 2**20),
-        **_mfu(c, shape['seq_len'], speed),
+        'planned_mib': round(found['planned'] / 2**20),
+        'first_step_after_s': round(found['first_step_after'], 1),
+        **_mfu(c, shape, speed),
       }
     result[rung] = found
     told = '  '.join(f'{k} {v}' for k, v in found.items())
@@ -446,7 +503,8 @@ def _rehearse():
 
 def main(argv):
   del argv
-  torch.set_float32_matmul_precision('highest')
+  if _apart() and not _ONLY.value:
+    os.environ[_PREALLOCATE] = 'false'  # the GPU's memory is for the others
   if not _PAIRS.present:
     _PAIRS.value = 3 if _apart() else 9
   shape = _shape()
@@ -484,7 +542,7 @@ def main(argv):
   else:
     if jax.default_backend() == 'cpu':
       peaks = {x: _alone(x, measurements=0)['peak'] for x in times}
-    _, ours = make_ours(shape, batch)
+    _, ours, _ = make_ours(shape, batch)
     theirs = make_theirs(c, shape, batch)
     for run in (ours, theirs):
       run(2)  # compiles, and warms up
@@ -502,7 +560,7 @@ def main(argv):
   for name, t in times.items():
     speed = B * T * _STEPS.value / statistics.median(t)
     row[f'{name}_tokens_per_second'] = round(speed)
-    for key, value in _mfu(c, T, speed).items():
+    for key, value in _mfu(c, shape, speed).items():
       row[f'{name}_{key}'] = value
   if peaks:
     row |= {f'{x}_peak_mib': round(b / 2**20) for x, b in peaks.items()}

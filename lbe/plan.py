@@ -275,7 +275,9 @@ def _guess(config, model, mesh, partition, chip):
   """(seconds, bytes) of a step before compiling, to order the candidates."""
   memory = step_lib.memory_estimate(config, model, mesh, partition)
   tokens = config.data.batch_size * config.data.seq_len / mesh.size
-  flops = hardware.flops_per_token(model, config.data.seq_len) * tokens
+  flops = tokens * hardware.flops_per_token(
+    model, config.data.seq_len, partition.frozen_names()
+  )
   again = {'none': 0, 'dots_attention': 0.02, 'attention': 0.3, 'full': 1 / 3}
   remat = config.execution.remat
   compute = flops * (1 + again.get(remat, 1 / 3)) / chip.peak_flops

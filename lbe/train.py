@@ -157,9 +157,10 @@ def main(argv):
   report.show(loader, num_steps, workdir.here, say)
   _show_run(config, training, num_steps, say)
   say(memory_line)
-  flops_per_token = hardware.flops_per_token(model, config.data.seq_len)
+  counted = (model, config.data.seq_len, partition.frozen_names())
+  flops_per_token = hardware.flops_per_token(*counted)
   device_kind = jax.devices()[0].device_kind
-  say(hardware.describe_mfu(model, config.data.seq_len, device_kind))
+  say(hardware.describe_mfu(*counted, device_kind))
   if _DRY_RUN.value:
     say('dry run: everything above holds; nothing was trained.')
     return
@@ -360,7 +361,7 @@ def _compile(config, training, say):
   start, num_found = time.perf_counter(), compilation.num_found()
   train_step = step_lib.compile_step(
     config,
-    training.step.lower(
+    training.step.trace(
       training.abstract_state, training.abstract_batch, training.abstract_rates
     ),
   )

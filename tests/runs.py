@@ -56,8 +56,10 @@ def save_random(root, c, tokenizer, **source):
 def environment(num_devices=1):
   return {
     **os.environ,
-    'JAX_PLATFORMS': 'cpu',
-    'XLA_FLAGS': conftest.XLA_FLAGS.format(num_devices),
+    # Another platform is benchmarks/gpu_session.sh's.
+    'JAX_PLATFORMS': os.environ.get('LBE_TEST_PLATFORM', 'cpu'),
+    'XLA_FLAGS': os.environ.get('LBE_TEST_XLA_FLAGS')
+    or conftest.XLA_FLAGS.format(num_devices),
     'PYTHONUNBUFFERED': '1',
   }
 

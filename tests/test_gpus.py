@@ -5,6 +5,7 @@ import types
 import jax
 import jax.numpy as jnp
 import pytest
+from absl import flags
 
 from lbe.assemble import model as model_lib
 from lbe.assemble import planned
@@ -38,6 +39,9 @@ def gpus(name):
 def plan(name, *, chip='h100', preset='', **changes):
   """The plan of a step of zh_pretrain, small where no preset is named."""
   devices = gpus(name)
+  if changes.get('execution__attention') == 'tokamax':
+    pytest.importorskip('tokamax', reason="pip install 'lbe[test]'")
+    flags.FLAGS.mark_as_parsed()  # tokamax would take pytest's for its own
   config = zh_pretrain.get_config(f'10k,{chip}')
   config.model.preset = preset
   if not preset:
@@ -76,7 +80,7 @@ def test_two_hosts_are_parted_by_the_network():
   'name, changes',
   [
     ('h100:1', dict(compiler_options=('xla_gpu_enable_triton_gemm=false',))),
-    ('h100:8', dict(num_microbatches=2, execution__attention='triton')),
+    ('h100:8', dict(num_microbatches=2, execution__attention='tokamax')),
     (
       'h100:8',
       dict(mesh__tensor=2, adapted=True),
@@ -93,8 +97,8 @@ def test_the_train_step_compiles(name, changes):
   assert figures['fits'] and figures['peak_bytes'] > 0
   assert 1.0 < figures['flops'] / figures['model_flops'] < 1.6
   assert ' all-to-all(' not in text
-  if changes.get('execution__attention') == 'triton':
-    assert '__gpu$xla.gpu.triton' in text
+  if changes.get('execution__attention') == 'tokamax':
+    assert 'mosaic_gpu' in text
   if name == 'h100:8' and 'adapted' not in changes:
     sent = {}
     for c in figures['collectives']:
@@ -173,9 +177,10 @@ def test_scores_and_generation_compile():
   assert begun.compile().memory_analysis() is not None
 
 
-def test_a_kernel_too_large_for_a_block_is_not_a_model_too_large():
+@pytest.mark.parametrize('name', ['h100:1', 'a100-80:1'])  # Mosaic, Triton
+def test_a_kernel_too_large_for_a_block_is_not_a_model_too_large(name):
   with pytest.raises(ValueError, match='shared memory .* take execution.atten'):
-    plan('h100:1', execution__attention='triton', model__head_dim=256)
+    plan(name, execution__attention='tokamax', model__head_dim=512)
 
 
 def test_a_value_that_is_none_of_an_option_is_told():

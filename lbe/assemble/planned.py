@@ -51,7 +51,9 @@ def make(
     execution=config.execution.to_dict(),
     estimate=step_lib.memory_estimate(config, model, mesh, partition),
     memory=memory(devices[0], chip, name),
-    model_flops=hardware.flops_per_token(model, config.data.seq_len)
+    model_flops=hardware.flops_per_token(
+      model, config.data.seq_len, partition.frozen_names()
+    )
     * tokens
     / mesh.size,
   )
@@ -61,19 +63,14 @@ def make(
       for x in jax.tree.leaves(training.abstract_state[name])
     )
   start = time.perf_counter()
-  traced = training.step.trace(
-    training.abstract_state, training.abstract_batch, training.abstract_rates
-  )
+  with jax.default_device(devices[0]):  # whose kernels tokamax takes
+    traced = training.step.trace(
+      training.abstract_state, training.abstract_batch, training.abstract_rates
+    )
   try:
     with topology.captured() as said:
-      compiled = step_lib.compile_step(config, traced.lower())
+      compiled = step_lib.compile_step(config, traced)
   except jax.errors.JaxRuntimeError as error:
-    if 'Shared memory size limit' in str(error):
-      raise ValueError(
-        f'execution.attention={config.execution.attention!r}: its kernel asks '
-        f'for more than a block of threads has of shared memory ({error}); '
-        "take execution.attention='blocks'."
-      ) from None
     if 'RESOURCE_EXHAUSTED' not in str(error):
       raise
     needed = re.search(r'\(([\d.]+)G\) exceeds|Used ([\d.]+)G of', str(error))

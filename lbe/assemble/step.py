@@ -310,10 +310,11 @@ def make_training(
   )
 
 
-def compile_step(config, lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+def compile_step(config, traced: jax.stages.Traced) -> jax.stages.Compiled:
   """The compiled train step, by the compiler options of the config.
 
-  Raises ValueError for an option that is not NAME=VALUE, or that XLA lacks.
+  Raises ValueError for an option that is not NAME=VALUE, or that XLA lacks, and
+  for a kernel of attention that a GPU has too little shared memory for.
   """
   options = {}
   for option in config.compiler_options:
@@ -326,8 +327,14 @@ def compile_step(config, lowered: jax.stages.Lowered) -> jax.stages.Compiled:
     # XLA takes its own spelling of them alone.
     options[name] = {'true': True, 'false': False}.get(value.lower(), value)
   try:
-    return lowered.compile(compiler_options=options or None)
-  except jax.errors.JaxRuntimeError as error:
+    return traced.lower().compile(compiler_options=options or None)
+  except (jax.errors.JaxRuntimeError, ValueError) as error:
+    if re.search('shared memory', str(error), re.IGNORECASE):
+      raise ValueError(
+        f'execution.attention={config.execution.attention!r}: its kernel asks '
+        f'for more than a block of threads has of shared memory ({error}); '
+        "take execution.attention='blocks'."
+      ) from None
     if not re.search('compile option|setting option', str(error)):
       raise
     raise ValueError(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Collection
 
 # Of a GPU's memory, for jax's pool. jax's own 0.75 leaves 35 GiB of an H200
 # idle; CUDA's context, NCCL's buffers and what libraries load take a few GiB
@@ -58,8 +59,9 @@ _GIB = 2**30
 # 2023 (arXiv 2304.01433), its network taken for v5e's. Memory as the
 # compiler of libtpu 0.0.42 states it. Two devices share a chip of TPU7x.
 # NVIDIA: FLOP/s without sparsity and NVLink (half of what is stated, which is
-# both directions) of the data sheets of A100, H100, H200 (SXM) and B200;
-# network of the DGX of each, a 200 or 400 Gb/s port a GPU; memory, its rate and
+# both directions; of PCIe cards that of PCIe 5.0) of the data sheets of A100,
+# H100, H200 and B200; network of the DGX of each, a 200 or 400 Gb/s port a GPU
+# (of PCIe cards taken for 200); memory, its rate and
 # what the compiler must know from openxla/xla's target_config/specs (Apache
 # 2.0).
 CHIPS = {
@@ -149,6 +151,19 @@ CHIPS = {
       232448,
     ),
   ),
+  'h100-pcie': Chip(
+    ('NVIDIA H100 PCIe',),
+    756e12,
+    84942979072,
+    2.03904e12,
+    64e9,
+    25e9,
+    gpu=Gpu(
+      'NVIDIA H100 PCIe', (9, 0), 114, 128, 1.755, 52428800, 233472, 232448
+    ),
+  ),
+  # For MFU alone: XLA's specs have no such card.
+  'h100-nvl': Chip(('NVIDIA H100 NVL', 'NVIDIA H200 NVL'), 835e12),
   'h200': Chip(
     ('NVIDIA H200',),
     989e12,
@@ -199,26 +214,35 @@ def peak_flops(device_kind: str) -> float | None:
   return chip and chip.peak_flops
 
 
-def flops_per_token(c, seq_len: int) -> float:
+def flops_per_token(c, seq_len: int, frozen: Collection[str] = ()) -> float:
   """Model FLOPs of training on one token, forward and backward.
 
   6 for each weight of a matrix product (the head once, the embedding's
-  look-up not) and 6 * L * N * H * T for attention: 12 would be the full
-  square, of which a causal row of T tokens needs half. Recomputation does not
-  count.
+  look-up not), 4 for one of the names `frozen`, which needs no gradient, and 6
+  * L * N * H * T for attention: 12 would be the full square, of which a causal
+  row of T tokens needs half. Recomputation and adapters do not count.
   """
-  layer = c.dim * c.head_dim * (2 * c.num_heads + 2 * c.num_kv_heads)
-  layer += 3 * c.dim * c.mlp_dim
-  weights = c.num_layers * layer + c.dim * c.vocab_size
+  heads, kv_heads = c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim
+  outputs = dict(q=heads, k=kv_heads, v=kv_heads, o=heads)
+  outputs |= dict.fromkeys(('gate', 'up', 'down'), c.mlp_dim)
+  weights = {k: c.num_layers * c.dim * n for k, n in outputs.items()}
+  # A tied head is the embedding.
+  weights['embed' if c.tied else 'head'] = c.dim * c.vocab_size
+  kept = {name.split('/')[-1].split('_')[0] for name in frozen}
   attention = c.num_layers * c.num_heads * c.head_dim * seq_len
-  return 6 * weights + 6 * attention
+  return 6 * attention + sum(
+    (4 if name in kept else 6) * size for name, size in weights.items()
+  )
 
 
-def describe_mfu(c, seq_len: int, device_kind: str) -> str:
+def describe_mfu(
+  c, seq_len: int, frozen: Collection[str], device_kind: str
+) -> str:
   """One line: what MFU is measured against."""
   line = (
-    f'model FLOPs: {flops_per_token(c, seq_len):,} a token (6 for each weight '
-    'of a product, attention causal, recomputation not counted)'
+    f'model FLOPs: {flops_per_token(c, seq_len, frozen):,} a token (6 for each '
+    'weight of a product, 4 for a frozen one, attention causal, recomputation '
+    'not counted)'
   )
   peak = peak_flops(device_kind)
   if peak is None:

@@ -30,8 +30,13 @@ _FREE = {
   'after-all',
   'partition-id',
 }
-# Custom calls of attention: Pallas on TPUs, Pallas by Triton and cuDNN on GPUs.
-_KERNELS = ('"tpu_custom_call"', '"__gpu$xla.gpu.triton"', '"__cudnn$fmha')
+# Custom calls of attention: Pallas for TPUs; Mosaic, Triton and cuDNN for GPUs.
+_KERNELS = (
+  '"tpu_custom_call"',
+  '"mosaic_gpu',
+  '"__gpu$xla.gpu.triton"',
+  '"__cudnn$fmha',
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,9 +14,9 @@ def loops(
 ) -> list[tuple[int, float]]:
   """[(trips, FLOPs of a device in all of them)]: outside of loops, then loops.
 
-  Of a traced function, where products are as they were written. A kernel of
-  attention has two products forward and five backward, of `attention_flops`
-  each on all devices.
+  Of a traced function, where products are as they were written. A causal
+  product of attention takes `attention_flops` on all devices; a kernel has two
+  of them forward, and backward as many as _products says.
   """
   result = [[1, 0.0]]
 
@@ -28,7 +28,7 @@ def loops(
         shape = e.invars[0].aval.shape
         depth = math.prod(shape[d] for d in contracted)
         section[1] += 2 * times * share * depth * e.outvars[0].aval.size
-      elif name == 'pallas_call':
+      elif name in ('pallas_call', 'mpmd_map'):  # the second is Mosaic's
         products = _products(str(e.params.get('name', e.params)))
         section[1] += products * times * attention_flops / num_devices
       elif name == 'scan':
@@ -53,10 +53,14 @@ def loops(
 
 
 def _products(name):
-  """Of queries' and keys' size in a kernel of this name."""
-  if 'mha_preprocess_backward' in name:  # Triton: row by row
-    return 0
-  return 5 if 'dkv' in name or 'mha_backward' in name else 2
+  """Of queries' and keys' size, causal, in a kernel of this name."""
+  # tokamax's make scores and their gradients twice, of the whole square: seven
+  # products in one kernel (Triton), or in two without a name (Mosaic).
+  if 'flash_attention_vjp' in name:
+    return 2 * 7
+  if name == 'anonymous':
+    return 7
+  return 5 if 'dkv' in name else 2
 
 
 def _is_jaxpr(x):

@@ -15,7 +15,7 @@ import jax
 
 from lbe.mesh import hardware
 
-_NAMES = ', '.join(hardware.CHIPS)
+_NAMES = ', '.join(name for name, c in hardware.CHIPS.items() if c.memory)
 
 
 def parse(name: str) -> tuple[str, tuple[int, ...], int]:
@@ -25,7 +25,8 @@ def parse(name: str) -> tuple[str, tuple[int, ...], int]:
   some chips. Raises ValueError for a name that is none.
   """
   match = re.fullmatch(
-    r'(?:(\d+)\*)?([a-z][a-z0-9]*(?:-\d+)?)(?::([\dx]+)|-(\d+))', name
+    r'(?:(\d+)\*)?([a-z][a-z0-9]*(?:-(?:\d+|[a-z]+))?)(?::([\dx]+)|-(\d+))',
+    name,
   )
   if not match:
     raise ValueError(
@@ -36,7 +37,7 @@ def parse(name: str) -> tuple[str, tuple[int, ...], int]:
     )
   slices, chip_name, sides, count = match.groups()
   chip = hardware.CHIPS.get(chip_name)
-  if chip is None:
+  if chip is None or not chip.memory:
     raise ValueError(
       f'topology={name!r}: {chip_name} is no chip that is known; take one of '
       f'{_NAMES}.'

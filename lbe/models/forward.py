@@ -40,9 +40,9 @@ class Execution:
           f'execution.{name}={value!r} is unknown; take one of '
           f'{", ".join(known)}.'
         )
-    if self.attention == 'triton' and self.compute_dtype == 'float32':
+    if self.attention == 'tokamax' and self.compute_dtype == 'float32':
       raise ValueError(
-        "execution.attention='triton' rounds the products of float32; take "
+        "execution.attention='tokamax' rounds the products of float32; take "
         "execution.compute_dtype='bfloat16', or execution.attention='blocks'."
       )
 

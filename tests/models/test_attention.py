@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl import flags
 from jax.experimental import topologies
 
 from lbe.mesh import sharding
@@ -17,7 +18,6 @@ from lbe.models import forward
 from lbe.models.attention import context
 from lbe.models.attention import reference
 from lbe.models.attention import splash
-from lbe.models.attention import triton
 
 
 def naive(q_BTNH, k_BSKH, v_BSKH, q_pos, kv_pos, q_seg, kv_seg):
@@ -158,15 +158,27 @@ def _packed(B, T):
   )
 
 
+def _tokamax():
+  module = pytest.importorskip(
+    'lbe.models.attention.tokamax', reason="pip install 'lbe[test]'"
+  )
+  flags.FLAGS.mark_as_parsed()  # tokamax would take pytest's for its own
+  return module
+
+
 def _run(implementation, q, k, v, positions, segments, context_axis=1):
-  """By an implementation; kernels are interpreted, rows maybe cut."""
+  """By an implementation, rows maybe cut; Pallas on TPUs is interpreted.
+
+  tokamax runs in plain XLA: its kernels cannot be interpreted.
+  """
   mesh = sharding.make_mesh(
     {'data': 2, 'fsdp': 1, 'context': context_axis},
     devices=jax.devices()[: 2 * context_axis],
   )
-  if implementation in ('splash', 'triton'):
-    module = {'splash': splash, 'triton': triton}[implementation]
-    run = functools.partial(module.attend, mesh=mesh, interpret=True)
+  if implementation == 'splash':
+    run = functools.partial(splash.attend, mesh=mesh, interpret=True)
+  elif implementation == 'tokamax':
+    run = functools.partial(_tokamax().attend, mesh=mesh, implementation='xla')
   else:
     run = functools.partial(
       attention.attend_rows, implementation=implementation, mesh=mesh
@@ -175,7 +187,7 @@ def _run(implementation, q, k, v, positions, segments, context_axis=1):
     context.balance(jnp.asarray(x), mesh)
     for x in (q, k, v, positions, segments)
   )
-  if implementation not in ('splash', 'triton'):
+  if implementation not in ('splash', 'tokamax'):
     run = functools.partial(run, positions_BT=positions)
   return context.unbalance(run(q, k, v, segments_BT=segments), mesh)
 
@@ -200,7 +212,7 @@ SHAPES = [
 ]
 # Chunks with and without padding to a kernel's tiles, over 2 and 4 devices.
 CUT_SHAPES = [(2, 4, 2, 512, 64), (4, 2, 1, 200, 80)]
-KERNELS = ['blocks', 'splash', 'triton']
+KERNELS = ['blocks', 'splash', 'tokamax']
 
 
 @pytest.mark.parametrize(
@@ -306,27 +318,32 @@ def test_an_implementation_that_the_platform_lacks_is_refused():
   ):
     attention.chosen('splash', mesh)
   with pytest.raises(
-    ValueError, match="'triton' runs on GPUs, and this is cpu"
+    ValueError, match="'tokamax' runs on GPUs, and this is cpu"
   ):
-    attention.chosen('triton', mesh)
+    attention.chosen('tokamax', mesh)
   assert attention.chosen('auto', mesh) == 'blocks'
   cut = sharding.make_mesh({'context': 8})
   with pytest.raises(ValueError, match='sees whole rows, but mesh.context=8'):
-    attention.chosen('triton', cut)
+    attention.chosen('tokamax', cut)
   with pytest.raises(ValueError, match='rounds the products of float32'):
-    forward.Execution(attention='triton', compute_dtype='float32')
+    forward.Execution(attention='tokamax', compute_dtype='float32')
 
 
 # ---------------------------------------------- compiled for what is not here
 
 
-@pytest.mark.parametrize('H', [80, 128])
-def test_triton_is_compiled_for_a_gpu(H):
-  """A head size or grouped keys that NVIDIA's compiler does not take."""
+@pytest.mark.parametrize(
+  'name, H, kernels',
+  [('h100:1', H, '3 mosaic_gpu_v2') for H in (64, 80, 96, 128)]
+  + [(name, 80, '2 __gpu$xla.gpu.triton') for name in ('a100-80:1', 'b200:1')],
+)
+def test_tokamax_is_compiled_for_a_gpu(name, H, kernels):
+  """A head size, length or shared key that NVIDIA's compiler does not take."""
   pytest.importorskip(
     'jax_cuda13_plugin', reason="GPU compiler missing: pip install 'lbe[test]'"
   )
-  mesh = sharding.make_mesh({}, devices=topology.devices('h100:1'))
+  module = _tokamax()
+  mesh = sharding.make_mesh({}, devices=topology.devices(name))
   jax.config.update('jax_enable_compilation_cache', False)
 
   def struct(*shape, dtype=jnp.bfloat16):
@@ -334,17 +351,18 @@ def test_triton_is_compiled_for_a_gpu(H):
     return jax.ShapeDtypeStruct(shape, dtype, sharding=where)
 
   def total(q, k, v, segments):
-    out = triton.attend(q, k, v, segments_BT=segments, mesh=mesh)
+    out = module.attend(q, k, v, segments_BT=segments, mesh=mesh)
     return out.astype(jnp.float32).sum()
 
   q, k = struct(1, 200, 4, H), struct(1, 200, 2, H)
-  compiled = jax.jit(jax.grad(total, argnums=(0, 1, 2))).lower(
-    q, k, k, struct(1, 200, dtype=jnp.int32)
-  )
-  text = compiled.compile().as_text()
+  with jax.default_device(mesh.devices.flat[0]):
+    lowered = jax.jit(jax.grad(total, argnums=(0, 1, 2))).lower(
+      q, k, k, struct(1, 200, dtype=jnp.int32)
+    )
+  text = lowered.compile().as_text()
   jax.config.update('jax_enable_compilation_cache', True)
-  # Forward, a row's sums, and backward.
-  assert text.count('custom_call_target="__gpu$xla.gpu.triton"') == 3
+  count, kernel = kernels.split()
+  assert text.count(f'custom_call_target="{kernel}"') == int(count)
 
 
 @pytest.fixture(scope='module')

@@ -1,7 +1,7 @@
 """Attention as one function; packed documents do not see each other."""
 
 import functools
-import importlib
+import importlib.util
 
 import jax
 import jax.numpy as jnp
@@ -16,22 +16,23 @@ def precision(dtype) -> str | None:
   return 'highest' if dtype == jnp.float32 else None
 
 
-IMPLEMENTATIONS = ('auto', 'xla', 'blocks', 'splash', 'triton')
+IMPLEMENTATIONS = ('auto', 'xla', 'blocks', 'splash', 'tokamax')
 # Kernels, and the platform that each is written for.
-_PLATFORMS = {'splash': 'tpu', 'triton': 'gpu'}
+_PLATFORMS = {'splash': 'tpu', 'tokamax': 'gpu'}
 
 
 def chosen(implementation: str, mesh: jax.sharding.Mesh | None) -> str:
   """What 'auto' stands for: 'splash' on TPUs, 'blocks' elsewhere.
 
-  Raises ValueError where the mesh or its platform lacks the implementation.
+  Raises ValueError where the mesh or its platform lacks the implementation,
+  ImportError where its package is missing.
   """
   platform = mesh.devices.flat[0].platform if mesh is not None else 'no mesh'
   if implementation == 'auto':
     return 'splash' if platform == 'tpu' else 'blocks'
-  if implementation == 'triton' and context.size(mesh) > 1:
+  if implementation == 'tokamax' and context.size(mesh) > 1:
     raise ValueError(
-      f"execution.attention='triton' sees whole rows, but mesh.context="
+      f"execution.attention='tokamax' sees whole rows, but mesh.context="
       f"{context.size(mesh)} cuts them; set mesh.context=1, or take 'blocks'."
     )
   needed = _PLATFORMS.get(implementation, platform)
@@ -39,6 +40,11 @@ def chosen(implementation: str, mesh: jax.sharding.Mesh | None) -> str:
     raise ValueError(
       f'execution.attention={implementation!r} runs on {needed.upper()}s, and '
       f"this is {platform}; take 'auto' or 'blocks'."
+    )
+  if implementation == 'tokamax' and not importlib.util.find_spec('tokamax'):
+    raise ImportError(
+      "execution.attention='tokamax' takes a package: pip install "
+      "'lbe[tokamax]', or take 'blocks'."
     )
   return implementation
 
