@@ -31,7 +31,7 @@ from lbe.models import forward
 from lbe.models import weights
 
 _SHAPE = flags.DEFINE_enum(
-  'shape', '20m', ['20m', '300m', '1b'], 'Of the model.'
+  'shape', '20m', ['tiny', '20m', '300m', '1b'], 'Of the model.'
 )
 _PROMPTS = flags.DEFINE_integer('prompts', 1, 'Prompts at a time.')
 _NEW_TOKENS = flags.DEFINE_integer('new_tokens', 128, 'New tokens of each.')
@@ -43,6 +43,13 @@ _DTYPE = flags.DEFINE_enum(
 )
 
 SHAPES = {
+  'tiny': dict(  # to try this script
+    hidden_size=32,
+    intermediate_size=64,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    num_key_value_heads=1,
+  ),
   '20m': dict(
     hidden_size=256,
     intermediate_size=688,

@@ -130,12 +130,13 @@ run() { # OUT [EARLIER]
   if [ -n "${LBE_REHEARSE:-}" ]; then
     export JAX_PLATFORMS=cpu PLATFORM=cpu DETERMINISTIC= PYTHONPATH="$PWD"
     export LBE_COMMIT=rehearsed
-    step attention 200 bash -c 'attention --rows=1 --seq_len=128 --heads=2 \
-      --kv_heads=1 --head_dim=16 --head_dim=32 --documents=2 --turns=1'
-    step full 200 bash -c 'ladder 7b base --rehearse --pairs=1 --steps=1'
-    step lora 200 bash -c 'ladder 8b_lora base --rehearse --pairs=1 --steps=1'
-    step decode_1 200 python benchmarks/decode.py --shape=20m --pairs=1 \
-      --new_tokens=16
+    step attention 300 bash -c 'attention --rows=1 --seq_len=128 --heads=2 \
+      --kv_heads=1 --head_dim=16 --documents=2 --turns=1'
+    # That of `full` as well, but for the shape.
+    step lora 300 bash -c 'ladder 8b_lora base --rehearse --dtype=float32 \
+      --pairs=1 --steps=1'
+    step decode_1 300 python benchmarks/decode.py --shape=tiny --pairs=1 \
+      --new_tokens=4
     step resume 200 bash -c 'resume --collect-only'
     return $FAILED
   fi

@@ -28,7 +28,7 @@ count 4.
 --ladder measures ours with one choice changed at a time (or those of --rung):
 tokens/s, MFU, the peak beside the compiler's, and the seconds from the
 program's start to the first step. --rehearse does either with two narrow
-layers, behind a trace of the full step of every rung.
+layers, behind a trace of the full step of every rung where none is named.
 """
 
 import json
@@ -522,13 +522,13 @@ def main(argv):
     'batch': [B, T],
     'dtype': _dtype(),
   }
-  if _REHEARSE.value:
+  if _REHEARSE.value and not _RUNG.value:
     _rehearse()
   if _LADDER.value:
     row['ladder'] = _climb(c, shape)
-    if _REHEARSE.value:
-      return
-    return record.write('train_step', row, packages=('jax', 'optax'))
+    if not _REHEARSE.value:
+      record.write('train_step', row, packages=('jax', 'optax'))
+    sys.exit(any('error' in found for found in row['ladder'].values()))
   times = {'ours': [], 'theirs': []}
   peaks = {}
   if _apart():

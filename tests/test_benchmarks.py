@@ -1,6 +1,9 @@
 """Benchmarks: docs/speed.md says what was measured, newest first and only."""
 
 import ast
+import json
+import os
+import subprocess
 
 import pytest
 
@@ -50,3 +53,37 @@ def test_every_benchmark_says_its_one_line(path):
   """A script that nobody knows how to start."""
   told = ast.get_docstring(ast.parse(path.read_text()))
   assert f'  PYTHONPATH=. python benchmarks/{path.name}' in told
+
+
+SESSION = conftest.ROOT / 'benchmarks/gpu_session.sh'
+
+
+def session(*arguments, status=0, **variables):
+  done = subprocess.run(
+    ['bash', SESSION, *arguments],
+    env={**os.environ, **variables},
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == status, done.stdout + done.stderr
+  return done.stdout + done.stderr
+
+
+def test_the_session_on_a_gpu_machine_is_rehearsed_and_goes_on(tmp_path):
+  """Minutes of a GPU lost to a flag that is no more, or measured twice."""
+  steps = ['attention', 'lora', 'decode_1', 'resume']
+  told = session('run', tmp_path, LBE_REHEARSE='1')
+  assert (tmp_path / 'done').read_text().split() == steps, told
+  rows = [*map(json.loads, (tmp_path / 'results.jsonl').open())]
+  assert [r['benchmark'] for r in rows] == ['attention', 'decode']
+  # What an earlier call did not get to, another one does, and nothing else.
+  (tmp_path / 'done').write_text('attention\nlora\nresume\n')
+  late = dict(LBE_REHEARSE='1', LBE_GPU_SECONDS='29')
+  told = session('run', tmp_path / 'b', tmp_path, status=1, **late)
+  assert told.count('done before') == 3
+  assert 'decode_1: no time left' in told
+
+
+def test_a_session_without_a_folder_says_how_it_is_called():
+  assert 'name the folder' in session('run', status=1)
+  assert 'gpu_session.sh run OUT' in session(status=2)
