@@ -25,16 +25,8 @@ from benchmarks import record
 _ONLY = flags.DEFINE_string('only', '', 'Cases whose names begin so.')
 
 _MICROBATCHES = '--config.num_microbatches=%d'
-# Adapters on all products, beside frozen weights in bfloat16.
-_LORA = (
-  '--config.lora.params=layers/(q|k|v|o|gate|up|down)_.*',
-  '--config.optim.groups.body.frozen=True',
-  '--config.optim.groups.vocabulary.frozen=True',
-  '--config.optim.frozen_dtype=bfloat16',
-)
-
-# Name: preset, topology, tokens of a row, rows of a chip, more flags, and the
-# peak of MaxText in GiB.
+# Name: preset, topology (and behind a comma a preset of configs/hardware.py),
+# tokens of a row, rows of a chip, more flags, and the peak of MaxText in GiB.
 CASES = {
   '7b_v5p': ('llama2_7b', 'v5p:4x4x4', 2048, 4, (), 5.525),
   '13b_v5p': ('llama2_13b', 'v5p:4x4x4', 2048, 4, (), 9.143),
@@ -66,32 +58,50 @@ CASES = {
   '7b_v5p_4096': ('llama2_7b', 'v5p:4x4x4', 4096, 2, (), 5.526),
   '8b_v6e_x2': ('llama31_8b', 'v6e:16x16', 8192, 2, (), 10.667),
   '8b_v6e_x3': ('llama31_8b', 'v6e:16x16', 8192, 3, (), 14.052),
-  '7b_h200': ('llama_7b', 'h200:1', 2048, 128, (_MICROBATCHES % 32,), None),
+  # With the presets of configs/hardware.py.
+  '7b_h200': ('llama_7b', 'h200:1,h200-7b', 2048, 128, (), None),
+  '7b_lora_h100': ('llama_7b', 'h100:1,h100-7b-lora', 2048, 128, (), None),
+  '7b_adafactor_h100': ('llama_7b', 'h100:1,h100-7b', 2048, 128, (), None),
+  '7b_h100': ('llama_7b', 'h100:8,h100x8-7b', 2048, 16, (), None),
+  # With those of the chip.
   '7b_h200_4096': (
     'llama2_7b',
     'h200:1',
     4096,
     64,
-    (_MICROBATCHES % 32,),
+    (_MICROBATCHES % 16,),
     None,
   ),
-  '7b_h100': ('llama_7b', 'h100:8', 2048, 32, (_MICROBATCHES % 8,), None),
-  '13b_h100': ('llama_13b', 'h100:8', 2048, 32, (_MICROBATCHES % 16,), None),
-  '70b_h100': ('llama2_70b', '8*h100:8', 4096, 4, (_MICROBATCHES % 4,), None),
-  '7b_lora_h100': (
+  '7b_h200_blocks': (
     'llama_7b',
-    'h100:1',
+    'h200:1',
     2048,
     64,
-    (_MICROBATCHES % 8, *_LORA),
+    (_MICROBATCHES % 8,),
     None,
   ),
+  '7b_h200_tokamax': (
+    'llama_7b',
+    'h200:1',
+    2048,
+    64,
+    (_MICROBATCHES % 8, '--config.execution.attention=tokamax'),
+    None,
+  ),
+  '13b_h100': ('llama_13b', 'h100:8', 2048, 32, (_MICROBATCHES % 16,), None),
+  '70b_h100': ('llama2_70b', '8*h100:8', 4096, 4, (_MICROBATCHES % 4,), None),
   '8b_lora_h100': (
     'llama31_8b',
     'h100:1',
     4096,
     64,
-    (_MICROBATCHES % 16, *_LORA),
+    (
+      _MICROBATCHES % 16,
+      '--config.lora.params=layers/(q|k|v|o|gate|up|down)_.*',
+      '--config.optim.groups.body.frozen=True',
+      '--config.optim.groups.vocabulary.frozen=True',
+      '--config.optim.frozen_dtype=bfloat16',
+    ),
     None,
   ),
 }
@@ -102,6 +112,8 @@ def main(argv):
   for name, (preset, topology, seq_len, rows, more, peer) in CASES.items():
     if not name.startswith(_ONLY.value):
       continue
+    topology, _, suits = topology.partition(',')
+    chip = topology.split('*')[-1].split(':')[0]
     chips = json.loads(
       subprocess.check_output(
         [
@@ -113,8 +125,7 @@ def main(argv):
         stderr=subprocess.DEVNULL,
       )
     )
-    chip = topology.split('*')[-1].split(':')[0]
-    suits = f'1m,{chip}' if chip in ('h100', 'h200') else '1m'
+    suits = f'1m,{suits or chip}' if chip in ('h100', 'h200') else '1m'
     with tempfile.NamedTemporaryFile() as file:
       subprocess.run(
         [

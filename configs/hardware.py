@@ -6,11 +6,14 @@ over it:
   --config=configs/zh_pretrain.py:1m,v5p
 
 Mesh and microbatches depend on how many chips there are: fsdp over all of them
-is the default, and `python -m lbe.plan --search` finds what is faster. XLA's
+is the default, and `python -m lbe.plan --search` finds what is faster; for a 7B
+on GPUs PRESETS has them, as in zh_pretrain.py:1m,h200-7b. XLA's
 options for a chip stand here and nowhere else. They are those of published
 recipes (AI-Hypercomputer/tpu-recipes and JAX-Toolbox's GPU_performance.md);
 LOG.md says what has been measured here.
 """
+
+from lbe.configs import common
 
 CHIPS = {
   # Little memory beside much speed: everything is made again.
@@ -37,18 +40,49 @@ CHIPS = {
   'cpu': dict(compute_dtype='float32', scan=False),
 }
 
+# A 7B with 128 rows of 2,048 on so many GPUs, chosen by `plan`: `gib` is the
+# peak that the compiler states, of the 92% that programs take (72.8 of an H100,
+# 129.7 of an H200).
+PRESETS = {
+  'h100-7b-lora': dict(
+    chip='h100',
+    lora=True,
+    frozen_dtype='bfloat16',
+    num_microbatches=32,
+    remat='dots_attention',
+    gib=0.0,
+  ),
+  # Adafactor: AdamW's moments have no room, in bfloat16 neither.
+  'h100-7b': dict(chip='h100', kind='adafactor', num_microbatches=32, gib=0.0),
+  'h200-7b': dict(
+    chip='h200', num_microbatches=32, remat='dots_attention', gib=0.0
+  ),
+  'h100x8-7b': dict(
+    chip='h100', num_microbatches=4, remat='dots_attention', gib=0.0
+  ),
+}
 
-def on(config, chip):
-  """The config with what suits the chip; '' leaves it as it is."""
-  if not chip:
+
+def on(config, name):
+  """The config with what suits a chip or is a preset; '' leaves it as it is."""
+  if not name:
     return config
-  if chip not in CHIPS:
+  if name not in CHIPS and name not in PRESETS:
     raise ValueError(
-      f'{chip!r} is no chip with settings; take one of {", ".join(CHIPS)}.'
+      f'{name!r} is no chip with settings; take one of '
+      f'{", ".join([*CHIPS, *PRESETS])}.'
     )
-  suits = dict(CHIPS[chip])
+  preset = dict(PRESETS.get(name, {}))
+  suits = CHIPS[preset.pop('chip', name)] | preset
+  suits.pop('gib', None)
   config.compiler_options = suits.pop('options', ())
-  if 'first_moment_dtype' in suits:
-    config.optim.first_moment_dtype = suits.pop('first_moment_dtype')
+  config.num_microbatches = suits.pop(
+    'num_microbatches', config.num_microbatches
+  )
+  if suits.pop('lora', False):
+    common.adapt(config)
+  for field in ('kind', 'first_moment_dtype', 'frozen_dtype'):
+    if field in suits:
+      config.optim[field] = suits.pop(field)
   config.execution.update(suits)
   return config

@@ -112,7 +112,8 @@ def test_the_train_step_compiles(name, changes):
 def test_a_7b_fits_into_an_h200_with_float32_gradients():
   """Catches arrays as large as the model that nothing needs.
 
-  Zeros in place of updates that are not finite were 12.8 GiB of it.
+  Zeros in place of updates that are not finite were 12.8 GiB of it, gradients
+  of a microbatch beside their sum 24.
   """
   figures, _ = plan(
     'h200:1', chip='h200', preset='llama_7b', num_microbatches=32
@@ -120,8 +121,8 @@ def test_a_7b_fits_into_an_h200_with_float32_gradients():
   assert figures['fits'], figures['peak_bytes'] / 2**30
   model = 4 * figures['parameters']
   state = figures['params_bytes'] + figures['opt_state_bytes']
-  # The sum of gradients, those of one microbatch, and 4 rows.
-  assert figures['peak_bytes'] < state + 2 * model + 8 * 2**30
+  # The sum of gradients, the vocabulary's of one microbatch, and 4 rows.
+  assert figures['peak_bytes'] < state + model + 9.5 * 2**30
   assert figures['compile_seconds'] < 180
   estimate = sum(figures['estimate'].values())
   assert estimate == pytest.approx(figures['peak_bytes'], rel=0.1)

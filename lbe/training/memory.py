@@ -25,7 +25,8 @@ def estimate(
   """Bytes on each device by part, before anything is compiled.
 
   Parameters and moments as in the shapes of `state`, gradients of what learns
-  (twice over microbatches, and the parameters again in a narrower dtype),
+  (over microbatches the vocabulary's twice, and the parameters again in a
+  narrower dtype),
   activations by what each remat policy keeps, weights as gathered over `fsdp`.
   A planning figure: the compiled step states its own.
   """
@@ -79,7 +80,14 @@ def estimate(
   )
   cast = gradients if gradient_dtype != 'float32' else 0
   if num_microbatches > 1:
-    gradients *= 2  # their sum, and those of one microbatch
+    # Beside their sum those of one microbatch, of scanned layers one by one.
+    beside = dict(learning)
+    if execution.scan:
+      beside.pop('layers', None)
+      beside.pop('lora', None)
+    gradients += per_device(
+      jax.tree.map(lambda x: x.update(dtype=gradient_dtype), beside)
+    )
   return {
     'parameters': per_device(state['params']) + cast,
     'optimizer': per_device(state['opt_state']),

@@ -121,6 +121,10 @@ def make_train_step(
     if num_microbatches == 1:
       return one(learning, frozen, batch, key)
 
+    # Each layer's gradient is added to its sum as the backward pass makes it:
+    # the whole of a microbatch's stands nowhere.
+    sums = jax.tree.map(lambda x: jax.new_ref(jnp.zeros_like(x)), learning)
+
     def add(total, part_and_number):
       part, i = part_and_number
       part = {
@@ -128,16 +132,20 @@ def make_train_step(
         for name, x in part.items()
       }
       own = jax.random.fold_in(key, i)
-      new = one(learning, frozen, part, own)
-      return jax.tree.map(jnp.add, total, new), None
+      value, backward, loss_sum = jax.vjp(
+        lambda learning: objective(learning, frozen, part, own),
+        learning,
+        has_aux=True,
+      )
+      backward.with_refs(sums)(jnp.ones_like(value))
+      return total + loss_sum, None
 
-    zeros = jax.tree.map(jnp.zeros_like, learning)
     total, _ = jax.lax.scan(
       add,
-      (jnp.zeros((), jnp.float32), zeros),
+      jnp.zeros((), jnp.float32),
       (_microbatches(batch, num_microbatches), jnp.arange(num_microbatches)),
     )
-    return total
+    return total, jax.tree.map(jax.freeze, sums)
 
   def train_step(state, batch, rates):
     tx = make_tx(rates)
