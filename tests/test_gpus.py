@@ -9,7 +9,9 @@ from absl import flags
 
 from lbe.assemble import model as model_lib
 from lbe.assemble import planned
+from lbe.assemble import step as step_lib
 from lbe.configs import common
+from lbe.configs import hardware as hardware_configs
 from lbe.configs import zh_pretrain
 from lbe.inference import engine
 from lbe.inference import sampling
@@ -126,6 +128,34 @@ def test_a_7b_fits_into_an_h200_with_float32_gradients():
   assert figures['compile_seconds'] < 180
   estimate = sum(figures['estimate'].values())
   assert estimate == pytest.approx(figures['peak_bytes'], rel=0.1)
+
+
+@pytest.mark.parametrize(
+  'name, topology_name',
+  [
+    ('h100-7b-lora', 'h100:1'),
+    ('h100-7b', 'h100:1'),
+    ('h200-7b', 'h200:1'),
+    ('h100x8-7b', 'h100:8'),
+  ],
+)
+def test_a_preset_takes_what_it_says_and_fits(name, topology_name):
+  """A preset that a change of memory has made wrong; estimated alone."""
+  devices = gpus(topology_name)
+  config = zh_pretrain.get_config(f'1m,{name}')
+  config.model.preset = 'llama_7b'
+  model = model_lib.make_config(
+    config, types.SimpleNamespace(vocab_size=32_000)
+  )
+  model = model_lib.adapted_config(config, model)
+  mesh = sharding.make_mesh(config.mesh.to_dict(), devices=devices)
+  step_lib.check_fit(config, model, mesh)
+  partition = step_lib.make_partition(config, model)
+  parts = step_lib.memory_estimate(config, model, mesh, partition)
+  peak = hardware_configs.PRESETS[name]['gib'] * 2**30
+  assert sum(parts.values()) == pytest.approx(peak, rel=0.1)
+  chip = hardware.chip_of(devices[0].device_kind)
+  assert peak < 0.92 * chip.memory
 
 
 def test_scores_and_generation_compile():

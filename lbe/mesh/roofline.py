@@ -3,6 +3,7 @@
 import math
 
 import jax
+from jax.interpreters import partial_eval
 
 from lbe.mesh import hardware
 from lbe.mesh import hlo
@@ -48,6 +49,9 @@ def loops(
           if _is_jaxpr(inner):
             walk(getattr(inner, 'jaxpr', inner), times, share, section)
 
+  # A product's rule gives the gradients of frozen weights as well, which the
+  # compiler leaves out.
+  jaxpr, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
   walk(jaxpr, 1, 1 / num_devices, result[0])
   return [tuple(x) for x in result if x[1] or x[0] == 1]
 

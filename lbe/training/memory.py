@@ -45,6 +45,10 @@ def estimate(
     kept = 0
   if execution.remat in ('dots', 'dots_attention'):
     kept += heads + 2 * kv + c.dim + 2 * c.mlp_dim
+    # And what each adapter adds to its product.
+    adds = dict(q=heads, k=kv, v=kv, gate=c.mlp_dim, up=c.mlp_dim)
+    for name in c.lora.weights if c.lora else ():
+      kept += adds.get(name.split('_')[0], c.dim)
   if execution.remat in ('attention', 'dots_attention'):
     kept += heads
   within = 6 * c.dim + 3 * heads + 2 * kv + 4 * c.mlp_dim
