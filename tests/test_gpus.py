@@ -224,6 +224,34 @@ def test_without_the_compiler_the_way_to_it_is_told(monkeypatch):
     topology.devices('h100:8')
 
 
+def test_a_mesh_over_more_gpus_than_there_are_is_refused():
+  with pytest.raises(ValueError, match='asks for 8 devices, but there are 1'):
+    sharding.make_mesh(dict(fsdp=8), devices=gpus('h100:1'))
+
+
+@pytest.mark.parametrize(
+  'told',
+  [
+    'NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19',
+    'NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  575.57.08  Rel',
+  ],
+)
+def test_a_driver_too_old_for_the_plugin_is_told(told, tmp_path, monkeypatch):
+  """jax warns in the middle of others, and a 7B trains on the CPU."""
+  file = tmp_path / 'version'
+  file.write_text(told)
+  monkeypatch.setattr(hardware.importlib.util, 'find_spec', lambda name: name)
+  hardware.check_driver(str(file))  # on the CPU by choice, as in all tests
+  monkeypatch.delenv('JAX_PLATFORMS')
+  with pytest.raises(
+    ValueError, match=r'is 5[37]5\..*needs 580.*lbe\[cuda12\]'
+  ):
+    hardware.check_driver(str(file))
+  file.write_text(told.replace('535', '580').replace('575', '580'))
+  hardware.check_driver(str(file))
+  hardware.check_driver(str(tmp_path / 'none'))
+
+
 def test_the_pool_is_taken_where_nothing_else_is_asked_for(monkeypatch):
   for name in ('XLA_CLIENT_MEM_FRACTION', 'XLA_PYTHON_CLIENT_MEM_FRACTION'):
     monkeypatch.delenv(name, raising=False)

@@ -1,13 +1,17 @@
 """Facts of accelerators, and how model FLOPs are counted."""
 
 import dataclasses
+import importlib.util
 import os
+import re
 from collections.abc import Collection
 
 # Of a GPU's memory, for jax's pool. jax's own 0.75 leaves 35 GiB of an H200
 # idle; CUDA's context, NCCL's buffers and what libraries load take a few GiB
 # beside the pool.
 _POOL = 0.92
+# The oldest driver of NVIDIA that CUDA 13 runs on.
+_DRIVER = 580
 # The second is older. jax refuses both together.
 _POOL_NAMES = ('XLA_CLIENT_MEM_FRACTION', 'XLA_PYTHON_CLIENT_MEM_FRACTION')
 
@@ -206,6 +210,26 @@ def take_pool():
   """Asks jax for that share; call it before jax looks for devices."""
   if not any(os.environ.get(name) for name in _POOL_NAMES):
     os.environ[_POOL_NAMES[0]] = str(_POOL)
+
+
+def check_driver(path: str = '/proc/driver/nvidia/version'):
+  """Raises ValueError where NVIDIA's driver is too old for jax's plugin.
+
+  jax alone would warn, and go on with the CPU. `path` is where the driver says
+  its version.
+  """
+  if not os.path.exists(path) or os.environ.get('JAX_PLATFORMS') == 'cpu':
+    return
+  with open(path, encoding='utf-8') as file:
+    found = re.search(r'\s((\d+)\.[\d.]+)', file.read())
+  newer = importlib.util.find_spec('jax_cuda13_plugin')
+  if found and newer and int(found[2]) < _DRIVER:
+    raise ValueError(
+      f"NVIDIA's driver is {found[1]}, and jax's plugin for CUDA 13 needs "
+      f'{_DRIVER} or newer: install a newer driver, or pip uninstall '
+      "jax-cuda13-plugin and pip install 'lbe[cuda12]', or set "
+      'JAX_PLATFORMS=cpu.'
+    )
 
 
 def peak_flops(device_kind: str) -> float | None:

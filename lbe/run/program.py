@@ -269,6 +269,7 @@ def run(
         raise ValueError(
           f'{rest[0]!r} is no flag; flags are --NAME=VALUE, see --help.'
         )
+      hardware.check_driver()
       if 'config' in flags.FLAGS:
         fields.check(flags.FLAGS['config'].value)
       main(argv)
