@@ -63,7 +63,9 @@ def make(
       for x in jax.tree.leaves(training.abstract_state[name])
     )
   start = time.perf_counter()
-  with jax.default_device(devices[0]):  # whose kernels tokamax takes
+  # tokamax takes the kernels of the default device, where others compute.
+  kernels_of = devices[0] if config.execution.attention == 'tokamax' else None
+  with jax.default_device(kernels_of):
     traced = training.step.trace(
       training.abstract_state, training.abstract_batch, training.abstract_rates
     )
