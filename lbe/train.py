@@ -134,7 +134,6 @@ def main(argv):
   best_is = evaluators_lib.best_is(config, evaluators)
   training = step_lib.make_training(config, model, mesh, partition, num_steps)
   phases.lap('data')
-
   # ---------------------------------------------- resume, start or scratch
   facts = identity.describe(
     config,
@@ -193,7 +192,7 @@ def main(argv):
     )
     state = step_lib.new_state(training, params)
   # What an earlier process wrote behind the restored step is cut.
-  resume_step = first_step if first_step else -1
+  resume_step = first_step or -1
   if jax.process_index() == 0:
     if begun:
       branch.bring(begun, workdir.here)
