@@ -28,7 +28,7 @@ LACKING=(
   array_record grain ml_collections tensorflow-datasets importlib_resources
   dm-tree docstring_parser immutabledict promise simple_parsing
   tensorflow-metadata googleapis-common-protos termcolor toml etils
-  tokamax==0.0.12 einshape jaxtyping pydantic pydantic-core annotated-types
+  portpicker tokamax xprof fire einshape jaxtyping pydantic pydantic-core annotated-types
   typing-inspection qwix tensorboardx typeguard==2.13.3 wadler_lindig
 )
 
@@ -47,7 +47,7 @@ prepare() {
   }
   for name in "${LACKING[@]}"; do
     [ "$name" = pydantic-core ] && continue
-    # promise is there as a source distribution alone.
+    # promise and fire are there as source distributions alone.
     fetch "$name" 2>/dev/null ||
       python -m pip wheel --quiet --disable-pip-version-check --no-deps \
         --wheel-dir "$WHEELS" "$name" || fail "$name has no wheel"
