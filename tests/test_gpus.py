@@ -184,7 +184,7 @@ def test_scores_and_generation_compile():
   rows = ('batch', None)
   batch = {
     name: struct(rows, 8, 64)
-    for name in ('ids_BT', 'positions_BT', 'branches_BT')
+    for name in ('ids_BT', 'positions_BT', 'branches_BT', 'until_BT')
   }
   batch |= {name: struct(rows, 8, 8) for name in ('scored_BQ', 'targets_BQ')}
   scored = jax.jit(run.score.__wrapped__).lower(params, batch, None)

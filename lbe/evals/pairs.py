@@ -79,8 +79,8 @@ class Pairs:
     ids = model.tokenizer.encode_batch(
       [before + text for p in self.pairs for text in (p.good, p.bad)]
     )
-    nats = core.rolling_nats(model, ids, progress=name)
-    good_N, bad_N = -nats[::2], -nats[1::2]
+    logprobs_N = model.score_texts(ids, progress=name)
+    good_N, bad_N = logprobs_N[::2], logprobs_N[1::2]
     tie = 1.0 if self.protocol == BLIMP else 0.5
     right_N = np.where(good_N == bad_N, tie, good_N > bad_N)
     records = [

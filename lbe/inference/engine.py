@@ -44,7 +44,8 @@ class Functions(NamedTuple):
     state that is given is used up.
   score(params, batch, prefix): log-probabilities and normalizers of targets,
     and which are the likeliest, each [B, Q] and on every host. `batch` has
-    ids_BT, positions_BT and branches_BT of rows, and scored_BQ and targets_BQ.
+    ids_BT, positions_BT, branches_BT and until_BT of rows (see cache.prefill),
+    and scored_BQ and targets_BQ.
   """
 
   prepare: Callable
@@ -132,6 +133,7 @@ def functions(
       batch['ids_BT'],
       positions_BT=batch['positions_BT'],
       branches_BT=batch['branches_BT'],
+      until_BT=batch['until_BT'],
       num_slots=batch['ids_BT'].shape[1],
       prefix=prefix and prefix['past'],
       **how,

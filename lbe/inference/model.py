@@ -1,7 +1,6 @@
 """A model as those see it who score and generate: evaluators and judges."""
 
 import dataclasses
-import math
 
 import jax
 import numpy as np
@@ -9,6 +8,7 @@ import numpy as np
 from lbe.inference import decode
 from lbe.inference import engine
 from lbe.inference import score
+from lbe.inference import trees
 from lbe.mesh import place
 from lbe.models import architecture
 from lbe.models import forward
@@ -44,16 +44,54 @@ class Model:
       batch_size=self.batch_size,
       progress=progress,
     )
-    bad = sum(math.isnan(s.logprob) for s in scores)
+    self._refuse_nan([s.logprob for s in scores])
+    return scores
+
+  def score_texts(
+    self, texts: list[list[int]], *, progress: str = ''
+  ) -> np.ndarray:
+    """The log-probability of each, ids behind BOS or EOS: float64 [N], in nats.
+
+    What texts begin with alike is computed once; of one that is longer than
+    `max_len` it is the sum over score.windows. Equal on every host. Raises
+    ValueError where some are NaN, and for a tokenizer without BOS and EOS.
+    """
+    prefix_id = score.prefix_id(self.tokenizer)
+    result_N = np.zeros(len(texts))
+    longest = min(self.max_len, trees.LONGEST)
+    short = [i for i, ids in enumerate(texts) if len(ids) <= longest]
+    result_N[short] = trees.logprobs(
+      self.params,
+      self.config,
+      [texts[i] for i in short],
+      prefix_id=prefix_id,
+      execution=self.execution,
+      mesh=self.mesh,
+      batch_size=self.batch_size,
+      progress=progress,
+    )
+    self._refuse_nan(result_N)
+    requests, owners = [], []
+    for i, ids in enumerate(texts):
+      if len(ids) > longest:
+        requests += score.windows(
+          ids, prefix_id=prefix_id, max_len=self.max_len
+        )
+        owners += [i] * (len(requests) - len(owners))
+    for i, scored in zip(owners, self.score(requests), strict=True):
+      result_N[i] += scored.logprob
+    return result_N
+
+  def _refuse_nan(self, logprobs):
+    bad = int(np.isnan(logprobs).sum())
     if bad:
       dtype = self.execution.compute_dtype
       raise ValueError(
-        f'{bad:,} of {len(scores):,} log-probabilities of the model are NaN, '
+        f'{bad:,} of {len(logprobs):,} log-probabilities of the model are NaN, '
         'and its answer to every question would be the first: weights are not '
         f'finite, or overflow as execution.compute_dtype={dtype!r}. Score an '
         'earlier checkpoint, or in float32.'
       )
-    return scores
 
   def score_each(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of ids [B, 1 + T] each but the first, given all that stand before it.
@@ -69,6 +107,7 @@ class Model:
       'ids_BT': rows[:, :-1],
       'positions_BT': at_BT,
       'branches_BT': np.zeros_like(at_BT),
+      'until_BT': np.ones_like(at_BT),
       'scored_BQ': at_BT,
       'targets_BQ': rows[:, 1:],
     }

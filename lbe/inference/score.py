@@ -314,11 +314,9 @@ def _batches(rows, batch_size, mesh):
   """(shared ids, rows, rows in memory, length), the longest rows first."""
 
   def padded(n):
-    return (
-      -(-n // batch_size) * batch_size
-      if n > batch_size
-      else (_num_rows(n, 1, batch_size, mesh))
-    )
+    if n > batch_size:
+      return -(-n // batch_size) * batch_size
+    return _num_rows(n, 1, batch_size, mesh)
 
   for shared, group in _shared(rows, padded):
     group.sort(key=lambda r: -len(r.ids))
@@ -332,13 +330,13 @@ def _batches(rows, batch_size, mesh):
 
 def _arrays(rows, size, length, shared):
   """The batch as arrays; `scored` and `targets` are padded to a bucket."""
-  num_scored = engine.bucket(max(len(r.scored) for r in rows))
-  if max(len(r.scored) for r in rows) <= 8:
-    num_scored = 8
+  most = max(len(r.scored) for r in rows)
+  num_scored = engine.bucket(most) if most > 8 else 8
   batch = {
     'ids_BT': np.zeros((size, length), np.int32),
     'positions_BT': np.zeros((size, length), np.int32),
     'branches_BT': np.full((size, length), -1, np.int32),
+    'until_BT': np.zeros((size, length), np.int32),
     'scored_BQ': np.zeros((size, num_scored), np.int32),
     'targets_BQ': np.zeros((size, num_scored), np.int32),
   }
@@ -347,6 +345,9 @@ def _arrays(rows, size, length, shared):
     batch['ids_BT'][i, :n] = row.ids[shared:]
     batch['positions_BT'][i, :n] = row.positions[shared:]
     batch['branches_BT'][i, :n] = row.branches[shared:]
+    # A branch is seen by itself, the trunk by all.
+    until = np.where(row.branches == 0, 2**30, row.branches + 1)
+    batch['until_BT'][i, :n] = until[shared:]
     batch['scored_BQ'][i, :q] = row.scored - shared
     batch['targets_BQ'][i, :q] = row.targets
   return batch
@@ -413,9 +414,7 @@ def score(
   for batch_and_scored in pending:
     read(*batch_and_scored)
   bar.close()
+  scores = zip(logprobs, greedy, normalizers, strict=True)
   return [
-    Score(float(value), bool(likeliest), float(norm))
-    for value, likeliest, norm in zip(
-      logprobs, greedy, normalizers, strict=True
-    )
+    Score(float(x), bool(likeliest), float(n)) for x, likeliest, n in scores
   ]

@@ -50,12 +50,14 @@ def prefill(
   constrain: Callable,
   prefix: dict | None = None,
   branches_BT: jax.Array | None = None,
+  until_BT: jax.Array | None = None,
 ) -> tuple[jax.Array, dict]:
   """([B, T, D] states, the cache with `num_slots` slots) of rows that begin.
 
   Padding has the position EMPTY. With a `prefix`, positions go on from it.
-  With `branches_BT` a token sees those of its own branch and of the trunk,
-  which is branch 0. `params` may be those of `prepare`.
+  With `branches_BT` rows are trees: of those before it a token sees what has
+  its own branch or an earlier one, and is seen `until_BT` a branch beyond its
+  own. `params` may be those of `prepare`.
   """
   B, T = ids_BT.shape
 
@@ -63,9 +65,9 @@ def prefill(
     see_BTS = positions_BT[:, start:stop, None] >= positions_BT[:, None, :stop]
     if branches_BT is None:
       return see_BTS
-    of_key_B1S = branches_BT[:, None, :stop]
-    same_BTS = branches_BT[:, start:stop, None] == of_key_B1S
-    return see_BTS & (same_BTS | (of_key_B1S == 0))
+    branches_BT1 = branches_BT[:, start:stop, None]
+    see_BTS &= branches_BT1 >= branches_BT[:, None, :stop]
+    return see_BTS & (branches_BT1 < until_BT[:, None, :stop])
 
   def attend(i, kept, q_BTNH, k_BTKH, v_BTKH):
     k, v = (constrain(_rows(x), _CACHE_DIMS) for x in (k_BTKH, v_BTKH))
