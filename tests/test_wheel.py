@@ -147,5 +147,5 @@ def test_a_config_that_is_not_there_names_those_that_are(installed):
     status, output = installed(f'python -m lbe.train --config={config}')
     assert status == 1
     assert 'error: in the config or its overrides: there is no file' in output
-    assert '--config=lbe:NAME for one that comes with lbe: eval_qua' in output
+    assert '--config=lbe:NAME for one that comes with lbe: eval_conf' in output
     assert 'Traceback' not in output
