@@ -1,5 +1,6 @@
 """launch/: the environment is made once, right, or refused with reasons."""
 
+import json
 import math
 import os
 import shutil
@@ -269,3 +270,29 @@ def test_the_jobset_starts_all_pods_of_a_slice_again():
   assert container['command'] == ['python', '-m', 'lbe.train']
   assert '--distributed' in container['args']
   assert any(a.startswith('--workdir=gs://') for a in container['args'])
+
+
+@pytest.mark.parametrize(
+  'accelerator, extra',
+  [
+    ('cpu', '.[data,hf]'),
+    ('cuda', '.[data,hf,cuda]'),
+    ('tpu', '.[data,hf,tpu]'),
+  ],
+)
+def test_an_image_is_installed_as_the_launchers_do(project, accelerator, extra):
+  """Catches a Dockerfile that copies what is not there or installs another
+  accelerator's JAX; its shell line is run, with a pip that takes notes."""
+  lines = (project / 'launch' / 'Dockerfile').read_text().splitlines()
+  for line in lines:
+    if line.startswith('COPY '):
+      assert all((conftest.ROOT / x).exists() for x in line.split()[1:-1]), line
+  (install,) = [json.loads(x[4:]) for x in lines if x.startswith('RUN ')]
+  done = launch(
+    project,
+    *install[1:],
+    ACCELERATOR=accelerator,
+    EXTRAS='data hf',
+  )
+  assert done.returncode == 0, done.stderr
+  assert installs(project) == [extra]

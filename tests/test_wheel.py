@@ -24,7 +24,7 @@ def installed(tmp_path_factory):
   source = root / 'source'
   for part in ('lbe', 'configs'):
     shutil.copytree(conftest.ROOT / part, source / part)
-  for part in ('setup.py', 'pyproject.toml', 'README.md'):
+  for part in ('setup.py', 'pyproject.toml', 'README.md', 'LICENSE'):
     shutil.copy(conftest.ROOT / part, source)
   venv.create(root / 'venv', symlinks=True)
   (packages,) = root.glob('venv/lib/python*/site-packages')
