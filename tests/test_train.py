@@ -99,6 +99,30 @@ def test_the_resolved_config_is_saved(trained):
   assert record['num_steps'] == 4
 
 
+def test_every_file_of_a_run_is_in_the_page(trained):
+  """Catches a file that is written and of which docs/workdir.md says nothing.
+
+  A run of quickstart's kind with scores, samples, profile and export; what it
+  holds below a folder of the page is that folder's."""
+  workdir, _ = trained
+  page = (runs.ROOT / 'docs' / 'workdir.md').read_text(encoding='utf-8')
+  cells = ' '.join(re.findall(r'^\| (`.*?`) \|', page, re.M))
+  names = re.findall('`(.+?)`', cells)
+  known = [re.sub('[A-Z]+', '[^/]+', re.escape(name)) for name in names]
+  inside = [x + '.+' for x in known if x.endswith('/')]
+  # Of these two folders each entry has a line of its own.
+  inside = [x for x in inside if x not in ('checkpoints/[^/]+/.+', 'data/.+')]
+  sidecars = r'checkpoints/[^/]+/(_CHECKPOINT_METADATA|commit_success\.txt)'
+  files = [
+    str(path.relative_to(workdir))
+    for path in workdir.rglob('*')
+    if path.is_file()
+  ]
+  assert len(files) > 20
+  for file in files:
+    assert re.fullmatch('|'.join([*known, *inside, sidecars]), file), file
+
+
 def kept(workdir):
   """{name: bytes} of what a run keeps at the top of its folder."""
   return {
