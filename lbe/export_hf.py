@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from absl import flags
 
+from lbe.convert import card
 from lbe.convert import certificate
 from lbe.convert import hf
 from lbe.convert import hf_config
@@ -86,6 +87,7 @@ def main(argv):
     eos_id=beside.eos_id,
     pad_id=beside.pad_id,
   )
+  card.write(target, source, checkpoint.read_meta(source), adapter=False)
   for name, record in (
     ('generation_config.json', beside.generation),
     ('config.json', config),  # last: a folder with a config.json is whole
@@ -183,6 +185,7 @@ def _export_adapter(source, target, opened):
     base=base,
     saved=learned,
   )
+  card.write(target, source, checkpoint.read_meta(source), adapter=True)
   compared = _write_tokenizer(
     opened.tokenizer, target, c, _settings(source, opened)
   )

@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 from collections.abc import Callable
 from collections.abc import Sequence
 
@@ -92,6 +93,10 @@ def write(
     'inference_mode': True,
   }
   (folder / 'adapter_config.json').write_text(json.dumps(record, indent=2))
+  # save_file lets its user alone read what it writes.
+  shutil.copymode(
+    folder / 'adapter_config.json', folder / 'adapter_model.safetensors'
+  )
 
 
 # ------------------------------------------------------------------ reading

@@ -518,6 +518,9 @@ def test_new_rows_go_with_an_adapter_though_they_never_learned(tmp_path):
   tensors = safetensors.numpy.load_file(target / 'adapter_model.safetensors')
   assert tensors['base_model.model.lm_head.weight'].shape == (44, 16)
   assert tensors['base_model.model.model.embed_tokens.weight'].shape == (44, 16)
+  # Whoever may read one file may read all; safetensors wrote for one user.
+  assert len({path.stat().st_mode for path in target.iterdir()}) == 1
+  assert 'library_name: peft' in (target / 'README.md').read_text('utf-8')
 
 
 def test_adapters_that_go_on_stay_those_of_their_base():
