@@ -4,9 +4,9 @@
 
 The harness runs its own task files, of which only the place of the data is
 replaced, on transformers with the same weights in float32. Beside it the same
-requests go through our adapter, and the exams through our own evaluators.
-Compared are log-probabilities of each request, argmax and greediness, and
-every metric.
+requests go through our adapter, and the exams through our own evaluators;
+SIB-200, XCOPA and BLiMP through these alone. Compared are log-probabilities of
+each request, argmax and greediness, and every metric.
 """
 
 import json
@@ -20,6 +20,7 @@ from absl import flags
 from benchmarks import record
 from lbe.convert import hf_config
 from lbe.evals import lm_eval as adapter
+from lbe.evals import pairs
 from lbe.exams import sib200_prompts
 from lbe.text import language_table
 from lbe.vocab import export as vocab_export
@@ -41,7 +42,10 @@ _BOS = flags.DEFINE_multi_enum(
   'bos', ['yes', 'no'], ['yes', 'no'], 'Whether contexts begin with BOS.'
 )
 _WHAT = flags.DEFINE_multi_enum(
-  'what', ['exams', 'sib200'], ['exams', 'sib200'], 'What is compared.'
+  'what',
+  ['exams', 'sib200', 'xcopa', 'blimp'],
+  ['exams', 'sib200', 'xcopa', 'blimp'],
+  'What is compared.',
 )
 _SENTENCES = flags.DEFINE_integer(
   'sentences', 0, 'Of SIB-200 in each language; 0 is all.'
@@ -52,8 +56,14 @@ _VARIANTS = flags.DEFINE_multi_enum(
   ['labels', 'labels_native', *sib200_prompts.HARNESS],
   'Protocols of SIB-200.',
 )
-_LIMIT = flags.DEFINE_integer('limit', 0, 'Questions a subject; 0 is all.')
+_LIMIT = flags.DEFINE_integer(
+  'limit', 0, 'Questions a subject, language or paradigm; 0 is all.'
+)
 _PAGES = flags.DEFINE_integer('pages', 0, 'Of WikiText-2; 0 is all.')
+# Many rows of 4,096 positions cost both sides more memory than they win; short
+# ones want more.
+_OUR_SIZE = flags.DEFINE_integer('our_batch_size', 4, 'Rows of ours.')
+_THEIR_SIZE = flags.DEFINE_integer('their_batch_size', 1, "The harness's.")
 
 AGIEVAL = ('gaokao-history', 'sat-math')
 
@@ -71,8 +81,9 @@ def main(argv):
     with tempfile.TemporaryDirectory() as scratch:
       scratch = pathlib.Path(scratch)
       folder, tokenizer, tokenizer_folder = _model(name, data, scratch)
-      # Many rows of 4,096 positions cost both sides more memory than they win.
-      ours = harness.load_ours(folder, tokenizer=tokenizer, batch_size=4)
+      ours = harness.load_ours(
+        folder, tokenizer=tokenizer, batch_size=_OUR_SIZE.value
+      )
       few = [
         make[exam](scratch, data, subject, limit=limit)
         for exam, names in exams.items()
@@ -88,11 +99,15 @@ def main(argv):
           tokenizer_folder,
           bos=bos,
           ids_of=tokenizer if name == 'extended' else None,
-          batch_size=1,
+          batch_size=_THEIR_SIZE.value,
         )
-        if 'sib200' in _WHAT.value:
-          figures = _sib200(ours, theirs, data, scratch, bos)
-          _record(name, bos, figures)
+        for what, compare in (
+          ('sib200', _sib200),
+          ('xcopa', _xcopa),
+          ('blimp', _blimp),
+        ):
+          if what in _WHAT.value:
+            _record(name, bos, compare(ours, theirs, data, scratch, bos))
         if 'exams' not in _WHAT.value:
           continue
         adapted = adapter.adapt(
@@ -173,6 +188,58 @@ def _sib200(ours, theirs, data, scratch, bos):
     }
     print(json.dumps(figures, indent=1))
   return figures
+
+
+def _xcopa(ours, theirs, data, scratch, bos):
+  """Our evaluator beside the harness, in the languages that are there."""
+  limit = _LIMIT.value
+  codes = language_table.there('xcopa', data / 'bench_xcopa', split='test')
+  tasks = [harness.xcopa_task(scratch, data, x, limit=limit) for x in codes]
+  expected, seconds = harness.run(theirs, scratch, tasks, num_fewshot=0)
+  start = time.perf_counter()
+  found = harness.own_equals(
+    ours, data, 'xcopa', codes, expected, limit=limit, bos=bos
+  )
+  return {
+    'limit': limit,
+    'own_xcopa': {
+      'languages': codes,
+      'requests': 2 * sum(map(len, expected['samples'].values())),
+      **found,
+      'seconds': [round(time.perf_counter() - start, 1), round(seconds, 1)],
+    },
+  }
+
+
+def _blimp(ours, theirs, data, scratch, bos):
+  """Our pairs beside the harness's `blimp`, every paradigm."""
+  # A sentence has no context, and without one both begin with BOS.
+  del bos
+  limit = _LIMIT.value
+  paradigms = harness.paradigms(data)
+  tasks = [harness.blimp_task(scratch, data, x, limit=limit) for x in paradigms]
+  expected, seconds = harness.run(theirs, scratch, tasks, num_fewshot=0)
+  made = pairs.make(
+    protocol=pairs.BLIMP,
+    path=data / 'bench_blimp',
+    texts=None,
+    sides=(),
+    parts=(),
+    limit=limit,
+    seed=0,
+  )
+  start = time.perf_counter()
+  result = made.evaluate(ours, name='own', step=None)
+  own_seconds = time.perf_counter() - start
+  return {
+    'limit': limit,
+    'own_blimp': {
+      'paradigms': len(paradigms),
+      **harness.own_pairs_equal(result, expected),
+      'acc': result.rows[0]['value'],
+      'seconds': [round(own_seconds, 1), round(seconds, 1)],
+    },
+  }
 
 
 def _model(name, data, scratch):

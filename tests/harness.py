@@ -236,6 +236,10 @@ def xquad_task(folder, path, language, *, limit=0):
   )
 
 
+def paradigms(data):
+  return sorted(x.stem for x in (data / 'bench_blimp' / 'data').glob('*.jsonl'))
+
+
 def blimp_task(folder, data, paradigm, *, limit=0):
   rows = lines.rows(data / 'bench_blimp' / 'data' / f'{paradigm}.jsonl')
   return _put(
