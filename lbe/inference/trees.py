@@ -134,7 +134,8 @@ def _rows(texts, row):
       *(x.tolist() for x in (texts.length_N, texts.shared_N, last)), strict=True
     )
   ):
-    num += length - shared - leaf
+    # Of equal texts the first alone has tokens, and so a leaf, if any.
+    num += max(0, length - shared - leaf)
     num_scored += length - shared
     if num > row or num_scored > _num_scored(row):
       if i:

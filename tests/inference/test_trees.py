@@ -85,5 +85,18 @@ def test_what_texts_begin_with_is_run_once():
   assert trees._rows(made, 2) == [0, 1, 2, 3]
 
 
+def test_equal_texts_make_no_room_for_others():
+  """Their common end is run, as no leaf is; BLiMP repeats its sentences."""
+  texts = [[5, 6, 7], [6, 7, 8], [9, 8, 7]]
+  _, made = trees._sorted(texts * 2)
+  starts = trees._rows(made, 8)
+  assert starts == [0, 4, 6]
+  arrays, _ = trees._batch(made, starts, 2, 8, 1)
+  assert arrays['ids_BT'][:, :7].tolist() == [
+    [1, 5, 6, 7, 6, 7, 8],
+    [1, 9, 8, 7, 0, 0, 0],
+  ]
+
+
 def test_no_text_is_no_score():
   assert len(model().score_texts([])) == 0
