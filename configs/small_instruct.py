@@ -39,6 +39,14 @@ def get_config(variant='full'):
       max_documents=5_000,
     )
     config.evals[name] = common.perplexity(source=name, limit=200)
+  # Whether two words, or characters, that changed places are seen: what it knew
+  # of its languages before.
+  config.evals.swap = common.pairs(
+    path=os.path.join(data, 'text_ntrex') if data else '',
+    languages=('en', 'zh'),
+    limit=200,
+    at_start=True,
+  )
   config.evals.in_context = common.in_context(every=10)
   config.data.seq_len, config.data.batch_size = 512, 16
   config.budget.epochs = 1.0

@@ -33,24 +33,22 @@ def get_config(variant='no_replay'):
     kind='text',
     holdout=0.01,
   )
-  english = dict(
-    path=os.path.join(data, 'text_en_wikitext2', 'wiki.test.raw.txt')
-    if data
-    else '',
-    cut='heading',
-  )
+
+  def english(split):
+    path = os.path.join(data, 'text_en_wikitext2', f'wiki.{split}.raw.txt')
+    return dict(path=path if data else '', cut='heading')
+
   if variant == 'replay':
     config.data.sources.zh.proportion = 0.8
-    config.data.sources.en = common.source(proportion=0.2, **english)
+    config.data.sources.en = common.source(proportion=0.2, **english('test'))
   config.evals.zh = common.perplexity(source='zh', every=100, limit=200)
   config.evals.en = common.perplexity(
-    path=os.path.join(data, 'text_en_wikitext2', 'wiki.validation.raw.txt')
-    if data
-    else '',
-    cut='heading',
-    every=100,
-    limit=20,
+    **english('validation'), every=100, limit=20
   )
+  # Whether two words, or characters, that changed places are seen.
+  pairs = dict(limit=200, every=100, at_start=True)
+  config.evals.zh_swap = common.pairs(source='zh', **pairs)
+  config.evals.en_swap = common.pairs(**english('validation'), **pairs)
   config.evals.in_context = common.in_context(every=10)
   config.evals.own = common.perplexity(path='', every=100)
   if data:
