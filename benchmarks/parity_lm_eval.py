@@ -218,7 +218,6 @@ def _blimp(ours, theirs, data, scratch, bos):
   limit = _LIMIT.value
   paradigms = harness.paradigms(data)
   tasks = [harness.blimp_task(scratch, data, x, limit=limit) for x in paradigms]
-  expected, seconds = harness.run(theirs, scratch, tasks, num_fewshot=0)
   made = pairs.make(
     protocol=pairs.BLIMP,
     path=data / 'bench_blimp',
@@ -231,6 +230,7 @@ def _blimp(ours, theirs, data, scratch, bos):
   start = time.perf_counter()
   result = made.evaluate(ours, name='own', step=None)
   own_seconds = time.perf_counter() - start
+  expected, seconds = harness.run(theirs, scratch, tasks, num_fewshot=0)
   return {
     'limit': limit,
     'own_blimp': {
