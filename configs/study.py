@@ -15,6 +15,13 @@ def scored(name, **changes):
   return common.perplexity(path=f'{FILES}/{name}_eval.jsonl', **changes)
 
 
+def of(evaluator, **axes):
+  """An evaluator of the cells with these axes alone."""
+  with evaluator.unlocked():
+    evaluator.cells = common.ConfigDict(axes)
+  return evaluator
+
+
 def train(name, config, *, axes, tokens, pieces, **inputs):
   """A run of `config`; inputs as init_from='base' name other cells.
 

@@ -6,7 +6,6 @@
 The same command again resumes where the last checkpoint stands.
 """
 
-import dataclasses
 import json
 import os
 import shutil
@@ -37,7 +36,6 @@ from lbe.mesh import hardware
 from lbe.mesh import hosts
 from lbe.mesh import place
 from lbe.mesh import sharding
-from lbe.models import weights
 from lbe.run import branch
 from lbe.run import checkpoint
 from lbe.run import identity
@@ -154,7 +152,7 @@ def main(argv):
   )
   hosts.check_same('run', facts)
   report.show(loader, num_steps, workdir.here, say)
-  _show_run(config, training, num_steps, say)
+  say(step_lib.describe(config, training, num_steps))
   say(memory_line)
   counted = (model, config.data.seq_len, partition.frozen_names())
   flops_per_token = hardware.flops_per_token(*counted)
@@ -176,13 +174,13 @@ def main(argv):
     *profiled,
     steps=range(first_step + 1, num_steps + 1),
   )
-  missed = ()  # names of evaluators that were due at the restored step
+  missed, row = (), {}  # who was due at the restored step; its metrics
   if first_step:
     state, data_state, restored = checkpoint.load_state(
       going_on, training.abstract_state
     )
     assert data_state['step'] == first_step
-    missed = restored.get('unscored', ())
+    missed, row = schedule.unscored(workdir.here, first_step, restored)
     how = f'branching off {going_on}' if begun else 'resuming'
     say(f'{how} at step {first_step:,}')
   else:
@@ -198,8 +196,11 @@ def main(argv):
       branch.bring(begun, workdir.here)
     schedule.cut_behind(workdir.here, resume_step, unscored=missed)
     (workdir.here / 'config.json').write_text(json.dumps(facts, indent=2))
-  writer = metrics.Writer(workdir.here, resume_step=resume_step)
-  phases.goes_on_from(writer.last)
+  # The row of the restored step is written again where scores come to it.
+  writer = metrics.Writer(
+    workdir.here, resume_step=resume_step - 1 if missed else resume_step
+  )
+  phases.goes_on_from(row or writer.last)
   info = opened.info if opened else {'dtype': 'float32'}
   meta = {
     'model': model.to_json(),
@@ -246,9 +247,22 @@ def main(argv):
     if outcome.error:
       raise outcome.error
     phases.lap('score')
-    writer.write(first_step, outcome.scores | phases.row())
+    writer.write(first_step, row | outcome.scores | phases.row())
     line.say_scores(first_step, outcome.scores, outcome.warnings)
     meter.restart()
+
+  def save(step, state, row, outcome):
+    with watch('saving'):
+      checkpointer.save(
+        step,
+        state,
+        data=loader.state(step),
+        # The process that goes on from here begins with these.
+        meta=meta | schedule.to_come(outcome.unscored, row),
+        metrics=outcome.scores,
+      )
+    meter.restart()
+    phases.lap('save')
 
   # ------------------------------------------------------------------ loop
   step, stopping = first_step, bool(outcome.unscored)
@@ -283,6 +297,11 @@ def main(argv):
       phases.lap('train')
       due = [e for e in evaluators if e.is_due(step, last=num_steps)]
       outcome = schedule.Outcome(unscored=due)
+      # What was learnt is safe before the scores, unless these choose what is.
+      early = saving and due and not stopping and not checkpointer.chooses()
+      if early:
+        row |= phases.row() | metrics.seen(loader.seen(step))
+        save(step, state, row, outcome)
       if due and not stopping:
         outcome = schedule.run(due, as_evaluated(state), step=step, **scoring)
         # An evaluator may lose its own scores, but not the steps before it.
@@ -299,18 +318,8 @@ def main(argv):
         if _PAGE.value and outcome.scores and jax.process_index() == 0:
           run_page.write(workdir.here)
         workdir.send(now=saving)
-      if saving:
-        with watch('saving'):
-          checkpointer.save(
-            step,
-            state,
-            data=loader.state(step),
-            # The process that goes on from here begins with these.
-            meta={**meta, 'unscored': [e.name for e in outcome.unscored]},
-            metrics=outcome.scores,
-          )
-        meter.restart()
-        phases.lap('save')
+      if saving and not early:
+        save(step, state, row, outcome)
       if outcome.error:
         checkpointer.wait()
         line.say(f'step {step:,} is saved; then an evaluator failed:')
@@ -337,22 +346,6 @@ def main(argv):
   if config.export_hf and jax.process_index() == 0:
     _export(workdir, anew=step > first_step)
   workdir.send(now=True)
-
-
-def _show_run(config, training, num_steps, say):
-  """The model, the run, the mesh, and what learns."""
-  model, mesh = training.model, training.mesh
-  tokens_per_step = config.data.batch_size * config.data.seq_len
-  say(
-    f'model: {weights.num_params(model):,} parameters, '
-    f'{model.vocab_size:,} pieces in {model.padded_vocab_size:,} rows\n'
-    f'run: {num_steps:,} steps of {tokens_per_step:,} tokens = '
-    f'{num_steps * tokens_per_step:,} tokens\n'
-    f'mesh: {dict(mesh.shape)} over {jax.device_count()} '
-    f'{jax.devices()[0].device_kind} in {jax.process_count()} process(es)'
-  )
-  exact = dataclasses.replace(model, vocab_multiple=1)  # without padding
-  say(training.partition.describe(weights.shapes(exact)))
 
 
 def _compile(config, training, say):

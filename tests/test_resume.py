@@ -106,8 +106,15 @@ def test_a_resumed_run_needs_no_base_and_knows_it_elsewhere(tmp_path):
 
 # `lbe.train`, to which something happens in the evaluation after step 3.
 _CHILD = """
-import os, runpy, signal
+import os, runpy, signal, sys, time
 from lbe.evals import perplexity
+from lbe.run import checkpoint
+
+def killed():
+  workdir = sys.argv[-1].removeprefix('--workdir=')
+  while 3 not in checkpoint.steps(workdir):  # saved in the background
+    time.sleep(0.01)
+  os.kill(os.getpid(), signal.SIGKILL)
 
 evaluate = perplexity.Documents.evaluate
 
@@ -131,10 +138,25 @@ def scores(workdir):
   return sorted(found)
 
 
+def numbers(workdir):
+  """All metrics of each step, without seconds and what follows from them."""
+  rows = map(json.loads, (workdir / 'metrics.jsonl').read_text().splitlines())
+  found = [
+    {
+      k: v
+      for k, v in row.items()
+      if k.split('/')[0] not in ('seconds', 'speed')
+    }
+    for row in rows
+  ]
+  assert len(found) == len({row['step'] for row in found}), 'a step twice'
+  return found
+
+
 SCORED = (
   *runs.TINY,
   '--config.budget.steps=6',
-  '--config.checkpoint.every=100',
+  '--config.checkpoint.every=3',
   '--config.evals.en.every=1',
   '--config.evals.zh.every=1',
 )
@@ -156,8 +178,9 @@ def untroubled(tmp_path_factory):
       'step 3 is saved; then an evaluator failed',
     ),
     ("raise KeyError('mine')", 'step 3 is saved; then an evaluator failed'),
+    ('killed()', ''),
   ],
-  ids=['sigterm', 'memory', 'defect'],
+  ids=['sigterm', 'memory', 'defect', 'sigkill'],
 )
 def test_what_was_not_scored_is_scored_by_the_next_run(
   happens, told, untroubled, tmp_path
@@ -176,14 +199,18 @@ def test_what_was_not_scored_is_scored_by_the_next_run(
   )
   output = process.stdout + process.stderr
   assert told in output
-  assert process.returncode == (0 if 'SIGTERM' in happens else 1), output
+  kinds = {'SIGTERM': 0, 'killed': -signal.SIGKILL}
+  status = next((kinds[k] for k in kinds if k in happens), 1)
+  assert process.returncode == status, output
   if 'repeat' in happens:
     assert 'error: evals.zh: not enough memory' in output
     assert 'lower --config.eval_batch_size' in output
   assert scores(tmp_path) != scores(untroubled)
-  runs.run('train', *command)
+  output = runs.run('train', *command)
+  assert 'resuming at step 3' in output, output
   assert scores(tmp_path) == scores(untroubled)
   assert runs.losses(tmp_path) == runs.losses(untroubled)
+  assert numbers(tmp_path) == numbers(untroubled)
 
 
 # Files may have so many kilobytes, of which a checkpoint needs more.

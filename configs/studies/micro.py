@@ -5,7 +5,9 @@
 A base of English with 3% Chinese, so that it can read both; then Chinese alone
 at four nested scales, with and without new pieces, with replay, at equal
 updates, at a lower rate; instruction tuning at three sizes, in sequence and
-together with pretraining. Three seeds stand behind the headline contrasts.
+together with pretraining; facts that were invented for it, learnt in English,
+and asked for in both languages before and after Chinese. Three seeds stand
+behind the headline contrasts.
 
 The folder of test data is LBE_TEST_DATA, or give the four paths. `:tiny` is the
 same grid in a tenth of the size of everything, to see it run.
@@ -49,6 +51,9 @@ def get_config(size='full'):
   config.sft_en_size = 100 if tiny else 1_000
   config.seeds = 3  # of the headline contrasts; one of all others
   config.replay = 0.2
+  config.num_facts = 40 if tiny else 300
+  config.fact_epochs = 60
+  config.num_cloze = 40 if tiny else 400
   config.eval_documents = 20 if tiny else 100
   config.peak_lr = 3e-3
   config.lower_lr = 1e-3
@@ -59,6 +64,7 @@ def get_config(size='full'):
 # Tokens a byte of Chinese and of English: measured at 4,000 and 6,000 pieces.
 _PER_BYTE = {'orig': 1.05, 'ext': 0.45, 'en': 0.28}
 _ROWS, _LENGTH = 16, 256
+_FACT_TOKENS = 14
 
 
 def make(asked):
@@ -95,6 +101,8 @@ def make(asked):
       cells.append(_pretrained(asked, vocabulary, scale, 0, asked.replay))
   cells.append(_pretrained(asked, 'ext', largest, 0, how='updates'))
   cells.append(_pretrained(asked, 'orig', largest, 0, how='lower'))
+  for seed in seeds:
+    cells += _knowing(asked, seed)
   top = _words(largest)
   parents = {
     'base': ('base-s0', 'orig'),
@@ -125,12 +133,17 @@ def make(asked):
       # Held-out responses, as texts that stand alone.
       zh_responses=study.scored('sft_zh', field='output', max_len=_LENGTH),
       en_responses=study.scored('sft_en', field='output', max_len=_LENGTH),
+      knows_en=_choices('facts_en'),
+      knows_zh=_choices('facts_zh'),
+      cloze_en=_choices('cloze_en'),
+      cloze_zh=_choices('cloze_zh'),
     ),
     scoring=dict(
       execution=dict(compute_dtype='float32', scan=False), eval_batch_size=4
     ),
     cells=cells,
     claims=_claims(asked),
+    plots=_plots(),
   )
 
 
@@ -152,6 +165,15 @@ def _files(asked):
     ),
     sft_zh=dict(path=asked.sft_zh, **examples),
     sft_en=dict(path=asked.sft_en, **examples),
+    facts=dict(facts=asked.num_facts),
+    cloze_en=dict(cloze=asked.num_cloze, of='en'),
+    cloze_zh=dict(cloze=asked.num_cloze, of='zh'),
+  )
+
+
+def _choices(file):
+  return common.multiple_choice(
+    protocol='choices@continuation', path=f'{study.FILES}/{file}.jsonl'
   )
 
 
@@ -231,6 +253,46 @@ def _pretrained(asked, vocabulary, scale, seed, replay=0.0, how=''):
   )
 
 
+def _knowing(asked, seed):
+  """Facts learnt among as much other English; then Chinese, and with replay."""
+  config = _run(asked, seed, asked.peak_lr)
+  config.data.sources.facts = study.text('facts', proportion=0.5)
+  config.data.sources.en = study.text('en', proportion=0.5)
+  config.budget.epochs, config.budget.of = float(asked.fact_epochs), 'facts'
+  told = asked.num_facts * asked.fact_epochs * _FACT_TOKENS
+  learnt = f'know-s{seed}'
+  cells = [
+    study.train(
+      learnt,
+      config,
+      axes=dict(stage='facts', how='', seed=seed),
+      tokens=2 * told,
+      pieces=asked.num_pieces,
+      init_from=f'base-s{seed}',
+    )
+  ]
+  scale = asked.scales[1]
+  for how, replay in (('zh', 0.0), ('zh-replay', asked.replay)):
+    config = _run(asked, seed, asked.peak_lr)
+    config.data.sources.zh = study.text(
+      'zh', max_bytes=scale, proportion=1 - replay
+    )
+    if replay:
+      config.data.sources.en = study.text('en', proportion=replay)
+    config.budget.epochs, config.budget.of = 1.0, 'zh'
+    cells.append(
+      study.train(
+        f'know-{how}-{_words(scale)}-s{seed}',
+        config,
+        axes=dict(stage='facts', how=how, seed=seed),
+        tokens=scale * _PER_BYTE['orig'] / (1 - replay),
+        pieces=asked.num_pieces,
+        init_from=learnt,
+      )
+    )
+  return cells
+
+
 def _pieces(asked, vocabulary):
   return asked.num_pieces + asked.num_new_pieces * (vocabulary == 'ext')
 
@@ -283,6 +345,20 @@ def _claims(asked):
   def tuned(base, size):
     return dict(stage='instruct', base=base, sft_zh=size, sft_en=0)
 
+  def knows(language, how, **claim):
+    return dict(
+      evaluator=f'knows_{language}',
+      metric='acc',
+      terms=study.difference(
+        dict(stage='facts', how=how), dict(stage='facts', how='')
+      ),
+      expect='equal',
+      margin=0.02,
+      guards=[dict(kind='above_chance', chance=0.25)],
+      units=asked.num_facts,
+      **claim,
+    )
+
   base = dict(stage='base')
   few, many = min(asked.sft_sizes), max(asked.sft_sizes)
   # Below uniform bytes by a tenth: such a base has some Chinese to lose.
@@ -300,6 +376,24 @@ def _claims(asked):
       margin_of=1,
       guards=[reads],
       seed_sd=0.02,
+    ),
+    knows(
+      'en',
+      'zh',
+      name='C2',
+      claim='Chinese leaves what was learnt in English as it was.',
+    ),
+    knows(
+      'en',
+      'zh-replay',
+      name='C2-replay',
+      claim='So it does with a fifth of English beside it.',
+    ),
+    knows(
+      'zh',
+      'zh',
+      name='C2-transfer',
+      claim='Chinese brings no knowledge over: asked in it, as before.',
     ),
     dict(
       name='C3',
@@ -339,5 +433,48 @@ def _claims(asked):
       ],
       expect='less',
       margin=0.0,
+    ),
+  ]
+
+
+def _plots():
+  def plot(title, x, y, along, by, cells, **more):
+    return dict(title=title, x=x, y=y, along=along, by=by, cells=cells, **more)
+
+  zh, en = 'zh/bits_per_byte', 'en/bits_per_byte'
+  scale = (
+    'scale_bytes',
+    ['vocabulary'],
+    dict(stage='pretrain', how='', replay=0.0),
+  )
+  tuned = dict(stage='instruct', sft_en=0)
+  return [
+    plot('Chinese over its text', 'scale_bytes', zh, *scale, log_x=True),
+    plot('English over Chinese text', 'scale_bytes', en, *scale, log_x=True),
+    plot(
+      'English against Chinese',
+      zh,
+      en,
+      'scale_bytes',
+      ['vocabulary', 'replay'],
+      dict(stage='pretrain', how=''),
+    ),
+    plot(
+      'Chinese responses over instructions',
+      'sft_zh',
+      'zh_responses/bits_per_byte',
+      'sft_zh',
+      ['base'],
+      tuned,
+      log_x=True,
+    ),
+    plot(
+      'English over Chinese instructions',
+      'sft_zh',
+      en,
+      'sft_zh',
+      ['base'],
+      tuned,
+      log_x=True,
     ),
   ]

@@ -18,19 +18,11 @@ exams need the folders of C-Eval, MMLU, AGIEval and GAOKAO-Bench.
 """
 
 from lbe.configs import common
-from lbe.configs import instruct
 from lbe.configs import study
+from lbe.configs.studies import llama
 
 SCALES = {'10k': 10_000, '100k': 100_000, '1m': 1_000_000}
 SIZES = {'1k': 1_000, '5k': 5_000, '950k': 950_000}
-
-# LLaMA tokens of a document: 0.5B tokens are 1M samples (the paper). An
-# extended vocabulary writes the same text in 0.636 / 1.482 as many
-# (Chinese-LLaMA's own figures, arXiv 2304.08177).
-_DOCUMENT_TOKENS = 500
-_EXTENDED = 0.636 / 1.482
-# An example of BELLE in LLaMA's tokens: an estimate.
-_EXAMPLE_TOKENS = 300
 
 # (name, preset, pieces): what is published, and scored as it is.
 _MODELS = (
@@ -157,65 +149,40 @@ def _evals(asked):
 
 
 def _pretrained(asked, vocabulary, scale, seed):
-  """Chinese at a scale of documents, each once."""
-  config = common.base()
-  config.seed, config.data.seed = seed, 0
-  config.data.sources.zh = study.text(
-    'zh', max_documents=SCALES[scale], proportion=1 - asked.replay
-  )
-  if asked.replay:
-    config.data.sources.en = study.text('en', proportion=asked.replay)
-  config.data.update(seq_len=2048, batch_size=128)
-  config.budget.epochs, config.budget.of = 1.0, 'zh'
-  config.execution.remat = 'full'
-  config.optim.peak_lr = asked.peak_lr
-  config.checkpoint.update(every=200, keep=1)
-  tokens, inputs = SCALES[scale] * _DOCUMENT_TOKENS, dict(init_from='llama_7b')
-  if vocabulary == 'ext':
-    tokens *= _EXTENDED
-    inputs['tokenizer'] = 'pieces'
+  """Chinese at a scale of documents."""
   parts = ['zh', *['ext'] * (vocabulary == 'ext'), scale]
-  return study.train(
-    _name(asked, parts, seed),
-    config,
+  return llama.pretrained(
+    llama.named(parts, seed, asked.seeds),
+    documents=SCALES[scale],
     axes=dict(
       stage='pretrain',
       base='llama_7b',
       vocabulary=vocabulary,
       scale_documents=SCALES[scale],
       replay=asked.replay,
-      seed=seed,
     ),
-    tokens=tokens / (1 - asked.replay),
-    pieces=49_953 if vocabulary == 'ext' else 32_000,
-    **inputs,
+    seed=seed,
+    peak_lr=asked.peak_lr,
+    vocabulary=vocabulary,
+    replay=asked.replay,
+    init_from='llama_7b',
   )
-
-
-def _name(asked, parts, seed):
-  """With the seed where there are several."""
-  return '-'.join([*parts, *[f's{seed}'] * (asked.seeds > 1)])
 
 
 def _instructed(asked, base, size, seed, pieces):
   """One row of Table 1."""
-  config = instruct.base(asked.recipe)
-  config.seed, config.data.seed = seed, 0
-  config.data.sources.zh = instruct.source(
-    'belle', path=f'{study.FILES}/belle.jsonl', max_documents=SIZES[size]
-  )
-  config.budget.of = 'zh'
-  config.checkpoint.update(every=500, keep=1)
-  number = pieces.get(base, 49_953 if '-ext-' in base else 32_000)
-  parent = base if base in pieces else _name(asked, [base], seed)
-  tokens = SIZES[size] * _EXAMPLE_TOKENS * config.budget.epochs
-  return study.train(
-    _name(asked, ['sft', size, base], seed),
-    config,
-    axes=dict(stage='instruct', base=base, sft_zh=SIZES[size], seed=seed),
-    tokens=tokens * (_EXTENDED if number > 32_000 else 1),
-    pieces=number,
-    init_from=parent,
+  vocabulary = 'ext' if '-ext-' in base else 'orig'
+  return llama.instructed(
+    llama.named(['sft', size, base], seed, asked.seeds),
+    recipe=asked.recipe,
+    source='belle',
+    examples=SIZES[size],
+    axes=dict(stage='instruct', base=base, sft_zh=SIZES[size]),
+    seed=seed,
+    init_from=base
+    if base in pieces
+    else llama.named([base], seed, asked.seeds),
+    num_pieces=pieces.get(base, llama.PIECES[vocabulary]),
   )
 
 

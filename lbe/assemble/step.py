@@ -352,3 +352,19 @@ def new_state(training: Training, params: dict) -> dict:
 
   init_state = jax.jit(init_state, out_shardings=shardings, donate_argnums=0)
   return init_state(params)
+
+
+def describe(config, training: Training, num_steps: int) -> str:
+  """The model, the run, the mesh, and what learns, for people."""
+  model, mesh = training.model, training.mesh
+  tokens_per_step = config.data.batch_size * config.data.seq_len
+  exact = dataclasses.replace(model, vocab_multiple=1)  # without padding
+  return (
+    f'model: {weights.num_params(model):,} parameters, '
+    f'{model.vocab_size:,} pieces in {model.padded_vocab_size:,} rows\n'
+    f'run: {num_steps:,} steps of {tokens_per_step:,} tokens = '
+    f'{num_steps * tokens_per_step:,} tokens\n'
+    f'mesh: {dict(mesh.shape)} over {jax.device_count()} '
+    f'{jax.devices()[0].device_kind} in {jax.process_count()} process(es)\n'
+    + training.partition.describe(weights.shapes(exact))
+  )

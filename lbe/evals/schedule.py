@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import pathlib
 import time
 from collections.abc import Callable
@@ -121,6 +122,37 @@ def record(workdir: pathlib.Path, result: core.Result):
   if jax.process_index() == 0:
     lines.append(workdir / 'predictions.jsonl', result.predictions)
     lines.append(workdir / 'results.jsonl', result.rows)
+
+
+def to_come(unscored: Sequence[Evaluator], row: dict) -> dict:
+  """What a checkpoint says of evaluators that did not run before it was saved.
+
+  With the metrics of its step: nobody may live to write them.
+  """
+  names = [e.name for e in unscored]
+  return {'unscored': names, 'row': row if names else {}}
+
+
+def unscored(
+  workdir: pathlib.Path, step: int, meta: dict
+) -> tuple[list[str], dict]:
+  """(names of evaluators whose turn comes at a restored step, its metrics).
+
+  `meta` is what `to_come` gave its checkpoint. Who has scores in metrics.jsonl
+  was done behind it; process 0 looks, and all processes hear.
+  """
+  if not meta.get('unscored'):
+    return [], {}
+  told = None
+  if jax.process_index() == 0:
+    metrics.truncate_lines(workdir / 'metrics.jsonl', step)
+    row = meta.get('row', {})
+    for written in lines.rows(workdir / 'metrics.jsonl'):
+      row = row | written if written['step'] == step else row
+    told = json.dumps(row)
+  row = json.loads(hosts.share('the restored row', told))
+  scored = {key.split('/')[1] for key in row if key.startswith('eval/')}
+  return [name for name in meta['unscored'] if name not in scored], row
 
 
 def cut_behind(workdir: pathlib.Path, step: int, *, unscored: Sequence[str]):

@@ -281,6 +281,10 @@ class Checkpointer:
       return -math.inf
     return self._sign * value
 
+  def chooses(self) -> bool:
+    """Whether a score decides what is kept, so that it comes before."""
+    return bool(self._keep_best)
+
   def lacks_best(self) -> bool:
     """Whether a best was to be kept and nothing had that score."""
     return bool(self._keep_best) and self._best == -math.inf

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from lbe.data import order as order_lib
 from lbe.data import sources as sources_lib
 from lbe.studies import folder
+from lbe.studies import probes
 from lbe.text import lines
 
 
@@ -45,13 +46,6 @@ def _documents(name, *, max_characters, max_bytes_each, **fields):
   return [texts[i] for i in order], skipped
 
 
-def _lines(texts, is_text):
-  return [
-    lines.line({'text': text}) if is_text else lines.line(json.loads(text))
-    for text in texts
-  ]
-
-
 def make(
   study: str | pathlib.Path,
   name: str,
@@ -60,9 +54,16 @@ def make(
   max_characters: int = 0,
   max_bytes_each: int = 0,
   train_bytes: int = 0,
+  facts: int = 0,
+  cloze: int = 0,
+  of: str = '',
   **fields,
 ) -> dict[str, dict]:
   """NAME.jsonl, and of the first documents NAME_eval.jsonl; their facts.
+
+  Or, of `facts`, so many that are invented, NAME.jsonl, and their questions,
+  NAME_en.jsonl and NAME_zh.jsonl; or of `cloze` so many questions, NAME.jsonl,
+  for words left out of what is scored of the file `of` (see probes).
 
   `fields` are those of a source; with a template its records are kept as they
   are. Texts are cut into documents of `max_characters`; what is longer than
@@ -71,6 +72,21 @@ def make(
   are the records that on_bad_record='skip' left out. Raises ValueError where
   nothing is left.
   """
+  if facts:
+    made = probes.facts(facts)
+    return {
+      f'{name}{language and "_"}{language}.jsonl': _write(
+        study, f'{name}{language and "_"}{language}.jsonl', records
+      )
+      for language, records in made.items()
+    }
+  if cloze:
+    counted, asked = (
+      [r['text'] for r in lines.rows(_path(study, f'{of}{part}.jsonl'))]
+      for part in ('', '_eval')
+    )
+    made = probes.cloze(counted, asked, number=cloze)
+    return {f'{name}.jsonl': _write(study, f'{name}.jsonl', made)}
   texts, skipped = _documents(
     name,
     max_characters=max_characters,
@@ -92,15 +108,24 @@ def make(
   result = {}
   for file, part in ((f'{name}.jsonl', learnt), (f'{name}_eval.jsonl', scored)):
     if part:
-      made = _lines(part, not fields.get('template'))
-      result[file] = write(study, file, ''.join(made))
-      result[file]['skipped'] = skipped
+      is_text = not fields.get('template')
+      records = [{'text': x} if is_text else json.loads(x) for x in part]
+      result[file] = _write(study, file, records, skipped)
   return result
+
+
+def _path(study, file):
+  return pathlib.Path(study) / 'files' / file
+
+
+def _write(study, file, records, skipped=()):
+  facts = write(study, file, ''.join(map(lines.line, records)))
+  return {**facts, 'skipped': list(skipped)}
 
 
 def write(study: str | pathlib.Path, file: str, text: str) -> dict:
   """A file of the study as it is; its facts."""
-  path = pathlib.Path(study) / 'files' / file
+  path = _path(study, file)
   path.parent.mkdir(parents=True, exist_ok=True)
   folder.write_whole(path, text)
   data = text.encode()
@@ -114,7 +139,7 @@ def write(study: str | pathlib.Path, file: str, text: str) -> dict:
 def check(study: str | pathlib.Path, files: dict):
   """Raises ValueError for a file that is not what study.json says of it."""
   for file, facts in files.items():
-    path = pathlib.Path(study) / 'files' / file
+    path = _path(study, file)
     if not path.is_file():
       raise ValueError(
         f'{path} is gone, on which cells were trained or scored; bring it '

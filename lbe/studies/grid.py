@@ -223,13 +223,15 @@ def identify(cells: list[dict], files: dict, weights: dict) -> list[dict]:
 
 
 def identify_evals(evals: dict, files: dict, dtype: str) -> dict:
-  """{name: {'identity', 'fields'}} of evaluators, with their texts' contents.
+  """{name: {'identity', 'fields', 'cells'}}, with their texts' contents.
 
-  `dtype` is what they compute in. Raises ValueError for a file that the study
-  does not have.
+  `cells` are the axes of the cells that an evaluator is for, {} of all. `dtype`
+  is what they compute in. Raises ValueError for a file that the study does not
+  have.
   """
   result = {}
-  for name, fields in evals.items():
+  for name, asked in evals.items():
+    fields = {k: v for k, v in asked.items() if k != 'cells'}
     texts = files_of(fields)
     missing = [text for text in texts if text not in files]
     if missing:
@@ -239,7 +241,8 @@ def identify_evals(evals: dict, files: dict, dtype: str) -> dict:
       )
     contents = _contents(fields, files)
     mine = _digest({'fields': fields, 'files': contents, 'dtype': dtype})
-    result[name] = {'identity': mine, 'fields': fields}
+    cells = asked.get('cells', {})
+    result[name] = {'identity': mine, 'fields': fields, 'cells': cells}
   return result
 
 

@@ -12,6 +12,7 @@ from lbe.evals import schedule
 from lbe.mesh import sharding
 from lbe.studies import folder
 from lbe.studies import grid
+from lbe.studies import verdicts
 from lbe.studies import work
 
 
@@ -23,6 +24,8 @@ def unscored(study: pathlib.Path, record: dict, name: str) -> list[str]:
     return []
   result = []
   for evaluator, of in record['evals'].items():
+    if not verdicts.cells_of([cell], of.get('cells', {})):
+      continue
     score = folder.read_score(study, name, evaluator)
     theirs = (score.get('identity'), score.get('cell'))
     if theirs != (of['identity'], cell['identity']):

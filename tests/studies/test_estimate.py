@@ -49,7 +49,7 @@ def test_the_micro_grid_is_a_grid(size, scales):
   asked = plain(module.make(module.get_config(size)))
   cells = grid.order(asked['cells'])
   names = {cell['name'] for cell in cells}
-  assert len(names) == 2 + 3 + scales * 2 + 4 + 4 + 2 + 16 + 3
+  assert len(names) == 2 + 3 + scales * 2 + 4 + 4 + 2 + 9 + 16 + 3
   for claim in asked['claims']:
     assert claim['evaluator'] in asked['evals']
     assert grid.of_claim(cells, claim)
@@ -76,3 +76,41 @@ def test_the_smallest_difference_is_that_of_the_formula():
   # (4.303 + 0.84) * 0.02 * sqrt(2 / 3)
   assert told(seed_sd=0.02).startswith('0.084 over 3 seeds')
   assert 'not known' in told()
+
+
+# Cells of a study without any path: models, tokenizers, runs.
+_STUDIES = {
+  'vocabulary_scale': 2 + 3 * 4 * 3,
+  'joint_vs_sequential': 1 + 3 * (5 + 1),
+  'languages_13': 1 + 13 * 2,
+  'code_switching': 1 + 3 * (14 + 1 + 1),
+}
+
+
+@pytest.mark.parametrize('name', _STUDIES)
+def test_the_other_studies_are_grids(name):
+  """Catches a cell that no evaluator scores, and a claim about no cell."""
+  module = importlib.import_module(f'lbe.configs.studies.{name}')
+  asked = plain(module.make(module.get_config()))
+  assert asked['name'] == name
+  cells = grid.order(asked['cells'])
+  assert len(cells) == _STUDIES[name]
+  verdicts.check(asked['claims'], asked['evals'])
+  assert all(grid.of_claim(cells, claim) for claim in asked['claims'])
+  files = {f'{n}.jsonl': {'sha256': n} for n in asked['files']}
+  files |= {f'{n}_eval.jsonl': {'sha256': n} for n in asked['files']}
+  grid.identify(cells, files, {})
+  evals = {k: v.to_dict() for k, v in asked['evals'].items()}
+  scored = set()
+  for of in grid.identify_evals(evals, files, 'bfloat16').values():
+    mine = {cell['name'] for cell in verdicts.cells_of(cells, of['cells'])}
+    assert mine and 'cells' not in of['fields']
+    scored |= mine
+  instruct = {c['name'] for c in cells if c['axes']['stage'] == 'instruct'}
+  assert instruct <= scored
+  rows = estimate.cells(
+    asked | {'cells': cells},
+    ml_collections.ConfigDict,
+    {c['name'] for c in cells},
+  )
+  assert sum(row['flops'] for row in rows) > 1e18

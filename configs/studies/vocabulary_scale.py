@@ -1,0 +1,101 @@
+"""From which amount of text on does an extended vocabulary pay?
+
+  python -m lbe.study --config=configs/studies/vocabulary_scale.py \
+    --workdir=DIR --config.init_from=HF_DIR --config.pieces=chinese_sp.model \
+    --config.zh=zh/ --config.en=en/
+  ... --dry_run --topology=v5p-128=4.2,h100:8=3
+
+The first open question of the paper (arXiv 2401.01055), which has one scale of
+it. Four nested scales of documents with the vocabulary as it is and extended;
+at equal text, and at as many updates of smaller batches. Bits per byte compare,
+perplexities do not. The report marks where the curves cross.
+"""
+
+from lbe.configs import common
+from lbe.configs import study
+from lbe.configs.studies import llama
+
+
+def get_config():
+  config = common.ConfigDict()
+  config.init_from = ''
+  config.preset = 'llama_7b'
+  config.pieces = ''  # the SentencePiece model whose pieces are added
+  config.zh = config.en = ''
+  config.scales = (10_000, 100_000, 1_000_000, 10_000_000)  # documents
+  config.eval_documents = 2_000
+  config.peak_lr = 3e-5
+  config.seeds = 3
+  return config.lock()
+
+
+# Rows of a step, and those of as many updates where pieces are longer.
+_ROWS = {'': 128, 'updates': round(128 * llama.EXTENDED)}
+
+
+def make(asked):
+  """The study that the fields ask for."""
+  cells = [llama.base(asked), llama.pieces(asked)]
+  for seed in range(asked.seeds):
+    for scale in asked.scales:
+      for vocabulary, how in (('orig', ''), ('ext', ''), ('ext', 'updates')):
+        parts = ['zh', vocabulary, *filter(None, [how]), f'{scale // 1000}k']
+        cells.append(
+          llama.pretrained(
+            llama.named(parts, seed, asked.seeds),
+            documents=scale,
+            axes=dict(
+              stage='pretrain',
+              vocabulary=vocabulary,
+              how=how,
+              scale_documents=scale,
+            ),
+            seed=seed,
+            peak_lr=asked.peak_lr,
+            vocabulary=vocabulary,
+            batch_size=_ROWS[how],
+          )
+        )
+  held = dict(eval_documents=asked.eval_documents)
+  return dict(
+    name='vocabulary_scale',
+    files=dict(zh=dict(path=asked.zh, **held), en=dict(path=asked.en, **held)),
+    evals=dict(
+      zh=study.scored('zh', max_len=2048), en=study.scored('en', max_len=2048)
+    ),
+    scoring=dict(execution=dict(compute_dtype='bfloat16')),
+    cells=cells,
+    claims=[
+      _claim(asked, 'smallest', min(asked.scales), 'greater'),
+      _claim(asked, 'largest', max(asked.scales), 'less'),
+    ],
+    plots=[
+      dict(
+        title=f'{language} over Chinese text',
+        x='scale_documents',
+        y=f'{name}/bits_per_byte',
+        along='scale_documents',
+        by=['vocabulary'],
+        cells=dict(stage='pretrain', how=''),
+        log_x=True,
+      )
+      for name, language in (('zh', 'Chinese'), ('en', 'English'))
+    ],
+  )
+
+
+def _claim(asked, name, scale, expect):
+  def cells(vocabulary):
+    return dict(vocabulary=vocabulary, how='', scale_documents=scale)
+
+  pays = {'greater': 'does not pay', 'less': 'pays'}[expect]
+  return dict(
+    name=name,
+    claim=f'Extending the vocabulary {pays} at {scale:,} documents.',
+    evaluator='zh',
+    metric='bits_per_byte',
+    terms=study.difference(cells('ext'), cells('orig')),
+    expect=expect,
+    margin=0.01,
+    margin_of=1,
+  )
