@@ -231,11 +231,19 @@ def main(argv):
   rows = place.local_rows(training.abstract_batch)
   # It reads ahead from here on.
   batches = loader.iterator(first_step, num_steps - first_step, rows)
-  scoring = dict(workdir=workdir.here, stop=stop, watch=watch)
+  of_run = identity.of_rows(workdir.path, config)
+  around = (model, tokenizer, mesh, config)  # of the parameters that are scored
 
-  def as_evaluated(state):
-    return model_lib.as_evaluated(
-      state['params'], model, tokenizer, mesh, config
+  def score(due, state, step):
+    read = sum(source['bytes'] for source in loader.seen(step).values())
+    return schedule.run(
+      due,
+      model_lib.as_evaluated(state['params'], *around),
+      step=step,
+      workdir=workdir.here,
+      stop=stop,
+      watch=watch,
+      facts=of_run | {'bytes_seen': read},
     )
 
   due = [e for e in evaluators if e.name in missed]
@@ -243,7 +251,7 @@ def main(argv):
     due = [e for e in evaluators if e.is_due(0, last=num_steps)]
   outcome = schedule.Outcome()
   if due:
-    outcome = schedule.run(due, as_evaluated(state), step=first_step, **scoring)
+    outcome = score(due, state, first_step)
     if outcome.error:
       raise outcome.error
     phases.lap('score')
@@ -303,7 +311,7 @@ def main(argv):
         row |= phases.row() | metrics.seen(loader.seen(step))
         save(step, state, row, outcome)
       if due and not stopping:
-        outcome = schedule.run(due, as_evaluated(state), step=step, **scoring)
+        outcome = score(due, state, step)
         # An evaluator may lose its own scores, but not the steps before it.
         stopping = bool(outcome.unscored)
         best = checkpointer.is_best(outcome.scores)
@@ -342,7 +350,7 @@ def main(argv):
     say(core.write_summary(workdir.here))
     if config.forgetting.source:
       say(forgetting.write(workdir.here, **config.forgetting.to_dict()))
-  _say_samples(config, as_evaluated(state), say)
+  _say_samples(config, model_lib.as_evaluated(state['params'], *around), say)
   if config.export_hf and jax.process_index() == 0:
     _export(workdir, anew=step > first_step)
   workdir.send(now=True)

@@ -78,7 +78,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     for name, value in told.get('headers', {}).items():
       self.send_header(name, value)
     self.end_headers()
-    self.wfile.write(data)
+    for byte in data if told.get('drips') else ():
+      self.wfile.write(bytes([byte]))
+      time.sleep(0.05)
+    if not told.get('drips'):
+      self.wfile.write(data)
     self.close_connection = True
 
 

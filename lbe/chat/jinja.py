@@ -4,6 +4,7 @@ import functools
 import json
 import re
 
+from lbe.chat import bounded
 from lbe.chat import templates
 from lbe.text import files
 
@@ -122,16 +123,18 @@ class ChatTemplate:
       for m in conversation
     ]
     try:
-      return self._template.render(
-        messages=turns,
-        tools=None,
-        documents=None,
-        add_generation_prompt=conversation[-1].role == 'user',
-        **self._names,
-      )
+      with bounded.bounds():
+        return self._template.render(
+          messages=turns,
+          tools=None,
+          documents=None,
+          add_generation_prompt=conversation[-1].role == 'user',
+          **self._names,
+        )
     except Exception as error:  # whatever its expressions come to
+      said = str(error) or type(error).__name__
       raise ValueError(
-        f'the chat_template refuses the conversation: {error}'
+        f'the chat_template refuses the conversation: {said}'
       ) from error
 
 
@@ -162,7 +165,13 @@ def _compile(source):
   def refuse(message):
     raise jinja2.TemplateError(message)
 
-  environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+  class Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
+    intercepted_binops = frozenset(['*', '**'])
+
+    def call_binop(self, context, operator, left, right):
+      return bounded.product(operator, left, right)
+
+  environment = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
     extensions=[Generation, jinja2.ext.loopcontrols],
@@ -172,8 +181,12 @@ def _compile(source):
   )
   environment.globals['raise_exception'] = refuse
   try:
-    return environment.from_string(source)
-  except jinja2.TemplateError as error:
+    with bounded.bounds():
+      return environment.from_string(source)
+  except Exception as error:  # Python reads it, too: thousands of brackets
+    said = str(error) or type(error).__name__
+    line = getattr(error, 'lineno', None)
     raise ValueError(
-      f'the chat_template cannot be read: {error} (line {error.lineno})'
+      f'the chat_template cannot be read: {said}'
+      + (f' (line {line})' if line else '')
     ) from error

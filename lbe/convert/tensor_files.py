@@ -214,6 +214,12 @@ def choose(folder: str | pathlib.Path) -> tuple[str, list[pathlib.Path]]:
   names = files.read_json(index).get('weight_map')
   if not isinstance(names, dict) or not names:
     raise ValueError(f'{index} has no weight_map; copy it again.')
+  for file in names.values():
+    if not isinstance(file, str) or pathlib.PurePath(file).name != file:
+      raise ValueError(
+        f'{index} names {file!r}, which is no file of its folder; the weights '
+        'of a model lie beside their index.'
+      )
   chosen = sorted(set(names.values()))
   for file in chosen:
     if not files.is_there(folder / file):

@@ -80,9 +80,11 @@ def run(
   workdir: pathlib.Path,
   stop: progress.StopFlag,
   watch: Callable[[str], contextlib.AbstractContextManager],
+  facts: dict,
 ) -> Outcome:
   """Scores one after the other, and records each, until one fails or SIGTERM.
 
+  Rows get the `facts` of the run: which one, and what it has read so far.
   Of several processes one that fails raises: the others would not come to
   save with it. `watch` is a compilation.Watch.
   """
@@ -96,7 +98,8 @@ def run(
       with watch(name), stop.interrupting():
         result = evaluate(evaluator, model, step=step)
       # Not to be interrupted: rows are written whole.
-      record(workdir, result)
+      rows = [row | facts for row in result.rows]
+      record(workdir, dataclasses.replace(result, rows=rows))
     except progress.Stopped:
       break
     except Exception as error:

@@ -15,6 +15,7 @@ import http.client
 import json
 import os
 import random
+import re
 import threading
 import time
 import urllib.error
@@ -28,6 +29,8 @@ MAX_WAIT_S = 120.0
 # After so many requests in a row that failed for good nothing more is asked:
 # a server that is down should not hold up a run for hours.
 MAX_FAILED_IN_A_ROW = 20
+# A reply is no longer.
+_MOST_BYTES = 1 << 24
 # Of a body in an error message.
 _MAX_TOLD = 500
 
@@ -170,7 +173,7 @@ class Endpoint:
         if status == 200:
           try:
             return _reply(body)
-          except (ValueError, LookupError, TypeError):
+          except (ValueError, LookupError, TypeError, AttributeError):
             problem = f'status 200 with the body {body[:_MAX_TOLD]!r}'
         elif status in (408, 429) or status >= 500:
           problem = f'status {status}: {body[:_MAX_TOLD]}'
@@ -196,15 +199,24 @@ class Endpoint:
     request = urllib.request.Request(
       self._url, data=data, headers=headers, method='POST'
     )
+    until = time.monotonic() + self._timeout_s
     try:
       with self._opener.open(request, timeout=self._timeout_s) as response:
-        return response.status, response.headers, self._text(response)
+        return response.status, response.headers, self._text(response, until)
     except urllib.error.HTTPError as error:
       with error:
-        return error.code, error.headers, self._text(error)
+        return error.code, error.headers, self._text(error, until)
 
-  def _text(self, response):
-    return self._clean(response.read().decode('utf-8', 'replace'))
+  def _text(self, response, until):
+    """The body; TimeoutError for one that drips, ValueError for no reply."""
+    body = b''
+    while part := response.read1(1 << 16):
+      body += part
+      if time.monotonic() > until:
+        raise TimeoutError(f'no whole reply within {self._timeout_s:g} s')
+      if len(body) > _MOST_BYTES:
+        raise OSError(f'a reply of more than {_MOST_BYTES:,} bytes')
+    return self._clean(body.decode('utf-8', 'replace'))
 
   def _clean(self, text):
     return text.replace(self._key, '[key]') if self._key else text
@@ -243,6 +255,11 @@ def _key(key_env):
     raise ValueError(
       f"the judge's key is not set; export {key_env}=…, name another variable "
       "in judge.key_env, or set it to '' for an endpoint that asks for none."
+    )
+  if not re.fullmatch('[!-~]+', key):
+    raise ValueError(  # which would be told with the header that holds it
+      f'the key in {key_env} has white space inside or what is not ASCII, as '
+      'of a line that broke in copying; export it anew.'
     )
   return key
 

@@ -20,6 +20,7 @@ from lbe.judging import agreement
 from lbe.judging import rubrics
 from lbe.text import files
 from lbe.text import lines
+from lbe.text import tables
 
 _SHOWN = ('item', 'category', 'question', 'reference', 'response')
 
@@ -64,7 +65,8 @@ def write(folder, systems: dict, *, rubric: str, seed: int) -> int:
   with open(folder / 'sheet.csv', 'w', encoding='utf-8-sig', newline='') as f:
     writer = csv.DictWriter(f, [*_SHOWN, *read.criteria])
     writer.writeheader()
-    writer.writerows(rows)
+    for row in rows:
+      writer.writerow({k: tables.as_text(x) for k, x in row.items()})
   lines.write(folder / 'sheet.jsonl', rows)
   (folder / 'rubric.txt').write_text(
     f'Each criterion gets a number{_range(read)}.\n\n{read.describe()}\n',

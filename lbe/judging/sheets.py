@@ -6,6 +6,7 @@ import pathlib
 import random
 
 from lbe.text import files
+from lbe.text import tables
 
 _COLUMNS = ('id', 'language', 'prompt', 'response', 'switched')
 _YES, _NO = ('1', 'yes', 'true', 'x'), ('0', 'no', 'false')
@@ -42,9 +43,11 @@ def write(records, path, *, size, step=None, seed=0):
     return
   path.parent.mkdir(parents=True, exist_ok=True)
   with open(path, 'w', encoding='utf-8-sig', newline='') as f:
-    writer = csv.DictWriter(f, _COLUMNS, extrasaction='ignore')
+    writer = csv.DictWriter(f, _COLUMNS)
     writer.writeheader()
-    writer.writerows({**r, 'switched': ''} for r in chosen)
+    for r in chosen:
+      row = {**r, 'switched': ''}
+      writer.writerow({k: tables.as_text(row.get(k)) for k in _COLUMNS})
   key = {
     'flagged': len(flagged),
     'others': len(others),
@@ -122,7 +125,11 @@ def _marks(path):
       f'{", ".join(_COLUMNS)}.'
     )
   return [
-    (row['id'], row['switched'].strip().lower(), reader.line_num)
+    (
+      tables.as_it_was(row['id']),
+      row['switched'].strip().lower(),
+      reader.line_num,
+    )
     for row in reader
     if (row['switched'] or '').strip()
   ]

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import subprocess
 from collections.abc import Callable
 
 # Fields that may change when a run is resumed: where and how, not what.
@@ -42,6 +43,32 @@ PLAN = (
 def _is_plan(name):
   of_group = name.startswith('optim.groups.') and name.endswith('.schedule')
   return name in PLAN or of_group
+
+
+def commit() -> str | None:
+  """The commit of this lbe, with + where files differ; None where installed."""
+  home = str(pathlib.Path(__file__).resolve().parents[2])
+  asked = ['git', '-C', home, 'describe', '--always', '--dirty=+']
+  try:
+    told = subprocess.run(
+      [*asked, '--abbrev=40', '--exclude=*'],
+      capture_output=True,
+      text=True,
+      check=True,
+    )
+  except (OSError, subprocess.CalledProcessError):
+    return None
+  return told.stdout.strip()
+
+
+def of_rows(workdir: str, config) -> dict:
+  """What each row of scores says of the run that it is of."""
+  return {
+    'run': pathlib.PurePath(workdir).name,
+    'seed': config.seed,
+    'parent': config.init_from or config.branch_from or None,
+    'commit': commit(),
+  }
 
 
 def flatten(config) -> dict:

@@ -14,9 +14,17 @@ _GONE = (errno.EPIPE, errno.EIO)
 READER_GONE = 128 + 13  # the status of what SIGPIPE ends
 
 
+# But for what bars and marks of our own write: up a line, green, and plain.
+_CONTROL = re.compile(
+  r'\x1b(?!\[(?:A|32m|0m))|[\0-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f]'
+)
+
+
 class Stream(io.TextIOWrapper):
   """A standard stream: what its encoding lacks is written as '\\u4e2d'.
 
+  On a terminal, control characters in what models and texts say are written as
+  '\\x1b': they could move its cursor, set its title or its clipboard.
   Where nobody reads any more, what `goes_on` writes to nowhere from there on;
   everything else ends quietly.
   """
@@ -30,8 +38,11 @@ class Stream(io.TextIOWrapper):
       write_through=stream.write_through,
     )
     self._goes_on = goes_on
+    self._shown = _CONTROL if stream.isatty() else None
 
   def write(self, text: str) -> int:
+    if self._shown:
+      text = self._shown.sub(lambda m: repr(m[0])[1:-1], text)
     try:
       return super().write(text)
     except OSError as error:

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 
 from lbe.run import checkpoint
+from lbe.run import identity
 from lbe.studies import folder
 from lbe.studies import grid
 from lbe.text import lines
@@ -32,17 +33,6 @@ def now() -> str:
 
 def facts() -> dict:
   """The commit, versions and machine that work here."""
-  home = pathlib.Path(__file__).resolve().parents[2]
-  asked = ['git', '-C', str(home), 'describe', '--always', '--dirty=+']
-  try:
-    commit = subprocess.run(
-      [*asked, '--abbrev=40', '--exclude=*'],
-      capture_output=True,
-      text=True,
-      check=True,
-    ).stdout.strip()
-  except (OSError, subprocess.CalledProcessError):
-    commit = None  # an installed package
   versions = {}
   for name in ('lbe', 'jax', 'jaxlib'):
     try:
@@ -50,7 +40,7 @@ def facts() -> dict:
     except importlib.metadata.PackageNotFoundError:
       versions[name] = None
   machine = {'host': platform.node(), 'cpus': os.cpu_count()}
-  return {'commit': commit, 'versions': versions, 'machine': machine}
+  return {'commit': identity.commit(), 'versions': versions, 'machine': machine}
 
 
 def location(study: pathlib.Path, cell: dict) -> str:

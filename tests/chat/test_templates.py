@@ -3,6 +3,7 @@
 import itertools
 import json
 import sys
+import time
 
 import pytest
 import transformers
@@ -14,6 +15,7 @@ from tokenizers import Tokenizer
 from tokenizers import trainers
 from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 
+from lbe.chat import bounded
 from lbe.chat import jinja
 from lbe.chat import messages
 from lbe.chat import templates
@@ -671,6 +673,40 @@ def test_bad_chat_templates_say_what_is_wrong(base, source, rule):
   with pytest.raises(ValueError, match=rule):
     template = jinja.ChatTemplate(source, base)
     templates.Encoder(template, base)(talk('a', 'b'))
+
+
+_NESTED = '{% for i in range(99999) %}' * 3 + '{% endfor %}' * 3
+_TWICE = '{% macro f() %}{{ f() }}{{ f() }}{% endmacro %}{{ f() }}'
+_DOUBLED = (
+  "{% set n = namespace(x='a') %}{% for i in range(99) %}"
+  '{% set n.x = n.x ~ n.x %}{% endfor %}'
+)
+
+
+@pytest.mark.parametrize(
+  ('source', 'rule'),
+  [
+    (_NESTED, 'takes more than 0.5 seconds'),
+    (_TWICE, 'refuses the conversation'),
+    (_DOUBLED, 'takes more than|MemoryError'),
+    ("{{ 'x' * 10**10 }}", 'more than any text has'),
+    ('{{ 10**(10**10) }}', 'more than any text has'),
+    ('{{ messages * 10**10 }}', 'more than any text has'),
+    ('{{ ' + '(' * 5_000 + '1' + ')' * 5_000 + ' }}', 'cannot be read'),
+    ('{{ ' + '-' * 50_000 + '1 }}', 'cannot be read'),
+  ],
+)
+def test_a_foreign_template_ends(base, monkeypatch, source, rule):
+  """Catches a tokenizer that stops a run of days, or its machine."""
+  monkeypatch.setattr(bounded, 'SECONDS', 0.5)
+  monkeypatch.setattr(bounded, 'GIB', 0.5)
+  with pytest.raises(ValueError, match=rule):
+    template = jinja.ChatTemplate(source, base)
+    templates.Encoder(template, base, loss='all')(talk('a', 'b'))
+  # Nothing of it hits what comes next.
+  deadline = time.monotonic() + 0.3
+  while time.monotonic() < deadline:
+    sum(range(1000))
 
 
 def test_a_chat_template_without_marks_can_be_learnt_as_a_whole(base):

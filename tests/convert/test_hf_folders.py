@@ -190,6 +190,20 @@ def test_a_tensor_of_a_file_beside_is_an_error(made, folder):
   )
 
 
+@pytest.mark.parametrize(
+  'file', ['../other.safetensors', '/etc/passwd', 'a/../../b.bin', 7]
+)
+def test_an_index_stays_within_its_folder(made, tmp_path, file):
+  """Catches a download that reads what lies elsewhere."""
+  folder = tmp_path / 'x'
+  shutil.copytree(made / 'a_shards', folder)
+  index = folder / 'model.safetensors.index.json'
+  told = json.loads(index.read_text())
+  told['weight_map']['lm_head.weight'] = file
+  index.write_text(json.dumps(told))
+  refused(folder, 'which is no file of its folder')
+
+
 def test_shards_without_an_index_are_told(made, tmp_path):
   folder = tmp_path / 'x'
   shutil.copytree(made / 'a_shards', folder)

@@ -57,6 +57,7 @@ def run(due, workdir, stop, step=4):
     workdir=workdir,
     stop=stop,
     watch=lambda part: contextlib.nullcontext(),
+    facts={'run': 'mine', 'bytes_seen': 10 * step},
   )
 
 
@@ -95,6 +96,14 @@ def test_what_stops_an_evaluation_leaves_it_and_the_rest_unscored(
   assert stop.agreed(4) == (happens is terminate)
   if happens is terminate:
     assert len(run(due[:1], tmp_path, stop).unscored) == 1
+
+
+def test_a_row_says_which_run_it_is_of_and_what_that_had_read(stop, tmp_path):
+  """Catches rows that cannot be told apart once they lie in one table."""
+  run(evaluators(a=lambda: None), tmp_path, stop)
+  (row,) = lines.rows(tmp_path / 'results.jsonl')
+  assert row['run'] == 'mine' and row['bytes_seen'] == 40
+  assert row['evaluator'] == 'a' and row['value'] == 1.0
 
 
 def test_the_next_process_has_no_rows_of_what_comes_again(stop, tmp_path):

@@ -276,6 +276,26 @@ def test_a_reply_that_is_no_scores_is_answered_with_the_reason(tmp_path):
     assert len(server.seen) == 5
 
 
+def test_a_server_that_drips_or_sends_no_message_is_asked_again(tmp_path):
+  """Each byte in time, and the reply never."""
+
+  def behave(number, prompt):
+    if prompt == 'drips':
+      return {'body': 'x' * 100, 'drips': True}
+    return {'body': json.dumps({'choices': [{'message': None}]})}
+
+  with judge_server.serving(behave) as server:
+    drips, null = ask(
+      server,
+      ['drips', 'null'],
+      tmp_path / 'c.jsonl',
+      timeout_s=0.3,
+      max_tries=1,
+    )
+  assert 'no whole reply within 0.3 s' in drips.failure
+  assert 'status 200 with the body' in null.failure
+
+
 def test_content_that_is_null_or_odd_is_a_reply_without_scores(tmp_path):
   """A filtered reply is none, and half a surrogate pair can be written."""
 
@@ -379,6 +399,11 @@ def test_a_missing_key_is_named_before_anything_is_asked(monkeypatch):
   monkeypatch.delenv('MY_JUDGE_KEY', raising=False)
   with pytest.raises(ValueError, match='export MY_JUDGE_KEY=…'):
     judge('http://a/v1', key_env='MY_JUDGE_KEY')
+  for broken in ('sk-one\nsk-two', 'sk-one two', 'sk-ключ'):
+    monkeypatch.setenv('MY_JUDGE_KEY', broken)
+    with pytest.raises(ValueError, match='white space inside') as told:
+      judge('http://a/v1', key_env='MY_JUDGE_KEY')
+    assert 'sk-' not in str(told.value)
   monkeypatch.setenv('MY_JUDGE_KEY', ' ')
   with pytest.raises(ValueError, match='key is not set'):
     judge('http://a/v1', key_env='MY_JUDGE_KEY')

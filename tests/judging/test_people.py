@@ -9,6 +9,7 @@ from lbe.judging import agreement
 from lbe.judging import people
 from lbe.judging import rubrics
 from lbe.judging import scores
+from lbe.text import tables
 
 import runs
 
@@ -83,6 +84,9 @@ def test_the_sheets_name_no_system_and_both_have_the_same_items(panel):
   lines = read_lines(panel / 'sheet.jsonl')
   assert list(rows[0]) == list(lines[0]) == [*people._SHOWN, *CRITERIA]
   for row, line in zip(rows, lines, strict=True):
+    # What a spreadsheet would run as a formula is a text there.
+    assert row['response'].startswith("'=answer")
+    row = {k: tables.as_it_was(x) for k, x in row.items()}
     assert row == {k: '' if v is None else str(v) for k, v in line.items()}
     assert all(line[c] is None for c in CRITERIA)
   assert [line['item'] for line in lines] == list(range(1, 9))

@@ -1,9 +1,12 @@
 """What programs print: in any encoding, whoever reads it, or nobody."""
 
+import io
 import subprocess
 import sys
 
 import pytest
+
+from lbe.run import output
 
 import runs
 
@@ -47,6 +50,29 @@ def test_a_full_disk_behind_the_output_is_told():
   assert told.splitlines()[-1].startswith(
     'OSError: what was printed could not be written (No space left on device)'
   )
+
+
+@pytest.mark.parametrize('terminal', [True, False])
+def test_a_text_does_not_command_the_terminal(terminal):
+  """Catches a model that sets the window's title, or what is pasted next."""
+
+  class Raw(io.BytesIO):
+    def isatty(self):
+      return terminal
+
+  raw = Raw()
+  wrapped = io.TextIOWrapper(raw, 'utf-8')
+  stream = output.Stream(wrapped, goes_on=True)
+  text = '中 \x1b]0;title\x07 \x9b2J \x1b[32mgreen\x1b[0m\r\n\t.'
+  stream.write(text)
+  stream.flush()
+  shown = raw.getvalue().decode()
+  if terminal:
+    assert shown == (
+      '中 \\x1b]0;title\\x07 \\x9b2J \x1b[32mgreen\x1b[0m\r\n\t.'
+    )
+  else:
+    assert shown == text
 
 
 @pytest.mark.parametrize('variables', [{'PYTHONIOENCODING': 'ascii'}, {}])
