@@ -190,7 +190,8 @@ def draw(study: dict, out: pathlib.Path) -> list[str]:
     if plot['log_x']:
       axes.set_xscale('log')
     axes.set(xlabel=plot['x'], ylabel=plot['y'], title=plot['title'])
-    axes.legend(fontsize=8)
+    if plot['curves']:
+      axes.legend(fontsize=8)
     figure.tight_layout()
     names.append(f'plot{number}.svg')
     figure.savefig(out / names[-1], metadata={'Date': None})
