@@ -67,7 +67,10 @@ def panel(tmp_path):
 def filled(panel, name, *, score=lambda row, criterion: 2):
   """A person's copy of the CSV sheet; every criterion gets `score`."""
   with open(panel / 'sheet.csv', encoding='utf-8-sig', newline='') as f:
-    rows = list(csv.DictReader(f))
+    rows = [
+      {k: tables.as_it_was(x) for k, x in row.items()}
+      for row in csv.DictReader(f)
+    ]
   for row in rows:
     row.update({c: score(row, c) for c in CRITERIA})
   path = panel / name
