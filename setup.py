@@ -32,6 +32,7 @@ REQUIRED = [
   'tensorflow-datasets>=4.9.10',
   'tokenizers>=0.22.2',
   'tqdm>=4.67',
+  'xxhash>=4.1',
 ]
 # transformers, torch and peft are the other side of conversion and its proofs.
 HF = ['peft>=0.18', 'torch>=2.8', 'transformers>=5.0']

@@ -27,6 +27,7 @@ from lbe.models import lora
 from lbe.models import weights
 from lbe.run import checkpoint
 from lbe.run import program
+from lbe.run import verified
 from lbe.vocab import export
 
 _SOURCE = flags.DEFINE_string('source', None, 'A checkpoint or a workdir.')
@@ -62,6 +63,7 @@ def main(argv):
       f'--target={target} already holds a model; give an empty folder, or '
       'delete it.'
     )
+  verified.checked(source, ('params', 'meta'))
   opened = stored.open_model(source)
   if _ADAPTER_ONLY.value:
     _export_adapter(source, target, opened)

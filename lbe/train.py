@@ -36,6 +36,7 @@ from lbe.mesh import hardware
 from lbe.mesh import hosts
 from lbe.mesh import place
 from lbe.mesh import sharding
+from lbe.run import aside
 from lbe.run import branch
 from lbe.run import checkpoint
 from lbe.run import identity
@@ -84,6 +85,7 @@ def main(argv):
   workdir.fetch()
   program.keep_compiled(workdir.path)
   say = print if jax.process_index() == 0 else lambda *a, **k: None
+  aside.choose(workdir.path, say)
 
   # ------------------------------------------------ model and tokenizer
   # What it goes on from: its own newest checkpoint, or one of another run.
@@ -395,10 +397,7 @@ def _say_samples(config, model, say):
 
 
 def _export(workdir, *, anew):
-  """What a person would type: it reads the checkpoint, in its own process.
-
-  What lies there goes where it is to be made `anew`, of another step.
-  """
+  """What a person would type, in a process; `anew` where steps were made."""
   target = workdir.here / 'hf'
   if anew and target.exists():
     shutil.rmtree(target)

@@ -95,7 +95,14 @@ def test_a_resumed_run_needs_no_base_and_knows_it_elsewhere(tmp_path):
     (moved, 'changed since the run began: init_from'),
     (f'{moved}/./checkpoints/2', 'changed since the run began: init_from'),
   ):
-    shutil.rmtree(tuned / 'checkpoints' / '4')
+    newest = tuned / 'checkpoints' / '4'
+    if path == base:  # one other bit
+      file = max(newest.glob('opt/*/d/*'), key=lambda p: p.stat().st_size)
+      data = bytearray(file.read_bytes())
+      data[len(data) // 2] ^= 1
+      file.write_bytes(data)
+    else:
+      shutil.rmtree(newest)
     output = runs.run('train', *command, f'--config.init_from={path}')
     assert words in output
     assert runs.losses(tuned) == whole

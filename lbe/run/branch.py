@@ -6,6 +6,7 @@ import pathlib
 from etils import epath
 
 from lbe.run import checkpoint
+from lbe.run import verified
 
 # What the run has told so far, up to the step where it branches off.
 _FILES = ('metrics.jsonl', 'results.jsonl', 'predictions.jsonl')
@@ -25,7 +26,7 @@ def find(path: str) -> Branch:
 
   Raises ValueError for weights without the moments and facts of a run.
   """
-  found = checkpoint.find(path)
+  found = verified.checked(checkpoint.find(path))
   facts = checkpoint.read_meta(found)['config']
   if facts is None or not (found / 'opt').exists():
     raise ValueError(

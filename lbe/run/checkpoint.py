@@ -5,8 +5,10 @@ imported model), `data` and `meta` (JSON). `meta` has `version`, `step`,
 `model`, `tokenizer`, `config` (the run's, or None) and `source` (facts of the
 weights' origin), so that a checkpoint alone is enough to go on, evaluate,
 generate or export. Arrays are stacked `[L, ...]` whatever the mesh was.
+Beside them lie the checksums of all files (lbe/run/verified.py).
 """
 
+import concurrent.futures
 import contextlib
 import hashlib
 import math
@@ -17,7 +19,9 @@ import numpy as np
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
+from lbe.run import checksums
 from lbe.run import output
+from lbe.run import verified
 
 VERSION = 1
 # While saving, Orbax holds copies of the arrays in flight: at most so many
@@ -67,7 +71,7 @@ def _absolute(path):
 def _is_finished(path):
   """Whether all of a checkpoint is there; buckets cannot rename, but mark."""
   if isinstance(path, pathlib.Path):
-    return (path / 'meta').is_dir()
+    return (path / 'meta').is_dir() or checksums.is_there(path)
   return (path / 'commit_success.txt').exists()
 
 
@@ -129,11 +133,12 @@ def find(path: str | pathlib.Path) -> epath.Path:
 
 def read_meta(path: str | pathlib.Path) -> dict:
   """The `meta` of the newest checkpoint under `path`, a dictionary."""
-  with _context():
-    meta = ocp.load_checkpointables(find(path), {'meta': None})['meta']
+  step = verified.checked(find(path), ('meta',), alone=True)
+  with _context(), verified.told_plainly(step):
+    meta = ocp.load_checkpointables(step, {'meta': None})['meta']
   if meta['version'] != VERSION:
     raise ValueError(
-      f'{find(path)} has format version {meta["version"]}, this lbe reads '
+      f'{step} has format version {meta["version"]}, this lbe reads '
       f'{VERSION}; use the lbe that wrote it to export it.'
     )
   return meta
@@ -149,34 +154,43 @@ def fingerprint(path: str | pathlib.Path) -> str:
 
 
 def load_params(path: str | pathlib.Path, abstract: dict) -> dict:
-  """The parameters in the dtypes and shards of `abstract`, on any mesh."""
-  with _context(abstract):
-    return ocp.load_checkpointables(find(path), {'params': abstract})['params']
+  """The parameters in the dtypes and shards of `abstract`, on any mesh.
+
+  All hosts call it. Raises ValueError where they are not as they were written.
+  """
+  step = verified.checked(find(path), ('params',))
+  with _context(abstract), verified.told_plainly(step):
+    return ocp.load_checkpointables(step, {'params': abstract})['params']
 
 
 def load_state(
   path: str | pathlib.Path, abstract_state: dict
 ) -> tuple[dict, dict, dict]:
-  """(state, data, meta) of the newest, in the shards of the abstract state."""
+  """(state, data, meta) of the newest, which aside.choose has looked at.
+
+  The state is in the shards of the abstract one.
+  """
   abstract = {
     'params': abstract_state['params'],
     'opt': {k: abstract_state[k] for k in ('opt_state', 'step')},
     'data': None,
     'meta': None,
   }
-  with _context(abstract_state):
-    loaded = ocp.load_checkpointables(find(path), abstract)
+  step = find(path)
+  with _context(abstract_state), verified.told_plainly(step):
+    loaded = ocp.load_checkpointables(step, abstract)
   state = {'params': loaded['params'], **loaded['opt']}
   return state, loaded['data'], loaded['meta']
 
 
 def params_metadata(path: str | pathlib.Path) -> dict:
   """The parameter tree of the checkpoint, as shapes and dtypes on disk."""
-  with _context():
-    stored = ocp.checkpointables_metadata(find(path))
-  return jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), stored.metadata['params']
-  )
+  step = find(path)
+  with _context(), verified.told_plainly(step):
+    stored = ocp.checkpointables_metadata(step).metadata['params']
+    if stored is None:  # Orbax does not raise
+      raise ValueError('no metadata of params')
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), stored)
 
 
 def load_array(path: str | pathlib.Path, name: str) -> np.ndarray:
@@ -214,12 +228,14 @@ def save_model(root: str | pathlib.Path, params: dict, *, meta: dict):
   limit = context.memory.write_concurrent_bytes
   context.memory.transfer_concurrent_bytes = limit
   context.memory.deepcopy_host_arrays = False
+  step = _absolute(root) / 'checkpoints' / '0'
   with context, _clear_errors(root):
     ocp.save_checkpointables(
-      _absolute(root) / 'checkpoints' / '0',
+      step,
       {'params': params, 'data': {}, 'meta': _meta(0, meta)},
       overwrite=True,
     )
+    verified.keep_checksums(step)
 
 
 class Checkpointer:
@@ -262,13 +278,17 @@ class Checkpointer:
     self._checkpointer = ocp.training.Checkpointer(
       self._root / 'checkpoints',
       context=_context(abstract_state),
-      save_decision_policy=_Always(),
+      # When to save the train loop decides.
+      save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(
+        1
+      ),
       preservation_policy=(
         ocp.training.preservation_policies.AnyPreservationPolicy(policies)
       ),
       cleanup_tmp_directories=True,
     )
     self._pending = None
+    self._pool = concurrent.futures.ThreadPoolExecutor(1)
     self._best = max(
       (self._rank(c.metrics) for c in self._checkpointer.checkpoints),
       default=-math.inf,
@@ -322,7 +342,7 @@ class Checkpointer:
       kept = {self._keep_best: float(metrics[self._keep_best])}
       self._best = max(self._best, rank)
     with _clear_errors(self._root):
-      self._pending = self._checkpointer.save_checkpointables_async(
+      saving = self._checkpointer.save_checkpointables_async(
         step,
         {
           'params': state['params'],
@@ -333,6 +353,11 @@ class Checkpointer:
         metrics=kept,
         overwrite=True,
       )
+      self._pending = self._pool.submit(self._finish, step, saving)
+
+  def _finish(self, step, saving):
+    saving.result()
+    verified.keep_checksums(self._root / 'checkpoints' / str(step))
 
   @contextlib.contextmanager
   def finishing(self):
@@ -358,14 +383,6 @@ class Checkpointer:
   def close(self):
     self.wait()
     self._checkpointer.close()
-
-
-class _Always:
-  """Saves when asked: the train loop decides."""
-
-  def should_save(self, step, previous_steps, *, context):
-    del step, previous_steps, context
-    return True
 
 
 @contextlib.contextmanager

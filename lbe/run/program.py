@@ -19,6 +19,7 @@ from absl import logging
 from lbe.mesh import compilation
 from lbe.mesh import hardware
 from lbe.mesh import hosts
+from lbe.run import checksums
 from lbe.run import fields
 from lbe.run import identity
 from lbe.run import output
@@ -42,6 +43,11 @@ _COMPILATION_CACHE = flags.DEFINE_string(
   'Folder where compiled programs are kept for the next time; empty keeps '
   'none. Unset it is JAX_COMPILATION_CACHE_DIR, else ~/.cache/lbe/compiled, '
   'or WORKDIR/compiled where a run has several processes.',
+)
+_VERIFY_STORED = flags.DEFINE_bool(
+  'verify_stored',
+  True,
+  'Compare stored weights and data with their checksums when they are read.',
 )
 _HEARTBEAT = flags.DEFINE_integer(
   'heartbeat_seconds',
@@ -269,6 +275,7 @@ def run(
         raise ValueError(
           f'{rest[0]!r} is no flag; flags are --NAME=VALUE, see --help.'
         )
+      checksums.asked = _VERIFY_STORED.value
       hardware.check_driver()
       if 'config' in flags.FLAGS:
         fields.check(flags.FLAGS['config'].value)

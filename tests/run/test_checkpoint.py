@@ -12,6 +12,7 @@ import pytest
 from lbe.mesh import sharding
 from lbe.models import weights
 from lbe.run import checkpoint
+from lbe.run import checksums
 from lbe.training import groups
 from lbe.training import optim
 from lbe.training import step as step_lib
@@ -180,6 +181,7 @@ def test_another_format_version_is_refused(tmp_path):
 
   (path,) = tmp_path.glob('checkpoints/0/meta/*')
   path.write_text(json.dumps({**json.loads(path.read_text()), 'version': 9}))
+  checksums.write(path.parent.parent)
   with pytest.raises(ValueError, match='format version 9, this lbe reads 1'):
     checkpoint.read_meta(tmp_path)
 
