@@ -27,6 +27,7 @@ from lbe.mesh import sharding
 from lbe.run import checkpoint
 from lbe.run import program
 from lbe.run import workdir as workdir_lib
+from lbe.text import files as files_lib
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, lock_config=True)
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where results.jsonl goes.')
@@ -95,7 +96,7 @@ def _own_folder(files, facts):
   """Where these scores go: to the workdir, unless it is somebody else's."""
   config = files.here / 'config.json'
   if config.exists():
-    mine = json.loads(config.read_text('utf-8')) == facts
+    mine = files_lib.read_json(config) == facts
   else:
     mine = not checkpoint.is_checkpoint(files.path)
   if mine:
@@ -120,12 +121,12 @@ def _begin(workdir, facts):
   config = workdir / 'config.json'
   goes_on = (
     config.exists()
-    and json.loads(config.read_text('utf-8')) == facts
+    and files_lib.read_json(config) == facts
     and not (workdir / 'results.json').exists()  # written last
   )
   done = schedule.names_scored(workdir, goes_on=goes_on)
   (workdir / 'results.json').unlink(missing_ok=True)
-  config.write_text(json.dumps(facts, indent=2), encoding='utf-8')
+  files_lib.write_whole(config, json.dumps(facts, indent=2))
   return done
 
 

@@ -26,6 +26,7 @@ from lbe.convert import stored
 from lbe.models import lora
 from lbe.models import weights
 from lbe.run import checkpoint
+from lbe.run import checksums
 from lbe.run import program
 from lbe.run import verified
 from lbe.vocab import export
@@ -58,11 +59,7 @@ def main(argv):
   del argv
   target = pathlib.Path(_TARGET.value)
   source = checkpoint.find(_SOURCE.value)
-  if (target / 'config.json').exists():
-    raise ValueError(
-      f'--target={target} already holds a model; give an empty folder, or '
-      'delete it.'
-    )
+  _begin(target, 'config.json', 'a model')
   verified.checked(source, ('params', 'meta'))
   opened = stored.open_model(source)
   if _ADAPTER_ONLY.value:
@@ -70,7 +67,6 @@ def main(argv):
     return
   c, info, tokenizer = opened.config, opened.info, opened.tokenizer
   dtype = _DTYPE.value or info['dtype']
-  target.mkdir(parents=True, exist_ok=True)
   expected = hf.write_safetensors(
     target,
     c,
@@ -115,6 +111,31 @@ def main(argv):
     if exact
     else f'the checkpoint was rounded to {dtype}; its logits differ',
   )
+  _end(target)
+
+
+def _begin(target, name, what):
+  """Marks the folder as unfinished; refuses one that somebody finished.
+
+  What a call left that was killed is written over, file by file.
+  """
+  mark = target / hf_config.UNFINISHED
+  if (target / name).exists() and not mark.exists():
+    raise ValueError(
+      f'--target={target} already holds {what}; give an empty folder, or '
+      'delete it.'
+    )
+  target.mkdir(parents=True, exist_ok=True)
+  mark.touch()
+
+
+def _end(target):
+  """Takes the mark away: what was written is whole, and has checksums."""
+  mark = target / hf_config.UNFINISHED
+  checksums.write(
+    target, [x for x in checksums.files(target) if x != mark.name]
+  )
+  mark.unlink()
 
 
 def _settings(source, opened):
@@ -161,11 +182,7 @@ def _export_adapter(source, target, opened):
     raise ValueError(
       f'{source} has no adapters (config.lora); leave out --adapter_only.'
     )
-  if (target / 'adapter_config.json').exists():
-    raise ValueError(
-      f'--target={target} already holds an adapter; give an empty folder, or '
-      'delete it.'
-    )
+  _begin(target, 'adapter_config.json', 'an adapter')
   vocabulary = ('embed_VD', 'head_DV')
   # New rows are not in the base, whether they learned or not.
   added = vocabulary if info.get('num_old_rows') else ()
@@ -210,6 +227,7 @@ def _export_adapter(source, target, opened):
     verify=_VERIFY.value,
     skipped=skipped,
   )
+  _end(target)
 
 
 def _keeps(source, dtype):

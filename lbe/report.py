@@ -18,9 +18,9 @@ from absl import flags
 from lbe.evals import run_page
 from lbe.run import page
 from lbe.run import program
-from lbe.studies import folder
 from lbe.studies import paper
 from lbe.studies import summary
+from lbe.text import files
 from lbe.text import tables
 
 _STUDY = flags.DEFINE_string('study', None, 'The folder of a study.')
@@ -40,12 +40,12 @@ def main(argv):
   out = pathlib.Path(_OUT.value or pathlib.Path(_STUDY.value) / 'report')
   out.mkdir(parents=True, exist_ok=True)
   published = paper.published() if _PUBLISHED.value else []
-  folder.write_whole(out / 'report.html', html(study, published))
+  files.write_whole(out / 'report.html', html(study, published))
   pictures = draw(study, out)
   text = markdown(study, pictures)
   if published:
     text += '\n## Published\n\n' + paper.markdown()
-  folder.write_whole(out / 'report.md', text)
+  files.write_whole(out / 'report.md', text)
   write_csv(study, out)
   print(verdict_lines(study))
   print(f'\n{out / "report.html"} and report.md, scores.csv, cells.csv.')

@@ -23,6 +23,7 @@ from lbe.assemble import extension
 from lbe.assemble import longer
 from lbe.assemble import model as model_lib
 from lbe.assemble import step as step_lib
+from lbe.convert import certificate
 from lbe.convert import settings
 from lbe.convert import stored
 from lbe.data import report
@@ -45,6 +46,7 @@ from lbe.run import profile
 from lbe.run import program
 from lbe.run import progress
 from lbe.run import workdir as workdir_lib
+from lbe.text import files
 from lbe.training import memory
 from lbe.vocab import tokenizers
 
@@ -197,7 +199,7 @@ def main(argv):
     if begun:
       branch.bring(begun, workdir.here)
     schedule.cut_behind(workdir.here, resume_step, unscored=missed)
-    (workdir.here / 'config.json').write_text(json.dumps(facts, indent=2))
+    files.write_whole(workdir.here / 'config.json', json.dumps(facts, indent=2))
   # The row of the restored step is written again where scores come to it.
   writer = metrics.Writer(
     workdir.here, resume_step=resume_step - 1 if missed else resume_step
@@ -354,7 +356,7 @@ def main(argv):
       say(forgetting.write(workdir.here, **config.forgetting.to_dict()))
   _say_samples(config, model_lib.as_evaluated(state['params'], *around), say)
   if config.export_hf and jax.process_index() == 0:
-    _export(workdir, anew=step > first_step)
+    _export(workdir)
   workdir.send(now=True)
 
 
@@ -396,13 +398,12 @@ def _say_samples(config, model, say):
     say(f'{prompt!r} → {model.tokenizer.decode(ids[0])!r}')
 
 
-def _export(workdir, *, anew):
-  """What a person would type, in a process; `anew` where steps were made."""
+def _export(workdir):
+  """What a person would type: it reads the checkpoint, in its own process."""
   target = workdir.here / 'hf'
-  if anew and target.exists():
-    shutil.rmtree(target)
-  if (target / 'config.json').exists():
-    return  # it is written last: an earlier process was done
+  if certificate.is_of(target, str(checkpoint.find(workdir.path))):
+    return  # an earlier process was done
+  shutil.rmtree(target, ignore_errors=True)
   command = [
     sys.executable,
     '-m',

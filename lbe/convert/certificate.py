@@ -21,6 +21,7 @@ import psutil
 from lbe.models import architecture
 from lbe.models import forward
 from lbe.models import weights
+from lbe.text import files
 from lbe.vocab import tokenizers
 
 # Real sentences in several scripts; the ids of models without a tokenizer are
@@ -204,6 +205,17 @@ def check_logits(record):
     )
 
 
+_NAME = 'certificate.json'
+
+
+def is_of(folder: str | pathlib.Path, source: str) -> bool:
+  """Whether a folder has the certificate, written last, of this source."""
+  try:
+    return files.read_json(pathlib.Path(folder) / _NAME)['source'] == source
+  except (OSError, ValueError, KeyError):
+    return False
+
+
 # Values of --verify, and what it says of itself.
 VERIFY = ('auto', 'digests', 'logits')
 VERIFY_HELP = (
@@ -246,7 +258,7 @@ def write(
     record['logits'] = compare_logits(checkpoint_dir, hf_dir, adapter_dir)
     check_logits(record['logits'])
   text = json.dumps(record, indent=2)
-  (target / 'certificate.json').write_text(text)
+  files.write_whole(target / _NAME, text)
   print(f'certificate ({target}/certificate.json):\n{text}')
 
 

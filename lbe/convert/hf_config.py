@@ -7,6 +7,9 @@ from lbe.convert import tensor_files
 from lbe.models import architecture
 from lbe.text import files
 
+# A file in a folder that export_hf has not finished, or is just writing.
+UNFINISHED = 'unfinished'
+
 
 def is_hf_dir(path: str | pathlib.Path) -> bool:
   """Whether `path` is a folder with a config.json of Hugging Face.

@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import pathlib
 import sys
 
 import jax
@@ -12,8 +13,18 @@ from lbe.mesh import sharding
 from lbe.models import architecture
 from lbe.models import weights
 from lbe.run import checkpoint
+from lbe.run import checksums
 from lbe.vocab import folder
 from lbe.vocab import tokenizers
+
+# Of a folder that was exported.
+_IF_CHANGED = (
+  'Copy it again, or delete its checksums.json where it was changed on purpose'
+)
+
+
+def _is_large(name):
+  return name.endswith('.safetensors')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +77,7 @@ class Opened:
     """
     shardings = sharding.shardings(mesh, weights.dims(self.config))
     if self.hf_weights is not None:
+      checksums.check(self.path, _IF_CHANGED)
       return self.hf_weights.load(dtype=dtype, shardings=shardings)
     abstract = jax.tree.map(
       lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
@@ -93,6 +105,12 @@ def open_model(path: hf.Folder, *, vocab_multiple: int | None = None) -> Opened:
       info=meta['source'] or {},
     )
   if hf_config.is_hf_dir(path):
+    if (pathlib.Path(path) / hf_config.UNFINISHED).exists():
+      raise ValueError(
+        f'{path} is not written to its end: lbe.export_hf is at it, or was '
+        'stopped; give that command again.'
+      )
+    checksums.check(path, _IF_CHANGED, by_size=_is_large)
     model_config, info = hf_config.read_config(path)
     if vocab_multiple is not None:
       model_config = dataclasses.replace(

@@ -29,6 +29,8 @@ from lbe.data import order
 from lbe.data import shards as shards_lib
 from lbe.data import sources as sources_lib
 from lbe.data import tokenized
+from lbe.run import checksums
+from lbe.text import files
 
 _FORMAT = 5
 
@@ -138,6 +140,7 @@ def prepare(
       progress=progress,
       elsewhere=elsewhere,
     )
+  tokenized.check(folder)
   counted = None
   report = tokenized.read_report(folder)
   left_out = report['dropped'] or report.get('unwritten')
@@ -186,14 +189,8 @@ def _file_digests(source, cache_dir):
       changed = True
     result.append(known[key])
   if changed:
-    _write_whole(memory, json.dumps(known))
+    files.write_whole(memory, json.dumps(known))
   return result
-
-
-def _write_whole(path, text):
-  temporary = shards_lib.beside(path)
-  temporary.write_text(text, encoding='utf-8')
-  os.replace(temporary, path)
 
 
 def _features(vocab_size):
@@ -378,7 +375,7 @@ def _finish(folder, work, source, parts, skipped, cleaned, features):
   unwritten = told.pop('skipped')
   skipped = skipped + unwritten
   if skipped:
-    _write_whole(folder / 'skipped.txt', '\n'.join(skipped) + '\n')
+    files.write_whole(folder / 'skipped.txt', '\n'.join(skipped) + '\n')
   report = {
     **told,
     'unwritten': len(unwritten),
@@ -387,5 +384,6 @@ def _finish(folder, work, source, parts, skipped, cleaned, features):
     'skipped_examples': skipped[:20],
     'cleaned': [cleaned.total, cleaned.kept],
   }
-  _write_whole(folder / 'report.json', json.dumps(report, indent=2))
+  files.write_whole(folder / 'report.json', json.dumps(report, indent=2))
   shutil.rmtree(work)
+  checksums.write(folder)

@@ -10,9 +10,12 @@ import numpy as np
 from lbe.data import order as order_lib
 from lbe.data import overlaps
 from lbe.data import shards
+from lbe.run import checksums
 
 # Of the records that were skipped, in what a run says.
 _SHOWN_SKIPPED = 3
+# So much of a source is read within a fraction of a second when it is opened.
+CHECKED_BYTES = 1 << 30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +94,20 @@ def load(folder, source, fingerprint, seed, counted):
     read_report(folder),
     bool(source.template),
     folder,
+  )
+
+
+def check(folder: pathlib.Path):
+  """Raises ValueError where the files are not as they were written.
+
+  Of more than CHECKED_BYTES the index alone is read, and the size of the rest:
+  records have checksums of their own.
+  """
+  size = sum(path.stat().st_size for path in folder.iterdir())
+  checksums.check(
+    folder,
+    f'Delete {folder.parent}: the same command tokenizes its source again',
+    by_size=lambda name: size > CHECKED_BYTES and name.startswith('tokens-'),
   )
 
 

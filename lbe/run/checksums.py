@@ -8,10 +8,11 @@ keep what each of them wrote in a file of its own, checksums-1.json and so on.
 import concurrent.futures
 import dataclasses
 import json
-import math
 import os
 import pathlib
+import sys
 import time
+from collections.abc import Callable
 from collections.abc import Iterable
 
 import numpy as np
@@ -179,13 +180,13 @@ def compare(
   within: Iterable[str] | None = None,
   *,
   share: tuple[int, int] = (0, 1),
-  read_at_most: int | None = None,
+  by_size: Callable[[str], bool] = lambda name: False,
 ) -> Compared:
   """Compares the files of a folder with their checksums.
 
   `within` names the subfolders that are looked at; files beside them always
-  are. Of all these a `share`, (number, count). Of files that are larger than
-  `read_at_most` bytes the size alone is compared.
+  are. Of all these a `share`, (number, count). Of files with a name that is to
+  be compared `by_size` nothing is read.
   """
   start = time.perf_counter()
   folder = pathlib.Path(folder)
@@ -204,10 +205,10 @@ def compare(
       sizes[folder / name] = (folder / name).stat().st_size
     except OSError as error:
       damage[name] = _unreadable(error)
-  most = math.inf if read_at_most is None else read_at_most
-  measured = _measure({p: size for p, size in sizes.items() if size <= most})
+  named = {path: path.relative_to(folder).as_posix() for path in sizes}
+  measured = _measure({p: sizes[p] for p in sizes if not by_size(named[p])})
   for path, size in sizes.items():
-    name = path.relative_to(folder).as_posix()
+    name = named[path]
     blocks = measured.get(path)
     if isinstance(blocks, OSError):
       damage[name] = _unreadable(blocks)
@@ -220,9 +221,28 @@ def compare(
     kept=bool(record or damage),
     complete=complete,
     num_files=len(names),
-    num_bytes=sum(path.stat().st_size for path in measured if path.exists()),
+    num_bytes=sum(sizes[path] for path in measured),
     seconds=time.perf_counter() - start,
   )
+
+
+def check(
+  folder: str | pathlib.Path,
+  way: str,
+  *,
+  by_size: Callable[[str], bool] = lambda name: False,
+):
+  """Raises ValueError, with the way out, for damage, if that is asked for."""
+  if not asked:
+    return
+  compared = compare(folder, by_size=by_size)
+  if compared.damage:
+    raise ValueError(
+      f'{folder} is damaged: {compared.told()}. {way}; --verify_stored=False '
+      'takes it as it is.'
+    )
+  if compared.seconds > 1:
+    print(f'{folder}: {compared.cost()}', file=sys.stderr, flush=True)
 
 
 def _unreadable(error):

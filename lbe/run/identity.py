@@ -3,7 +3,10 @@
 import json
 import pathlib
 import subprocess
+import sys
 from collections.abc import Callable
+
+from lbe.text import files
 
 # Fields that may change when a run is resumed: where and how, not what.
 FREE = (
@@ -143,7 +146,19 @@ def check_trains(workdir: str | pathlib.Path):
 def recorded(workdir: str | pathlib.Path) -> dict | None:
   """What `describe` gave when the run in a workdir last began, if one did."""
   path = pathlib.Path(workdir) / 'config.json'
-  return json.loads(path.read_text()) if path.exists() else None
+  try:
+    return files.read_json(path)
+  except FileNotFoundError:
+    return None
+  except ValueError as error:  # a checkpoint has them, too
+    from lbe.run import checkpoint  # takes a second, for this alone
+
+    facts = None
+    if checkpoint.is_checkpoint(workdir):
+      facts = checkpoint.read_meta(workdir)['config']
+    told = 'those of its newest checkpoint count' if facts else 'it begins anew'
+    print(f"WARNING: the run's facts: {error} Here {told}.", file=sys.stderr)
+    return facts
 
 
 # What may be at another path: a fingerprint decides.

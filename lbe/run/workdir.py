@@ -20,6 +20,7 @@ import uuid
 import jax
 
 from lbe.mesh import hosts
+from lbe.text import files
 
 SECONDS = 60
 DEAD_HOST_SECONDS = 100
@@ -140,7 +141,8 @@ class Workdir:
         target = self.here / file.relative_to(self._bucket)
         data = file.read_bytes()
         if not target.exists() or target.read_bytes() != data:
-          _write_whole(target, data)
+          target.parent.mkdir(parents=True, exist_ok=True)
+          files.write_whole(target, data)
         self._versions[target] = _version(target)
     except ImportError as error:
       raise ImportError(
@@ -215,10 +217,3 @@ def _copy_file(source, target):
   with source.open('rb') as a, target.open('wb') as b:
     while block := a.read(1 << 24):
       b.write(block)
-
-
-def _write_whole(path, data):
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f'{uuid.uuid4().hex}.tmp')
-  temporary.write_bytes(data)
-  os.replace(temporary, path)

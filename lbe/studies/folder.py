@@ -10,9 +10,9 @@ import fcntl
 import json
 import os
 import pathlib
-import uuid
 from collections.abc import Iterator
 
+from lbe.text import files
 from lbe.text import lines
 
 VERSION = 1
@@ -20,16 +20,9 @@ WAITING, RUNNING, DONE = 'waiting', 'running', 'done'
 FAILED, BLOCKED = 'failed', 'blocked'
 
 
-def write_whole(path: pathlib.Path, text: str):
-  """The file as a whole or not at all, also where the process is killed."""
-  temporary = path.with_name(f'{path.name}.{uuid.uuid4().hex}.tmp')
-  temporary.write_text(text, encoding='utf-8')
-  os.replace(temporary, path)
-
-
 def _write(path, record):
   path.parent.mkdir(parents=True, exist_ok=True)
-  write_whole(path, lines.dumps(record, indent=1) + '\n')
+  files.write_whole(path, lines.dumps(record, indent=1) + '\n')
 
 
 def read(study: str | pathlib.Path) -> dict | None:
@@ -159,7 +152,7 @@ def write_score(
   """Predictions first: whoever has the record has them."""
   path = _score_path(study, name, evaluator)
   path.parent.mkdir(parents=True, exist_ok=True)
-  write_whole(
+  files.write_whole(
     path.with_suffix('.predictions.jsonl'),
     ''.join(map(lines.line, predictions)),
   )
@@ -211,5 +204,5 @@ def derive(study: str | pathlib.Path, record: dict) -> list[dict]:
   """results.jsonl of the study made anew from its cells; its rows."""
   found = rows(study, record)
   path = pathlib.Path(study) / 'results.jsonl'
-  write_whole(path, ''.join(map(lines.line, found)))
+  files.write_whole(path, ''.join(map(lines.line, found)))
   return found

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 from lbe.data import order as order_lib
 from lbe.data import sources as sources_lib
-from lbe.studies import folder
 from lbe.studies import probes
+from lbe.text import files
 from lbe.text import lines
 
 
@@ -127,7 +127,7 @@ def write(study: str | pathlib.Path, file: str, text: str) -> dict:
   """A file of the study as it is; its facts."""
   path = _path(study, file)
   path.parent.mkdir(parents=True, exist_ok=True)
-  folder.write_whole(path, text)
+  files.write_whole(path, text)
   data = text.encode()
   return {
     'sha256': hashlib.sha256(data).hexdigest(),

@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import pathlib
+import uuid
 from typing import Any
 
 POINTER = b'version https://git-lfs.github.com/spec/'
@@ -59,6 +61,17 @@ def check_head(head: bytes, path):
         f'{path} begins with the mark of {encoding}; save it as UTF-8: iconv '
         f'-f {encoding} -t UTF-8 FILE > NEW.'
       )
+
+
+def write_whole(path: str | pathlib.Path, data: str | bytes):
+  """The file as a whole or not at all, also where process or power fails."""
+  path = pathlib.Path(path)
+  temporary = path.with_name(f'{path.name}.{uuid.uuid4().hex}.tmp')
+  with open(temporary, 'wb') as file:
+    file.write(data.encode() if isinstance(data, str) else data)
+    file.flush()
+    os.fsync(file.fileno())
+  os.replace(temporary, path)
 
 
 # ---------------------------------------------------------------------- texts

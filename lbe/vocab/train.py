@@ -1,10 +1,11 @@
 """Trains a SentencePiece model with the settings of LLaMA's own."""
 
 import io
-import pathlib
 
 import sentencepiece
 import tqdm
+
+from lbe.text import files
 
 # SentencePiece drops a line that holds this, its mark of unknown characters,
 _RESERVED = '\u2585'
@@ -63,7 +64,7 @@ def train_sentencepiece(
       f'no SentencePiece model of {vocab_size} pieces can be made of these '
       f'texts ({error}); change the number of pieces or the text.'
     ) from error
-  pathlib.Path(path).write_bytes(model.getvalue())
+  files.write_whole(path, model.getvalue())
 
 
 def _lines(text):
