@@ -22,6 +22,7 @@ from lbe.convert import settings
 from lbe.convert import stored
 from lbe.models import weights
 from lbe.run import checkpoint
+from lbe.run import checksums
 from lbe.run import program
 from lbe.vocab import tokenizers
 
@@ -44,6 +45,7 @@ def main(argv):
       why = hf_config.lacks(source)
     raise ValueError(f'--source={source} is no Hugging Face folder: {why}.')
   checkpoint.check_free(target)
+  checksums.check(source, stored.IF_CHANGED)
   if _ADAPTER.value:
     peft_config.read(_ADAPTER.value)  # what it refuses is said at once
   opened = stored.open_model(source)

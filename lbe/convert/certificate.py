@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 import psutil
 
+from lbe.convert import hf_config
 from lbe.models import architecture
 from lbe.models import forward
 from lbe.models import weights
@@ -209,9 +210,12 @@ _NAME = 'certificate.json'
 
 
 def is_of(folder: str | pathlib.Path, source: str) -> bool:
-  """Whether a folder has the certificate, written last, of this source."""
+  """Whether a folder is finished and has the certificate of this source."""
+  folder = pathlib.Path(folder)
+  if (folder / hf_config.UNFINISHED).exists():
+    return False
   try:
-    return files.read_json(pathlib.Path(folder) / _NAME)['source'] == source
+    return files.read_json(folder / _NAME)['source'] == source
   except (OSError, ValueError, KeyError):
     return False
 

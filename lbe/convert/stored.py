@@ -18,7 +18,7 @@ from lbe.vocab import folder
 from lbe.vocab import tokenizers
 
 # Of a folder that was exported.
-_IF_CHANGED = (
+IF_CHANGED = (
   'Copy it again, or delete its checksums.json where it was changed on purpose'
 )
 
@@ -77,7 +77,7 @@ class Opened:
     """
     shardings = sharding.shardings(mesh, weights.dims(self.config))
     if self.hf_weights is not None:
-      checksums.check(self.path, _IF_CHANGED)
+      checksums.check(self.path, IF_CHANGED)
       return self.hf_weights.load(dtype=dtype, shardings=shardings)
     abstract = jax.tree.map(
       lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
@@ -110,7 +110,7 @@ def open_model(path: hf.Folder, *, vocab_multiple: int | None = None) -> Opened:
         f'{path} is not written to its end: lbe.export_hf is at it, or was '
         'stopped; give that command again.'
       )
-    checksums.check(path, _IF_CHANGED, by_size=_is_large)
+    checksums.check(path, IF_CHANGED, by_size=_is_large)
     model_config, info = hf_config.read_config(path)
     if vocab_multiple is not None:
       model_config = dataclasses.replace(

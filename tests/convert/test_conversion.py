@@ -11,8 +11,11 @@ import sentencepiece
 import torch
 import transformers
 
+from lbe import export_hf
 from lbe.convert import certificate
+from lbe.convert import stored as stored_lib
 from lbe.run import checkpoint
+from lbe.run import checksums
 from lbe.vocab import tokenizers
 
 import runs
@@ -73,6 +76,34 @@ def test_a_trained_model_goes_in_and_out_bit_for_bit(test_data, tmp_path):
     output = runs.run(program, *arguments, status=1)
     assert 'already holds' in output
     assert 'Traceback' not in output
+  # A bit that flips behind the certificate got a new green one.
+  weights = target / 'model.safetensors'
+  data = bytearray(weights.read_bytes())
+  data[-9] ^= 1
+  weights.write_bytes(data)
+  again = (f'--source={target}', f'--target={tmp_path}/again')
+  output = runs.run('import_hf', *again, status=1)
+  assert f'{target} is damaged: model.safetensors differs' in output
+
+
+def test_an_export_that_was_killed_is_gone_on_with_and_not_read(tmp_path):
+  """A kill before the certificate left a folder that nothing would take."""
+  (tmp_path / 'config.json').write_text('{"model_type": "llama"}')
+  with pytest.raises(ValueError, match='already holds a model'):
+    export_hf._begin(tmp_path, 'config.json', 'a model')
+  (tmp_path / 'unfinished').touch()
+  export_hf._begin(tmp_path, 'config.json', 'a model')
+  with pytest.raises(ValueError, match='not written to its end'):
+    stored_lib.open_model(tmp_path)
+  export_hf._end(tmp_path)
+  assert list(checksums.compare(tmp_path).damage) == []
+  assert not certificate.is_of(tmp_path, 'run')
+  (tmp_path / 'certificate.json').write_text('{"source": "run"')
+  assert not certificate.is_of(tmp_path, 'run')
+  (tmp_path / 'certificate.json').write_text('{"source": "run"}')
+  assert certificate.is_of(tmp_path, 'run')
+  (tmp_path / 'unfinished').touch()
+  assert not certificate.is_of(tmp_path, 'run')
 
 
 def test_bfloat16_in_several_files_without_a_tokenizer(tmp_path):

@@ -158,6 +158,33 @@ class _Renamed(tokenizers.Bytes):
   fingerprint = 'another'
 
 
+@pytest.mark.parametrize('name', ['train_lengths.npy', 'tokens-train*00002-*'])
+def test_data_that_is_not_as_it_was_written_is_refused(
+  name, tmp_path, monkeypatch
+):
+  """A bit of the index was other documents' borders, without a word."""
+  path = write(tmp_path)
+  folder = prepare(path, tmp_path / 'cache').folder
+  (file,) = folder.glob(name)
+  data = bytearray(file.read_bytes())
+  data[-1] ^= 4
+  file.write_bytes(data)
+  with pytest.raises(
+    ValueError, match=rf'{file.name} differs .* Delete \S+zh-'
+  ):
+    prepare(path, tmp_path / 'cache')
+  # Of much data the index is read, and of the rest the size.
+  monkeypatch.setattr(tokenized, 'CHECKED_BYTES', 0)
+  if 'train_' in name:
+    with pytest.raises(ValueError, match='is damaged'):
+      prepare(path, tmp_path / 'cache')
+  else:
+    prepare(path, tmp_path / 'cache')
+    file.write_bytes(data[:-1])
+    with pytest.raises(ValueError, match='is cut off'):
+      prepare(path, tmp_path / 'cache')
+
+
 def test_heldout_documents_are_chosen_by_their_text_and_kept_whole(tmp_path):
   """A document must not change sides when others come or go."""
   path = write(tmp_path)

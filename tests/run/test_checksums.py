@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from absl import flags
 
+from lbe import check
 from lbe.run import aside
 from lbe.run import checkpoint
 from lbe.run import checksums
@@ -195,3 +196,21 @@ def test_a_checkpoint_of_an_older_version_is_taken_as_it_is(run, saved):
   path.write_bytes(path.read_bytes()[:100])
   told, newest = choose(run)
   assert newest == '2' and 'cannot be read' in told
+
+
+def test_check_says_what_is_damaged_and_what_depends_on_it(run, capsys):
+  """Without it a person would learn of it when the run is lost."""
+  check.main(['check', str(run)])
+  assert '3 looked at, 0 damaged' in capsys.readouterr().out
+  damage(run, 2, 'opt')
+  (run / 'metrics.jsonl').write_text('{"step": 1}\n{"st\n{"step": 3}\n{"s')
+  with pytest.raises(SystemExit):
+    check.main(['check', str(run)])
+  told = capsys.readouterr().out
+  assert f'{run}/checkpoints/2: DAMAGED\n  opt/' in told
+  assert 'no run can go on from it; its weights are whole' in told
+  assert 'Whole beside it: 1, 3' in told
+  assert f'{run}/metrics.jsonl: DAMAGED\n  line 2 is no JSON' in told
+  assert '4 looked at, 2 damaged' in told
+  with pytest.raises(ValueError, match='holds nothing that lbe keeps'):
+    check.main(['check', str(run / 'checkpoints/1/opt')])
