@@ -12,8 +12,10 @@ from lbe import check
 from lbe.run import aside
 from lbe.run import checkpoint
 from lbe.run import checksums
+from lbe.run import identity
 
-META = {'model': None, 'tokenizer': None, 'config': None, 'source': None}
+FACTS = {'num_steps': 3}
+META = {'model': None, 'tokenizer': None, 'config': FACTS, 'source': None}
 
 
 def flip(path, at=0):
@@ -196,6 +198,17 @@ def test_a_checkpoint_of_an_older_version_is_taken_as_it_is(run, saved):
   path.write_bytes(path.read_bytes()[:100])
   told, newest = choose(run)
   assert newest == '2' and 'cannot be read' in told
+
+
+def test_facts_that_were_torn_are_those_of_the_checkpoint(run, capsys):
+  """A config.json cut off by a kill, and the run was stuck."""
+  assert identity.recorded(run) is None
+  (run / 'config.json').write_text('{"num_st')
+  assert identity.recorded(run) == FACTS
+  assert 'config.json:1: no JSON' in capsys.readouterr().err
+  shutil.rmtree(run / 'checkpoints')
+  assert identity.recorded(run) is None
+  assert 'it begins anew' in capsys.readouterr().err
 
 
 def test_check_says_what_is_damaged_and_what_depends_on_it(run, capsys):
