@@ -245,7 +245,8 @@ def test_the_unknown_token_is_counted(tmp_path):
   assert found.train.num_unknown == 3
   assert 'zh (2.86%) are the unknown one' in tokenized.describe(found, 'zh')
   # Data of an earlier version lacks the column.
-  (found.folder / 'train_unknown.npy').unlink()
+  for name in ('train_unknown.npy', 'checksums.json'):
+    (found.folder / name).unlink()
   again = prepare(path, tmp_path, tokenizer=tokenizer)
   assert again.folder == found.folder and again.train.num_unknown is None
 
