@@ -8,6 +8,7 @@ Adapters are merged into their weights, or with --adapter_only written alone,
 as PEFT loads them. Ends with a certificate.
 """
 
+import contextlib
 import functools
 import json
 import pathlib
@@ -59,12 +60,16 @@ def main(argv):
   del argv
   target = pathlib.Path(_TARGET.value)
   source = checkpoint.find(_SOURCE.value)
-  _begin(target, 'config.json', 'a model')
+  _check_free(target, 'config.json', 'a model')
   verified.checked(source, ('params', 'meta'))
   opened = stored.open_model(source)
-  if _ADAPTER_ONLY.value:
-    _export_adapter(source, target, opened)
-    return
+  with _writing(target):
+    (_export_adapter if _ADAPTER_ONLY.value else _export)(
+      source, target, opened
+    )
+
+
+def _export(source, target, opened):
   c, info, tokenizer = opened.config, opened.info, opened.tokenizer
   dtype = _DTYPE.value or info['dtype']
   expected = hf.write_safetensors(
@@ -111,11 +116,10 @@ def main(argv):
     if exact
     else f'the checkpoint was rounded to {dtype}; its logits differ',
   )
-  _end(target)
 
 
-def _begin(target, name, what):
-  """Marks the folder as unfinished; refuses one that somebody finished.
+def _check_free(target, name, what):
+  """Refuses a folder that somebody finished, by the file written last.
 
   What a call left that was killed is written over, file by file.
   """
@@ -125,16 +129,28 @@ def _begin(target, name, what):
       f'--target={target} already holds {what}; give an empty folder, or '
       'delete it.'
     )
+
+
+@contextlib.contextmanager
+def _writing(target):
+  """Within, a mark says that the folder is unfinished; then it has checksums.
+
+  The model card is anybody's to change, and has none.
+  """
+  mark = target / hf_config.UNFINISHED
   target.mkdir(parents=True, exist_ok=True)
   mark.touch()
-
-
-def _end(target):
-  """Takes the mark away: what was written is whole, and has checksums."""
-  mark = target / hf_config.UNFINISHED
-  checksums.write(
-    target, [x for x in checksums.files(target) if x != mark.name]
-  )
+  try:
+    yield
+  except Exception:
+    if not list(target.glob('*config.json')):  # no model yet
+      mark.unlink()
+      with contextlib.suppress(OSError):
+        target.rmdir()  # where nothing is in it
+    raise
+  others = (mark.name, 'README.md')
+  names = [name for name in checksums.files(target) if name not in others]
+  checksums.write(target, names)
   mark.unlink()
 
 
@@ -182,7 +198,7 @@ def _export_adapter(source, target, opened):
     raise ValueError(
       f'{source} has no adapters (config.lora); leave out --adapter_only.'
     )
-  _begin(target, 'adapter_config.json', 'an adapter')
+  _check_free(target, 'adapter_config.json', 'an adapter')
   vocabulary = ('embed_VD', 'head_DV')
   # New rows are not in the base, whether they learned or not.
   added = vocabulary if info.get('num_old_rows') else ()
@@ -227,7 +243,6 @@ def _export_adapter(source, target, opened):
     verify=_VERIFY.value,
     skipped=skipped,
   )
-  _end(target)
 
 
 def _keeps(source, dtype):

@@ -90,12 +90,15 @@ def test_an_export_that_was_killed_is_gone_on_with_and_not_read(tmp_path):
   """A kill before the certificate left a folder that nothing would take."""
   (tmp_path / 'config.json').write_text('{"model_type": "llama"}')
   with pytest.raises(ValueError, match='already holds a model'):
-    export_hf._begin(tmp_path, 'config.json', 'a model')
-  (tmp_path / 'unfinished').touch()
-  export_hf._begin(tmp_path, 'config.json', 'a model')
+    export_hf._check_free(tmp_path, 'config.json', 'a model')
+  with pytest.raises(KeyboardInterrupt), export_hf._writing(tmp_path):
+    raise KeyboardInterrupt
+  export_hf._check_free(tmp_path, 'config.json', 'a model')
   with pytest.raises(ValueError, match='not written to its end'):
     stored_lib.open_model(tmp_path)
-  export_hf._end(tmp_path)
+  with export_hf._writing(tmp_path):
+    (tmp_path / 'README.md').write_text('the card')
+  (tmp_path / 'README.md').write_text('my card')
   assert list(checksums.compare(tmp_path).damage) == []
   assert not certificate.is_of(tmp_path, 'run')
   (tmp_path / 'certificate.json').write_text('{"source": "run"')
