@@ -72,8 +72,13 @@ def checked(
       f'{step} is damaged: {compared.told()}. Copy it again, or take another '
       'one; --verify_stored=False takes it as it is.'
     )
-  if compared.seconds > 1:
-    print(f'{step}: {compared.cost()}', file=sys.stderr, flush=True)
+  told = ''
+  if compared is not checksums.NOTHING and not compared.kept:
+    told = f'{step} has no checksums: it is taken as it is'
+  elif compared.seconds > 1:
+    told = f'{step}: {compared.cost()}'
+  if told and not alone and jax.process_index() == 0:
+    print(told, file=sys.stderr, flush=True)
   return step
 
 

@@ -188,11 +188,13 @@ def test_weights_that_differ_from_what_was_written_are_refused(
     checkpoint.read_meta(run)
 
 
-def test_a_checkpoint_of_an_older_version_is_taken_as_it_is(run, saved):
+def test_a_checkpoint_of_an_older_version_is_taken_as_it_is(run, saved, capsys):
   (run / 'checkpoints/3/checksums.json').unlink()
   told, newest = choose(run)
   assert newest == '3' and 'has no checksums' in told
   checkpoint.load_state(run, saved[1])
+  checkpoint.load_params(run, saved[1]['params'])
+  assert 'checkpoints/3 has no checksums' in capsys.readouterr().err
   # What Orbax itself cannot read is damage here, too.
   path: pathlib.Path = run / 'checkpoints/3/params/_METADATA'
   path.write_bytes(path.read_bytes()[:100])
