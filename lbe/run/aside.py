@@ -41,10 +41,8 @@ def choose(workdir: str, say: Callable[[str], None]):
     return
   root = pathlib.Path(workdir)
   steps = _shared('checkpoints', checkpoint.steps(root))
-  into, newer = root / FOLDER, []
-  wanted = _wanted(root, steps, say)
+  wanted, newer = _wanted(root, steps, say), []
   if wanted is not None:
-    into = root / FOLDER / f'behind-{wanted}'
     newer = [step for step in steps if step > wanted]
     steps = [step for step in steps if step <= wanted]
   damaged, whole = {}, None
@@ -59,12 +57,10 @@ def choose(workdir: str, say: Callable[[str], None]):
   for step, what in damaged.items():
     say(
       f'WARNING: checkpoint {step} of {root} is damaged: {what}. It is kept in '
-      f'{_move(root, step, into)}; the run goes on from step {whole}.'
+      f'{_move(root, step, root / FOLDER)}; the run goes on from step {whole}.'
     )
-  if wanted is not None and jax.process_index() == 0:
-    into.mkdir(parents=True, exist_ok=True)
-  for step in newer:
-    say(f'checkpoint {step} is kept in {_move(root, step, into)}')
+  if wanted is not None:
+    _set_behind(root, wanted, newer, say)
   if not steps and (root / 'metrics.jsonl').exists():
     say(f'{root} has metrics, but no checkpoint: the run begins anew.')
   hosts.wait_for_others('checkpoints chosen')
@@ -84,9 +80,9 @@ def _wanted(root, steps, say):
   step = _RESTORE.value
   if step is None:
     return None
-  into = root / FOLDER / f'behind-{step}'
-  if _shared('restored before', into.exists()):
-    say(f'--restore={step} was done before, as {into} shows.')
+  done = _behind(root, step)
+  if _shared('restored before', done.exists()):
+    say(f'--restore={step} was done before, as {done} shows.')
     return None
   if step not in steps:
     raise ValueError(
@@ -94,6 +90,22 @@ def _wanted(root, steps, say):
       f'{", ".join(map(str, steps)) or "no step"}; take one of these.'
     )
   return step
+
+
+def _behind(root, step):
+  return root / FOLDER / f'behind-{step}'
+
+
+def _set_behind(root, wanted, newer, say):
+  """Sets the newer steps aside; the folder has its name when all are there."""
+  into = _behind(root, wanted)
+  part = into.with_name(f'{into.name}.part')
+  for step in newer:
+    _move(root, step, part)
+  if jax.process_index() == 0:
+    part.mkdir(parents=True, exist_ok=True)
+    os.rename(part, into)
+  say(f'going back to step {wanted}; newer ones {newer} are kept in {into}')
 
 
 def _damage(step, say):

@@ -18,6 +18,8 @@ from collections.abc import Iterable
 import numpy as np
 import xxhash
 
+from lbe.text import files as files_lib
+
 BLOCK_BYTES = 1 << 26
 _READ_BYTES = 1 << 18
 _NAME = 'checksums'
@@ -90,13 +92,8 @@ def write(
     record[path.relative_to(folder).as_posix()] = [sizes[path], *blocks]
   number, count = part
   told = json.dumps({'parts': count, 'block': BLOCK_BYTES, 'files': record})
-  path = _path(folder, number)
-  temporary = path.with_suffix('.tmp')
-  with open(temporary, 'w', encoding='utf-8') as file:
-    file.write(f'{told}\n{xxhash.xxh3_64_hexdigest(told.encode())}\n')
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(temporary, path)
+  own = xxhash.xxh3_64_hexdigest(told.encode())
+  files_lib.write_whole(_path(folder, number), f'{told}\n{own}\n')
 
 
 def is_there(folder: str | pathlib.Path) -> bool:
