@@ -411,9 +411,8 @@ def _export(workdir):
     f'--source={workdir.path}',
     f'--target={target}',
   ]
-  subprocess.run(
-    command, check=True, env={**os.environ, 'JAX_PLATFORMS': 'cpu'}
-  )
+  environment = {**os.environ, 'JAX_PLATFORMS': 'cpu'}
+  subprocess.run(command, check=True, env=environment)
 
 
 if __name__ == '__main__':
