@@ -43,14 +43,19 @@ def extend(
   characters = _missing_characters(units, known, coverage)[:num_pieces]
   start = extend_lib.below(base, characters) if characters else base
   start = start.without_prefix()
+  letters = known | set(characters)
   merges = learn(
     {
       unit: ([_marked(part) for part in start.split(_spaced(unit))], n)
       for unit, n in units.items()
     },
-    known | set(characters),
+    letters,
     num_pieces - len(characters),
-    allowed=lambda piece: len(piece) <= MAX_LENGTH,
+    # A character that is no piece, too rare for `coverage`, is bytes in a
+    # tokenizer.json, which none of its merges can join.
+    allowed=lambda piece: (
+      len(piece) <= MAX_LENGTH and letters.issuperset(piece)
+    ),
     progress=progress,
   )
   left_out = collections.defaultdict(list)

@@ -70,6 +70,18 @@ def learnt(base, corpus):
   return continued.extend(base, corpus[0], num_pieces=3000, progress=False)
 
 
+def test_no_piece_has_a_character_that_is_none(base):
+  """`▁ஓ` without `ஓ` is one token for SentencePiece, and bytes in its
+  tokenizer.json: a common word got other ids in transformers."""
+  texts = ['அம்மா வந்தாள் ' * 40 + 'ஓர் ஓர் ']
+  found = continued.extend(
+    base, texts, num_pieces=20, coverage=0.9, progress=False
+  )
+  pieces = {p.piece for p in found.tokenizer.proto.pieces}
+  assert found.added and not set(''.join(found.added)) - pieces
+  assert not any('ஓ' in piece for piece in found.added)
+
+
 def test_pieces_are_as_many_as_asked_and_all_reachable(base, learnt):
   """Base ids unmoved, nothing that encoding never gives."""
   assert len(learnt.added) == 3000
