@@ -94,6 +94,7 @@ setuptools.setup(
     'lbe.text': ['languages.toml'],
   },
   install_requires=REQUIRED,
+  entry_points={'console_scripts': ['lbe=lbe.__main__:main']},
   extras_require={
     'cuda': ['jax[cuda13]'],
     # For NVIDIA drivers older than 580.

@@ -1,9 +1,9 @@
 """The config of a run or of a cell again, as its JSON file holds it.
 
-  python -m lbe.train --config=configs/stored.py:WORKDIR/config.json \
-    --workdir=ANOTHER
+  python -m lbe.train --config=WORKDIR --workdir=ANOTHER
 
-The file is WORKDIR/config.json of a run, or cell.json of a study's cell.
+WORKDIR is that of a run or of scores, which has a config.json; in its place
+may stand such a file, as cell.json of a study's cell.
 """
 
 import json
@@ -13,4 +13,8 @@ from lbe.configs import common
 
 def get_config(path):
   with open(path, encoding='utf-8') as file:
-    return common.stored(json.load(file)['config'])
+    record = json.load(file)
+  # What lbe.evaluate wrote is a config alone, with the model that it scored.
+  return common.stored(
+    record.get('config') or {k: v for k, v in record.items() if k != 'scored'}
+  )

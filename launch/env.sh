@@ -2,6 +2,7 @@
 # Makes and enters the virtual environment; sourced by the scripts beside it
 # with the wanted extras as arguments. Quick when nothing has changed.
 #
+#   LBE_EXTRAS       extras of setup.py beside those, as hf,plot
 #   LBE_ACCELERATOR  cpu, cuda or tpu; detected where unset
 #   LBE_PYTHON       the Python (3.11 or newer) that makes the environment
 #   LBE_VENV         where the environment lies; .venv where unset
@@ -43,7 +44,8 @@ detect_accelerator() {
 
 enter() { # extras
   local accelerator=${LBE_ACCELERATOR:-} venv=${LBE_VENV:-.venv} python
-  local extras="$*" driver stamp want
+  local extras="$* ${LBE_EXTRAS:-}" driver stamp want start
+  extras=${extras//,/ }
   case "${accelerator:=$(detect_accelerator)}" in
     cpu) ;;
     tpu) extras="$extras tpu" ;;
@@ -83,7 +85,9 @@ enter() { # extras
   want="$PWD $(cat setup.py lbe/__init__.py | cksum)"
   if [ "$(cat "$stamp" 2>/dev/null)" != "$want" ]; then
     extras=$(echo "$extras" | xargs | tr ' ' ',')
-    echo "lbe: installing lbe${extras:+[$extras]} into $venv"
+    echo "lbe: installing lbe${extras:+[$extras]} into $venv, once: some" \
+      "minutes, and about 1 GB without extras (docs/install.md)"
+    start=$SECONDS
     # torch only checks our numbers: its CPU build is a tenth of the size.
     # A machine that cannot reach the index takes what its own index has.
     case ",$extras," in *,test,* | *,hf,*)
@@ -99,5 +103,7 @@ enter() { # extras
       --disable-pip-version-check \
       -e ".${extras:+[$extras]}"
     echo "$want" >"$stamp"
+    echo "lbe: installed in $((SECONDS - start)) s, $venv has" \
+      "$(du -sh "$venv" | cut -f1)B; enter it by: source $venv/bin/activate"
   fi
 }

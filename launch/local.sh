@@ -3,9 +3,10 @@
 #
 #   bash launch/local.sh                     the quickstart, into runs/quickstart
 #   bash launch/local.sh train --config=configs/small_zh.py --workdir=DIR ...
-#   bash launch/local.sh PROGRAM [FLAGS]     any `python -m lbe.PROGRAM`
+#   bash launch/local.sh PROGRAM [FLAGS]     any `lbe PROGRAM`
 #
-# Variables: LBE_ACCELERATOR, LBE_PYTHON, LBE_VENV (see launch/env.sh).
+# Variables: LBE_EXTRAS (as hf,plot), LBE_ACCELERATOR, LBE_PYTHON, LBE_VENV
+# (see launch/env.sh).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/env.sh
@@ -17,9 +18,9 @@ case "${1:-}" in
 esac
 program=${1#lbe.}; shift
 [ -f "lbe/$program.py" ] || fail "there is no program lbe/$program.py; take" \
-  "one of: $(grep -l '^if __name__' lbe/*.py | xargs -n 1 basename -s .py |
+  "one of: $(printf '%s\n' lbe/[!_]*.py | xargs -n 1 basename -s .py |
     xargs)."
 
-# shellcheck disable=SC2119 # no extras
+# shellcheck disable=SC2119 # no extras of its own
 enter
 exec python -m "lbe.$program" "$@"

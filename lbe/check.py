@@ -131,4 +131,4 @@ def _is_damaged(step):
 
 
 if __name__ == '__main__':
-  program.run(main, has_commands=True)
+  program.run(main, num_words=1)

@@ -1,5 +1,6 @@
 """Scores a stored model with the evaluators of a config, without training.
 
+  python -m lbe.evaluate --run=runs/zh
   python -m lbe.evaluate --config=configs/eval_zh.py --workdir=runs/eval \
     --config.init_from=CKPT_OR_HF --config.evals.zh.path=zh.txt
 
@@ -14,33 +15,45 @@ import time
 
 import jax
 from absl import flags
-from ml_collections import config_flags
 
+from lbe.assemble import config_flag
 from lbe.assemble import data
 from lbe.assemble import evaluators as evaluators_lib
 from lbe.assemble import model as model_lib
+from lbe.assemble import paths
 from lbe.evals import by_language
 from lbe.evals import core
 from lbe.evals import schedule
 from lbe.mesh import hosts
 from lbe.mesh import sharding
+from lbe.run import arguments
 from lbe.run import checkpoint
 from lbe.run import program
 from lbe.run import workdir as workdir_lib
 from lbe.text import files as files_lib
 
-_CONFIG = config_flags.DEFINE_config_file('config', None, lock_config=True)
+_CONFIG = config_flag.define()
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where results.jsonl goes.')
+_RUN = flags.DEFINE_string(
+  'run',
+  None,
+  'RUN or RUN/checkpoints/STEP of lbe.train: its model with its own config, '
+  'data and cache, where --config and --workdir say nothing else.',
+)
 
 
 def main(argv):
   del argv
   program.join_hosts()
-  config = _CONFIG.value
-  files = workdir_lib.open_workdir(_WORKDIR.value)
+  config, place = _CONFIG.value, _WORKDIR.value
+  if _RUN.value:
+    config = _of_run(config, _RUN.value)
+    place = place or arguments.run_folder(_RUN.value)
+  files = workdir_lib.open_workdir(place)
   files.fetch()
   workdir = files.here
   program.keep_compiled(files.path)
+  paths.check_scored(config)
   opened = model_lib.open_weights(config)
   if opened is None:
     raise ValueError(
@@ -92,6 +105,16 @@ def main(argv):
   files.send(now=True)
 
 
+def _of_run(config, run):
+  """The config with a run's model, which has its tokenizer, and its data."""
+  config = config.copy_and_resolve_references()
+  with config.unlocked():
+    config.init_from, config.tokenizer = run, ''
+    if not config.data.cache_dir:
+      config.data.cache_dir = str(arguments.run_folder(run) / 'data')
+  return config
+
+
 def _own_folder(files, facts):
   """Where these scores go: to the workdir, unless it is somebody else's."""
   config = files.here / 'config.json'
@@ -131,5 +154,5 @@ def _begin(workdir, facts):
 
 
 if __name__ == '__main__':
-  flags.mark_flags_as_required(['config', 'workdir'])
+  flags.mark_flags_as_required(['config'])
   program.run(main)

@@ -17,8 +17,8 @@ import pickle
 
 import jax
 from absl import flags
-from ml_collections import config_flags
 
+from lbe.assemble import config_flag
 from lbe.assemble import model as model_lib
 from lbe.assemble import planned
 from lbe.assemble import step as step_lib
@@ -30,7 +30,7 @@ from lbe.models import weights
 from lbe.run import program
 from lbe.vocab import tokenizers
 
-_CONFIG = config_flags.DEFINE_config_file('config', None, lock_config=True)
+_CONFIG = config_flag.define()
 _TOPOLOGY = flags.DEFINE_string(
   'topology',
   None,

@@ -10,8 +10,8 @@ same sources and workdir, or data.cache_dir, finds everything there.
 
 import jax
 from absl import flags
-from ml_collections import config_flags
 
+from lbe.assemble import config_flag
 from lbe.assemble import data
 from lbe.assemble import model
 from lbe.data import beam
@@ -19,7 +19,7 @@ from lbe.data import report
 from lbe.run import program
 from lbe.run import workdir as workdir_lib
 
-_CONFIG = config_flags.DEFINE_config_file('config', None, lock_config=True)
+_CONFIG = config_flag.define()
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'The workdir of the run, whose data this is.'
 )
@@ -63,5 +63,5 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  flags.mark_flags_as_required(['config', 'workdir'])
+  flags.mark_flags_as_required(['config'])
   program.run(main)

@@ -18,8 +18,8 @@ import time
 import ml_collections
 import tqdm
 from absl import flags
-from ml_collections import config_flags
 
+from lbe.assemble import config_flag
 from lbe.run import program
 from lbe.studies import begin
 from lbe.studies import estimate
@@ -29,7 +29,7 @@ from lbe.studies import scoring
 from lbe.studies import work
 from lbe.text import tables
 
-_CONFIG = config_flags.DEFINE_config_file('config', None, lock_config=True)
+_CONFIG = config_flag.define()
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'The folder of the study, which all of its workers see.'
 )

@@ -36,6 +36,7 @@ from lbe.vocab import ranked
 from lbe.vocab import report as report_lib
 from lbe.vocab import tokenizers
 from lbe.vocab import train as train_lib
+from lbe.vocab import worth
 
 _OUTPUT = flags.DEFINE_string('output', None, 'The folder to write.')
 _BASE = flags.DEFINE_string(
@@ -97,6 +98,9 @@ _PER_SCRIPT = flags.DEFINE_bool(
 _CONTEXT = flags.DEFINE_integer(
   'context', 2048, 'report: tokens of the context; export: model_max_length.'
 )
+
+# A larger share of Latin letters is told of where they are left out.
+_MOSTLY = 0.5
 
 _NEEDED = {
   'train': ('texts', 'vocab_size', 'output'),
@@ -258,6 +262,8 @@ def extend():
     'tokenizer_json': compared | _compare(extension.tokenizer, folder),
   }
   _save(record, folder / 'extension.json')
+  texts = worth.head(_all_documents(_CORPUS.value or _TEXTS.value))
+  print(worth.told(tokenizers.load(_BASE.value), extension, texts))
 
 
 def _check_first_time():
@@ -284,20 +290,27 @@ def _added():
   ranks = base.kind == 'hf' and not base.byte_level
   if not ranks:
     base = _load_sentencepiece('base', _BASE.value)
-  find = functools.partial(
-    extend_lib.extend,
-    target=_load_sentencepiece('add', _ADD.value),
-    score_mode=_SCORE_MODE.value,
-    keep_latin=_KEEP_LATIN.value,
-  )
-  if not ranks:
-    return find(base)
-  if _SCORE_MODE.value != 'below_base':
+  elif _SCORE_MODE.value != 'below_base':
     raise ValueError(
       f'--score_mode={_SCORE_MODE.value} is for a tokenizer.model; '
       f'{_BASE.value} is a tokenizer.json, whose new merges follow its own.'
     )
-  return ranked.extend(base, find)
+  target = _load_sentencepiece('add', _ADD.value)
+
+  def make(keep_latin):
+    find = functools.partial(
+      extend_lib.extend,
+      target=target,
+      score_mode=_SCORE_MODE.value,
+      keep_latin=keep_latin,
+    )
+    return ranked.extend(base, find) if ranks else find(base)
+
+  extension = make(_KEEP_LATIN.value)
+  if len(extension.left_out.get(extend_lib.LATIN, ())) > len(extension.added):
+    texts = worth.head(_all_documents(_TEXTS.value))
+    print(f'warning: {worth.latin_offer(base, make(True), texts)}')
+  return extension
 
 
 def _learnt():
@@ -313,20 +326,25 @@ def _learnt():
     )
   base = tokenizers.load(_BASE.value)
 
-  def find(learner, base):
-    return learner.extend(
-      base,
-      _all_documents(_CORPUS.value),
+  scored = base.kind == 'sentencepiece'
+  ranks = base.kind == 'hf' and not base.byte_level
+
+  def make(texts, keep_latin):
+    find = functools.partial(
+      (continued if scored or ranks else byte_level).extend,
+      texts=texts,
       num_pieces=_NUM_PIECES.value,
       coverage=_COVERAGE.value,
-      keep_latin=_KEEP_LATIN.value,
+      keep_latin=keep_latin,
     )
+    return ranked.extend(base, find) if ranks else find(base)
 
-  if base.kind == 'sentencepiece':
-    return find(continued, base)
-  if base.kind == 'hf' and not base.byte_level:
-    return ranked.extend(base, functools.partial(find, continued))
-  return find(byte_level, base)
+  texts = worth.head(_all_documents(_CORPUS.value))
+  share = worth.latin_share(texts)
+  if share > _MOSTLY and not _KEEP_LATIN.value:
+    print(f'{share:.1%} of the letters of --corpus are Latin')
+    print(f'warning: {worth.latin_offer(base, make(texts, True), texts)}')
+  return make(_all_documents(_CORPUS.value), _KEEP_LATIN.value)
 
 
 def report():
@@ -369,4 +387,4 @@ def export():
 
 
 if __name__ == '__main__':
-  program.run(main, has_commands=True)
+  program.run(main, num_words=1)

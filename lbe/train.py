@@ -15,13 +15,14 @@ import time
 
 import jax
 from absl import flags
-from ml_collections import config_flags
 
+from lbe.assemble import config_flag
 from lbe.assemble import data
 from lbe.assemble import evaluators as evaluators_lib
 from lbe.assemble import extension
 from lbe.assemble import longer
 from lbe.assemble import model as model_lib
+from lbe.assemble import paths
 from lbe.assemble import step as step_lib
 from lbe.convert import certificate
 from lbe.convert import settings
@@ -30,8 +31,8 @@ from lbe.data import report
 from lbe.evals import core
 from lbe.evals import forgetting
 from lbe.evals import run_page
+from lbe.evals import samples
 from lbe.evals import schedule
-from lbe.inference import decode
 from lbe.mesh import compilation
 from lbe.mesh import hardware
 from lbe.mesh import hosts
@@ -42,6 +43,7 @@ from lbe.run import branch
 from lbe.run import checkpoint
 from lbe.run import identity
 from lbe.run import metrics
+from lbe.run import output
 from lbe.run import profile
 from lbe.run import program
 from lbe.run import progress
@@ -50,7 +52,7 @@ from lbe.text import files
 from lbe.training import memory
 from lbe.vocab import tokenizers
 
-_CONFIG = config_flags.DEFINE_config_file('config', None, lock_config=True)
+_CONFIG = config_flag.define()
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'A folder that all hosts see, or gs://BUCKET/FOLDER.'
 )
@@ -101,6 +103,7 @@ def main(argv):
   recorded = begun.facts if begun else identity.recorded(workdir.here)
   where = begun.path.parent.parent if begun else workdir.path
   identity.check_config(where, recorded, config)
+  paths.check(config, begins=not going_on)
   opened = model_lib.open_weights(config, going_on)
   tokenizer = model_lib.make_tokenizer(
     config, opened, workdir.here, may_extend=True, going_on=going_on
@@ -155,6 +158,8 @@ def main(argv):
     check_plan=lambda old: longer.check(old, facts, first_step, str(where)),
   )
   hosts.check_same('run', facts)
+  if jax.process_index() == 0 and not _DRY_RUN.value:
+    output.keep(workdir.here / 'train.log')
   report.show(loader, num_steps, workdir.here, say)
   say(step_lib.describe(config, training, num_steps))
   say(memory_line)
@@ -237,6 +242,9 @@ def main(argv):
   batches = loader.iterator(first_step, num_steps - first_step, rows)
   of_run = identity.of_rows(workdir.path, config)
   around = (model, tokenizer, mesh, config)  # of the parameters that are scored
+  sampled = samples.Samples(
+    config.sample_prompts, config.sample_max_new_tokens, config.seed
+  )
 
   def score(due, state, step):
     read = sum(source['bytes'] for source in loader.seen(step).values())
@@ -248,6 +256,7 @@ def main(argv):
       stop=stop,
       watch=watch,
       facts=of_run | {'bytes_seen': read},
+      samples=sampled.write,
     )
 
   due = [e for e in evaluators if e.name in missed]
@@ -260,7 +269,7 @@ def main(argv):
       raise outcome.error
     phases.lap('score')
     writer.write(first_step, row | outcome.scores | phases.row())
-    line.say_scores(first_step, outcome.scores, outcome.warnings)
+    line.say('\n'.join(outcome.told))
     meter.restart()
 
   def save(step, state, row, outcome):
@@ -273,6 +282,7 @@ def main(argv):
         meta=meta | schedule.to_come(outcome.unscored, row),
         metrics=outcome.scores,
       )
+    line.say(f'saving checkpoint {step}')
     meter.restart()
     phases.lap('save')
 
@@ -320,7 +330,7 @@ def main(argv):
         stopping = bool(outcome.unscored)
         best = checkpointer.is_best(outcome.scores)
         saving = saving or stopping or best
-        line.say_scores(step, outcome.scores, outcome.warnings)
+        line.say('\n'.join(outcome.told))
         row |= outcome.scores
         meter.skip(outcome.scores['speed/evaluation_seconds'])
         phases.lap('score')
@@ -339,6 +349,8 @@ def main(argv):
   stop.close()
   line.close()
   checkpointer.close()
+  if step > first_step:
+    say(f'saved checkpoint {step}')
   if checkpointer.lacks_best():
     say(f'no step had checkpoint.keep_best={config.checkpoint.keep_best!r}')
   writer.close()
@@ -354,9 +366,14 @@ def main(argv):
     say(core.write_summary(workdir.here))
     if config.forgetting.source:
       say(forgetting.write(workdir.here, **config.forgetting.to_dict()))
-  _say_samples(config, model_lib.as_evaluated(state['params'], *around), say)
+  if not evaluators and step > first_step:
+    score([], state, step)
+  if config.sample_prompts and jax.process_index() == 0:
+    say(samples.told(workdir.here))
   if config.export_hf and jax.process_index() == 0:
     _export(workdir)
+  phases.lap('save')
+  say(progress.end(workdir.path, phases, *config.sample_prompts[:1]))
   workdir.send(now=True)
 
 
@@ -379,25 +396,6 @@ def _compile(config, training, say):
   return train_step
 
 
-def _say_samples(config, model, say):
-  """How the model goes on from the prompts of the config."""
-  for i, prompt in enumerate(config.sample_prompts):
-    ids = decode.generate(
-      model.params,
-      model.config,
-      [tokenizers.prompt_ids(model.tokenizer, prompt)],
-      max_new_tokens=config.sample_max_new_tokens,
-      temperature=0.8,
-      top_k=0,
-      top_p=0.95,
-      seed=config.seed + i,
-      eos_id=model.tokenizer.eos_id,
-      silent=tokenizers.without_piece(model.tokenizer, model.config.vocab_size),
-      execution=model.execution,
-    )
-    say(f'{prompt!r} → {model.tokenizer.decode(ids[0])!r}')
-
-
 def _export(workdir):
   """What a person would type: it reads the checkpoint, in its own process."""
   target = workdir.here / 'hf'
@@ -416,5 +414,5 @@ def _export(workdir):
 
 
 if __name__ == '__main__':
-  flags.mark_flags_as_required(['config', 'workdir'])
+  flags.mark_flags_as_required(['config'])
   program.run(main)

@@ -11,9 +11,8 @@ import runs
 
 CONFIGS = sorted(
   path.stem
-  for path in (runs.ROOT / 'configs').glob('*.py')
-  if path.stem
-  not in ('__init__', 'common', 'hardware', 'instruct', 'stored', 'study')
+  for path in (runs.ROOT / 'configs').glob('[!_]*.py')
+  if path.stem not in ('common', 'hardware', 'instruct', 'stored', 'study')
 )
 
 

@@ -66,8 +66,11 @@ def test_installs_once_and_again_after_a_change(project):
   assert installs(project) == ['.']
   with open(project / 'setup.py', 'a') as f:
     f.write('# changed\n')
-  launch(project, 'launch/local.sh', 'hello', LBE_ACCELERATOR='cpu')
-  assert installs(project) == ['.', '.']
+  variables = {'LBE_ACCELERATOR': 'cpu', 'LBE_EXTRAS': 'plot,chat'}
+  done = launch(project, 'launch/local.sh', 'hello', **variables)
+  assert installs(project) == ['.', '.[plot,chat]']
+  assert 'installing lbe[plot,chat] into .venv' in done.stdout
+  assert 'enter it by: source .venv/bin/activate' in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def installed(tmp_path_factory):
     )
     return process.returncode, process.stdout
 
-  run.folder = root / 'empty'
+  run.folder, run.packages = root / 'empty', packages
   return run
 
 
@@ -110,6 +110,12 @@ def test_the_wheel_does_the_main_job(installed, test_data):
   assert (exported / 'certificate.json').exists()
 
 
+def test_the_wheel_has_one_command(installed):
+  """`lbe` was no command, and `lbe.train` none without `python -m`."""
+  status, output = installed(f'python {installed.packages}/bin/lbe --help')
+  assert status == 0 and '\n  train ' in output, output
+
+
 def test_the_wheel_has_the_quickstarts_sample(installed):
   status, output = installed(
     'python -m lbe.prepare --config=lbe:quickstart --config.tokenizer=bytes '
@@ -147,5 +153,5 @@ def test_a_config_that_is_not_there_names_those_that_are(installed):
     status, output = installed(f'python -m lbe.train --config={config}')
     assert status == 1
     assert 'error: in the config or its overrides: there is no file' in output
-    assert '--config=lbe:NAME for one that comes with lbe: eval_conf' in output
+    assert '--config=NAME for one that comes with lbe: eval_conf' in output
     assert 'Traceback' not in output

@@ -34,7 +34,7 @@ class Loader:
     self.data = [prepared[name].train for name in self.names]
     self.asked = [float(proportions[name]) for name in self.names]
     self.packed = [name in packed for name in self.names]
-    self._seq_len = seq_len
+    self.seq_len = seq_len
     self.batch_size = batch_size
     self._seed = seed
     self._packing = functools.lru_cache(maxsize=2 * len(self.names))(self._pack)
@@ -59,7 +59,7 @@ class Loader:
     """(starts, examples) of packing.best_fit."""
     return packing.best_fit(
       self.data[source].document_lengths,
-      self._seq_len,
+      self.seq_len,
       seed=self._seed * 1000 + source,
       epoch=epoch,
     )
@@ -69,7 +69,7 @@ class Loader:
     i = self.names.index(name)
     if not self.packed[i]:
       return 1.0
-    return self.data[i].num_tokens / (self.num_rows[i] * self._seq_len)
+    return self.data[i].num_tokens / (self.num_rows[i] * self.seq_len)
 
   def row_share(self, name):
     """The share of the training's rows that come from a source."""
@@ -97,11 +97,11 @@ class Loader:
     if self.packed[source]:
       starts, examples = self._packing(source, epoch)
       chosen = examples[starts[row] : starts[row + 1]]
-      result = packing.pack([data.example(i) for i in chosen], self._seq_len)
+      result = packing.pack([data.example(i) for i in chosen], self.seq_len)
     else:
-      start = row * self._seq_len
-      tokens, documents = data.tokens(start, start + self._seq_len + 1)
-      result = packing.make_row(tokens, documents, self._seq_len)
+      start = row * self.seq_len
+      tokens, documents = data.tokens(start, start + self.seq_len + 1)
+      result = packing.make_row(tokens, documents, self.seq_len)
     scored = result['weights'] > 0
     result['num_bytes'] = np.int32(
       self.byte_lengths[result['targets'][scored]].sum()

@@ -34,7 +34,7 @@ def show(
 
 def table(loader: loader_lib.Loader, num_steps: int) -> str:
   """The table that a run prints first, and its warnings."""
-  rows_used = loader.rows_used(num_steps)
+  rows_used, num_rows = loader.rows_used(num_steps), np.array(loader.num_rows)
   head = (
     'source',
     'documents',
@@ -53,7 +53,9 @@ def table(loader: loader_lib.Loader, num_steps: int) -> str:
     'epochs',
   )
   rows = [head]
-  fills = np.array([loader.fill(name) for name in loader.names])
+  # Of a text that is shorter than its rows, too.
+  num_tokens = np.array([d.num_tokens for d in loader.data])
+  fills = np.minimum(num_tokens / (num_rows * loader.seq_len), 1.0)
   achieved = rows_used * fills / max((rows_used * fills).sum(), 1)
   for i, name in enumerate(loader.names):
     d = loader.data[i]
@@ -73,7 +75,7 @@ def table(loader: loader_lib.Loader, num_steps: int) -> str:
         f'{d.document_lengths.max():,}',
         f'{loader.asked[i]:.1%}',
         f'{achieved[i]:.1%}',
-        f'{rows_used[i] / loader.num_rows[i]:.2f}',
+        _epochs(rows_used[i] / num_rows[i]),
       )
     )
   widths = [max(len(cells[i]) for cells in rows) for i in range(len(head))]
@@ -88,6 +90,11 @@ def table(loader: loader_lib.Loader, num_steps: int) -> str:
     tokenized.describe(loader.prepared[name], name) for name in loader.names
   ]
   return '\n'.join(lines + [note for note in notes if note])
+
+
+def _epochs(epochs):
+  """Two decimals, and of less than a tenth two digits: 0.0031."""
+  return f'{epochs:.2f}' if epochs >= 0.1 or not epochs else f'{epochs:.2g}'
 
 
 def examples(loader: loader_lib.Loader, mark=('⟦', '⟧')) -> str:

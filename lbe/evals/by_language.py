@@ -18,9 +18,6 @@ from lbe.text import tables
 _OF_ONE = {'pairs@blimp': ('acc', 'en')}
 # Second readings of the same answers.
 _LEFT_OUT = ('lmeval_',)
-_BETTER = {
-  score: way for scores in core.BETTER.values() for score, way in scores.items()
-}
 
 
 def gather(rows: list) -> dict:
@@ -45,12 +42,15 @@ def gather(rows: list) -> dict:
       f'{row["evaluator"]}/{score}',
       {
         'protocol': row['protocol'],
-        'better': _BETTER.get(score, ''),
+        'better': core.better(row),
+        'unit': row.get('unit', ''),
         'languages': {},
       },
     )
     of_score['languages'][code] = {
-      key: row[key] for key in ('value', 'count', 'interval95') if key in row
+      key: row[key]
+      for key in ('value', 'count', 'num_units', 'interval95')
+      if key in row
     }
   return scores
 
@@ -64,9 +64,12 @@ def languages_of(scores: dict) -> list[str]:
 def table(scores: dict) -> str:
   """In Markdown: a line a language, a column a score, N in its head.
 
-  A cell is the value and, where there is one, half its 95% interval.
+  A cell is the value and, where there is one, its 95% interval.
   """
-  heads = [f'{name} ({_counts(score)})' for name, score in scores.items()]
+  heads = [
+    f'{name} {core.MARKS[score["better"]]} ({_counts(score)})'
+    for name, score in scores.items()
+  ]
   rows = [
     [
       f'{language_table.language(code).english} ({code})',
@@ -74,13 +77,16 @@ def table(scores: dict) -> str:
     ]
     for code in languages_of(scores)
   ]
-  return tables.markdown(['language', *heads], 'l' + 'r' * len(heads), rows)
+  marked = tables.markdown(['language', *heads], 'l' + 'r' * len(heads), rows)
+  return f'{marked}\n{core.LEGEND}'
 
 
 def _counts(score):
-  counts = {row['count'] for row in score['languages'].values()}
+  rows = score['languages'].values()
+  counts = {row.get('num_units', row['count']) for row in rows}
   least, most = min(counts), max(counts)
-  return f'N {least:,}' + f' to {most:,}' * (most > least)
+  told = f'N {least:,}' + f' to {most:,}' * (most > least)
+  return f'{told} {score["unit"]}'.rstrip()
 
 
 def _cell(row):
@@ -89,8 +95,8 @@ def _cell(row):
   digits = 1 if abs(row['value']) >= 100 else 3
   text = f'{row["value"]:.{digits}f}'
   if 'interval95' in row:
-    low, high = row['interval95']
-    text += f' ± {(high - low) / 2:.{digits}f}'
+    low, high = (f'{x:.{digits}f}' for x in row['interval95'])
+    text += f' ({low} to {high})'
   return text
 
 

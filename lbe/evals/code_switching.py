@@ -51,6 +51,7 @@ class Detector:
     not there.
     """
     self._identify = languages.choose(language_identifier, asked)
+    self._told = {x for x in asked if languages.is_told(language_identifier, x)}
     self._segment = {
       code: languages.segment_of(language_identifier, code) for code in asked
     }
@@ -73,17 +74,20 @@ class Detector:
     `switched`, whether there are `spans` in other languages; `letters` in it,
     and `letters_outside`, in spans; `line_pass` and `word_pass`, None where
     there is no line long enough, or no question of words; why it is
-    `unusable`, or ''.
+    `unusable`, or ''. Where the language is not `told` (languages.is_told),
+    there are no passes, and `switched` is None where no other script is seen.
     """
+    told = language in self._told
     spans = languages.switches(
       text,
       language_table.language(language).scripts,
       prompt=prompt,
       segment=self._segment[language],
     )
-    line_pass, word_pass = self._passes(text, language)
+    line_pass, word_pass = self._passes(text, language) if told else (None,) * 2
     return {
-      'switched': bool(spans),
+      'told': told,
+      'switched': True if spans else (False if told else None),
       'spans': [
         {'start': a, 'stop': b, 'what': what, 'text': text[a:b]}
         for a, b, what in spans
@@ -145,6 +149,7 @@ def rates(records):
   stand those of all responses, where one that is unusable, or cannot be judged,
   has failed: `unswitched_of_all`,
   `line_pass_of_all`, and `word_pass_of_all` of languages without Latin letters.
+  Languages that are not told have none of these, and a warning.
   """
   rows = []
 
@@ -152,13 +157,15 @@ def rates(records):
     if average.denominators_N.sum():
       protocol = f'code_switching@{protocol}'
       row = averages.row(f'{score}{label}', average, protocol=protocol)
-      rows.append(row | {'num_unusable': facts['num_unusable']})
+      told = {'unit': 'responses', 'num_unusable': facts['num_unusable']}
+      rows.append(row | told)
 
   every = sorted({r['language'] for r in records})
   for language in [None, *every] if len(every) > 1 else [None]:
     mine = [r for r in records if language in (None, r['language'])]
     facts = core.unusable([r['unusable'] for r in mine])
-    full = [r for r in mine if r['letters']]
+    told = [r for r in mine if r['told']]
+    full = [r for r in told if r['letters']]
     label = f'/{language}' if language else ''
     put('switched', averages.mean([r['switched'] for r in full]), 'scripts')
     outside = averages.Average(
@@ -172,14 +179,17 @@ def rates(records):
       if len({_part(r) for r in mine}) > 1:
         put(f'{score}_macro', _macro(mine, score), 'lines')
     put('empty', averages.mean([not r['letters'] for r in mine]), 'scripts')
+    if not language:
+      untold = {r['language'] for r in mine if not r['told']}
+      rows[-1] |= languages.untold(untold)
     put('usable', averages.mean([not r['unusable'] for r in mine]), 'scripts')
-    stays = [not r['switched'] and not r['unusable'] for r in mine]
-    put('unswitched_of_all', averages.mean(stays), 'scripts')
     rows[-1] |= facts
+    stays = [not r['switched'] and not r['unusable'] for r in told]
+    put('unswitched_of_all', averages.mean(stays), 'scripts')
     for score in ('line_pass', 'word_pass'):
       of = [
         r
-        for r in mine
+        for r in told
         if score == 'line_pass'
         or 'Latin' not in language_table.language(r['language']).scripts
       ]

@@ -10,10 +10,12 @@ import dataclasses
 import hashlib
 import math
 import pathlib
+import re
 
 import numpy as np
 
 from lbe.inference import score
+from lbe.run import averages
 from lbe.text import lines
 from lbe.text import tables
 
@@ -50,6 +52,8 @@ BETTER = {
     'chrf': HIGHER,
     'bleu': HIGHER,
     'in_language': HIGHER,
+    'in_language_of_all': HIGHER,
+    'usable': HIGHER,
     'repetition': LOWER,
     'ended_by_length': LOWER,
     'empty': LOWER,
@@ -60,6 +64,10 @@ BETTER = {
     'empty': LOWER,
     'line_pass': HIGHER,
     'word_pass': HIGHER,
+    'usable': HIGHER,
+    'unswitched_of_all': HIGHER,
+    'line_pass_of_all': HIGHER,
+    'word_pass_of_all': HIGHER,
   },
   'in_context': {
     'copy': HIGHER,
@@ -74,8 +82,30 @@ BETTER = {
     'empty_responses': LOWER,
     'parse_failures': LOWER,
     'judge_failures': LOWER,
+    'too_long_questions': LOWER,
   },
 }
+_BY_SCORE = {k: way for scores in BETTER.values() for k, way in scores.items()}
+MARKS = {LOWER: '↓', HIGHER: '↑', '': ''}
+# Behind every table with marks.
+LEGEND = (
+  '↑ higher is better, ↓ lower is better. N is what was drawn anew for the 95% '
+  "interval (of shares it is Wilson's); below "
+  f'{averages.FEWEST_UNITS} there is none.'
+)
+
+
+def better(row: dict) -> str:
+  """Which way the score of a row is better; '' of what is no better either way.
+
+  Of parts and averages, as chrf/zh and acc_macro, it is that of the score.
+  """
+  if 'better' in row:  # lm_eval's
+    return row['better']
+  name = re.sub('_(micro|macro|points)$', '', row['name'].split('/')[0])
+  # What is no count there is a criterion, whose points are all that counts.
+  judged = row.get('protocol', '').startswith('response_quality@')
+  return _BY_SCORE.get(name, HIGHER if judged else '')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,21 +197,44 @@ def newest(rows: list) -> list:
 
 
 def table(rows: list) -> str:
-  """Rows as a Markdown table; of an exam's many subjects only the groups.
+  """The newest of rows as a Markdown table; of many subjects only the groups.
 
-  Behind it stands what rows warn of.
+  Where a score has a row of step 0, and newer ones, that is `before`. Behind it
+  stands what rows warn of.
   """
+  starts = {(r['evaluator'], r['name']): r for r in rows if r.get('step') == 0}
+  rows = newest(rows)
+  has_before = any(
+    starts.get((r['evaluator'], r['name']), r) is not r for r in rows
+  )
   shown = []
   for r in rows:
     if r['count'] is None or r.get('of_subject'):
       continue
-    low_high = ''
-    if 'interval95' in r:
-      low_high = ' to '.join(map(_short, r['interval95']))
-    names = [r[x] for x in ('evaluator', 'protocol', 'name')]
-    shown.append([*names, _short(r['value']), low_high, f'{r["count"]:,}'])
-  heads = ['evaluator', 'protocol', 'score', 'value', '95%', 'N']
-  return '\n'.join([tables.markdown(heads, 'lllrlr', shown), *warnings(rows)])
+    start = starts.get((r['evaluator'], r['name']), r)
+    before = '' if start is r else short(start['value'])
+    name = f'{r["name"]} {MARKS[better(r)]}'
+    shown.append(
+      [r['evaluator'], r['protocol'], name]
+      + [before] * has_before
+      + [short(r['value']), _low_high(r), units(r)]
+    )
+  heads = ['evaluator', 'protocol', 'score', 'before', 'value', '95%', 'N']
+  if not has_before:
+    heads.remove('before')
+  align = 'lll' + 'r' * has_before + 'rlr'
+  marked = tables.markdown(heads, align, shown)
+  return '\n'.join([marked, LEGEND, *warnings(rows)])
+
+
+def units(row: dict) -> str:
+  """How many of what were drawn anew for an interval, as '204 questions'."""
+  number = row.get('num_units', row['count'])
+  return f'{number:,} {row.get("unit", "")}'.rstrip()
+
+
+def _low_high(row):
+  return ' to '.join(map(short, row.get('interval95', ())))
 
 
 def warnings(rows: list) -> list[str]:
@@ -193,7 +246,7 @@ def warnings(rows: list) -> list[str]:
   ]
 
 
-def _short(value):
+def short(value):
   if value is None or not math.isfinite(value):
     return '–'
   return f'{value:.4f}' if abs(value) < 1e4 else f'{value:.3g}'
@@ -202,9 +255,9 @@ def _short(value):
 def write_summary(workdir) -> str:
   """results.json, the newest rows by evaluator and score; their table."""
   workdir = pathlib.Path(workdir)
-  rows = newest(lines.rows(workdir / 'results.jsonl'))
+  rows = lines.rows(workdir / 'results.jsonl')
   summary = {}
-  for r in rows:
+  for r in newest(rows):
     facts = {k: v for k, v in r.items() if k not in ('evaluator', 'name')}
     summary.setdefault(r['evaluator'], {})[r['name']] = facts
   (workdir / 'results.json').write_text(

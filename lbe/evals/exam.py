@@ -294,6 +294,7 @@ class Exam:
       model.row,
       step=step,
       evaluator=name,
+      unit='questions',
       protocol=self.protocol,
       data_hash=self._hash,
       template=self._template,

@@ -11,34 +11,26 @@ import pathlib
 
 from absl import flags
 
+from lbe.evals import core
 from lbe.text import lines
 from lbe.text import tables
 
-# Scores of which less is better; of all others more is.
-_LESS_IS_BETTER = (
-  'bits_per_byte',
-  'perplexity',
-  'nats_per_document',
-)
-
-
-def less_is_better(name: str) -> bool:
-  """Whether a lower value of 'EVALUATOR/SCORE' is the better one."""
-  return name.split('/', 1)[-1].startswith(_LESS_IS_BETTER)
-
 
 def compare(rows: list, *, source: list, target: list) -> list[dict]:
-  """One dict a step: {'step', 'EVALUATOR/SCORE': {'value', 'change'}}.
+  """One dict a step: {'step', 'EVALUATOR/SCORE': {'value', 'change', …}}.
 
-  `source` and `target` are names as 'en/bits_per_byte'. The change is that
-  since the first row of the score, signed so that more is better. A step
-  without all of the scores is left out. Raises ValueError for a score that no
-  row has, with those that are there.
+  `source` and `target` are names as 'en/bits_per_byte'. The change is that of
+  the number since the first row of the score; `gain` is the same, signed so
+  that more is better, and `better` says which way that is. A step without all
+  of the scores is left out. Raises ValueError for a score that no row has, with
+  those that are there.
   """
   names = [*source, *target]
-  values = {}
+  values, better = {}, {}
   for row in rows:
-    of_step = values.setdefault(f'{row["evaluator"]}/{row["name"]}', {})
+    name = f'{row["evaluator"]}/{row["name"]}'
+    better[name] = core.better(row)
+    of_step = values.setdefault(name, {})
     if row['value'] is not None:  # which was no finite number
       of_step[row['step']] = row['value']
   for name in names:
@@ -55,25 +47,39 @@ def compare(rows: list, *, source: list, target: list) -> list[dict]:
   for step in steps:
     changes = {'step': step}
     for name in names:
-      sign = -1 if less_is_better(name) else 1
       value = values[name][step]
-      change = sign * (value - values[name][steps[0]])
-      changes[name] = {'value': value, 'change': change + 0.0}
+      change = value - values[name][steps[0]]
+      sign = -1 if better[name] == core.LOWER else 1
+      changes[name] = {
+        'value': value,
+        'change': change,
+        'gain': sign * change + 0.0,
+        'better': better[name],
+      }
     result.append(changes)
   return result
 
 
 def table(compared: list[dict]) -> str:
-  """The comparison in Markdown; changes are signed so that more is better."""
+  """The comparison in Markdown; a sign says what the number did."""
   names = [name for name in compared[0] if name != 'step']
-  rows = [
-    [
-      at['step'],
-      *(f'{at[n]["value"]:.4f} ({at[n]["change"]:+.4f})' for n in names),
-    ]
-    for at in compared
-  ]
-  return tables.markdown(['step', *names], 'r' * (len(names) + 1), rows)
+  heads = [f'{n} {core.MARKS[compared[0][n]["better"]]}'.strip() for n in names]
+  rows = [[at['step'], *(_cell(at[n]) for n in names)] for at in compared]
+  marked = tables.markdown(['step', *heads], 'r' * (len(names) + 1), rows)
+  return f'{marked}\n{_LEGEND}'
+
+
+_LEGEND = (
+  'In brackets: how far the number has moved since the first line. ↑ higher is '
+  'better, ↓ lower is better.'
+)
+
+
+def _cell(score):
+  moved = f'{score["change"]:+.4f}'
+  if score['better'] and score['change']:
+    moved += ' better' if score['gain'] > 0 else ' worse'
+  return f'{score["value"]:.4f} ({moved})'
 
 
 def plot(compared, path, *, source, target):
@@ -90,8 +96,8 @@ def plot(compared, path, *, source, target):
   figure, axes = pyplot.subplots(figsize=(6, 4.5))
   for a in source:
     for b in target:
-      x = [at_step[b]['change'] for at_step in compared]
-      y = [at_step[a]['change'] for at_step in compared]
+      x = [at_step[b]['gain'] for at_step in compared]
+      y = [at_step[a]['gain'] for at_step in compared]
       axes.plot(x, y, 'o-', label=f'{a} over {b}')
       for at_step, *at in zip(compared, x, y, strict=True):
         axes.annotate(str(at_step['step']), at, fontsize=8)

@@ -169,6 +169,7 @@ class Prompts:
       model.row,
       step=step,
       evaluator=name,
+      unit='responses',
       data_hash=self._hash,
       num_cut=sum(r['cut_tokens'] > 0 for r in records),
       num_unusable=sum(bool(r['unusable']) for r in records),
@@ -204,17 +205,20 @@ class Prompts:
     put('repetition', [r['repetition'] for r in records])
     if self._written is None:
       put('ended_by_length', [r['ended'] == 'length' for r in records])
-    put('empty', [not r['response'].strip() for r in records])
-    put('usable', [not r['unusable'] for r in records])
-    self._put_languages(put, records)
+    asked = {r['language'] for r in records if r.get('language')}
+    told = {x for x in asked if languages.is_told(self._identifier, x)}
+    empty = [not r['response'].strip() for r in records]
+    put('empty', empty, **languages.untold(asked - told))
+    reasons = [r['unusable'] for r in records]
+    put('usable', [not x for x in reasons], **core.unusable(reasons))
+    self._put_languages(put, [r for r in records if r.get('language') in told])
     return core.Result(rows, averages.metrics(rows), records)
 
-  def _put_languages(self, put, records):
+  def _put_languages(self, put, asked):
     """Rows of what is in its language, of those that can be told and of all.
 
     Of all, one that is not usable or not told is in none.
     """
-    asked = [r for r in records if r.get('language')]
     if not asked:
       return
     right = [
@@ -225,11 +229,7 @@ class Prompts:
     if told:
       found = [r['found_language'] == r['language'] for r in told]
       put('in_language', found, **of)
-    put(
-      'in_language_of_all',
-      right,
-      **of | core.unusable([r['unusable'] for r in asked]),
-    )
+    put('in_language_of_all', right, **of)
 
   def _corpus_scores(self, records):
     """[(name, value, signature, N)] of sacrebleu, by language."""

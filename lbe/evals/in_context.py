@@ -182,6 +182,7 @@ class Canaries:
       model.row,
       step=step,
       evaluator=name,
+      unit='pieces',
       data_hash=self._hash,
       **self._fields,
     )

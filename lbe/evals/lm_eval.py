@@ -110,7 +110,7 @@ class Tasks:
     import lm_eval
 
     results = self.run(model)
-    rows, metrics = [], {}
+    rows, metrics, better = [], {}, self.better()
     sizes = results.get('n-samples', {})
     for task, values in {
       **results['results'],
@@ -134,7 +134,9 @@ class Tasks:
           model.row(
             step=step,
             evaluator=name,
+            unit='documents',
             protocol=f'{task}@lm_eval',
+            better=better.get(f'TASK/{metric}', ''),
             data_hash=core.data_hash(texts),
             name=f'{task}/{metric}',
             value=float(value),

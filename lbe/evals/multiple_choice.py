@@ -295,6 +295,7 @@ class Exam:
       model.row,
       step=step,
       evaluator=name,
+      unit='questions',
       protocol=self.protocol,
       data_hash=self._hash,
       **self._settings,

@@ -103,6 +103,7 @@ class Pairs:
       model.row,
       step=step,
       evaluator=name,
+      unit='pairs',
       protocol=self.protocol,
       data_hash=self._hash,
       **self._facts,

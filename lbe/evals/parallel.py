@@ -115,6 +115,7 @@ class Sentences:
       model.row,
       step=step,
       evaluator=name,
+      unit='sentences',
       protocol=PROTOCOL,
       data_hash=core.data_hash(flat),
       predicted_from='EOS' if model.tokenizer.bos_id is None else 'BOS',

@@ -23,6 +23,9 @@ from lbe.text import scripts
 
 # Nats whose exponential is a float64.
 _LARGEST = 700.0
+# Where a larger share of the characters has no spaces between words, there is
+# no score by word.
+_MOST_UNSPACED = 0.05
 
 
 def document_nats(model, documents):
@@ -87,16 +90,16 @@ class Documents:
       evaluator=name,
       protocol=protocol,
       data_hash=core.data_hash(sorted(self.names)),
-      documents=len(self.names),
+      num_units=len(self.names),
+      unit='documents',
       predicted_from='EOS' if model.tokenizer.bos_id is None else 'BOS',
     )
     rows, metrics = [], {}
     for what, value, count in summarize(nats, num_tokens, counts):
       rows.append(row(name=what, value=value, count=count))
       if what == 'bits_per_byte':
-        rows[-1]['interval95'] = averages.bootstrap(
-          nats, counts['byte'], scale=1 / math.log(2)
-        )
+        bits = averages.Average(nats / math.log(2), counts['byte'])
+        rows[-1] |= averages.interval(bits.interval95())
       metrics[what] = value
     predictions = [
       {
@@ -113,9 +116,12 @@ class Documents:
 
 
 def _has_words(texts):
-  """Whether most characters are of scripts that part words by spaces."""
+  """Whether nearly all characters are of scripts that part words by spaces.
+
+  A sentence without spaces would count as one word.
+  """
   unspaced = sum(len(scripts.NO_SPACES.findall(text)) for text in texts)
-  return 2 * unspaced < sum(map(len, texts))
+  return unspaced <= _MOST_UNSPACED * sum(map(len, texts))
 
 
 def summarize(nats, num_tokens, counts):

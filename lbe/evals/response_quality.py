@@ -140,6 +140,7 @@ class ResponseQuality:
       model.row,
       step=step,
       evaluator=name,
+      unit='responses',
       protocol=f'response_quality@{self.rubric.name}',
       data_hash=core.data_hash('\0'.join(q) for q in self.questions),
       rubric=self.rubric.digest,

@@ -53,7 +53,8 @@ def html(workdir: pathlib.Path) -> str:
     name=workdir.resolve().name,
     plots=_scores(rows) + _curves(steps),
     table=_table(rows),
-    samples=_samples(workdir / 'predictions.jsonl'),
+    samples=_samples(workdir / 'samples.jsonl')
+    | _samples(workdir / 'predictions.jsonl'),
     warnings=list(dict.fromkeys(core.warnings(core.newest(rows)))),
     last=steps[-1] if steps else {},
     facts=json.dumps(facts, indent=1, ensure_ascii=False),
@@ -105,10 +106,10 @@ def _curves(steps):
 
 
 def _better(row):
-  """Which way a score is better; None of what is no score to be judged by."""
+  """Which way a score is better; '' of what is no score to be judged by."""
   if '/' in row['name'] or row.get('of_subject') or row['value'] is None:
-    return None
-  return core.BETTER.get(row['protocol'].split('@')[0], {}).get(row['name'])
+    return ''
+  return core.better(row)
 
 
 def _scores(rows):
@@ -118,7 +119,7 @@ def _scores(rows):
   """
   first, plots = {}, {}
   for row in rows:
-    if _better(row) is None:
+    if not _better(row):
       continue
     if first.setdefault(row['evaluator'], row['name']) != row['name']:
       continue
@@ -142,19 +143,20 @@ def _table(rows):
   """Scores at the first step that has them, and at the last."""
   ends = {}
   for row in rows:
-    if _better(row) is not None:
+    if _better(row):
       key = row['evaluator'], row['name']
       ends[key] = (ends.get(key, (row,))[0], row)
   return [
     {
       'evaluator': evaluator,
       'name': name,
-      'mark': {core.LOWER: '↓', core.HIGHER: '↑'}[_better(last)],
+      'mark': core.MARKS[_better(last)],
       'before': first['value'] if first['step'] != last['step'] else None,
       'first_step': first['step'],
       'value': last['value'],
       'interval95': last.get('interval95'),
-      'count': last['count'],
+      'count': last.get('num_units', last['count']),
+      'units': core.units(last),
       'step': last['step'],
     }
     for (evaluator, name), (first, last) in ends.items()

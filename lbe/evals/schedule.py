@@ -42,13 +42,13 @@ class Outcome:
   """What came of evaluators that were due.
 
   `scores`, 'eval/NAME/SCORE' → number, are metrics of the step, with the
-  seconds that they took; `warnings` is what their rows warn of. The turn of the
-  `unscored` comes again: the run had to stop, or the first of them failed with
-  `error`.
+  seconds that they took; `told` is a line of those that have room in it, and
+  what rows warn of, a line each. The turn of the `unscored` comes again: the
+  run had to stop, or the first of them failed with `error`.
   """
 
   scores: dict = dataclasses.field(default_factory=dict)
-  warnings: Sequence[str] = ()
+  told: Sequence[str] = ()
   unscored: Sequence[Evaluator] = ()
   error: Exception | None = None
 
@@ -81,17 +81,19 @@ def run(
   stop: progress.StopFlag,
   watch: Callable[[str], contextlib.AbstractContextManager],
   facts: dict,
+  samples: Callable[[model_lib.Model, int], list[dict]] = lambda *unused: [],
 ) -> Outcome:
   """Scores one after the other, and records each, until one fails or SIGTERM.
 
   Rows get the `facts` of the run: which one, and what it has read so far.
+  Behind the last the model writes its `samples`, into samples.jsonl.
   Of several processes one that fails raises: the others would not come to
   save with it. `watch` is a compilation.Watch.
   """
   # Steps that the device still works on are not the evaluators' time.
   jax.block_until_ready(model.params)
   start, scores, num_scored, failure = time.perf_counter(), {}, 0, None
-  warnings = []
+  scored = []  # rows of all
   for evaluator in due:
     name = evaluator.name
     try:
@@ -108,10 +110,35 @@ def run(
       failure = error
       break
     scores |= {f'eval/{name}/{k}': v for k, v in result.metrics.items()}
-    warnings += core.warnings(result.rows)
+    scored += result.rows
     num_scored += 1
+  if num_scored == len(due):
+    # What a signal breaks off here is not begun again.
+    with contextlib.suppress(progress.Stopped):
+      with watch('samples'), stop.interrupting():
+        written = samples(model, step)
+      if jax.process_index() == 0:
+        lines.append(workdir / 'samples.jsonl', written)
   scores['speed/evaluation_seconds'] = time.perf_counter() - start
-  return Outcome(scores, warnings, due[num_scored:], failure)
+  told = [f'step {step:,}: {headline(scored)}', *core.warnings(scored)]
+  return Outcome(scores, told, due[num_scored:], failure)
+
+
+# Scores that a line in the terminal has room for.
+_HEADLINES = (
+  *('bits_per_byte', '/acc', '/score_rate', '/overall', '/switched'),
+  *('/copy', '/lookup', '/labels'),
+)
+
+
+def headline(rows: list[dict]) -> str:
+  """What a line has room for, as 'zh/bits_per_byte ↓ 2.3456'."""
+  named = [(f'{r["evaluator"]}/{r["name"]}', r) for r in rows]
+  return '  '.join(
+    f'{name} {core.MARKS[core.better(row)]} {core.short(row["value"])}'
+    for name, row in named
+    if name.endswith(_HEADLINES) and not row.get('of_subject')
+  )
 
 
 # ---------------------------------------------------------------------- files
@@ -166,6 +193,9 @@ def cut_behind(workdir: pathlib.Path, step: int, *, unscored: Sequence[str]):
   """
   for file in ('results.jsonl', 'predictions.jsonl'):
     metrics.truncate_lines(workdir / file, step, unscored=unscored)
+  # The model writes behind the last of them.
+  again = ['samples'] if unscored else []
+  metrics.truncate_lines(workdir / 'samples.jsonl', step, unscored=again)
 
 
 def names_scored(workdir: pathlib.Path, *, goes_on: bool) -> list[str]:

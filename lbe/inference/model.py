@@ -150,7 +150,8 @@ class Model:
     """A row for results.jsonl: what every score says of the model, and these.
 
     Those that all rows have: step, evaluator, protocol, data_hash, name,
-    value, count.
+    value, count (what the value is divided by), unit (what is drawn anew for
+    an interval). Where the count is of something else, num_units are the units.
     """
     return {
       'tokenizer': self.tokenizer.fingerprint[:16],

@@ -52,6 +52,18 @@ def check(config, before: str = ''):
       _check_range(name, field, value)
 
 
+def told(config, before: str = '') -> str:
+  """A line for each field, as 'optim.peak_lr = 0.0002'."""
+  lines = []
+  for field, value in config.items():
+    if hasattr(value, 'items') and len(value):
+      lines.append(told(value, f'{before}{field}.'))
+    else:
+      shown = {} if hasattr(value, 'items') else value
+      lines.append(f'{before}{field} = {shown!r}')
+  return '\n'.join(lines)
+
+
 def _check_range(name, field, value):
   least = int(any(f'.{name}'.endswith(f'.{x}') for x in _FROM_ONE))
   if value < least:

@@ -5,8 +5,10 @@ import io
 import logging
 import os
 import re
+import shlex
 import sys
 import threading
+import time
 import traceback
 
 # `| head` has read enough; the terminal was closed.
@@ -39,10 +41,17 @@ class Stream(io.TextIOWrapper):
     )
     self._goes_on = goes_on
     self._shown = _CONTROL if stream.isatty() else None
+    self.copy = None  # a file that has it as well
 
   def write(self, text: str) -> int:
+    # A bar on a terminal writes over itself.
+    if self.copy and '\r' not in text and '\x1b[A' not in text:
+      try:
+        self.copy.write(_spelt(_CONTROL, _COLOUR.sub('', text)))
+      except OSError:
+        self.copy = None  # a full disk is told of where it is waited for
     if self._shown:
-      text = self._shown.sub(lambda m: repr(m[0])[1:-1], text)
+      text = _spelt(self._shown, text)
     try:
       return super().write(text)
     except OSError as error:
@@ -66,6 +75,23 @@ class Stream(io.TextIOWrapper):
       ) from error
     if not self._goes_on:
       sys.exit(READER_GONE)
+
+
+_COLOUR = re.compile('\x1b\\[[0-9;]*m')
+
+
+def keep(path: str | os.PathLike):
+  """What is printed from here on is added to a file, behind the command."""
+  file = open(path, 'a', encoding='utf-8', buffering=1)  # noqa: SIM115
+  now = time.strftime('%Y-%m-%d %H:%M:%S %Z')
+  file.write(f'--- {now}: {shlex.join(sys.argv)}\n')
+  for stream in (sys.stdout, sys.stderr):
+    if isinstance(stream, Stream):
+      stream.copy = file
+
+
+def _spelt(pattern, text):
+  return pattern.sub(lambda m: repr(m[0])[1:-1], text)
 
 
 def open_streams(*, goes_on: bool):

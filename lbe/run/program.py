@@ -1,14 +1,10 @@
 """How every program starts: its flags, its hosts, and errors said plainly."""
 
-import importlib.util
 import os
-import pathlib
-import runpy
 import shlex
 import signal
 import sys
 import traceback
-import types
 from collections.abc import Callable
 
 import jax
@@ -19,6 +15,7 @@ from absl import logging
 from lbe.mesh import compilation
 from lbe.mesh import hardware
 from lbe.mesh import hosts
+from lbe.run import arguments
 from lbe.run import checksums
 from lbe.run import fields
 from lbe.run import identity
@@ -98,113 +95,11 @@ def keep_compiled(workdir: str | None = None):
     jax.config.update('jax_enable_compilation_cache', False)
 
 
-def _given(arguments, *flags_of):
-  """(name, value, as it was written) of these flags, and of their fields."""
-  arguments = iter(arguments)
-  for argument in arguments:
-    name, equals, value = argument.lstrip('-').partition('=')
-    if argument.startswith('-') and name.split('.')[0] in flags_of:
-      written = [argument]
-      if not equals:
-        value = next(arguments, '')
-        written.append(value)
-      yield name, value, written
-
-
-def find_config(argv: list[str]) -> list[str]:
-  """The arguments, with `lbe:NAME` as the path of the package's own config.
-
-  A config imports its neighbours as `from FOLDER import NAME`, from wherever
-  the program is started. Raises ValueError where there is no such file.
-  """
-  # In a checkout it is configs/ at the top.
-  common = importlib.util.find_spec('lbe.configs.common')
-  home = pathlib.Path(common.origin).parent
-  for name, written, _ in _given(argv[1:], 'config'):
-    if name != 'config':
-      continue
-    # What stands behind a colon is handed to the config.
-    path, *argument = written.split(':')
-    if path == 'lbe':
-      name, *argument = argument or ['']
-      path = home / f'{name.removesuffix(".py")}.py'
-      meant = ':'.join([str(path), *argument])
-      argv = [
-        given.replace(written, meant)
-        if given in (written, f'-config={written}', f'--config={written}')
-        else given
-        for given in argv
-      ]
-    path = pathlib.Path(path).absolute()
-    if not path.is_file():
-      names = sorted(
-        p.stem
-        for p in home.glob('*.py')
-        if 'def get_config' in p.read_text('utf-8')
-      )
-      raise ValueError(
-        f'there is no file {path}; give the path of a config, or --config=lbe:'
-        f'NAME for one that comes with lbe: {", ".join(names)}.'
-      )
-    sys.path.append(str(path.parent.parent))
-    if path.parent.name == 'configs':  # as in many a project on sys.path
-      sys.modules['configs'] = types.ModuleType('configs')
-      sys.modules['configs'].__path__ = [str(path.parent), str(home)]
-  return argv
-
-
-# Blocks without fields of their own.
-_OPEN = ('.columns', '.request')
-
-
-def _fields_meant(argv):
-  """A line for each field that stands elsewhere in the config, or is a block.
-
-  As peak_lr, which is optim.peak_lr, and judge_model, which is judge.model.
-  """
-  arguments = list(_given(argv[1:], 'config'))
-  path = next(value for name, value, _ in arguments if name == 'config')
-  path, *argument = path.split(':', 1)
-  known = list(_names(runpy.run_path(path)['get_config'](*argument)))
-  for name, _, _ in arguments:
-    field = name.partition('.')[2]
-    block, _, key = field.rpartition('.')
-    if block.endswith(_OPEN) and block in known:
-      yield f"\nwrite --config.{block}=\"{{'{key}': 'NAME'}}\" with all of them"
-      continue
-    parent, _, last = f'.{field}'.rpartition('.')
-    meant = [k for k in known if k.startswith(f'{field}.')]
-    if field not in known:
-      meant = [
-        k
-        for k in known
-        if f'.{k}'.startswith(f'{parent}.')
-        and f'_{k.replace(".", "_")}'.endswith(f'_{last}')
-      ]
-    if last and meant:
-      yield f'\ninstead of {field} there is {", ".join(meant)}'
-    for root in ('data.sources', 'evals', 'optim.groups'):
-      own = field.removeprefix(f'{root}.').split('.')[0]
-      if field.startswith(f'{root}.') and f'{root}.{own}' not in known:
-        names = [
-          k.split('.')[-1] for k in known if k.rpartition('.')[0] == root
-        ]
-        yield f'\n{root} has {", ".join(names)}; a config file adds others'
-
-
-def _names(block, before=''):
-  """The dotted names of a config's fields and blocks."""
-  for name, value in block.items():
-    yield before + name
-    if hasattr(value, 'items'):
-      yield from _names(value, f'{before}{name}.')
-
-
 def command(name: str) -> str:
   """The line that runs another program with this one's config and workdir."""
   kept = [
     argument
-    for _, _, written in _given(sys.argv[1:], 'config', 'workdir')
+    for _, _, written in arguments.given(sys.argv[1:], 'config', 'workdir')
     for argument in written
   ]
   return shlex.join(['python', '-m', f'lbe.{name}', *kept])
@@ -236,23 +131,15 @@ def _told(error):
   return error if mine else None
 
 
-def _flags_meant(arguments):
-  """A line for each argument that lacks its dashes: no flag would take it."""
-  for written in arguments:
-    name = written.partition('=')[0].split('.')[0]
-    if '=' in written and name in flags.FLAGS:
-      yield f'{written!r} is no flag; write --{written}'
-
-
 def run(
   main: Callable[[list[str]], None],
   *,
   goes_on: bool = True,
-  has_commands: bool = False,
+  num_words: int = 0,
 ):
   """Runs `main(argv)`; a user's error ends it with one message, status 1.
 
-  Of a program that `has_commands` argv[1] may be one; all else is flags.
+  The first `num_words` arguments may be words, as a command; all else is flags.
 
   Set --traceback to see where it came from. What leaves files `goes_on` where
   nobody reads its output any more; the others end.
@@ -268,8 +155,8 @@ def run(
     if not _TRACEBACK.value:
       output.hide_errors_of_threads()
     try:
-      rest = argv[1 + has_commands :]
-      for meant in _flags_meant(rest):
+      rest = argv[1 + num_words :]
+      for meant in arguments.flags_meant(rest):
         raise ValueError(meant)
       if rest:
         raise ValueError(
@@ -279,6 +166,9 @@ def run(
       hardware.check_driver()
       if 'config' in flags.FLAGS:
         fields.check(flags.FLAGS['config'].value)
+        if _PRINT_CONFIG.value:
+          print(fields.told(flags.FLAGS['config'].value))
+          return
       main(argv)
       sys.stdout.flush()
       # Process 0 may still export, and jax's own wait at the end is short.
@@ -306,13 +196,13 @@ def run(
 
   def parse(argv):
     try:
-      argv = find_config(argv)
+      argv = arguments.find_config(argv)
       return flags.FLAGS(argv)
     except flags.Error as error:
       told = f'FATAL Flags parsing error: {error}'
       if 'as a ConfigDict' in told:
-        told += ''.join(_fields_meant(argv))
-      told += ''.join(f'\n{meant}' for meant in _flags_meant(argv[1:]))
+        told += ''.join(arguments.fields_meant(argv))
+      told += ''.join(f'\n{meant}' for meant in arguments.flags_meant(argv[1:]))
       told += '\nPass --helpshort or --helpfull to see help on flags.'
       print(told, file=sys.stderr, flush=True)
       sys.exit(1)
@@ -329,7 +219,7 @@ def run(
         error = error.args[0]
       told = str(error.args[0]).replace('\n', ': ')
       if isinstance(error, KeyError) and 'Did you mean' not in told:
-        told += ''.join(_fields_meant(argv))
+        told += ''.join(arguments.fields_meant(argv))
       print(
         f'error: in the config or its overrides: {told}',
         file=sys.stderr,
@@ -340,6 +230,9 @@ def run(
   app.run(guarded, flags_parser=parse)
 
 
+_PRINT_CONFIG = flags.DEFINE_bool(
+  'print_config', False, 'Print every field of the config as it is, and stop.'
+)
 _TRACEBACK = flags.DEFINE_bool(
   'traceback', False, 'Show the Python traceback of an error.'
 )

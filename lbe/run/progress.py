@@ -3,10 +3,10 @@
 import contextlib
 import math
 import os
+import shlex
 import signal
 import sys
 import time
-from collections.abc import Sequence
 
 import jax
 import psutil
@@ -66,24 +66,9 @@ class Line:
       tqdm.tqdm.write(text, file=sys.stdout)
       sys.stdout.flush()
 
-  def say_scores(self, step: int, scores: dict, warnings: Sequence[str] = ()):
-    """Of what was scored after `step`, what a line has room for; warnings."""
-    shown = '  '.join(
-      f'{name.removeprefix("eval/")} {value:.4f}'
-      for name, value in scores.items()
-      if name.endswith(_HEADLINES)
-    )
-    self.say('\n'.join([f'step {step:,}: {shown}', *warnings]))
-
   def close(self):
     self._bar.close()
 
-
-# Scores that a line in the terminal has room for.
-_HEADLINES = (
-  *('bits_per_byte', '/acc', '/score_rate', '/overall', '/switched'),
-  *('/copy', '/lookup', '/labels'),
-)
 
 # So many steps without a finite gradient in a row end a run.
 _MOST_SKIPPED = 10
@@ -175,6 +160,21 @@ class Phases:
 
   def row(self) -> dict[str, float]:
     return {f'seconds/{phase}': s for phase, s in self._seconds.items()}
+
+
+def end(workdir: str, phases: Phases, prompt: str = 'Once') -> str:
+  """A run's last lines: how long it took, where things are, what comes next."""
+  row = phases.row()
+  minutes, seconds = divmod(round(sum(row.values())), 60)
+  most = sorted(row.items(), key=lambda x: -x[1])[:3]
+  shares = ', '.join(f'{x.removeprefix("seconds/")} {s:.0f}' for x, s in most)
+  model = shlex.quote(workdir)
+  return (
+    f'\ndone in {minutes:,} min {seconds} s (most of them: {shares} s); '
+    f'checkpoints, scores (results.json), samples and train.log are in '
+    f'{workdir}\nnext: lbe generate --model={model} '
+    f'--prompt={shlex.quote(prompt)}'
+  )
 
 
 _PHASES = ('start', 'data', 'compile', 'train', 'score', 'save')

@@ -29,12 +29,16 @@ _LOCAL = ('data', 'checkpoints', 'compiled', _LOCK)  # what is never copied
 _HEAVY = ('tensorboard', 'hf', 'profile')  # what a run does not read again
 
 
-def open_workdir(path: str) -> 'Workdir':
+def open_workdir(path: str | None) -> 'Workdir':
   """The Workdir at `path`, here or gs://; its local folder exists then.
 
-  Raises ValueError for a place that checkpoints cannot be written to, and
+  Raises ValueError for none, one that checkpoints cannot be written to, and
   OSError where a bucket cannot be reached.
   """
+  if not path:
+    raise ValueError(
+      'there is no place for files: give --workdir=FOLDER, or gs://BUCKET/FOLDER.'
+    )
   cloud, there, rest = str(path).partition('://')
   if not there:
     return Workdir(path, here=pathlib.Path(path))

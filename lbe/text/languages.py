@@ -191,6 +191,29 @@ def _check_lingua(asked):
       )
 
 
+def is_told(name: str, language: str) -> bool:
+  """Whether what `name`, as of `choose`, says of a text means something.
+
+  Scripts alone take English, and every other language with Latin letters, for
+  Indonesian or Vietnamese, and these for English.
+  """
+  latin = 'Latin' in language_table.language(language).scripts
+  return name != 'scripts' or not latin
+
+
+def untold(codes) -> dict:
+  """The warning of a row, where scripts alone were to tell these languages."""
+  if not codes:
+    return {}
+  return {
+    'warning': (
+      f'scripts alone do not tell {", ".join(sorted(codes))} from other '
+      'languages with Latin letters, so no rate of it is given; set '
+      "language_identifier='lingua', or the path of a fastText model"
+    )
+  }
+
+
 def choose(
   name: str, asked, *, fewest_letters: int = 0
 ) -> Callable[[str, str], str]:

@@ -58,6 +58,12 @@ def extend(
     ),
     progress=progress,
   )
+  if not characters + merges:
+    raise ValueError(
+      'the corpus has no letter that the base lacks and no join of its pieces '
+      f'that stands there twice{"" if keep_latin else ", but for Latin ones"}; '
+      'there is nothing to add.'
+    )
   left_out = collections.defaultdict(list)
   added, between, tokenizer = extend_lib.make_reachable(
     base, characters + merges, left_out
@@ -76,7 +82,7 @@ def check_units(units):
   if not units:
     raise ValueError(
       'the corpus has no letter of a script other than Latin; there is '
-      'nothing to learn (keep_latin takes Latin letters as well).'
+      'nothing to learn (--keep_latin takes Latin letters as well).'
     )
 
 

@@ -22,6 +22,8 @@ from lbe.vocab import sentencepiece
 _Piece = sentencepiece_model_pb2.ModelProto.SentencePiece
 # LLaMA gives runs of spaces this score; they are no merges by rank.
 _SPACES_SCORE = -1e8
+# Why pieces are left out that --keep_latin takes.
+LATIN = 'with Latin letters or digits'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,6 +159,11 @@ def _is_latin_or_digit(character):
   return name.startswith(('LATIN ', 'FULLWIDTH LATIN '))
 
 
+def has_latin(piece: str) -> bool:
+  """Whether --keep_latin alone takes it."""
+  return any(map(_is_latin_or_digit, piece))
+
+
 @functools.cache
 def is_new_letter(character):
   """Whether a character belongs to a piece that may be added by default."""
@@ -176,8 +183,8 @@ def _reason_by_text(piece, keep_latin):
   A space before a word belongs to it where words are written with spaces;
   before a Chinese character it is a token of its own and stays one.
   """
-  if any(_is_latin_or_digit(c) for c in piece):
-    return '' if keep_latin else 'with Latin letters or digits'
+  if has_latin(piece):
+    return '' if keep_latin else LATIN
   if not any(scripts.is_letter(c) for c in piece):
     return 'only punctuation, symbols or space'
   body = piece.removeprefix('▁')

@@ -103,6 +103,22 @@ def test_the_table_says_what_is_there_and_what_will_be_made(prepared):
   assert zh[-1] == f'{1600 / num_rows:.2f}'
 
 
+def test_less_than_an_epoch_and_a_row_that_is_half_empty_are_no_zeros(prepared):
+  """Epochs of 0.00, and no padding where most of a short text's row is."""
+  (_, zh, _), loader = _cells(make(prepared)), make(prepared)
+  used = loader.rows_used(1)[0] / loader.num_rows[0]
+  assert used < 0.1 and zh[-1] == f'{used:.2g}'
+  long = make(prepared, seq_len=1 << 14)
+  _, zh, _ = _cells(long)
+  padding = 1 - prepared['zh'].train.num_tokens / (long.num_rows[0] << 14)
+  assert float(zh[8].rstrip('%')) == pytest.approx(100 * padding, abs=0.06)
+
+
+def _cells(loader):
+  lines = report.table(loader, num_steps=1).splitlines()
+  return [line.split() for line in lines[:3]]
+
+
 def test_a_decoded_row_shows_where_documents_end(prepared):
   loader = make(prepared, seq_len=100)
   text = report.row(loader, 0, 0)

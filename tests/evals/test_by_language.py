@@ -3,6 +3,7 @@
 import json
 
 from lbe.evals import by_language
+from lbe.evals import core
 from lbe.text import lines
 
 
@@ -20,8 +21,8 @@ def row(evaluator, name, value, protocol='sib200@labels', **more):
 ROWS = [
   row('sib200', 'acc', 0.3),
   row('sib200', 'acc/ta', 0.9),  # of an earlier step
-  row('sib200', 'acc/sw', 0.25, interval95=[0.2, 0.32]),
-  row('sib200', 'acc/ta', 0.5, interval95=[0.4, 0.6]),
+  row('sib200', 'acc/sw', 0.25, interval95=[0.2, 0.32], unit='questions'),
+  row('sib200', 'acc/ta', 0.5, interval95=[0.4, 0.6], unit='questions'),
   row('sib200', 'acc/ta/geography', 0.7, of_subject=True),
   row('parallel', 'bits_per_byte/sw', 2.5, 'parallel@bits', count=1997),
   row('parallel', 'bits_per_byte/ta', None, 'parallel@bits', count=100),
@@ -36,12 +37,12 @@ def test_a_line_is_a_language_and_a_column_a_score(tmp_path):
   """Catches a part of another kind that is taken for a language."""
   lines.write(tmp_path / 'results.jsonl', ROWS)
   assert by_language.write(tmp_path) == (
-    '| language | sib200/acc (N 204) | parallel/bits_per_byte (N 100 to 1,997)'
-    ' | mgsm/score_rate (N 250) | blimp/acc (N 67,000) |\n'
+    '| language | sib200/acc ↑ (N 204 questions) | parallel/bits_per_byte ↓ '
+    '(N 100 to 1,997) | mgsm/score_rate ↑ (N 250) | blimp/acc ↑ (N 67,000) |\n'
     '| --- | ---: | ---: | ---: | ---: |\n'
     '| English (en) | – | – | – | 0.750 |\n'
-    '| Swahili (sw) | 0.250 ± 0.060 | 2.500 | 0.000 | – |\n'
-    '| Tamil (ta) | 0.500 ± 0.100 | – | – | – |'
+    '| Swahili (sw) | 0.250 (0.200 to 0.320) | 2.500 | 0.000 | – |\n'
+    '| Tamil (ta) | 0.500 (0.400 to 0.600) | – | – | – |\n' + core.LEGEND
   )
   scores = json.loads((tmp_path / 'languages.json').read_text('utf-8'))
   assert list(scores['sib200/acc']['languages']) == ['ta', 'sw']

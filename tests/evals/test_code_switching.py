@@ -43,7 +43,7 @@ CASES = (
   ),
   ('4', 'zh', '', False, None, None),
   ('5', 'ar', 'هذا نص عربي طويل بما يكفي لكي يحسب', False, True, True),
-  ('6', 'id', 'Saya sangat senang hari ini karena cuaca', False, True, None),
+  ('6', 'id', 'Saya sangat senang hari ini karena cuaca', None, None, None),
 )
 
 
@@ -74,30 +74,33 @@ def test_every_response_is_judged_by_both_protocols(scored):
 
 
 def test_rates_by_hand(scored):
-  """Empty responses are counted apart; rates go by language as well."""
+  """Empty responses are counted apart, and what scripts do not tell; rates go
+  by language as well."""
   assert scored.metrics['empty'] == pytest.approx(1 / 6)
   rows = {r['name']: r for r in scored.rows}
-  assert rows['switched']['value'] == pytest.approx(2 / 5)
-  assert rows['switched']['count'] == 5
+  assert rows['switched']['value'] == pytest.approx(2 / 4)
+  assert rows['switched']['count'] == 4
   assert rows['switched']['protocol'] == 'code_switching@scripts'
   assert rows['switched/zh']['value'] == pytest.approx(2 / 3)
   assert rows['switched/ar']['value'] == 0.0
+  # An Indonesian response in English would have had 0.0000.
+  assert [n for n in rows if n.endswith('/id')] == ['empty/id', 'usable/id']
+  assert 'do not tell id from other' in rows['empty']['warning']
   letters = [p['letters'] for p in scored.predictions]
   outside = [p['letters_outside'] for p in scored.predictions]
   assert outside[0] == 0 and outside[2] == len('weather')
   assert rows['letters_outside']['value'] == pytest.approx(
-    sum(outside) / sum(letters)
+    sum(outside) / sum(letters[:5])
   )
-  assert rows['line_pass']['value'] == pytest.approx(4 / 5)
+  assert rows['line_pass']['value'] == pytest.approx(3 / 4)
   assert rows['line_pass']['protocol'] == 'code_switching@lines'
   # Of those that pass, and not of languages with Latin letters.
   assert rows['word_pass']['value'] == pytest.approx(2 / 3)
   assert rows['word_pass']['count'] == 3
-  # One of the six is empty, and three that can be told are not switched.
+  # One of the six is empty, and two of five that are told are not switched.
   assert rows['usable']['value'] == pytest.approx(5 / 6)
-  assert rows['unswitched_of_all']['value'] == pytest.approx(3 / 6)
-  assert rows['line_pass_of_all']['value'] == pytest.approx(4 / 6)
-  # Five are in languages without Latin letters.
+  assert rows['unswitched_of_all']['value'] == pytest.approx(2 / 5)
+  assert rows['line_pass_of_all']['value'] == pytest.approx(3 / 5)
   assert rows['word_pass_of_all']['value'] == pytest.approx(2 / 5)
   assert rows['switched']['num_unusable'] == 1
 
@@ -115,9 +118,9 @@ def test_one_character_without_end_is_no_perfect_score(model, tmp_path):
   assert all(r['count'] == 1 for r in rows.values())
   for name in ('usable', 'unswitched_of_all', 'line_pass_of_all'):
     assert rows[name]['value'] == 0.0
-  assert '1 of 1 responses are unus' in rows['unswitched_of_all']['warning']
+  assert '1 of 1 responses are unus' in rows['usable']['warning']
   output = runs.run('judge', f'--switching={responses}', '--language=zh')
-  assert 'warning: ' in output and '| usable | 0.0000 |' in output
+  assert 'warning: ' in output and '| usable ↑ | 0.0000 |' in output
 
 
 def test_a_sheet_comes_back_as_agreement(scored, tmp_path):
@@ -126,7 +129,7 @@ def test_a_sheet_comes_back_as_agreement(scored, tmp_path):
   with open(path, encoding='utf-8-sig', newline='') as f:
     rows = list(csv.DictReader(f))
   assert len(rows) == 4 and {r['switched'] for r in rows} == {''}
-  said = {p['id']: p['switched'] for p in scored.predictions}
+  said = {p['id']: bool(p['switched']) for p in scored.predictions}
   assert sum(said[r['id']] for r in rows) == 2
   with pytest.raises(ValueError, match='has no marks in the column `switched`'):
     sheets.agreement(path)
@@ -206,15 +209,16 @@ def test_stored_responses_are_judged_without_a_model(scored, tmp_path):
   output = runs.run('judge', f'--switching={path}@cs')
   assert 'step 1:' in output
   for r in scored.rows:
-    (line,) = [x for x in output.splitlines() if f'| {r["name"]} |' in x]
-    assert f'| {r["value"]:.4f} |' in line and f'| {r["count"]} |' in line
+    (line,) = [x for x in output.splitlines() if f'| {r["name"]} ' in x]
+    assert f'| {r["value"]:.4f} |' in line
+    assert f'| {r["count"]} responses |' in line
   with pytest.raises(AssertionError, match='records of several evaluators'):
     runs.run('judge', f'--switching={path}')
   bare = write(tmp_path / 'bare.jsonl', {'response': '你好 and hello there'})
   with pytest.raises(AssertionError, match='bare.jsonl:1 names no language'):
     runs.run('judge', f'--switching={bare}')
   output = runs.run('judge', f'--switching={bare}', '--language=zh')
-  assert '| switched | 1.0000 |' in output
+  assert '| switched ↓ | 1.0000 |' in output
 
 
 def test_rows_say_what_was_scored(scored, model, tmp_path):
@@ -292,7 +296,7 @@ def test_lingua_tells_languages_of_one_script_apart(model, tmp_path):
   )
   path = write(tmp_path / 'p.jsonl', {'id': 1, 'prompt': '?', 'language': 'id'})
   responses = write(tmp_path / 'r.jsonl', {'id': 1, 'response': text})
-  for name, switched in (('scripts', False), ('lingua', True)):
+  for name, switched in (('scripts', None), ('lingua', True)):
     made = make(path, responses=responses, language_identifier=name)
     (found,) = made.evaluate(model, name='cs', step=0).predictions
     assert found['switched'] == switched

@@ -46,6 +46,41 @@ def test_no_json_has_a_number_that_json_has_not(tmp_path):
   assert read('results.json')['e']['s']['value'] is None
 
 
+def test_the_table_says_which_way_is_better_and_what_was_drawn():
+  """Bytes as N beside an interval over documents; a score without its start."""
+  row = {'evaluator': 'zh', 'protocol': 'perplexity@rolling', 'count': 9_000}
+  row |= {'name': 'bits_per_byte', 'num_units': 20, 'unit': 'documents'}
+  row |= {'step': 0, 'value': 3.0}
+  exam = {'evaluator': 'exam', 'protocol': 'ceval@official', 'count': 50}
+  exam |= {'name': 'acc/stem', 'unit': 'questions', 'step': 8, 'value': 0.25}
+  tokens = exam | {'name': 'tokens', 'unit': 'responses'}
+  text = core.table([row, row | {'step': 8, 'value': 2.0}, exam, tokens])
+  assert text.splitlines() == [
+    '| evaluator | protocol | score | before | value | 95% | N |',
+    '| --- | --- | --- | ---: | ---: | --- | ---: |',
+    '| zh | perplexity@rolling | bits_per_byte ↓ | 3.0000 | 2.0000 |  | '
+    '20 documents |',
+    '| exam | ceval@official | acc/stem ↑ |  | 0.2500 |  | 50 questions |',
+    '| exam | ceval@official | tokens |  | 0.2500 |  | 50 responses |',
+    core.LEGEND,
+  ]
+  # Of a stored model nothing is before, nor of a run that has only begun.
+  for alone in (row, row | {'step': None}):
+    assert 'before' not in core.table([alone])
+
+
+def test_which_way_is_better_is_said_of_parts_and_averages():
+  def better(name, protocol='p', **more):
+    return core.better({'name': name, 'protocol': protocol, **more})
+
+  assert better('acc_macro') == better('chrf/zh') == 'higher'
+  assert better('perplexity_per_word') == 'lower' and better('tokens') == ''
+  judged = 'response_quality@paper'
+  assert better('accuracy', judged) == 'higher'
+  assert better('parse_failures', judged) == 'lower'
+  assert better('task/ter', 'task@lm_eval', better='lower') == 'lower'
+
+
 def test_one_answer_to_everything_is_told():
   """Catches a score that is the share of A among the right answers."""
   golds = [['A'], ['B'], ['B'], ['A'], ['A']]

@@ -54,7 +54,10 @@ def test_samples_and_scores_of_a_real_model(stories, tmp_path):
     assert rows[name]['signature'] == str(metric.get_signature())
   assert rows['exact_match']['count'] == 2
   assert rows['ended_by_length']['value'] == 1.0
-  assert rows['in_language']['value'] == pytest.approx(2 / 3)
+  # The Chinese one is in English; whether English is English scripts tell not.
+  assert rows['in_language']['value'] == 0.0
+  assert rows['in_language']['count'] == 1
+  assert 'do not tell en from other' in rows['empty']['warning']
   assert rows['tokens']['value'] == 24
   assert rows['chrf']['protocol'] == 'generation@greedy'
 
@@ -109,13 +112,13 @@ def test_stored_responses_are_scored_in_place_of_a_model(stories, tmp_path):
   assert rows['f1/en']['f1_script'] == 'squad2'
   assert rows['f1/en']['value'] == 1.0
   assert rows['f1']['f1_script'] == 'cmrc, squad2'
-  # Two are long enough to be told, and one of all is usable and told.
+  # One is long enough to be told, of three in Chinese.
   assert rows['in_language']['language_identifier'] == 'scripts'
   assert rows['in_language']['value'] == 1.0
-  assert rows['in_language_of_all']['value'] == 0.5
+  assert rows['in_language_of_all']['value'] == pytest.approx(1 / 3)
   assert (
     '2 of 4 responses are unusable (1 repetition, 1 no letters)'
-    in (rows['in_language_of_all']['warning'])
+    in rows['usable']['warning']
   )
   with pytest.raises(ValueError, match='p.jsonl:4: the question has a context'):
     make(path)

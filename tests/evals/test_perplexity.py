@@ -126,6 +126,7 @@ def test_no_perplexity_is_infinite(stories):
   assert 'perplexity_per_word' not in [name for name, _, _ in rows]
   for text, told in (
     ('我们去了公园。 他们也去了。', False),
+    ('He went to the park and said 我们去了公园。', False),
     ('We went.', True),
   ):
     made = perplexity.Documents([text], ['a'], max_len=64)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from lbe.evals import core
+from lbe.evals import samples
 from lbe.evals import schedule
 from lbe.inference import model as model_lib
 from lbe.run import progress
@@ -49,7 +50,7 @@ def stop():
   flag.close()
 
 
-def run(due, workdir, stop, step=4):
+def run(due, workdir, stop, step=4, **more):
   return schedule.run(
     due,
     MODEL,
@@ -58,6 +59,7 @@ def run(due, workdir, stop, step=4):
     stop=stop,
     watch=lambda part: contextlib.nullcontext(),
     facts={'run': 'mine', 'bytes_seen': 10 * step},
+    **more,
   )
 
 
@@ -114,6 +116,48 @@ def test_the_next_process_has_no_rows_of_what_comes_again(stop, tmp_path):
   schedule.cut_behind(tmp_path, 6, unscored=['b'])
   left = [(4, 'a'), (4, 'b'), (6, 'a')]
   assert names(tmp_path) == names(tmp_path, 'predictions.jsonl') == left
+
+
+def test_samples_are_kept_at_every_step_that_is_scored(stop, tmp_path):
+  """Texts of the end alone do not say when they became readable."""
+
+  def write(model, step):
+    return [
+      {
+        'step': step,
+        'evaluator': 'samples',
+        'prompt': 'a',
+        'response': f'b{step}',
+      }
+    ]
+
+  due = evaluators(a=lambda: None)
+  for step in (0, 4, 8):
+    run(due, tmp_path, stop, step, samples=write)
+  # What fails is scored again, and then the model writes.
+  run(evaluators(a=fail), tmp_path, stop, 9, samples=write)
+  found = lines.rows(tmp_path / 'samples.jsonl')
+  assert [r['step'] for r in found] == [0, 4, 8]
+  assert samples.told(tmp_path).splitlines() == [
+    "'a' goes on",
+    "  at step 0: 'b0'",
+    "  at step 8: 'b8'",
+  ]
+  for unscored, left in (((), [0, 4]), (['a'], [0])):
+    schedule.cut_behind(tmp_path, 4, unscored=unscored)
+    found = lines.rows(tmp_path / 'samples.jsonl')
+    assert [r['step'] for r in found] == left
+
+
+def test_a_line_has_the_scores_with_their_marks():
+  rows = [
+    {'evaluator': 'zh', 'name': name, 'value': value}
+    for name, value in (('bits_per_byte', 2.5), ('perplexity', 9.0))
+  ]
+  rows.append({'evaluator': 'ceval', 'name': 'acc', 'value': 0.25})
+  assert schedule.headline(rows) == (
+    'zh/bits_per_byte ↓ 2.5000  ceval/acc ↑ 0.2500'
+  )
 
 
 def test_an_interrupted_call_goes_on_behind_what_it_scored(stop, tmp_path):

@@ -31,6 +31,27 @@ def start(goes_on, how='', **more):
   )
 
 
+def test_what_is_printed_is_kept_without_bars_and_colours(
+  tmp_path, monkeypatch
+):
+  """A log of thousand states of one bar; one that the next process cuts."""
+  monkeypatch.setattr(sys, 'argv', ['train', '--x=a b'])
+  for text in ('one', 'two'):
+    bytes_of = io.TextIOWrapper(io.BytesIO(), 'utf-8')
+    stream = output.Stream(bytes_of, goes_on=True)
+    monkeypatch.setattr(sys, 'stdout', stream)
+    output.keep(tmp_path / 'train.log')
+    print(f'\033[32m{text}\033[0m')
+    print('\r 50%', end='')
+    print('error', flush=True)
+    assert b'\r 50%' in stream.buffer.getvalue()
+    stream.copy.close()
+  log = (tmp_path / 'train.log').read_text().splitlines()
+  heads = [line for line in log if line.startswith('--- 20')]
+  assert len(heads) == 2 and heads[0].endswith(": train '--x=a b'")
+  assert [x for x in log if x not in heads] == ['one', 'error', 'two', 'error']
+
+
 @pytest.mark.parametrize('goes_on, status', [(True, 0), (False, 141)])
 def test_a_reader_that_has_enough_ends_no_run(goes_on, status):
   """`train | head` lost the steps behind the last save; others end quietly."""

@@ -148,6 +148,9 @@ def test_latin_letters_are_learnt_where_they_are_asked_for(base):
 def test_what_cannot_be_learnt_is_said(base, test_data):
   with pytest.raises(ValueError, match='no letter of a script other than'):
     continued.extend(base, ['only English'], num_pieces=5, progress=False)
+  # A folder with 0 new pieces looked like one with many.
+  with pytest.raises(ValueError, match='nothing to add'):
+    continued.extend(base, ['only English в'], num_pieces=5, progress=False)
   unigram = tokenizers.load(
     test_data / 'tok_chinese_sp_20000' / 'chinese_sp.model'
   )
