@@ -300,7 +300,7 @@ def test_a_dry_run_checks_everything_and_trains_nothing(tmp_path):
     ),
     (
       ('--config.data.sources.zh.path=/nowhere',),
-      'error: source zh: there is nothing at /nowhere; give a file or a',
+      'error: data.sources.zh.path: there is nothing at /nowhere; give a',
     ),
   ],
 )
