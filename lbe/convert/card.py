@@ -38,6 +38,7 @@ def text(meta: dict, scores: list[dict], *, adapter: bool) -> str:
   what = 'Adapters for a LLaMA' if adapter else 'A LLaMA'
   parts.append(
     f'{what}{f", trained on from {name}" if name else ""}. Made by lbe.'
+    + ' (That is a folder: say where it comes from.)' * bool(name)
   )
   parts.append(
     '**Licence: to be filled in by who publishes it.** That of the base and '
