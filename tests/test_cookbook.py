@@ -55,7 +55,7 @@ RUN = [
   '--config.execution.remat=none',
   '--config.export_hf=False',
 ]
-SCORES = ['--config.evals.parallel.limit=2', '--config.evals.swap.limit=2']
+SCORES = ['--config.evals.parallel.limit=1', '--config.evals.swap.limit=1']
 SMALL = {
   'lbe.train pretrain': [
     *RUN,
@@ -63,7 +63,7 @@ SMALL = {
     '--config.evals.en.limit=2',
     '--describe_extension=False',
   ],
-  'lbe.train instruct': [*RUN, '--config.data.sources.vi.holdout=0.2'],
+  'lbe.train instruct': [*RUN, '--config.evals.vi.source='],
   'lbe.evaluate': SCORES,
   'lbe.generate': ['--max_new_tokens=4'],
   'lbe.export_hf': ['--verify=digests'],
