@@ -120,7 +120,7 @@ RESULTS = [
 def test_a_summary_is_made_of_any_names(tmp_path):
   """stop=('\\u2028',): an evaluation that had finished died at its table."""
   schedule.record(tmp_path, core.Result(RESULTS, {}))
-  assert '| a b | choices@a b | acc/a b | 0.5000 |' in (
+  assert '| a b | choices@a b | acc/a b ↑ | 0.5000 | 0.5000 |' in (
     core.write_summary(tmp_path)
   )
   summary = json.loads((tmp_path / 'results.json').read_text('utf-8'))
