@@ -168,12 +168,13 @@ def _terms(claim, cells, predictions):
         f'one seed ({", ".join(c["name"] for c in mine)}); name more axes.'
       )
     chosen.append(dict(zip(seeds, mine, strict=True)))
-  several = [set(of) for of in chosen if len(of) > 1]
+  # What was trained with one seed says nothing of others; what has none does.
+  several = [set(of) for of in chosen if set(of) != {None}]
   seeds = sorted(set.intersection(*several), key=str) if several else [None]
   if not seeds:
     raise LookupError('its models share no seed')
   by_term = [
-    [of[s] for s in seeds] if len(of) > 1 else list(of.values())
+    list(of.values()) if set(of) == {None} else [of[s] for s in seeds]
     for of in chosen
   ]
   items = [
