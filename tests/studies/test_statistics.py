@@ -191,6 +191,18 @@ def test_a_claim_is_decided_from_items():
   assert verdicts.decide(claim(), CELLS, mixed).contrast == found.contrast
 
 
+def test_one_trained_seed_stands_for_no_others():
+  """Catches "supported" by three seeds of the one side and one of the other."""
+  found = verdicts.decide(claim(), CELLS[:4], perplexities(0.1))
+  assert found.word == verdicts.OPEN
+  assert len(found.contrast.by_seed) == 1
+  # A model from elsewhere has no seed, and is the same beside each of them.
+  bases = [{'name': 'base-9', 'axes': {'vocabulary': 'base'}}]
+  found = verdicts.decide(claim(), bases + CELLS[3:], perplexities(0.1))
+  assert found.word == verdicts.SUPPORTED
+  assert len(found.contrast.by_seed) == 3
+
+
 def test_a_claim_without_its_cells_is_open():
   """Catches a report that cannot be made before a study has ended."""
   found = verdicts.decide(claim(), CELLS[:3], perplexities(0.1))
