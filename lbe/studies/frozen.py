@@ -73,13 +73,11 @@ def make(
   nothing is left.
   """
   if facts:
-    made = probes.facts(facts)
-    return {
-      f'{name}{language and "_"}{language}.jsonl': _write(
-        study, f'{name}{language and "_"}{language}.jsonl', records
-      )
-      for language, records in made.items()
+    made = {
+      '_'.join(filter(None, [name, language])) + '.jsonl': records
+      for language, records in probes.facts(facts).items()
     }
+    return {file: _write(study, file, x) for file, x in made.items()}
   if cloze:
     counted, asked = (
       [r['text'] for r in lines.rows(_path(study, f'{of}{part}.jsonl'))]
