@@ -156,6 +156,7 @@ class Canaries:
     self._fields = {'sequences': sequences, 'length': length, 'seed': seed}
     self._warn_fall, self._results = warn_fall, results
     self._start = None  # 'SCORE' → value at the start of the run
+    self._fallen = set()  # tasks that were warned of and have not come back
 
   def evaluate(self, model, *, name, step) -> core.Result:
     """A Result; in training it warns of what has fallen since the start."""
@@ -205,12 +206,12 @@ class Canaries:
     return core.Result(rows, metrics, predictions)
 
   def _compare(self, rows, name, step):
-    """Warns in rows; the number of scores that have fallen."""
+    """Warns in rows, of each fall once; the number of scores that are low."""
     if self._start is None:
       self._start = _first(self._results, name, self._hash) or {
         row['name']: row['value'] for row in rows
       }
-    fallen = 0
+    before, self._fallen = self._fallen, set()
     for row in rows:
       task, start = row['name'], self._start.get(row['name'])
       if task not in TASKS or start is None or not math.isfinite(start):
@@ -218,7 +219,9 @@ class Canaries:
       row['start'] = start
       # A value that is no number is a fall.
       if not row['value'] >= start - self._warn_fall:
-        fallen += 1
+        self._fallen.add(task)
+        if task in before:
+          continue
         row['warning'] = (
           f'{task} fell from {start:.2f} at the start to {row["value"]:.2f}: '
           'the model loses what it does with its context; replay of the old '
@@ -229,7 +232,7 @@ class Canaries:
           f'{task} is {start:.2f} at the start: what a model cannot do it is '
           'not seen to lose'
         )
-    return fallen
+    return len(self._fallen)
 
 
 def _first(path, name, data_hash):

@@ -71,7 +71,7 @@ def measure(config, model: architecture.Config) -> float:
   )
   step = step_lib.compile_step(
     config,
-    training.step.lower(
+    training.step.trace(
       training.abstract_state, training.abstract_batch, training.abstract_rates
     ),
   )
@@ -107,7 +107,10 @@ def cells(record: dict, make_config: Callable, wanted: set[str]) -> list[dict]:
     row = dict(name=cell['name'], tokens=0, flops=0.0, disk=0, shape=None)
     if cell['kind'] == 'train':
       config, model = shape(record, cell, make_config)
-      per_token = hardware.flops_per_token(model, config.data.seq_len)
+      partition = step_lib.make_partition(config, model)
+      per_token = hardware.flops_per_token(
+        model, config.data.seq_len, partition.frozen_names()
+      )
       # Weights and two moments in float32, of each checkpoint that is kept.
       kept = 12 * weights.num_params(model) * config.checkpoint.keep
       row |= dict(

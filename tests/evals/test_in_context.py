@@ -212,6 +212,9 @@ def test_it_warns_of_a_fall_since_the_start_also_in_a_run_that_resumes(
         '0.00: the model loses what it does with its context; replay of the '
         'old data, or a lower rate, may keep it'
       ]
+  # A fall is told of once, and counted as long as it lasts.
+  again = first.evaluate(empty, name='x', step=20)
+  assert again.metrics['fallen'] == 1 and not core.warnings(again.rows)
   unfit = task().evaluate(stories(scale=np.nan), name='x', step=20)
   assert unfit.metrics['fallen'] == 3
 

@@ -1,15 +1,19 @@
 """What a dry run tells, worked out by hand."""
 
+import dataclasses
 import importlib
 
 import ml_collections
 import pytest
 
+from lbe.configs import common
 from lbe.mesh import hardware
 from lbe.models import architecture
 from lbe.studies import estimate
 from lbe.studies import grid
 from lbe.studies import verdicts
+
+import tiny
 
 
 def plain(asked):
@@ -76,6 +80,13 @@ def test_the_smallest_difference_is_that_of_the_formula():
   # (4.303 + 0.84) * 0.02 * sqrt(2 / 3)
   assert told(seed_sd=0.02).startswith('0.084 over 3 seeds')
   assert 'not known' in told()
+
+
+def test_steps_are_measured_on_the_devices_at_hand():
+  config = common.base()
+  config.data.update(seq_len=16, batch_size=8)
+  model = dataclasses.replace(tiny.TINY, num_layers=1)
+  assert estimate.measure(config, model) > 0
 
 
 # Cells of a study without any path: models, tokenizers, runs.
