@@ -59,14 +59,9 @@ def make(asked):
         init_from=llama.named(['zh', 'en0'], seed, asked.seeds),
       )
     )
-  held = dict(eval_documents=asked.eval_documents)
   return dict(
     name='joint_vs_sequential',
-    files=dict(zh=dict(path=asked.zh, **held), en=dict(path=asked.en, **held)),
-    evals=dict(
-      zh=study.scored('zh', max_len=2048), en=study.scored('en', max_len=2048)
-    ),
-    scoring=dict(execution=dict(compute_dtype='bfloat16')),
+    **llama.texts(asked),
     cells=cells,
     claims=_claims(asked),
     plots=[

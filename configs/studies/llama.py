@@ -106,6 +106,18 @@ def instructed(
   )
 
 
+def texts(asked):
+  """Of Chinese and English: their files, and what is scored on them."""
+  held = dict(eval_documents=asked.eval_documents)
+  return dict(
+    files=dict(zh=dict(path=asked.zh, **held), en=dict(path=asked.en, **held)),
+    evals=dict(
+      zh=study.scored('zh', max_len=2048), en=study.scored('en', max_len=2048)
+    ),
+    scoring=dict(execution=dict(compute_dtype='bfloat16')),
+  )
+
+
 def named(parts, seed, seeds):
   """With the seed where there are several."""
   return '-'.join([*parts, *[f's{seed}'] * (seeds > 1)])

@@ -56,14 +56,9 @@ def make(asked):
             batch_size=_ROWS[how],
           )
         )
-  held = dict(eval_documents=asked.eval_documents)
   return dict(
     name='vocabulary_scale',
-    files=dict(zh=dict(path=asked.zh, **held), en=dict(path=asked.en, **held)),
-    evals=dict(
-      zh=study.scored('zh', max_len=2048), en=study.scored('en', max_len=2048)
-    ),
-    scoring=dict(execution=dict(compute_dtype='bfloat16')),
+    **llama.texts(asked),
     cells=cells,
     claims=[
       _claim(asked, 'smallest', min(asked.scales), 'greater'),
