@@ -42,6 +42,22 @@ detect_accelerator() {
   fi
 }
 
+# Runs an installer, which is silent for minutes, and says that it goes on:
+# every 3 s on a terminal, every 30 s in a log.
+heard() { # folder that grows, command
+  local folder=$1 start=$SECONDS every=30 end='\n' status=0 beat; shift
+  if [ -t 2 ]; then every=3 end='\r'; fi
+  # The sleep holds no pipe of ours open, and the loop ends with this script.
+  while sleep "$every" >/dev/null 2>&1 && kill -0 $$ 2>/dev/null; do
+    printf 'lbe: installing, %s s, %s has %sB %b' $((SECONDS - start)) \
+      "$folder" "$(du -sh "$folder" 2>/dev/null | cut -f1)" "$end" >&2
+  done &
+  beat=$!
+  "$@" || status=$?
+  kill "$beat" 2>/dev/null; wait "$beat" 2>/dev/null || true
+  return $status
+}
+
 enter() { # extras
   local accelerator=${LBE_ACCELERATOR:-} venv=${LBE_VENV:-.venv} python
   local extras="$* ${LBE_EXTRAS:-}" driver stamp want start
@@ -92,14 +108,14 @@ enter() { # extras
     # A machine that cannot reach the index takes what its own index has.
     case ",$extras," in *,test,* | *,hf,*)
       if [ "$(uname)" = Linux ]; then
-        python -m pip install --quiet --disable-pip-version-check --retries 0 \
+        heard "$venv" python -m pip install --quiet --disable-pip-version-check --retries 0 \
           --no-deps --extra-index-url https://download.pytorch.org/whl/cpu \
           "$(sed -n "s/.*'\(torch==[^']*\)'.*/\1/p" setup.py)+cpu" \
           >/dev/null 2>&1 ||
           echo "lbe: no CPU build of torch here; taking the usual one"
       fi ;;
     esac
-    PYTHONWARNINGS=ignore python -m pip install --quiet \
+    PYTHONWARNINGS=ignore heard "$venv" python -m pip install --quiet \
       --disable-pip-version-check \
       -e ".${extras:+[$extras]}"
     echo "$want" >"$stamp"

@@ -108,7 +108,9 @@ def test_the_page_runs(test_data, tmp_path):
     'SIB': str(test_data / 'bench_sib200'),
   }
   commands, names, environment = [], [], runs.environment() | given
-  for statement in statements():
+  install, enter, *rest = statements()
+  assert 'launch/local.sh' in install and enter.endswith('bin/activate\n')
+  for statement in rest:
     for much, less in LESS.items():
       statement = statement.replace(much, less)
     if found := re.fullmatch(r'export (.*)\n', statement):
