@@ -58,6 +58,8 @@ PLAN_GPU = [
   'nvidia-cuda-nvcc; platform_system == "Linux"',
   'nvidia-nvvm; platform_system == "Linux"',
 ]
+# The pages as a site (mkdocs.yml).
+DOCS = ['mkdocs>=1.6', 'mkdocs-material>=9.6']
 # Parquet and Arrow files, and .zst.
 DATA = ['pyarrow>=20.0', 'zstandard>=0.23']
 
@@ -113,6 +115,7 @@ setuptools.setup(
     'data': DATA,
     # gs:// and s3:// behind etils.epath.
     'remote': ['gcsfs>=2025.3', 's3fs>=2025.3'],
+    'docs': DOCS,
     # Beam takes no protobuf as new as the newest sentencepiece's, so it has an
     # environment of its own.
     'beam': ['apache-beam>=2.70', 'sentencepiece<0.2.3'],
@@ -120,6 +123,7 @@ setuptools.setup(
       *CLEAN,
       *CHAT,
       *DATA,
+      *DOCS,
       *EVALS,
       *FASTTEXT,
       *PLOT,

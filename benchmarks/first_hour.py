@@ -1,18 +1,20 @@
 """The first hour of a newcomer: the commands of two pages, as they stand.
 
   PYTHONPATH=. python benchmarks/first_hour.py --repository=CLONE \
-    --home=HOME --output=docs/transcript.md HF_DIR=… ZH=… EN=… EN_HELD_OUT=… \
-    BASE=… NTREX=… SIB=…
+    --home=HOME --records=FILE --output=docs/transcript.md HF_DIR=… ZH=… EN=… \
+    EN_HELD_OUT=… BASE=… NTREX=… SIB=…
 
 Takes the commands out of README.md and docs/cookbook.md of a clone, runs them
-one after the other in a shell that has HOME and nothing of this one, and
-writes a page: each command, what it printed on a terminal of 80 columns, how
-long it took, and the longest time in which it printed nothing. What the pages
-leave to the reader are the names in capital letters, given as arguments; `...`
-stands for the flags of the command before. The suite is not run: it is no part
-of the hour.
+one after the other in a shell that has HOME and nothing of this one, and writes
+the tables and the transcript: what each printed on a terminal of 80 columns,
+how long it took by the clock and of the processor, and the longest time in
+which it printed nothing. What the pages leave to the reader are the names in
+capital letters, given as arguments; `...` stands for the flags of the command
+before. The suite is not run: it is no part of the hour. `--first=N` goes on
+with command N; what stands in --records is not run again.
 """
 
+import json
 import os
 import pathlib
 import pty
@@ -27,20 +29,19 @@ from absl import flags
 
 _REPOSITORY = flags.DEFINE_string('repository', None, 'A fresh clone.')
 _HOME = flags.DEFINE_string('home', None, 'The folder that is HOME.')
+_RECORDS = flags.DEFINE_string('records', None, 'JSON lines, one a command.')
 _OUTPUT = flags.DEFINE_string('output', None, 'The page.')
 _STATE = flags.DEFINE_string('state', '/tmp/first_hour.env', "The shell's.")
-_FROM = flags.DEFINE_integer('first', 1, 'Commands before it are left out.')
+_FIRST = flags.DEFINE_integer('first', 1, 'Commands before it are not run.')
 
 # Of each command's lines, these many at its head and at its end.
 _HEAD, _END = 12, 28
-# Seconds without a word that are too many.
-_SILENCE = 5.0
 
 
 def statements(text):
   """The commands of a page's shell blocks; '\\' at the end of a line joins."""
+  here = r"(?:[^\n]*\\\n)*[^\n]*<<'END'\n.*?\nEND\n"
   for block in re.findall(r'```bash\n(.*?)```', text, re.S):
-    here = r"(?:[^\n]*\\\n)*[^\n]*<<'END'\n.*?\nEND\n"
     for found in re.findall(rf'{here}|(?:[^\n]*\\\n)*[^\n]+\n', block, re.S):
       if not found.lstrip().startswith('#'):
         yield found.rstrip('\n')
@@ -49,20 +50,33 @@ def statements(text):
 def filled(statement, given, before):
   """The statement with the reader's own names, and `...` written out."""
   if statement.endswith(' ...'):
-    words = [
+    flags_of = [
       line.rstrip('\\').strip()
       for line in before.splitlines()[1:]
       if '--dry_run' not in line
     ]
-    statement = f'{statement[:-3]}' + ' '.join(words)
+    statement = statement[:-3] + ' '.join(flags_of)
   for name, value in given.items():
     statement = re.sub(rf'(?<=[ =]){name}(?=\s|$)', value, statement)
     statement = re.sub(rf'\b{name}=\S+', f'{name}={value}', statement)
   return statement
 
 
+def _processor(session):
+  """Seconds of the processor that the processes of a session have had."""
+  ticks = 0
+  for path in pathlib.Path('/proc').glob('[0-9]*/stat'):
+    try:
+      fields = path.read_text().rpartition(')')[2].split()
+    except OSError:  # it has just ended
+      continue
+    if int(fields[3]) == session:
+      ticks += sum(map(int, fields[11:15]))
+  return ticks / os.sysconf('SC_CLK_TCK')
+
+
 def run(statement, environment, folder):
-  """(output, status, seconds, longest silence) of a command on a terminal."""
+  """What a command on a terminal printed and took, as a record."""
   state = _STATE.value
   script = (
     f'if [ -f {state} ]; then . {state}; fi\n{statement}\n'
@@ -74,23 +88,33 @@ def run(statement, environment, folder):
     termios.tcsetwinsize(0, (24, 80))
     os.chdir(folder)
     os.execvpe('bash', ['bash', '--norc', '-c', script], environment)
-  silence, parts = 0.0, []
+  used, silence, parts = 0.0, (0.0, 0.0), []
   while True:
-    ready, _, _ = select.select([door], [], [], 0.5)
-    now = time.monotonic()
+    ready, _, _ = select.select([door], [], [], 1.0)
     if not ready:
       continue
     try:
       got = os.read(door, 65536)
     except OSError:
       got = b''
-    silence, last = max(silence, now - last), now
+    now = time.monotonic()
+    if now - last > 1:
+      using = _processor(child)
+      silence = max(silence, (now - last, using - used))
+    last, used = now, _processor(child)
     if not got:
       break
     parts.append(got)
-  _, status = os.waitpid(child, 0)
-  output = b''.join(parts).decode('utf-8', 'replace')
-  return output, os.waitstatus_to_exitcode(status), last - start, silence
+  _, status, usage = os.wait4(child, 0)
+  return {
+    'command': statement,
+    'output': b''.join(parts).decode('utf-8', 'replace'),
+    'status': os.waitstatus_to_exitcode(status),
+    'seconds': last - start,
+    'processor': usage.ru_utime + usage.ru_stime,
+    'silence': silence[0],
+    'silence_processor': max(0.0, silence[1]),
+  }
 
 
 def shown(output):
@@ -108,23 +132,26 @@ def shown(output):
   return '\n'.join(lines)
 
 
-def page(done, words):
-  """The transcript as Markdown."""
-  total = sum(seconds for *_, seconds, _ in done)
+def page(records, words):
+  """The table of times and the transcript, as Markdown."""
   told = [
-    '| | command | seconds | longest silence |',
-    '| ---: | --- | ---: | ---: |',
+    '| | command | clock | processor | longest silence |',
+    '| ---: | --- | ---: | ---: | ---: |',
   ]
-  for number, (statement, _, status, seconds, silence) in enumerate(done, 1):
-    first = statement.splitlines()[0].rstrip('\\').strip().replace('|', '\\|')
-    failed = f' (status {status})' if status else ''
+  for number, one in enumerate(records, 1):
+    first = one['command'].splitlines()[0].rstrip('\\').strip()
+    first = first.replace('|', '\\|')
+    failed = f' (status {one["status"]})' if one['status'] else ''
     told.append(
-      f'| {number} | `{first}`{failed} | {seconds:.1f} | {silence:.1f} |'
+      f'| {number} | `{first}`{failed} | {one["seconds"]:.1f} | '
+      f'{one["processor"]:.1f} | {one["silence"]:.1f} |'
     )
-  told += [f'| | together | {total:.0f} | |', '']
-  for number, (statement, output, *_) in enumerate(done, 1):
-    body = ''.join(f'{x}\n' for x in (f'$ {statement}', output) if x)
-    told += [f'## {number}', '', f'````\n{body}````', '']
+  totals = [sum(r[x] for r in records) for x in ('seconds', 'processor')]
+  told += [f'| | together | {totals[0]:.0f} | {totals[1]:.0f} | |', '']
+  for number, one in enumerate(records, 1):
+    printed = shown(one['output'])
+    body = ''.join(f'{x}\n' for x in (f'$ {one["command"]}', printed) if x)
+    told += [f'### {number}', '', f'````\n{body}````', '']
   text = '\n'.join(told)
   for found, ours in words.items():
     text = text.replace(found, ours)
@@ -134,12 +161,12 @@ def page(done, words):
 def main(argv):
   given = dict(word.split('=', 1) for word in argv[1:])
   clone = pathlib.Path(_REPOSITORY.value)
+  kept = pathlib.Path(_RECORDS.value)
   environment = {
     'HOME': _HOME.value,
     'PATH': '/usr/local/bin:/usr/bin:/bin',
     'TERM': 'xterm',
     'LANG': 'C.UTF-8',
-    'COLUMNS': '80',
     **{k: v for k, v in os.environ.items() if k.startswith(('PIP_', 'SSL_'))},
   }
   commands, before = [], ''
@@ -148,19 +175,24 @@ def main(argv):
       if 'launch/test.sh' not in statement:
         commands.append(filled(statement, given, before))
         before = statement
-  done = []
+  records = []
+  if kept.exists():
+    records = [json.loads(x) for x in kept.read_text('utf-8').splitlines()]
+    records = records[: _FIRST.value - 1]
   for number, statement in enumerate(commands, 1):
-    if number < _FROM.value:
+    if number < _FIRST.value:
       continue
     print(f'[{number}/{len(commands)}] {statement}', flush=True)
-    output, status, seconds, silence = run(statement, environment, clone)
-    told = shown(output)
-    mark = ' SILENT' if silence > _SILENCE else ''
-    print(told, f'\n[{status}] {seconds:.1f} s, {silence:.1f} s{mark}\n')
-    done.append((statement, told, status, seconds, silence))
+    records.append(run(statement, environment, clone))
+    one = records[-1]
+    print(shown(one['output']))
+    figures = ('status', 'seconds', 'processor', 'silence', 'silence_processor')
+    print({x: round(one[x], 1) for x in figures}, flush=True)
+    lines = [json.dumps(x, ensure_ascii=False) for x in records]
+    kept.write_text('\n'.join(lines) + '\n', 'utf-8')
     words = {os.fspath(clone): '/home/you/lbe', _HOME.value: '/home/you'}
-    pathlib.Path(_OUTPUT.value).write_text(page(done, words), 'utf-8')
-  sys.exit(any(status for _, _, status, *_ in done))
+    pathlib.Path(_OUTPUT.value).write_text(page(records, words), 'utf-8')
+  sys.exit(any(one['status'] for one in records))
 
 
 if __name__ == '__main__':

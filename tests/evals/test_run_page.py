@@ -8,6 +8,8 @@ import pytest
 from lbe.evals import run_page
 from lbe.text import lines
 
+import browser
+
 EVIL = '</script><b>"&'
 
 
@@ -81,3 +83,16 @@ def test_the_page_has_what_the_run_left(run):
 def test_a_folder_that_is_no_runs_is_an_error(tmp_path):
   with pytest.raises(ValueError, match=r'has no metrics\.jsonl'):
     run_page.write(tmp_path)
+
+
+@pytest.mark.skipif(not browser.CHROMIUM, reason='no chromium on PATH')
+def test_the_page_fits_desktop_and_phone_without_an_error(run, tmp_path):
+  """Catches a page that fails in a browser, is too wide, or asks for more."""
+  url = run_page.write(run).as_uri()
+  with browser.opened() as tab:
+    for width, dark in ((1280, False), (390, True)):
+      faults, asked = tab.look(url, width, dark=dark)
+      assert not faults and all(x.startswith((url, 'data:')) for x in asked)
+      assert tab.run("document.querySelectorAll('canvas').length") == 2
+    tab.picture(tmp_path / 'page.png')
+  assert (tmp_path / 'page.png').stat().st_size > 5_000
