@@ -88,7 +88,7 @@ def run(statement, environment, folder):
     termios.tcsetwinsize(0, (24, 80))
     os.chdir(folder)
     os.execvpe('bash', ['bash', '--norc', '-c', script], environment)
-  used, silence, parts = 0.0, (0.0, 0.0), []
+  used, silence, parts = 0.0, (0.0, 0.0, ''), []
   while True:
     ready, _, _ = select.select([door], [], [], 1.0)
     if not ready:
@@ -100,7 +100,9 @@ def run(statement, environment, folder):
     now = time.monotonic()
     if now - last > 1:
       using = _processor(child)
-      silence = max(silence, (now - last, using - used))
+      behind = shown(b''.join(parts[-8:]).decode('utf-8', 'replace'))
+      behind = (behind.splitlines() or [''])[-1][:80]
+      silence = max(silence, (now - last, using - used, behind))
     last, used = now, _processor(child)
     if not got:
       break
@@ -114,6 +116,7 @@ def run(statement, environment, folder):
     'processor': usage.ru_utime + usage.ru_stime,
     'silence': silence[0],
     'silence_processor': max(0.0, silence[1]),
+    'behind': silence[2],
   }
 
 
@@ -144,7 +147,8 @@ def page(records, words):
     failed = f' (status {one["status"]})' if one['status'] else ''
     told.append(
       f'| {number} | `{first}`{failed} | {one["seconds"]:.1f} | '
-      f'{one["processor"]:.1f} | {one["silence"]:.1f} |'
+      f'{one["processor"]:.1f} | {one["silence"]:.1f} '
+      f'({one["silence_processor"]:.1f}) |'
     )
   totals = [sum(r[x] for r in records) for x in ('seconds', 'processor')]
   told += [f'| | together | {totals[0]:.0f} | {totals[1]:.0f} | |', '']
@@ -186,8 +190,8 @@ def main(argv):
     records.append(run(statement, environment, clone))
     one = records[-1]
     print(shown(one['output']))
-    figures = ('status', 'seconds', 'processor', 'silence', 'silence_processor')
-    print({x: round(one[x], 1) for x in figures}, flush=True)
+    print({k: v for k, v in one.items() if k not in ('command', 'output')})
+    sys.stdout.flush()
     lines = [json.dumps(x, ensure_ascii=False) for x in records]
     kept.write_text('\n'.join(lines) + '\n', 'utf-8')
     words = {os.fspath(clone): '/home/you/lbe', _HOME.value: '/home/you'}

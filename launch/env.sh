@@ -48,10 +48,10 @@ heard() { # folder that grows, command
   local folder=$1 start=$SECONDS every=30 end='\n' status=0 beat; shift
   if [ -t 2 ]; then every=3 end='\r'; fi
   # The sleep holds no pipe of ours open, and the loop ends with this script.
-  while sleep "$every" >/dev/null 2>&1 && kill -0 $$ 2>/dev/null; do
+  while sleep "$every" >/dev/null 3>&- && kill -0 $$; do
     printf 'lbe: installing, %s s, %s has %sB %b' $((SECONDS - start)) \
-      "$folder" "$(du -sh "$folder" 2>/dev/null | cut -f1)" "$end" >&2
-  done &
+      "$folder" "$(du -sh "$folder" | cut -f1)" "$end" >&3
+  done 3>&2 2>/dev/null &
   beat=$!
   "$@" || status=$?
   kill "$beat" 2>/dev/null; wait "$beat" 2>/dev/null || true
@@ -121,5 +121,8 @@ enter() { # extras
     echo "$want" >"$stamp"
     echo "lbe: installed in $((SECONDS - start)) s, $venv has" \
       "$(du -sh "$venv" | cut -f1)B; enter it by: source $venv/bin/activate"
+    # A program that takes this process over is as old as what it does itself.
+    LBE_ENTERED=$(date +%s)
+    export LBE_ENTERED
   fi
 }

@@ -4,9 +4,11 @@ import base64
 import contextlib
 import json
 import os
+import select
 import shutil
 import subprocess
 import tempfile
+import time
 
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser')
 # Wider than the window, and in nothing that scrolls by itself.
@@ -46,7 +48,7 @@ class Browser:
     )  # fmt: skip
     os.close(their_in)
     os.close(their_out)
-    self._out, self._in = os.fdopen(our_out, 'wb'), os.fdopen(our_in, 'rb')
+    self._out, self._in = our_out, our_in
     self._number, self._buffer, self._events = 0, b'', []
     self._session = None
     (target,) = (
@@ -62,9 +64,10 @@ class Browser:
 
   def _read(self):
     while b'\0' not in self._buffer:
-      got = self._in.read1(1 << 20)
+      ready, _, _ = select.select([self._in], [], [], 60)
+      got = os.read(self._in, 1 << 20) if ready else b''
       if not got:
-        raise RuntimeError('Chromium ended')
+        raise RuntimeError('Chromium ended, or was silent for a minute')
       self._buffer += got
     message, _, self._buffer = self._buffer.partition(b'\0')
     return json.loads(message)
@@ -74,8 +77,7 @@ class Browser:
     message = {'id': self._number, 'method': method, 'params': params}
     if self._session:
       message['sessionId'] = self._session
-    self._out.write(json.dumps(message).encode() + b'\0')
-    self._out.flush()
+    os.write(self._out, json.dumps(message).encode() + b'\0')
     while (got := self._read()).get('id') != self._number:
       self._events.append(got)
     if 'error' in got:
@@ -107,7 +109,7 @@ class Browser:
     self('Page.navigate', url=url)
     while not any(x['method'] == 'Page.loadEventFired' for x in self._events):
       self._events.append(self._read())
-    self.run(f'new Promise(done => setTimeout(done, {1000 * wait}))')
+    time.sleep(wait)
     faults = self.run(_WIDE)
     asked = []
     for event in self._events:
@@ -128,10 +130,10 @@ class Browser:
     path.write_bytes(base64.b64decode(got['data']))
 
   def close(self):
-    self._out.close()
     self._process.terminate()
     self._process.wait()
-    self._in.close()
+    os.close(self._out)
+    os.close(self._in)
 
 
 @contextlib.contextmanager

@@ -1,8 +1,10 @@
 """launch/: the environment is made once, right, or refused with reasons."""
 
+import contextlib
 import json
 import math
 import os
+import pty
 import shutil
 import subprocess
 import venv
@@ -71,6 +73,23 @@ def test_installs_once_and_again_after_a_change(project):
   assert installs(project) == ['.', '.[plot,chat]']
   assert 'installing lbe[plot,chat] into .venv' in done.stdout
   assert 'enter it by: source .venv/bin/activate' in done.stdout
+
+
+def test_an_installer_that_says_nothing_is_heard_on_a_terminal(project):
+  """Minutes of silence, in which a newcomer gives up."""
+  (pip,) = project.glob('.venv/lib/python*/site-packages/pip/__main__.py')
+  pip.write_text(f'{FAKE_PIP}import time\ntime.sleep(3.3)\n')
+  child, terminal = pty.fork()
+  if not child:
+    os.chdir(project)
+    os.environ['LBE_ACCELERATOR'] = 'cpu'
+    os.execvp('bash', ['bash', 'launch/local.sh', 'hello'])
+  told = b''
+  with contextlib.suppress(OSError), os.fdopen(terminal, 'rb') as screen:
+    while got := screen.read1():
+      told += got
+  assert os.waitpid(child, 0)[1] == 0
+  assert b'lbe: installing, 3 s, .venv has' in told and b'hello []' in told
 
 
 @pytest.mark.parametrize(

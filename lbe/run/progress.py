@@ -146,7 +146,9 @@ class Phases:
 
   def __init__(self):
     self._seconds = dict.fromkeys(_PHASES, 0.0)
-    self._at = psutil.Process().create_time()
+    # The launcher's process, which becomes ours, may have installed before.
+    entered = float(os.environ.get('LBE_ENTERED') or 0)
+    self._at = max(psutil.Process().create_time(), entered)
 
   def goes_on_from(self, row: dict):
     """Adds those of a row of metrics, which an earlier process wrote."""

@@ -86,7 +86,7 @@ def _verdict(verdict):
 
 
 def _term(term):
-  axes = ', '.join(_says(k, v) for k, v in term['cells'].items())
+  axes = ', '.join(filter(None, (_says(*x) for x in term['cells'].items())))
   return f'{term["weight"]:+g} × [{axes}]'.replace('-', '−')
 
 
@@ -239,7 +239,10 @@ def _plot(spec, lines):
 def _says(axis, value):
   if isinstance(value, bool):
     return axis.replace('_', ' ') if value else f'no {axis.replace("_", " ")}'
-  return str(value) if isinstance(value, str) else f'{axis} {value}'
+  if isinstance(value, int | float):
+    value = f'{value:{"," if isinstance(value, int) else "g"}}'
+    return f'{axis} {value}'
+  return value if isinstance(value, str) else f'{axis} {value}'
 
 
 def crossings(a: list[dict], b: list[dict], *, log_x: bool) -> list[float]:

@@ -4,6 +4,7 @@ import math
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -51,6 +52,14 @@ def test_seconds_of_phases_are_those_of_all_processes():
   assert row['seconds/start'] == first['seconds/start'] + 5
   assert 7 < row['seconds/train'] < 8
   assert row.keys() == first.keys()
+
+
+def test_installing_is_no_part_of_a_run(monkeypatch):
+  """The launcher's process becomes the run's: its first took 20 min."""
+  monkeypatch.setenv('LBE_ENTERED', str(time.time()))
+  phases = progress.Phases()
+  phases.lap('start')
+  assert phases.row()['seconds/start'] < 1
 
 
 def test_ten_steps_without_a_gradient_end_a_run_also_over_several_rows():

@@ -1,12 +1,8 @@
 """A study's report: its numbers, its tables, and its page in a real browser."""
 
 import csv
-import html
-import json
 import math
 import re
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
@@ -16,9 +12,10 @@ from lbe.studies import folder
 from lbe.studies import paper
 from lbe.studies import summary
 
+import browser
+
 SCALES = (30_000, 300_000, 3_000_000)
 EVIL = '</script><script>document.title="taken"</script><b>&'
-CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser')
 
 
 def bits(axes, language):
@@ -291,90 +288,50 @@ def test_a_folder_without_a_study_is_an_error(tmp_path):
 
 
 # What a reader does, and what became of it.
-DRIVER = """
-<script>
-const say = { errors: window.failed, plots: [], tables: [] };
-document.querySelectorAll('.plot').forEach((place, i) => {
-  const drawn = document.querySelectorAll('.plot')[i];
-  const over = drawn.querySelector('.u-over');
-  const box = over.getBoundingClientRect();
-  const chart = window.charts()[i].chart, p = window.pointOf(i);
-  const at = { clientX: box.left + chart.valToPos(p.x, 'x'),
-    clientY: box.top + chart.valToPos(p.value, 'y'), bubbles: true };
-  over.dispatchEvent(new MouseEvent('mouseenter', at));
-  over.dispatchEvent(new MouseEvent('mousemove', at));
-});
-setTimeout(() => {
-  document.querySelectorAll('.plot').forEach(place => {
+READER = """(async () => {
+  const places = [...document.querySelectorAll('.plot')];
+  places.forEach((place, i) => {
+    const over = place.querySelector('.u-over');
+    const box = over.getBoundingClientRect();
+    const chart = drawn[i].chart, p = plots[i].curves[0].points[1];
+    const at = { clientX: box.left + chart.valToPos(p.x, 'x'),
+      clientY: box.top + chart.valToPos(p.value, 'y'), bubbles: true };
+    over.dispatchEvent(new MouseEvent('mouseenter', at));
+    over.dispatchEvent(new MouseEvent('mousemove', at));
+  });
+  await new Promise(done => setTimeout(done, 200));
+  const said = { title: document.title, tips: places.map(place => {
     const tip = place.querySelector('.tip');
-    say.plots.push({ drawn: !!place.querySelector('canvas'),
-      tip: getComputedStyle(tip).display === 'block' ? tip.textContent : '' });
-  });
-  document.querySelectorAll('table.sortable').forEach(table => {
-    const heads = table.querySelectorAll('thead th');
-    const number = [...heads].findIndex(h => h.textContent.includes('zh bits'));
-    if (number < 0) return say.tables.push(table.rows.length);
+    return getComputedStyle(tip).display === 'block' ? tip.textContent : '';
+  }) };
+  for (const table of document.querySelectorAll('table.sortable')) {
+    const heads = [...table.querySelectorAll('thead th')];
+    const number = heads.findIndex(h => h.textContent.includes('zh bits'));
+    if (number < 0) continue;
     heads[number].click();
-    say.sorted = [...table.tBodies[0].rows].map(
+    said.sorted = [...table.tBodies[0].rows].map(
       row => +row.cells[number].dataset.value);
-  });
-  say.wide = document.documentElement.scrollWidth - innerWidth;
-  say.title = document.title;
-  const pre = document.createElement('pre');
-  pre.id = 'said';
-  pre.textContent = JSON.stringify(say);
-  document.body.append(pre);
-}, 400);
-</script>
-"""
-WATCH = """<script>window.failed = [];
-addEventListener('error', e => failed.push(String(e.message)));
-const log = console.error;
-console.error = (...a) => { failed.push(a.join(' ')); log(...a); };</script>"""
-DOORS = """<script>
-window.charts = () => drawn;
-window.pointOf = i => plots[i].curves[0].points[1];
-</script>"""
+  }
+  return said;
+})()"""
 
 
-def browse(path, *flags):
-  """What Chromium makes of a page."""
-  done = subprocess.run(
-    [
-      CHROMIUM,
-      '--headless',
-      '--no-sandbox',
-      '--disable-gpu',
-      '--virtual-time-budget=3000',
-      *flags,
-      path.as_uri(),
-    ],
-    capture_output=True,
-    text=True,
-    timeout=120,
-    check=True,
-  )
-  return done.stdout
-
-
-@pytest.mark.skipif(not CHROMIUM, reason='no chromium on PATH')
-@pytest.mark.parametrize('width', [1280, 400])
-def test_the_page_in_a_browser(found, tmp_path, width):
+@pytest.mark.skipif(not browser.CHROMIUM, reason='no chromium on PATH')
+def test_the_page_in_a_browser(found, tmp_path):
   """Catches a page that fails, asks for something, or lets a text run."""
   text = report.html(found, paper.published())
   assert not re.search(r'(src|href)="(?!data:)', text)
   assert "default-src 'none'" in text
   assert len(text.encode()) < 2_000_000
-  watched = text.replace('<head>', f'<head>{WATCH}', 1)
   path = tmp_path / 'report.html'
-  path.write_text(
-    watched.replace('</body>', f'{DOORS}{DRIVER}</body>'), 'utf-8'
-  )
-  dom = browse(path, f'--window-size={width},900', '--dump-dom')
-  said = re.search(r'<pre id="said">(.*?)</pre>', dom, re.S)[1]
-  said = json.loads(html.unescape(said))
-  assert said['errors'] == [] and said['title'].startswith('toy </script>')
-  assert [p['drawn'] for p in said['plots']] == [True, True]
-  assert all('zh/bits_per_byte' in p['tip'] for p in said['plots'])
-  assert said['sorted'] == sorted(said['sorted']) and len(said['sorted']) == 7
-  assert said['wide'] <= 0
+  path.write_text(text, 'utf-8')
+  with browser.opened() as tab:
+    for width, dark in ((1280, False), (400, True)):
+      faults, _ = tab.look(path.as_uri(), width, dark=dark)
+      assert not faults, (width, faults)
+      assert tab.run("document.querySelectorAll('.plot canvas').length") == 2
+      said = tab.run(READER)
+      assert said['title'].startswith('toy </script>')
+      assert all('zh/bits_per_byte' in x for x in said['tips'])
+      assert said['sorted'] == sorted(said['sorted'])
+      assert len(said['sorted']) == 7
