@@ -44,13 +44,12 @@ detect_accelerator() {
 
 # Runs an installer, which is silent for minutes, and says that it goes on:
 # every 3 s on a terminal, every 30 s in a log.
-heard() { # folder that grows, command
-  local folder=$1 start=$SECONDS every=30 end='\n' status=0 beat; shift
+heard() { # command
+  local start=$SECONDS every=30 end='\n' status=0 beat
   if [ -t 2 ]; then every=3 end='\r'; fi
   # The sleep holds no pipe of ours open, and the loop ends with this script.
   while sleep "$every" >/dev/null 3>&- && kill -0 $$; do
-    printf 'lbe: installing, %s s, %s has %sB %b' $((SECONDS - start)) \
-      "$folder" "$(du -sh "$folder" | cut -f1)" "$end" >&3
+    printf 'lbe: still installing, %s s %b' $((SECONDS - start)) "$end" >&3
   done 3>&2 2>/dev/null &
   beat=$!
   "$@" || status=$?
@@ -108,14 +107,14 @@ enter() { # extras
     # A machine that cannot reach the index takes what its own index has.
     case ",$extras," in *,test,* | *,hf,*)
       if [ "$(uname)" = Linux ]; then
-        heard "$venv" python -m pip install --quiet --disable-pip-version-check --retries 0 \
+        heard python -m pip install --quiet --disable-pip-version-check --retries 0 \
           --no-deps --extra-index-url https://download.pytorch.org/whl/cpu \
           "$(sed -n "s/.*'\(torch==[^']*\)'.*/\1/p" setup.py)+cpu" \
           >/dev/null 2>&1 ||
           echo "lbe: no CPU build of torch here; taking the usual one"
       fi ;;
     esac
-    PYTHONWARNINGS=ignore heard "$venv" python -m pip install --quiet \
+    PYTHONWARNINGS=ignore heard python -m pip install --quiet \
       --disable-pip-version-check \
       -e ".${extras:+[$extras]}"
     echo "$want" >"$stamp"
