@@ -107,10 +107,10 @@ enter() { # extras
     # A machine that cannot reach the index takes what its own index has.
     case ",$extras," in *,test,* | *,hf,*)
       if [ "$(uname)" = Linux ]; then
-        heard python -m pip install --quiet --disable-pip-version-check --retries 0 \
+        heard sh -c '"$@" >/dev/null 2>&1' sh \
+          python -m pip install --quiet --disable-pip-version-check --retries 0 \
           --no-deps --extra-index-url https://download.pytorch.org/whl/cpu \
-          "$(sed -n "s/.*'\(torch==[^']*\)'.*/\1/p" setup.py)+cpu" \
-          >/dev/null 2>&1 ||
+          "$(sed -n "s/.*'\(torch==[^']*\)'.*/\1/p" setup.py)+cpu" ||
           echo "lbe: no CPU build of torch here; taking the usual one"
       fi ;;
     esac
