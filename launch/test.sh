@@ -17,4 +17,5 @@ export LBE_ACCELERATOR=${LBE_ACCELERATOR:-cpu}
 enter test
 ruff check
 ruff format --check
-exec python -m pytest -n auto --dist loadfile "$@"
+# Files in the order of tests/conftest.py: xdist's own goes by tests in a file.
+exec python -m pytest -n auto --dist loadfile --no-loadscope-reorder "$@"

@@ -35,6 +35,11 @@ os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
+def pytest_collection_modifyitems(items):
+  """The programs first: begun last, one worker would wait for another."""
+  items.sort(key=lambda item: item.path.parent != ROOT / 'tests')
+
+
 @pytest.fixture(scope='module', autouse=True)
 def let_go_of_programs():
   """After each file of tests jax forgets what it has compiled.
