@@ -211,7 +211,8 @@ def _plot(spec, lines):
     x = line['scores'].get(spec['x'], {}).get('value', axes.get(spec['x']))
     if x is None:
       continue
-    name = ', '.join(_says(k, axes.get(k)) for k in spec['by']) or 'all'
+    told = (_says(k, axes.get(k)) for k in spec['by'])
+    name = ', '.join(filter(None, told)) or 'all'
     curves.setdefault(name, []).append(
       {
         'x': x,
