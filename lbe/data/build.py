@@ -126,20 +126,23 @@ def prepare(
     json.dumps(facts, sort_keys=True).encode()
   ).hexdigest()[:16]
   folder = cache_dir / f'{source.name}-{fingerprint}' / '1.0.0'
-  if not (folder / 'report.json').exists():
+  if not _is_made(folder):
     if not may_make:
       return None
-    _make(
-      folder,
-      source,
-      tokenizer,
-      num_workers=num_workers or os.cpu_count(),
-      bos=bos,
-      eos=eos,
-      seq_len=seq_len,
-      progress=progress,
-      elsewhere=elsewhere,
-    )
+    with files.alone(folder.parent / 'in_use', f'tokenizing {source.name}'):
+      # Another run may have made it while this one waited.
+      if not _is_made(folder):
+        _make(
+          folder,
+          source,
+          tokenizer,
+          num_workers=num_workers or os.cpu_count(),
+          bos=bos,
+          eos=eos,
+          seq_len=seq_len,
+          progress=progress,
+          elsewhere=elsewhere,
+        )
   tokenized.check(folder)
   counted = None
   report = tokenized.read_report(folder)
@@ -152,6 +155,10 @@ def prepare(
     if limited:
       fingerprint += ', counted before its tokens'
   return tokenized.load(folder, source, fingerprint, seed, counted)
+
+
+def _is_made(folder):
+  return (folder / 'report.json').exists() and not (folder / 'work').exists()
 
 
 def _counted(folder, source, may_make):
@@ -225,7 +232,7 @@ def _make(
 ):
   work = folder / 'work'
   work.mkdir(parents=True, exist_ok=True)
-  for path in work.glob('*.tmp*'):
+  for path in (*work.glob('*.tmp*'), *folder.glob('*.tmp*')):
     path.unlink()
   skipped, sizes, cleaned = [], [], cleaning.Report()
   bar = tqdm.tqdm(
@@ -385,5 +392,7 @@ def _finish(folder, work, source, parts, skipped, cleaned, features):
     'cleaned': [cleaned.total, cleaned.kept],
   }
   files.write_whole(folder / 'report.json', json.dumps(report, indent=2))
+  # Without `work` it is whole: nobody may take it before it has checksums.
+  names = checksums.files(folder)
+  checksums.write(folder, [n for n in names if n.split('/')[0] != work.name])
   shutil.rmtree(work)
-  checksums.write(folder)

@@ -7,9 +7,11 @@ the number of workers. A shard is finished when it has its index.
 import dataclasses
 import functools
 import json
+import multiprocessing
 import os
 import pathlib
 import pickle
+import threading
 import uuid
 
 import numpy as np
@@ -261,7 +263,14 @@ _worker = {}
 
 
 def start_worker(kind, data):
-  """Gives this process the tokenizer that `write_here` takes."""
+  """Gives this process the tokenizer that `write_here` takes.
+
+  It ends with the process that started it, however that ends.
+  """
+  if parent := multiprocessing.parent_process():
+    threading.Thread(
+      target=lambda: (parent.join(), os._exit(1)), daemon=True
+    ).start()
   _worker['tokenizer'] = tokenizers.from_bytes(kind, data)
 
 

@@ -15,7 +15,6 @@ import pathlib
 import socket
 import sys
 import time
-import uuid
 
 import jax
 
@@ -71,9 +70,9 @@ class Workdir:
     self._sending = None
     try:
       here.mkdir(parents=True, exist_ok=True)
-      probe = here / f'{uuid.uuid4().hex}.tmp'
+      probe = here / f'{_LOCK}.tmp'
       probe.touch()
-      probe.unlink()
+      probe.unlink(missing_ok=True)  # hosts may do so together
     except FileExistsError:
       raise ValueError(
         f'--workdir={here} is a file; a run keeps its files in a folder, give '

@@ -1,10 +1,17 @@
 """Files that others gave: told as what they are where they are not whole."""
 
+import contextlib
+import errno
+import fcntl
+import glob
 import io
+import itertools
 import json
 import os
 import pathlib
-import uuid
+import socket
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 POINTER = b'version https://git-lfs.github.com/spec/'
@@ -66,12 +73,55 @@ def check_head(head: bytes, path):
 def write_whole(path: str | pathlib.Path, data: str | bytes):
   """The file as a whole or not at all, also where process or power fails."""
   path = pathlib.Path(path)
-  temporary = path.with_name(f'{path.name}.{uuid.uuid4().hex}.tmp')
-  with open(temporary, 'wb') as file:
-    file.write(data.encode() if isinstance(data, str) else data)
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(temporary, path)
+  before = f'{path.name}.{socket.gethostname()}-'
+  temporary = path.with_name(f'{before}{os.getpid()}-{next(_NUMBERS)}.tmp')
+  try:
+    with open(temporary, 'wb') as file:
+      file.write(data.encode() if isinstance(data, str) else data)
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(temporary, path)
+  except BaseException:
+    temporary.unlink(missing_ok=True)
+    raise
+  # What a process of this host left that was killed here.
+  for left in path.parent.glob(f'{glob.escape(before)}*-*.tmp'):
+    pid = left.name.removeprefix(before).split('-')[0]
+    try:
+      os.kill(int(pid), 0)
+    except ProcessLookupError:
+      left.unlink(missing_ok=True)
+    except (OSError, ValueError):
+      pass  # it lives, or the file is none of ours
+
+
+_NUMBERS = itertools.count()
+
+
+@contextlib.contextmanager
+def alone(path: str | pathlib.Path, what: str) -> Iterator[None]:
+  """Within, no other process is within the same file; who comes later waits.
+
+  A line says so. Who dies lets the next one in. Nobody waits where the file
+  system knows no locks.
+  """
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with open(path, 'a') as file:
+    try:
+      try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      except BlockingIOError:
+        print(
+          f'{what}: another process is at it and has {path}; waiting for it',
+          file=sys.stderr,
+          flush=True,
+        )
+        fcntl.lockf(file, fcntl.LOCK_EX)
+    except OSError as error:
+      if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+        raise
+    yield
 
 
 # ---------------------------------------------------------------------- texts

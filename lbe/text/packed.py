@@ -5,6 +5,7 @@ import contextlib
 import gzip
 import io
 import lzma
+import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -42,10 +43,25 @@ def opened(path) -> Iterator[BinaryIO]:
       file = lzma.open(file)
     elif how == '.zst':
       file = io.BufferedReader(_Zstd(file), 1 << 20)
-    with file:
+    # Wherever the reader is when it comes to what is broken.
+    with file, _told(path, how):
       if how:
         files.check_head(file.peek(256), path)
       yield file
+
+
+@contextlib.contextmanager
+def _told(path, how):
+  try:
+    yield
+  except Exception as error:
+    kinds = (EOFError, zlib.error, lzma.LZMAError)
+    if not isinstance(error, kinds) and type(error).__name__ != 'ZstdError':
+      raise
+    raise files.Refused(
+      f'{path} begins as {how}, and cannot be unpacked ({error}); it is '
+      'cut off or damaged: copy it again.'
+    ) from error
 
 
 class _Zstd(io.RawIOBase):

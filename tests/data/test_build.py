@@ -1,6 +1,7 @@
 """Text tokenized once: the same on any number of workers, kept when killed."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from lbe.data import order
 from lbe.data import shards
 from lbe.data import sources
 from lbe.data import tokenized
+from lbe.run import checksums
 from lbe.vocab import huggingface
 from lbe.vocab import tokenizers
 
@@ -303,6 +305,63 @@ if __name__ == '__main__':
     sources.Source(name='zh', path={path!r}), tokenizers.Bytes(),
     cache_dir={cache!r}, num_workers={workers}, progress=False)
 """
+
+
+_OTHER = """
+import fcntl, pathlib, sys, time
+with open(sys.argv[1], 'a') as file:
+  fcntl.lockf(file, fcntl.LOCK_EX)
+  print('has it', flush=True)
+  time.sleep(0.5)
+  pathlib.Path(sys.argv[1] + '.left').touch()
+"""
+
+
+def test_two_runs_that_share_a_cache_take_turns(tmp_path, monkeypatch, capsys):
+  """Of two that began together one ended for want of the other's files."""
+  path = write(tmp_path)
+  prepare(path, tmp_path / 'cache')
+  (folder,) = (tmp_path / 'cache').glob('zh-*')
+  shutil.rmtree(folder / '1.0.0')
+  other = subprocess.Popen(
+    [sys.executable, '-c', _OTHER, folder / 'in_use'], stdout=subprocess.PIPE
+  )
+  assert other.stdout.readline() == b'has it\n'
+  seen, make = [], build._make
+
+  def look(*rest, **how):
+    seen.append((folder / 'in_use.left').exists())
+    make(*rest, **how)
+
+  monkeypatch.setattr(build, '_make', look)
+  prepare(path, tmp_path / 'cache')
+  other.communicate()
+  assert seen == [True]
+  assert 'tokenizing zh: another process is at it' in capsys.readouterr().err
+
+
+def test_data_without_its_checksums_is_not_taken_for_whole(
+  tmp_path, monkeypatch
+):
+  """A kill behind the report left data that nothing was compared with."""
+
+  def killed(*unused):
+    raise KeyboardInterrupt
+
+  path = write(tmp_path)
+  with monkeypatch.context() as patch:
+    patch.setattr(checksums, 'write', killed)
+    with pytest.raises(KeyboardInterrupt):
+      prepare(path, tmp_path)
+  whole = prepare(path, tmp_path)
+  (folder,) = tmp_path.glob('zh-*/1.0.0')
+  assert checksums.is_there(folder)
+  for a, b in zip(
+    stream(whole.train),
+    stream(prepare(path, tmp_path / 'fresh').train),
+    strict=True,
+  ):
+    np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize('workers', [1, 2])

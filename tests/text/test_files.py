@@ -3,6 +3,9 @@
 import bz2
 import gzip
 import lzma
+import os
+import socket
+import subprocess
 
 import pytest
 
@@ -137,3 +140,38 @@ def test_packed_files_are_known_by_their_beginning(tmp_path, pack, name):
   path.write_bytes(pack.compress(POINTER))
   with pytest.raises(files.Refused, match='is a pointer'), packed.opened(path):
     pass
+
+
+@pytest.mark.parametrize('pack', [gzip.compress, bz2.compress, lzma.compress])
+def test_a_packed_file_that_was_cut_off_is_told_by_its_name(pack, tmp_path):
+  """An EOFError of a library, with a traceback, after an hour of reading."""
+  path = tmp_path / 'a.jsonl'
+  random = os.urandom(300_000).hex()
+  path.write_bytes(pack(lines.line({'text': random}).encode())[:-5000])
+  with pytest.raises(ValueError, match='a.jsonl begins as .* cut off or damag'):
+    lines.records(path)
+
+
+def test_what_a_killed_process_left_goes_with_the_next_write(
+  tmp_path, monkeypatch
+):
+  """Temporary files that nobody takes away, one a kill."""
+  path = tmp_path / 'a.json'
+  gone = subprocess.Popen(['true'])
+  gone.wait()
+  host = socket.gethostname()
+  for name in (f'{host}-{gone.pid}-0', f'{host}-{os.getppid()}-0', 'other-1-0'):
+    (tmp_path / f'a.json.{name}.tmp').touch()
+  files.write_whole(path, 'x')
+  assert path.read_text() == 'x'
+  left = {x.name for x in tmp_path.glob('*.tmp')}
+  lives = f'a.json.{host}-{os.getppid()}-0.tmp'
+  assert left == {lives, 'a.json.other-1-0.tmp'}
+
+  def interrupted(*unused):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(os, 'replace', interrupted)
+  with pytest.raises(KeyboardInterrupt):
+    files.write_whole(path, 'y')
+  assert {x.name for x in tmp_path.glob('*.tmp')} == left
