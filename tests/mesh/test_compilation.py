@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
+from jax.experimental.compilation_cache import compilation_cache
 
 from lbe.assemble import model as model_lib
 from lbe.assemble import step as step_lib
@@ -98,6 +99,44 @@ def test_the_train_step_takes_what_it_was_compiled_for_only():
   assert compilation.num_compiled() == before
 
 
+@pytest.fixture
+def settings():
+  """JAX's settings of its cache are as before, and its cache is forgotten."""
+  names = (
+    'jax_compilation_cache_dir',
+    'jax_enable_compilation_cache',
+    'jax_persistent_cache_min_compile_time_secs',
+  )
+  before = {name: getattr(jax.config, name) for name in names}
+  yield
+  for name, value in before.items():
+    jax.config.update(name, value)
+  compilation_cache.reset_cache()
+
+
+def test_a_kept_program_that_is_damaged_is_made_anew(tmp_path, settings):
+  """One flipped bit trained other numbers, or ended the process."""
+  compilation_cache.reset_cache()
+  compilation.keep(tmp_path)
+  jax.config.update('jax_enable_compilation_cache', True)
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+
+  def found():
+    before = compilation.num_found()
+    jax.clear_caches()
+    assert jax.jit(lambda x: 3 * x + 1)(2.0) == 7
+    return compilation.num_found() - before
+
+  assert found() == 0 < found()
+  whole = {p: p.read_bytes() for p in tmp_path.glob('*-cache')}
+  for at in (-1, 40):
+    for path, data in whole.items():
+      damaged = bytearray(data)
+      damaged[at] ^= 1
+      path.write_bytes(damaged)
+    assert found() == 0 < found()
+
+
 @pytest.mark.parametrize(
   ('flag', 'given', 'expected'),
   [
@@ -108,25 +147,15 @@ def test_the_train_step_takes_what_it_was_compiled_for_only():
   ],
 )
 def test_where_compiled_programs_are_kept(
-  tmp_path, monkeypatch, flag, given, expected
+  tmp_path, monkeypatch, settings, flag, given, expected
 ):
   """A flag comes before the user's variable, that before the home folder."""
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
   flags.FLAGS(['test'])
-  names = (
-    'jax_compilation_cache_dir',
-    'jax_enable_compilation_cache',
-    'jax_persistent_cache_min_compile_time_secs',
-  )
-  before = {name: getattr(jax.config, name) for name in names}
-  try:
-    jax.config.update('jax_compilation_cache_dir', given)
-    with flagsaver.flagsaver(compilation_cache=flag):
-      program.keep_compiled(tmp_path / 'workdir')
-    found = jax.config.jax_compilation_cache_dir
-    if not jax.config.jax_enable_compilation_cache:
-      found = None
-  finally:
-    for name, value in before.items():
-      jax.config.update(name, value)
+  jax.config.update('jax_compilation_cache_dir', given)
+  with flagsaver.flagsaver(compilation_cache=flag):
+    program.keep_compiled(tmp_path / 'workdir')
+  found = jax.config.jax_compilation_cache_dir
+  if not jax.config.jax_enable_compilation_cache:
+    found = None
   assert found == (expected and expected.replace('HOME', str(tmp_path)))
