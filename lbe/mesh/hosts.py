@@ -24,11 +24,13 @@ from collections.abc import Iterable
 
 import jax
 
+from lbe.mesh import rendezvous
+
 # Who is not heard from for so long is dead, and all others end. Together with
 # the time that a process waits for the others when it ends: under a minute.
 HEARTBEAT_SECONDS = 30
 SHUTDOWN_SECONDS = 20
-JOIN_SECONDS = 300
+JOIN_SECONDS = 50
 WAIT_SECONDS = 600
 # For what process 0 does alone: tokenizing, exporting. If it dies meanwhile,
 # the heartbeat says so.
@@ -58,27 +60,51 @@ def join(
   process_id=None,
   *,
   heartbeat_seconds=HEARTBEAT_SECONDS,
+  join_seconds=JOIN_SECONDS,
 ):
   """Meets the other processes, found from the environment where not given.
 
-  Raises ValueError where neither says who they are. Who does not reach
-  process 0 within JOIN_SECONDS is ended by jax.
+  Raises ValueError where neither says who they are, or they contradict each
+  other, and TimeoutError where somebody does not come in time, with its number.
   """
   state = _state()
+  given = coordinator_address, num_processes, process_id
+  *given, devices = _detected(*given, join_seconds)
+  with _telling(
+    lambda: f'joining the other processes at {given[0]}',
+    limit_seconds=join_seconds,
+  ):
+    rendezvous.meet(*given, limit_seconds=join_seconds)
+    jax.distributed.initialize(
+      *given,
+      devices,
+      initialization_timeout=JOIN_SECONDS,
+      heartbeat_timeout_seconds=heartbeat_seconds,
+      shutdown_timeout_seconds=SHUTDOWN_SECONDS,
+    )
+  state.client.key_value_set(
+    f'lbe/host/{state.process_id}', socket.gethostname()
+  )
+  print(
+    f'process {state.process_id} of {state.num_processes} on '
+    f'{socket.gethostname()}; process 0 is at {state.coordinator_address}',
+    file=sys.stderr,
+    flush=True,
+  )
 
-  def what():
-    return f'joining the other processes at {state.coordinator_address}'
 
+def _detected(address, num_processes, process_id, join_seconds):
+  """(address, number of processes, which one, its devices or None)."""
+  from jax._src import clusters
+
+  address = address or os.environ.get('JAX_COORDINATOR_ADDRESS')
   try:
-    with _telling(what, limit_seconds=JOIN_SECONDS):
-      jax.distributed.initialize(
-        coordinator_address,
-        num_processes,
-        process_id,
-        initialization_timeout=JOIN_SECONDS,
-        heartbeat_timeout_seconds=heartbeat_seconds,
-        shutdown_timeout_seconds=SHUTDOWN_SECONDS,
-      )
+    found = clusters.ClusterEnv.auto_detect_unset_distributed_params(
+      address, num_processes, process_id, None, None, join_seconds
+    )
+    if None in found[:3]:
+      raise ValueError('nothing was found')
+    return found
   except (ValueError, RuntimeError) as error:
     if process_id is not None:
       raise
@@ -89,15 +115,6 @@ def join(
       '(SLURM_PROCID and others, set by srun), Open MPI. Elsewhere give '
       '--coordinator_address=HOST:PORT --num_processes=N --process_id=I.'
     ) from error
-  state.client.key_value_set(
-    f'lbe/host/{state.process_id}', socket.gethostname()
-  )
-  print(
-    f'process {state.process_id} of {state.num_processes} on '
-    f'{socket.gethostname()}; process 0 is at {state.coordinator_address}',
-    file=sys.stderr,
-    flush=True,
-  )
 
 
 def _names():

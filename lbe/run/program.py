@@ -17,6 +17,7 @@ from lbe.mesh import hardware
 from lbe.mesh import hosts
 from lbe.run import arguments
 from lbe.run import checksums
+from lbe.run import child
 from lbe.run import fields
 from lbe.run import identity
 from lbe.run import output
@@ -55,6 +56,15 @@ _HEARTBEAT = flags.DEFINE_integer(
 )
 
 
+_JOIN = flags.DEFINE_integer(
+  'join_seconds',
+  hosts.JOIN_SECONDS,
+  'Who has not come so long after a process started is missing, and all end. '
+  'More where hosts start minutes apart.',
+  lower_bound=1,
+)
+
+
 def join_hosts():
   """Meets the other processes where the flags ask for it; call it first.
 
@@ -69,7 +79,11 @@ def join_hosts():
       )
   elif not _DISTRIBUTED.value:
     return
-  hosts.join(*given, heartbeat_seconds=_HEARTBEAT.value)
+  hosts.join(
+    *given,
+    heartbeat_seconds=_HEARTBEAT.value,
+    join_seconds=_JOIN.value,
+  )
   told = {}
   for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0]):
     value = flag.value
@@ -144,6 +158,7 @@ def run(
   Set --traceback to see where it came from. What leaves files `goes_on` where
   nobody reads its output any more; the others end.
   """
+  child.end_with_parent()
   output.open_streams(goes_on=goes_on)
 
   hardware.take_pool()
@@ -211,6 +226,7 @@ def run(
       KeyError,
       TypeError,
       ValueError,
+      OverflowError,
       FileNotFoundError,
       ImportError,
     ) as error:
