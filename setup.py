@@ -128,6 +128,7 @@ setuptools.setup(
       *FASTTEXT,
       *PLOT,
       'accelerate>=1.10',  # lm-eval's Hugging Face models need it
+      'hypothesis>=6.130',
       # Compiles for TPUs where there are none.
       'jax[tpu]; platform_system == "Linux"',
       *LM_EVAL,

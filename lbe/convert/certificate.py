@@ -8,9 +8,8 @@ transformers on the same ids, in a process of its own.
 import importlib.util
 import json
 import math
-import os
 import pathlib
-import subprocess
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -22,6 +21,8 @@ from lbe.convert import hf_config
 from lbe.models import architecture
 from lbe.models import forward
 from lbe.models import weights
+from lbe.run import checkpoint
+from lbe.run import child
 from lbe.text import files
 from lbe.vocab import tokenizers
 
@@ -97,22 +98,12 @@ def compare_logits(checkpoint_dir, hf_dir, adapter_dir=''):
   With `adapter_dir`, theirs is the Hugging Face model under that adapter.
   """
   with tempfile.NamedTemporaryFile(suffix='.json') as f:
-    done = subprocess.run(
-      [
-        sys.executable,
-        '-m',
-        'lbe.convert.certificate',
-        str(checkpoint_dir),
-        str(hf_dir),
-        str(adapter_dir),
-        f.name,
-      ],
-      env={**os.environ, 'JAX_PLATFORMS': 'cpu', 'HF_HUB_OFFLINE': '1'},
-    )
-    if done.returncode:
+    paths = map(str, (checkpoint_dir, hf_dir, adapter_dir, f.name))
+    status = child.run('lbe.convert.certificate', *paths, HF_HUB_OFFLINE='1')
+    if status:
       raise ValueError(
         f'transformers could not compute the logits of {hf_dir} (status '
-        f'{done.returncode}; its words stand above): the folder is broken for '
+        f'{status}; its words stand above): the folder is broken for '
         'it, or memory ran out; --verify=digests leaves them out.'
       )
     return json.loads(pathlib.Path(f.name).read_text())
@@ -123,8 +114,6 @@ def _compare(checkpoint_dir, hf_dir, adapter_dir):
   import jax.numpy as jnp
   import torch
   import transformers
-
-  from lbe.run import checkpoint
 
   theirs = transformers.LlamaForCausalLM.from_pretrained(
     str(hf_dir), dtype=torch.float32
@@ -220,6 +209,19 @@ def is_of(folder: str | pathlib.Path, source: str) -> bool:
     return False
 
 
+def export(source: str, target: pathlib.Path):
+  """What a person would type: it reads the checkpoint, in its own process.
+
+  Nothing where an earlier process was done. Raises ValueError where it fails.
+  """
+  if is_of(target, str(checkpoint.find(source))):
+    return
+  shutil.rmtree(target, ignore_errors=True)
+  paths = f'--source={source}', f'--target={target}'
+  if child.run('lbe.export_hf', *paths):
+    raise ValueError('the export failed; why stands above.')
+
+
 # Values of --verify, and what it says of itself.
 VERIFY = ('auto', 'digests', 'logits')
 VERIFY_HELP = (
@@ -267,4 +269,5 @@ def write(
 
 
 if __name__ == '__main__':
+  child.end_with_parent()
   pathlib.Path(sys.argv[4]).write_text(json.dumps(_compare(*sys.argv[1:4])))

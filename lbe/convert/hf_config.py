@@ -155,9 +155,9 @@ _NAMES = ('LlamaForCausalLM', 'LLaMAForCausalLM')  # the latter until 2023-03
 def _check_family(path, r):
   """Raises ValueError for what is no LLaMA, or one that is not computed."""
   names = r.get('architectures') or [_NAMES[0]]
-  names = [names] if isinstance(names, str) else names
+  names = names if isinstance(names, list) else [names]
   kind = r.get('model_type', 'llama' if 'architectures' in r else None)
-  if kind != 'llama' or not set(names) <= set(_NAMES):
+  if kind != 'llama' or not all(x in _NAMES for x in names):
     _refuse(
       path,
       'model_type',
@@ -184,8 +184,8 @@ def _check_family(path, r):
 def _number(path, field, value):
   if isinstance(value, bool) or not isinstance(value, int | float):
     _refuse(path, field, value, 'it must be a number.')
-  if not value > 0:
-    _refuse(path, field, value, 'it must be above 0.')
+  if not 0 < value <= sys.float_info.max:
+    _refuse(path, field, value, 'it must be above 0, and finite.')
   return float(value)
 
 

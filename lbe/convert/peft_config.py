@@ -59,6 +59,19 @@ _MERGE = (
 )
 
 
+# What a field may be, and what stands in it where it is a list.
+_KINDS = {
+  'target_modules': ((str, list), str),
+  'exclude_modules': ((str, list), str),
+  'modules_to_save': ((list,), str),
+  'layers_to_transform': ((int, list), int),
+  'layers_pattern': ((str, list), str),
+  'rank_pattern': ((dict,), None),
+  'alpha_pattern': ((dict,), None),
+  'trainable_token_indices': ((list, dict), int),
+}
+
+
 def path(folder: str | pathlib.Path) -> pathlib.Path:
   """adapter_config.json of a folder of PEFT; ValueError where there is none."""
   folder = pathlib.Path(folder)
@@ -108,11 +121,18 @@ def read(folder: str | pathlib.Path) -> dict:
       'changed base, write init_lora_weights true.',
     )
   record = {**_DEFAULTS, **record}
+  for field, (kinds, of_list) in _KINDS.items():
+    value = record[field]
+    listed = value if isinstance(value, list) else ()
+    if value is not None and type(value) not in kinds:
+      refuse(field, f'; it is {" or ".join(k.__name__ for k in kinds)}.')
+    if not all(type(x) is of_list for x in listed):
+      refuse(field, f'; its entries are {of_list.__name__}.')
   for field in ('r', 'lora_alpha', 'rank_pattern', 'alpha_pattern'):
     found = record[field] or {} if 'pattern' in field else {'': record[field]}
     for number in found.values():
-      if type(number) not in (int, float) or number <= 0:
-        refuse(field, '; it must be above 0.')
+      if type(number) not in (int, float) or not 0 < number < 2**31:
+        refuse(field, '; it must be above 0, and no more than 2**31.')
       if field in ('r', 'rank_pattern') and number != int(number):
         refuse(field, '; it must be a whole number.')
   for pattern in _patterns(record):

@@ -87,12 +87,15 @@ def read(name):
       f'{path}, line {error.lineno}: invalid JSON ({error.msg}, column '
       f'{error.colno}); mend the registry.'
     ) from error
+  if not isinstance(known, dict):
+    raise ValueError(f'{path} is no registry, an object of entries by name.')
   if entry not in known:
     raise ValueError(
       f'{path} has no entry {entry!r}; take one of {", ".join(known)}.'
     )
   found = known[entry]
   where = f'{path}: the entry {entry!r}'
+  _check_types(found, where)
   form = found.get('formatting', 'alpaca')
   if form not in ('alpaca', 'sharegpt'):
     raise ValueError(
@@ -135,6 +138,20 @@ def read(name):
     {**tags, **found.get('tags', {})},
     found.get('num_samples'),
   )
+
+
+def _check_types(found, where):
+  if not isinstance(found, dict):
+    raise ValueError(f'{where} is {found!r:.60}, no object of fields.')
+  for block in ('columns', 'tags'):
+    if not isinstance(found.get(block, {}), dict):
+      raise ValueError(f'{where} has {block} that are no object of fields.')
+    for field, value in found.get(block, {}).items():
+      if value is not None and not isinstance(value, str):
+        raise ValueError(f'{where} has {block}.{field}={value!r:.60}, no text.')
+  for field in ('formatting', 'split', 'file_name', 'cloud_file_name'):
+    if not isinstance(found.get(field) or '', str):
+      raise ValueError(f'{where} has {field}={found[field]!r:.60}, no text.')
 
 
 def record(entry, found):

@@ -294,6 +294,18 @@ def whole(path) -> bytes:
   return data[: data.rfind(b'\n') + 1]
 
 
+def last(path) -> dict:
+  """The last whole record of a file that a run has written; {} for none."""
+  for raw in reversed(whole(path).split(b'\n')):
+    try:
+      record = json.loads(raw.decode())
+    except ValueError:
+      continue
+    if isinstance(record, dict):
+      return record
+  return {}
+
+
 def mend(path):
   """Takes a last line that was cut off from the file."""
   size = len(whole(path))
