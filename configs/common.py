@@ -621,6 +621,9 @@ def base() -> ConfigDict:
     gradient_dtype='float32',
     weight_decay=0.1,
     clip_norm=1.0,
+    # A step whose gradient's norm is so many times the usual one (a moving
+    # mean of those before it) changes nothing, as 5.0; 0 takes all of them.
+    skip_above=0.0,
     z_loss=0.0,  # times the squared normalizer of every target
     # Slots for stages: what is left unchanged learns like all the rest.
     groups=dict(

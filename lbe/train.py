@@ -7,10 +7,6 @@ The same command again resumes where the last checkpoint stands.
 """
 
 import json
-import os
-import shutil
-import subprocess
-import sys
 import time
 
 import jax
@@ -28,6 +24,7 @@ from lbe.convert import certificate
 from lbe.convert import settings
 from lbe.convert import stored
 from lbe.data import report
+from lbe.data import skipped
 from lbe.evals import core
 from lbe.evals import forgetting
 from lbe.evals import run_page
@@ -41,15 +38,18 @@ from lbe.mesh import sharding
 from lbe.run import aside
 from lbe.run import branch
 from lbe.run import checkpoint
+from lbe.run import goodput
 from lbe.run import identity
 from lbe.run import metrics
 from lbe.run import output
 from lbe.run import profile
 from lbe.run import program
 from lbe.run import progress
+from lbe.run import watchdog
 from lbe.run import workdir as workdir_lib
 from lbe.text import files
 from lbe.training import memory
+from lbe.training import nans
 from lbe.vocab import tokenizers
 
 _CONFIG = config_flag.define()
@@ -65,6 +65,12 @@ _LOG_BATCHES = flags.DEFINE_bool(
 _DESCRIBE = flags.DEFINE_bool(
   'describe_extension', True, 'Score new pieces and old ones before step 1.'
 )
+_DEBUG_NANS = flags.DEFINE_bool(
+  'debug_nans',
+  False,
+  'Wait for each step, and end where a gradient is not finite, with the layer '
+  'and the row that are not finite first.',
+)
 _PROFILE = flags.DEFINE_string(
   'profile',
   '',
@@ -79,7 +85,7 @@ _PAGE = flags.DEFINE_bool(
 def main(argv):
   del argv
   program.join_hosts()
-  phases = progress.Phases()
+  phases = goodput.Phases()
   config = _CONFIG.value
   profiled = profile.parse_steps(_PROFILE.value)
   workdir = workdir_lib.open_workdir(_WORKDIR.value)
@@ -184,6 +190,8 @@ def main(argv):
     steps=range(first_step + 1, num_steps + 1),
   )
   missed, row = (), {}  # who was due at the restored step; its metrics
+  phases.look(workdir.here / 'metrics.jsonl')
+  phases.lap('start')
   if first_step:
     state, data_state, restored = checkpoint.load_state(
       going_on, training.abstract_state
@@ -192,6 +200,7 @@ def main(argv):
     missed, row = schedule.unscored(workdir.here, first_step, restored)
     how = f'branching off {going_on}' if begun else 'resuming'
     say(f'{how} at step {first_step:,}')
+    phases.lap('load')
   else:
     described = evaluators if _DESCRIBE.value else []
     params = extension.first_params(
@@ -230,11 +239,14 @@ def main(argv):
   # ---------------------------------- evaluators due before the next step
   stop = progress.StopFlag()
   line = progress.Line(num_steps, first_step=first_step)
-  watch = compilation.Watch(line.say)
+  watch = watchdog.Watchdog(compilation.Watch(line.say))
   meter = progress.Meter(
     num_chips=mesh.size,
     flops_per_token=flops_per_token,
     peak_flops=hardware.peak_flops(device_kind),
+    tell_skipped=lambda ago: skipped.write(
+      workdir.here, loader, [step - x for x in ago]
+    ),
   )
   heartbeat = hosts.Heartbeat()
   rows = place.local_rows(training.abstract_batch)
@@ -292,13 +304,17 @@ def main(argv):
     while step < num_steps and not stopping:
       step += 1
       trace.before(step, state)
-      with meter.waiting():
+      with watch('waiting for data'), meter.waiting():
         batch = place.batch(training.abstract_batch, next(batches), rows)
       with watch('the step'):
         # It takes what it was compiled for only, and names what differs.
         rates = training.rates(state['step'])
         state, step_metrics = train_step(state, batch, rates)
       meter.add(step_metrics)
+      if _DEBUG_NANS.value:
+        params = state['params']  # as before: such a step changes nothing
+        how = {'execution': model_lib.make_execution(config), 'mesh': mesh}
+        nans.check(step, step_metrics, params, batch, model, **how)
       heartbeat.beat(step)
       heaviest = trace.after(step, state, train_step)
       if heaviest:
@@ -310,7 +326,8 @@ def main(argv):
       saving = stopping or checkpointer.due(step) or step == num_steps
       row = {}
       if saving or step % config.log_every == 0:
-        row = meter.row()
+        with watch('the steps since the last line'):
+          row = meter.row()
         seconds = row['speed/seconds_per_step']
         own_seconds = row['speed/data_wait_share'] * seconds
         row |= hosts.pace(own_seconds, seconds, line.say)
@@ -371,9 +388,9 @@ def main(argv):
   if config.sample_prompts and jax.process_index() == 0:
     say(samples.told(workdir.here))
   if config.export_hf and jax.process_index() == 0:
-    _export(workdir)
+    certificate.export(workdir.path, workdir.here / 'hf')
   phases.lap('save')
-  say(progress.end(workdir.path, phases, *config.sample_prompts[:1]))
+  say(goodput.end(workdir.path, phases, *config.sample_prompts[:1]))
   workdir.send(now=True)
 
 
@@ -394,23 +411,6 @@ def _compile(config, training, say):
   # Collectives give up on a host that compiles half a minute longer.
   hosts.wait_for_others('compiled', limit_seconds=hosts.DAY)
   return train_step
-
-
-def _export(workdir):
-  """What a person would type: it reads the checkpoint, in its own process."""
-  target = workdir.here / 'hf'
-  if certificate.is_of(target, str(checkpoint.find(workdir.path))):
-    return  # an earlier process was done
-  shutil.rmtree(target, ignore_errors=True)
-  command = [
-    sys.executable,
-    '-m',
-    'lbe.export_hf',
-    f'--source={workdir.path}',
-    f'--target={target}',
-  ]
-  environment = {**os.environ, 'JAX_PLATFORMS': 'cpu'}
-  subprocess.run(command, check=True, env=environment)
 
 
 if __name__ == '__main__':

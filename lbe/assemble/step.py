@@ -233,9 +233,10 @@ def _make_tx(config, partition, rates):
 
 def _abstract_state(config, model, mesh, partition, tx):
   """The state as ShapeDtypeStructs with their shardings."""
-  shardings = step_lib.state_shardings(mesh, model, tx, partition)
+  spikes = {'skips_spikes': bool(config.optim.skip_above)}
+  shardings = step_lib.state_shardings(mesh, model, tx, partition, **spikes)
   shapes = jax.eval_shape(
-    lambda params: step_lib.init_state(params, tx, partition),
+    lambda params: step_lib.init_state(params, tx, partition, **spikes),
     weights.shapes(model, dtype=param_dtypes(config, partition)),
   )
   return jax.tree.map(
@@ -288,6 +289,7 @@ def make_training(
       gradient_dtype=config.optim.gradient_dtype,
       seed=config.seed,
       num_microbatches=config.num_microbatches,
+      skip_above=config.optim.skip_above,
     ),
     donate_argnums=0,
     in_shardings=(
@@ -348,7 +350,12 @@ def new_state(training: Training, params: dict) -> dict:
   shardings = jax.tree.map(lambda x: x.sharding, training.abstract_state)
 
   def init_state(params):
-    return step_lib.init_state(params, training.tx, training.partition)
+    return step_lib.init_state(
+      params,
+      training.tx,
+      training.partition,
+      skips_spikes='usual_norm' in training.abstract_state,
+    )
 
   init_state = jax.jit(init_state, out_shardings=shardings, donate_argnums=0)
   return init_state(params)

@@ -221,6 +221,10 @@ class TokenizedDataset:
     ids, weights = record['ids'], record['weights']
     return np.asarray(ids, np.int32), np.asarray(weights, np.uint8)
 
+  def number(self, i):
+    """Of the i-th record its document's number, in the order of the files."""
+    return int(self._number[i])
+
   def texts(self):
     """The documents' texts, where the split keeps them (`heldout`)."""
     found = self._records.__getitems__([int(i) for i in self._order])

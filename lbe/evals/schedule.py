@@ -193,6 +193,7 @@ def cut_behind(workdir: pathlib.Path, step: int, *, unscored: Sequence[str]):
   """
   for file in ('results.jsonl', 'predictions.jsonl'):
     metrics.truncate_lines(workdir / file, step, unscored=unscored)
+  metrics.truncate_lines(workdir / 'skipped.jsonl', step)
   # The model writes behind the last of them.
   again = ['samples'] if unscored else []
   metrics.truncate_lines(workdir / 'samples.jsonl', step, unscored=again)

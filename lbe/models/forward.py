@@ -236,8 +236,11 @@ def hidden(
   mesh=None,
   lora_dropout=0.0,
   dropout_key=None,
+  look=None,
 ):
   """The states behind the final norm, [B, T, D] in the compute dtype.
+
+  With `look`, (these, what it gives of the states behind each layer [L, ...]).
 
   Positions count from 0 inside each segment; segment 0 is padding. With a
   `dropout_key` the inputs of adapters are dropped at the rate `lora_dropout`.
@@ -279,13 +282,15 @@ def hidden(
   x_BTD = constrain(
     embed(params, ids_BT, execution, mesh), ('batch', 'position', None)
   )
-  x_BTD, _ = through_layers(
-    lambda x_BTD, w, i: (layer(x_BTD, w, i), None),
-    x_BTD,
-    layers(params, execution),
-  )
+
+  def looked_at(x_BTD, w, i):
+    x_BTD = layer(x_BTD, w, i)
+    return x_BTD, None if look is None else look(x_BTD)
+
+  x_BTD, seen_L = through_layers(looked_at, x_BTD, layers(params, execution))
   x_BTD = rms_norm(x_BTD, params['final_norm_D'], c.norm_eps)
-  return context.unbalance(x_BTD, mesh)
+  x_BTD = context.unbalance(x_BTD, mesh)
+  return x_BTD if look is None else (x_BTD, seen_L)
 
 
 def head_DV(params, c):

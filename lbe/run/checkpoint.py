@@ -172,7 +172,7 @@ def load_state(
   """
   abstract = {
     'params': abstract_state['params'],
-    'opt': {k: abstract_state[k] for k in ('opt_state', 'step')},
+    'opt': _beside_params(abstract_state),
     'data': None,
     'meta': None,
   }
@@ -181,6 +181,10 @@ def load_state(
     loaded = ocp.load_checkpointables(step, abstract)
   state = {'params': loaded['params'], **loaded['opt']}
   return state, loaded['data'], loaded['meta']
+
+
+def _beside_params(state):
+  return {name: x for name, x in state.items() if name != 'params'}
 
 
 def params_metadata(path: str | pathlib.Path) -> dict:
@@ -346,7 +350,7 @@ class Checkpointer:
         step,
         {
           'params': state['params'],
-          'opt': {'opt_state': state['opt_state'], 'step': state['step']},
+          'opt': _beside_params(state),
           'data': data,
           'meta': _meta(step, meta),
         },

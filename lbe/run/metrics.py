@@ -8,18 +8,25 @@ import jax
 from lbe.text import lines
 
 
+def is_skipped(step: dict) -> bool:
+  """Whether a step, by its sums, changed nothing."""
+  is_spike = 'is_spike' in step and bool(step['is_spike'])
+  return is_spike or not math.isfinite(step['grad_norm'])
+
+
 def reduce(steps: list[dict]) -> dict[str, float]:
   """The metrics of several steps' sums as one row, divided once.
 
   `train/loss` in nats a token, `train/perplexity`, `train/bits_per_byte`
   (bytes by the tokenizer's pieces); norms and rates are the last step's.
   `train/learning_rate` is the highest of the groups'. Steps whose gradient was
-  not finite changed nothing: they are counted in `train/skipped_steps`, where
-  there are any, and in nothing else, unless there is no other.
+  not finite, or a spike, changed nothing: they are counted in
+  `train/skipped_steps`, where there are any, and in nothing else, unless there
+  is no other.
   """
-  finite = [s for s in steps if math.isfinite(s['grad_norm'])]
-  num_skipped = len(steps) - len(finite)
-  steps = finite or steps
+  taken = [s for s in steps if not is_skipped(s)]
+  num_skipped = len(steps) - len(taken)
+  steps = taken or steps
   loss_sum = sum(float(s['loss_sum']) for s in steps)
   weight_sum = sum(float(s['weight_sum']) for s in steps)
   num_bytes = sum(float(s['num_bytes']) for s in steps)

@@ -3,13 +3,12 @@
 import contextlib
 import math
 import os
-import shlex
 import signal
 import sys
 import time
+from collections.abc import Callable
 
 import jax
-import psutil
 import tqdm
 
 from lbe.run import metrics
@@ -57,7 +56,8 @@ class Line:
     if 'train/skipped_steps' in row:
       self.say(
         f'step {step:,}: {row["train/skipped_steps"]} steps since the last '
-        'line had no finite gradient and changed nothing.'
+        'line had no finite gradient, or a spike, and changed nothing; what '
+        'they read stands in skipped.jsonl.'
       )
 
   def say(self, text: str):
@@ -77,13 +77,20 @@ _MOST_SKIPPED = 10
 class Meter:
   """Sums of the steps since the last row; the device is read only there.
 
-  `peak_flops` of one chip give the MFU; where it is None there is none.
+  `peak_flops` of one chip give the MFU; where it is None there is none. Of
+  steps that changed nothing `tell_skipped` gets how many came since each.
   """
 
   def __init__(
-    self, *, num_chips: int, flops_per_token: float, peak_flops: float | None
+    self,
+    *,
+    num_chips: int,
+    flops_per_token: float,
+    peak_flops: float | None,
+    tell_skipped: Callable[[list[int]], None] = lambda ago: None,
   ):
     self._num_chips = num_chips
+    self._tell_skipped = tell_skipped
     self._flops_per_token = flops_per_token
     self._peak_flops = peak_flops
     self._skipped = 0  # steps up to the last one
@@ -112,16 +119,30 @@ class Meter:
   def row(self) -> dict:
     """The metrics of the steps since the last row; waits for the device.
 
-    Raises ValueError where too many steps in a row changed nothing.
+    Raises ValueError where too many steps in a row changed nothing, and where
+    weights are no finite numbers.
     """
     steps = jax.device_get(self._steps)
     seconds = time.perf_counter() - self._start
+    if not all(math.isfinite(s['param_norm']) for s in steps):
+      raise ValueError(
+        'the weights are not finite any more, by an update that was not or a '
+        'memory that fails; nothing is saved from here on. Go back by '
+        '--restore=STEP, to one of WORKDIR/checkpoints, and lower '
+        'optim.peak_lr if it comes again.'
+      )
+    ago = [
+      len(steps) - 1 - i for i, s in enumerate(steps) if metrics.is_skipped(s)
+    ]
+    if ago:
+      self._tell_skipped(ago)
     for s in steps:
-      skipped = not math.isfinite(s['grad_norm'])
+      skipped = metrics.is_skipped(s)
       self._skipped = self._skipped + 1 if skipped else 0
       if self._skipped == _MOST_SKIPPED:
         raise ValueError(
-          f'the last {_MOST_SKIPPED} steps had no finite gradient (loss '
+          f'the last {_MOST_SKIPPED} steps had no finite gradient, or one that '
+          'optim.skip_above refuses (loss '
           f'{s["loss_sum"] / s["weight_sum"]:.4g}) and changed nothing; look '
           'at the data, or go on from the last checkpoint in another workdir '
           '(--config.init_from=THIS_WORKDIR) with a lower optim.peak_lr.'
@@ -136,50 +157,6 @@ class Meter:
       row['speed/mfu'] = mfu
     self.restart()
     return row
-
-
-class Phases:
-  """Where the seconds of a run go, from the start of its first process on.
-
-  Each lap is the phase's that it ends with.
-  """
-
-  def __init__(self):
-    self._seconds = dict.fromkeys(_PHASES, 0.0)
-    # The launcher's process, which becomes ours, may have installed before.
-    entered = float(os.environ.get('LBE_ENTERED') or 0)
-    self._at = max(psutil.Process().create_time(), entered)
-
-  def goes_on_from(self, row: dict):
-    """Adds those of a row of metrics, which an earlier process wrote."""
-    for phase in _PHASES:
-      self._seconds[phase] += row.get(f'seconds/{phase}', 0.0)
-
-  def lap(self, phase: str):
-    now = time.time()
-    self._seconds[phase] += now - self._at
-    self._at = now
-
-  def row(self) -> dict[str, float]:
-    return {f'seconds/{phase}': s for phase, s in self._seconds.items()}
-
-
-def end(workdir: str, phases: Phases, prompt: str = 'Once') -> str:
-  """A run's last lines: how long it took, where things are, what comes next."""
-  row = phases.row()
-  minutes, seconds = divmod(round(sum(row.values())), 60)
-  most = sorted(row.items(), key=lambda x: -x[1])[:3]
-  shares = ', '.join(f'{x.removeprefix("seconds/")} {s:.0f}' for x, s in most)
-  model = shlex.quote(workdir)
-  return (
-    f'\ndone in {minutes:,} min {seconds} s (most of them: {shares} s); '
-    f'checkpoints, scores (results.json), samples and train.log are in '
-    f'{workdir}\nnext: lbe generate --model={model} '
-    f'--prompt={shlex.quote(prompt)}'
-  )
-
-
-_PHASES = ('start', 'data', 'compile', 'train', 'score', 'save')
 
 
 class Stopped(BaseException):

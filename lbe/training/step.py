@@ -13,17 +13,31 @@ from lbe.models import weights
 from lbe.training import groups
 from lbe.training import loss
 
+# Of the usual norm of gradients: so much of it is that of the last step.
+_NORM_SHARE = 0.02
+
 
 def init_state(
-  params: dict, tx: optax.GradientTransformation, partition: groups.Partition
+  params: dict,
+  tx: optax.GradientTransformation,
+  partition: groups.Partition,
+  *,
+  skips_spikes: bool = False,
 ) -> dict:
-  """{'params', 'opt_state', 'step'} around `params`, at step 0."""
+  """{'params', 'opt_state', 'step'} around `params`, at step 0.
+
+  And 'usual_norm', of the gradients so far, where steps far above it are
+  skipped.
+  """
   learning, _ = partition.split(params)
-  return {
+  state = {
     'params': params,
     'opt_state': tx.init(learning),
     'step': jnp.zeros((), jnp.int32),
   }
+  if skips_spikes:
+    state['usual_norm'] = jnp.zeros((), jnp.float32)
+  return state
 
 
 def state_shardings(
@@ -31,12 +45,15 @@ def state_shardings(
   c: architecture.Config,
   tx: optax.GradientTransformation,
   partition: groups.Partition,
+  *,
+  skips_spikes: bool = False,
 ) -> dict:
   """NamedShardings of the state: moments lie where their parameters do."""
   params = sharding.shardings(mesh, weights.dims(c))
   replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
   shapes = jax.eval_shape(
-    lambda p: init_state(p, tx, partition), weights.shapes(c)
+    lambda p: init_state(p, tx, partition, skips_spikes=skips_spikes),
+    weights.shapes(c),
   )
   by_path = {
     tuple(k.key for k in path): s
@@ -67,6 +84,7 @@ def make_train_step(
   z_loss: float,
   gradient_dtype: str,
   seed: int,
+  skip_above: float = 0.0,
 ) -> Callable[[dict, dict, dict], tuple[dict, dict]]:
   """A pure (state, batch, rates) → (state, metrics); the caller jits it.
 
@@ -77,7 +95,8 @@ def make_train_step(
   The loss is the mean over the weighted targets of the whole global batch,
   however it is cut into microbatches: gradients are summed, in
   `gradient_dtype`, and divided once in float32. Where their norm is no finite
-  number, parameters and moments stay as they were.
+  number, or `skip_above` (if that is not 0) times the mean of those before,
+  parameters and moments stay as they were; metrics have `is_spike` then.
   Metrics are float32 scalars: `loss_sum` (nats), `weight_sum`, `num_bytes`,
   `grad_norm` (before clipping), `param_norm` (before the update), and
   `learning_rates` by group.
@@ -169,15 +188,24 @@ def make_train_step(
       'param_norm': optax.tree.norm(state['params']),
       'learning_rates': rates,
     }
-    finite = jnp.isfinite(grad_norm)
-    state = {
+    taken = jnp.isfinite(grad_norm)
+    new = {}
+    if skip_above:
+      usual = state['usual_norm']
+      is_spike = (usual > 0) & (grad_norm > skip_above * usual)
+      taken &= ~is_spike
+      share = jnp.where(usual > 0, _NORM_SHARE, 1.0)
+      mean = share * grad_norm + (1 - share) * usual
+      new['usual_norm'] = jnp.where(taken, mean, usual)
+      metrics['is_spike'] = is_spike
+    new |= {
       'params': partition.join(
-        _where(finite, optax.apply_updates(learning, updates), learning), frozen
+        _where(taken, optax.apply_updates(learning, updates), learning), frozen
       ),
-      'opt_state': _where(finite, opt_state, state['opt_state']),
+      'opt_state': _where(taken, opt_state, state['opt_state']),
       'step': state['step'] + 1,
     }
-    return state, metrics
+    return new, metrics
 
   return train_step
 
@@ -192,8 +220,8 @@ def _microbatches(batch, num_microbatches):
   return jax.tree.map(cut, batch)
 
 
-def _where(finite, new, old):
-  """`new`, or `old` where a gradient was not finite.
+def _where(taken, new, old):
+  """`new`, or `old` where a gradient was not finite, or a spike.
 
   One such gradient would spoil the weights, and all checkpoints after it. Of
   counts the new ones: they go on, and the schedules with them. (Updates of
@@ -201,5 +229,5 @@ def _where(finite, new, old):
   step on: 12.8 GiB of a 7B on a GPU.)
   """
   return jax.tree.map(
-    lambda new, old: jnp.where(finite, new, old) if new.ndim else new, new, old
+    lambda new, old: jnp.where(taken, new, old) if new.ndim else new, new, old
   )

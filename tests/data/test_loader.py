@@ -1,12 +1,16 @@
 """Batches by step: the same whoever asks, and what the table says of them."""
 
+import re
+
 import numpy as np
 import pytest
 
 from lbe.data import build
 from lbe.data import loader as loader_lib
 from lbe.data import report
+from lbe.data import skipped
 from lbe.data import sources
+from lbe.text import lines
 from lbe.vocab import tokenizers
 
 
@@ -55,6 +59,31 @@ def test_hosts_rows_are_slices_of_the_batch(prepared):
     np.testing.assert_array_equal(
       np.concatenate([part[name] for part in parts]), x
     )
+
+
+def test_what_a_skipped_step_read_is_written_with_its_documents(
+  prepared, tmp_path
+):
+  """A spike whose text nobody can find."""
+  loader = make(prepared)
+  skipped.write(tmp_path, loader, [2, 3])
+  told = lines.rows(tmp_path / 'skipped.jsonl')
+  assert [(x['step'], x['row']) for x in told] == [
+    (step, row) for step in (2, 3) for row in range(8)
+  ]
+  texts = {'zh': '中文 {} 。', 'en': 'English {} . '}
+  for x in told:
+    first, last = x['documents'][0], x['documents'][-1]
+    whole = ''.join(
+      texts[x['source']].format(i) * (1 + i % 7) for i in x['documents']
+    )
+    assert x['epoch'] == 0 and x['text']
+    # Rows cut characters in two, and documents at both ends.
+    assert first == last or len(x['documents']) < 4
+    inside = x['text'].strip('\ufffd ').replace('<s>', '').replace('</s>', '')
+    assert set(inside) <= set(whole) | set('\x01\x02\ufffd'), x
+    for number in re.findall(r'(?<= )\d+(?= )', inside):
+      assert int(number) in x['documents']
 
 
 def test_digests_tell_batches_apart(prepared):

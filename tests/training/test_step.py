@@ -49,6 +49,7 @@ def make(**changes):
     [tiny.everything(changes.pop('weight_decay', 0.1))],
     weights.dims(TINY),
   )
+  spikes = {'skip_above': changes.pop('skip_above', 0.0)}
   make_tx = tiny.make_tx(partition, **{'clip_norm': 0.1} | changes)
   mesh = sharding.make_mesh(
     dict(data=1, fsdp=1, context=1, tensor=1), devices=jax.devices()[:1]
@@ -60,9 +61,15 @@ def make(**changes):
     partition=partition,
     mesh=mesh,
     **tiny.STEP,
+    **spikes,
   )
   params = weights.init(TINY, jax.random.key(0))
-  state = step_lib.init_state(params, make_tx({'rest': 0.0}), partition)
+  state = step_lib.init_state(
+    params,
+    make_tx({'rest': 0.0}),
+    partition,
+    skips_spikes=bool(spikes['skip_above']),
+  )
 
   @jax.jit
   def run(state, batch):
@@ -150,6 +157,27 @@ def test_a_gradient_that_is_not_finite_changes_nothing(kind):
   assert new['step'] == 2
   after, metrics = run(new, batch())
   assert np.isfinite(metrics['grad_norm'])
+  assert not np.array_equal(
+    after['params']['head_DV'], new['params']['head_DV']
+  )
+
+
+def test_a_spike_changes_nothing_and_the_usual_norm_goes_on():
+  """One bad document that throws a run back by hours."""
+  run, state = make(skip_above=3.0)
+  for _ in range(2):
+    state, metrics = run(state, batch())
+    assert not metrics['is_spike']
+  usual = float(state['usual_norm'])
+  np.testing.assert_allclose(usual, metrics['grad_norm'], rtol=0.2)
+  spike = batch()
+  spike['weights_BT'][:] = np.where(np.arange(8) % 2, 10, -9.9)
+  new, metrics = run(state, spike)
+  assert metrics['is_spike'] and metrics['grad_norm'] > 3 * usual
+  jax.tree.map(np.testing.assert_array_equal, new['params'], state['params'])
+  assert new['usual_norm'] == np.float32(usual) and new['step'] == 3
+  after, metrics = run(new, batch())
+  assert not metrics['is_spike']
   assert not np.array_equal(
     after['params']['head_DV'], new['params']['head_DV']
   )
