@@ -16,16 +16,12 @@ import collections
 import contextlib
 import hashlib
 import json
-import mmap
 import os
 import pathlib
-import runpy
 import shutil
 import signal
-import struct
-import sys
+import socket
 import tempfile
-import threading
 import time
 
 import numpy as np
@@ -41,16 +37,13 @@ import lbe.inference.decode
 import lbe.run.board
 import lbe.vocab.export
 import lbe.vocab.train
+from benchmarks import forks
 from benchmarks import record
 from lbe.data import shards
 from lbe.run import checkpoint
 
-_EVENTS = (
-  *('open', 'os.rename', 'os.remove', 'os.mkdir', 'os.rmdir', 'os.truncate'),
-)
 _SIGNALS = ('SIGKILL', 'SIGTERM', 'SIGINT', 'SIGSTOP')
 _AGAIN = 0.3  # share of the trials in which what goes on is disturbed, too
-_LIMIT_SECONDS = 600
 _MOST_CALLS = 6
 # Of these nothing is compared, or in another way.
 _LEFT_OUT = (
@@ -111,101 +104,15 @@ def _programs(base, work):
       *('lbe.import_hf', f'--source={hf}', f'--target={work}/imported'),
       '--verify=digests',
     ),
+    'train, 2 processes': (
+      *('lbe.train', *_TINY, f'--config.data.cache_dir={base}/run/data'),
+      *('--config.mesh.fsdp=2', f'--workdir={work}'),
+    ),
   }
 
 
-# -------------------------------------------------------------------- forks
-
-
-class _Fork:
-  """A program in a fork, which signals itself at its n-th operation."""
-
-  def __init__(self, command, work, log, *, at=0, number=0):
-    self.counts = mmap.mmap(-1, 16)  # operations, and whether it was signalled
-    self.pid = os.fork()
-    if not self.pid:
-      _become(command, work, log, self.counts, at, number)
-
-  def wait(self):
-    """(status or -signal, None where it hung; operations; whether signalled).
-
-    What has stopped goes on.
-    """
-    end, status = time.monotonic() + _LIMIT_SECONDS, None
-    while time.monotonic() < end:
-      pid, told = os.waitpid(self.pid, os.WNOHANG | os.WUNTRACED)
-      if pid and os.WIFSTOPPED(told):
-        time.sleep(0.1)
-        os.kill(self.pid, signal.SIGCONT)
-      elif pid:
-        status = os.waitstatus_to_exitcode(told)
-        break
-      time.sleep(0.02)
-    else:
-      os.kill(self.pid, signal.SIGKILL)
-      os.waitpid(self.pid, 0)
-    return status, *struct.unpack('qq', self.counts[:16])
-
-
-def _become(command, work, log, counts, at, number):
-  """Never returns."""
-  status = 1
-  try:
-    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(out, 1)
-    os.dup2(out, 2)
-    for x in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-      signal.signal(x, signal.SIG_DFL if x != signal.SIGINT else _interrupt)
-    done, prefix = 0, os.fspath(work)
-
-    def hook(event, arguments):
-      nonlocal done
-      if event not in _EVENTS or not arguments:
-        return
-      path = arguments[0]
-      path = os.fsdecode(path) if isinstance(path, str | bytes) else ''
-      if path.startswith(prefix):
-        done += 1
-        counts[:8] = struct.pack('q', done)
-        if done == at:
-          counts[8:16] = struct.pack('q', 1)
-          os.kill(os.getpid(), number)
-
-    sys.addaudithook(hook)
-    sys.argv = list(command)
-    runpy.run_module(command[0], run_name='__main__', alter_sys=True)
-    status = 0
-  except SystemExit as end:
-    status = end.code if isinstance(end.code, int) else int(bool(end.code))
-  except KeyboardInterrupt:
-    status = 130
-  finally:
-    with contextlib.suppress(BaseException):
-      threading._shutdown()
-      sys.stdout.flush()
-      sys.stderr.flush()
-    os._exit(status)
-
-
-_interrupt = signal.default_int_handler
-
-
-def _asked(function, *arguments):
-  """What a function says in a fork, as JSON."""
-  reader, writer = os.pipe()
-  pid = os.fork()
-  if not pid:
-    with contextlib.suppress(BaseException):
-      os.close(reader)
-      with os.fdopen(writer, 'w') as file:
-        json.dump(function(*arguments), file)
-      os._exit(0)
-    os._exit(1)
-  os.close(writer)
-  with os.fdopen(reader) as file:
-    said = file.read()
-  os.waitpid(pid, 0)
-  return json.loads(said) if said else 'cannot be read'
+def _num_processes(name):
+  return 2 if '2 processes' in name else 1
 
 
 # ---------------------------------------------------------------- comparing
@@ -259,7 +166,7 @@ def _state(work):
   """All that a program has left, as {name: digest}."""
   state = _files(work)
   for folder in {p.parent for p in work.rglob('checkpoints')}:
-    arrays = _asked(_arrays, str(folder))
+    arrays = forks.asked(_arrays, str(folder))
     if isinstance(arrays, str):
       arrays = {'arrays': arrays}
     state |= {f'{folder.name}/{k}': v for k, v in arrays.items()}
@@ -288,6 +195,8 @@ class _Campaign:
   def __init__(self, root, keep):
     self._root, self._keep = root, keep
     self._work = root / 'work'
+    self.whole, self.operations = {}, {}
+    self.longest = 0.0  # seconds from one process's end to that of all
     base = root / 'base'
     base.mkdir()
     with open(base / 'prompts.jsonl', 'w') as file:
@@ -299,13 +208,45 @@ class _Campaign:
       ('lbe.export_hf', f'--source={base}/run', f'--target={base}/hf')
       + ('--verify=digests',),
     ):
-      status, _, _ = self._call(command, name='base')
-      assert status == 0, f'{command}: see {root}/base.log'
-    self.whole, self.operations = {}, {}
+      assert self._call(command, 'base')[0] == 0, (
+        f'{command}: see {root}/base.log'
+      )
 
-  def _call(self, command, name, **how):
-    log = self._root / f'{name}.log'
-    return _Fork(command, self._work, log, **how).wait()
+  def _call(self, command, name, victim=0, **how):
+    """(the worst status, None where one hung; operations; whether signalled).
+
+    Of several processes the victim is signalled.
+    """
+    count, log = _num_processes(name), self._root / f'{name}.log'
+    with socket.socket() as free:
+      free.bind(('localhost', 0))
+      port = free.getsockname()[1]
+    running = []
+    for i in range(count):
+      own = (
+        f'--coordinator_address=localhost:{port}',
+        f'--num_processes={count}',
+        f'--process_id={i}',
+      )
+      running.append(
+        forks.Fork(
+          command + own * (count > 1),
+          self._work,
+          log,
+          **how if i == victim else {},
+        )
+      )
+    in_time = forks.wait(running)
+    operations, signalled = zip(
+      *[fork.counted() for fork in running], strict=True
+    )
+    if not in_time:
+      return None, operations, any(signalled)
+    if any(signalled):
+      ended = [fork.ended for fork in running]
+      self.longest = max(self.longest, max(ended) - min(ended))
+    worst = max((fork.status for fork in running), key=abs)
+    return worst, operations, any(signalled)
 
   def _clear(self, name):
     shutil.rmtree(self._work, ignore_errors=True)
@@ -333,8 +274,10 @@ class _Campaign:
       how = {}
       if call < disturbed:
         kind = _SIGNALS[rng.integers(len(_SIGNALS))]
-        place = int(rng.integers(1, self.operations[name] + 1))
-        how = {'at': place, 'number': getattr(signal, kind)}
+        victim = int(rng.integers(_num_processes(name)))
+        place = int(rng.integers(1, self.operations[name][victim] + 1))
+        number = getattr(signal, kind)
+        how = {'at': place, 'number': number, 'victim': victim}
       status, _, signalled = self._call(self.programs[name], name, **how)
       if signalled:
         signals.append(kind)
@@ -368,7 +311,10 @@ def main():
   parser.add_argument('--keep', help='a folder for what was not equal')
   asked = parser.parse_args()
   shards.SHARD_BYTES = 20_000
-  os.environ['JAX_PLATFORMS'] = 'cpu'
+  os.environ |= {
+    'JAX_PLATFORMS': 'cpu',
+    'JAX_CPU_COLLECTIVES_IMPLEMENTATION': 'gloo',
+  }
   root = pathlib.Path(tempfile.mkdtemp(prefix='lbe-kills-'))
   os.environ['XDG_CACHE_HOME'] = str(root / 'cache')
   rng = np.random.default_rng(asked.seed)
@@ -388,12 +334,13 @@ def main():
   for name, done in trials.items():
     signals = collections.Counter(x for t in done for x in t['signals'])
     figures = {
-      'setting': f'{name}, 1 process',
+      'setting': name,
       'trials': len(done),
       'kills': sum(signals.values()),
       'signals': dict(signals),
       'operations': campaign.operations[name],
       'outcomes': dict(collections.Counter(t['outcome'] for t in done)),
+      'seconds_until_all_ended': round(campaign.longest, 1),
       'not_equal': [t for t in done if t['outcome'] != 'equal'][:10],
     }
     record.write('kills', figures)

@@ -112,16 +112,13 @@ class Loader:
     """(source, epoch, numbers of its documents) of the row at a position."""
     source, epoch, row = self.locate(position)
     data = self.data[source]
-    if self.packed[source]:
+    if self.packed[source]:  # each conversation is a document
       starts, examples = self._packing(source, epoch)
-      numbers = [
-        data.number(i) for i in examples[starts[row] : starts[row + 1]]
-      ]
+      numbers = sorted(examples[starts[row] : starts[row + 1]])
     else:
       start = row * self.seq_len
-      _, numbers = data.tokens(start, start + self.seq_len)
-      numbers = np.unique(numbers).tolist()
-    return self.names[source], epoch, numbers
+      numbers = np.unique(data.tokens(start, start + self.seq_len)[1])
+    return self.names[source], epoch, data.in_files(numbers)
 
   def rows(self, step, rows=None):
     """The batch of the step from `step` to `step + 1`; of it, a slice.

@@ -221,9 +221,16 @@ class TokenizedDataset:
     ids, weights = record['ids'], record['weights']
     return np.asarray(ids, np.int32), np.asarray(weights, np.uint8)
 
-  def number(self, i):
-    """Of the i-th record its document's number, in the order of the files."""
-    return int(self._number[i])
+  def in_files(self, numbers):
+    """Numbers of documents, as `tokens` counts them, in the files' order.
+
+    Both count from 0. Data of an earlier version does not know the latter.
+    """
+    index = self._made_of['index']
+    if 'documents' not in index:
+      return [int(i) for i in numbers]
+    starts = np.searchsorted(self._number, numbers)
+    return np.asarray(index['documents'])[self._order[starts]].tolist()
 
   def texts(self):
     """The documents' texts, where the split keeps them (`heldout`)."""

@@ -165,6 +165,13 @@ def load(path) -> Tokenizer:
     return _load_json(path, record) if record else _load_model(path)
   except ValueError as error:
     raise ValueError(f'{path}: {error}') from error
+  except (AttributeError, IndexError, KeyError, TypeError) as error:
+    if record is None:
+      raise
+    raise ValueError(
+      f'{path}: a part of it is not of the form that `tokenizers` writes '
+      f'({type(error).__name__}: {error}); save it anew, or copy it again.'
+    ) from error
 
 
 def _load_json(path, record):
