@@ -130,7 +130,14 @@ def _arrays(root):
       for part in ('params', 'opt'):
         if not (folder / part).is_dir():
           continue
-        tree = ocp.load_checkpointables(folder, {part: None})[part]
+        stored = ocp.checkpointables_metadata(folder).metadata[part]
+        # Whatever processes wrote it.
+        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        abstract = jax.tree.map(
+          lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here),
+          stored,
+        )
+        tree = ocp.load_checkpointables(folder, {part: abstract})[part]
         for path, x in jax.tree_util.tree_leaves_with_path(tree):
           name = f'{step}/{part}{jax.tree_util.keystr(path)}'
           found[name] = hashlib.sha256(np.asarray(x).tobytes()).hexdigest()

@@ -108,7 +108,10 @@ def settings():
     'jax_persistent_cache_min_compile_time_secs',
   )
   before = {name: getattr(jax.config, name) for name in names}
+  files_of = compilation.compilation_cache.get_file_cache
   yield
+  # Other tests share their folder with processes that keep no checksums.
+  compilation.compilation_cache.get_file_cache = files_of
   for name, value in before.items():
     jax.config.update(name, value)
   compilation_cache.reset_cache()
