@@ -124,6 +124,8 @@ def _arrays(root):
   from orbax.checkpoint import v1 as ocp
 
   found = {}
+  # Whatever processes wrote it.
+  here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
   for step in checkpoint.steps(root):
     folder = pathlib.Path(root) / 'checkpoints' / str(step)
     with checkpoint._context():
@@ -131,8 +133,6 @@ def _arrays(root):
         if not (folder / part).is_dir():
           continue
         stored = ocp.checkpointables_metadata(folder).metadata[part]
-        # Whatever processes wrote it.
-        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         abstract = jax.tree.map(
           lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here),
           stored,
