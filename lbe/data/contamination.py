@@ -9,7 +9,6 @@ for half a word, so these are 26 and 16 characters.
 
 import csv
 import functools
-import json
 import pathlib
 import unicodedata
 from collections.abc import Iterator
@@ -72,7 +71,7 @@ def _rows(name, path, columns):
       if all(str(c).isdigit() for c in columns):
         return [dict(enumerate(row)) for row in csv.reader(f)]
       return list(csv.DictReader(f))
-    read = json.loads(files_lib.text(path))
+    read = lines.loads(files_lib.text(path))
   except (ValueError, csv.Error) as error:
     raise ValueError(
       f'benchmark {name}: {path} cannot be read ({error}); mend it or leave it '

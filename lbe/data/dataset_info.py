@@ -20,6 +20,7 @@ import pathlib
 
 from lbe.chat import messages
 from lbe.text import files
+from lbe.text import lines
 
 PREFIX = 'dataset_info:'
 _FIELDS = (
@@ -81,7 +82,7 @@ def read(name):
     )
   path = pathlib.Path(path)
   try:
-    known = json.loads(files.text(path))
+    known = lines.loads(files.text(path))
   except json.JSONDecodeError as error:
     raise ValueError(
       f'{path}, line {error.lineno}: invalid JSON ({error.msg}, column '

@@ -66,7 +66,7 @@ def jsonl(file):
 def json_array(file):
   """The records of one array, whole in memory."""
   try:
-    records = json.loads(file.read().decode('utf-8-sig'))
+    records = lines.loads(file.read().decode('utf-8-sig'))
   except json.JSONDecodeError as error:
     what = f'invalid JSON ({error.msg}, column {error.colno})'
     yield lines.Bad(what), f'line {error.lineno}'
@@ -103,6 +103,9 @@ def json_objects(file):
     except json.JSONDecodeError as error:
       what = f'invalid JSON ({error.msg}, column {error.colno})'
       yield lines.Bad(what), f'line {error.lineno}'
+      return
+    except (ValueError, RecursionError) as error:
+      yield lines.Bad(f'invalid JSON ({error})'), place
       return
     yield record, place
     at = white.match(text, at).end()

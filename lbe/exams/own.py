@@ -91,7 +91,7 @@ def _records(path):
     return spreadsheet.sniffed(whole, path)
   if whole.lstrip()[0] == '[':
     try:
-      array = json.loads(whole)
+      array = lines.loads(whole)
     except json.JSONDecodeError as error:
       raise ValueError(
         f'{path}:{error.lineno}: invalid JSON ({error.msg}, column '
@@ -112,7 +112,7 @@ def _lines(whole, path):
     if line.strip():
       where = f'{path}:{number}'
       try:
-        record = json.loads(line)
+        record = lines.loads(line)
       except json.JSONDecodeError as error:
         raise ValueError(
           f'{where}: invalid JSON ({error.msg}, column {error.colno}); a line '

@@ -72,6 +72,19 @@ def texts(file: BinaryIO) -> Iterator[tuple[str, int]]:
     yield line.removesuffix('\n').removesuffix('\r'), number
 
 
+def loads(read: str):
+  """json.loads, whose every error is a JSONDecodeError.
+
+  Also of thousands of digits, and of thousands of brackets.
+  """
+  try:
+    return json.loads(read)
+  except json.JSONDecodeError:
+    raise
+  except (ValueError, RecursionError) as error:
+    raise json.JSONDecodeError(str(error), read, 0) from error
+
+
 def values(file: BinaryIO) -> Iterator[tuple[Any, int]]:
   """(JSON value, or Bad; number of its line); empty lines are passed over."""
   for line, number in texts(file):
@@ -79,11 +92,9 @@ def values(file: BinaryIO) -> Iterator[tuple[Any, int]]:
       continue
     if not isinstance(line, Bad):
       try:
-        line = json.loads(line)
+        line = loads(line)
       except json.JSONDecodeError as error:
         line = Bad(f'invalid JSON ({error.msg}, column {error.colno})')
-      except (ValueError, RecursionError) as error:  # thousands of digits, of [
-        line = Bad(f'invalid JSON ({error})')
     yield line, number
 
 
