@@ -25,6 +25,7 @@ import time
 import traceback
 
 import hypothesis
+import jax
 from hypothesis import strategies as st
 
 import lbe
@@ -283,6 +284,7 @@ def main():
   asked = parser.parse_args()
   folder = pathlib.Path(tempfile.mkdtemp(prefix='lbe-fuzz-'))
   targets = make_targets(folder)
+  jax.devices()  # its threads need room
   status = pathlib.Path('/proc/self/statm').read_text().split()
   size = int(status[0]) * resource.getpagesize()
   hard = resource.getrlimit(resource.RLIMIT_AS)[1]

@@ -48,6 +48,7 @@ _MOST_CALLS = 6
 # Of these nothing is compared, or in another way.
 _LEFT_OUT = (
   'checkpoints',
+  'compiled',
   'tensorboard',
   'train.log',
   'in_use',

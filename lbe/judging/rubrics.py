@@ -217,7 +217,7 @@ def load(rubric):
   data = path.read_bytes()
   try:
     fields = tomllib.loads(data.decode('utf-8-sig'))
-  except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+  except (ValueError, RecursionError) as error:
     raise ValueError(f'{path} is no TOML file: {error}.') from None
   _check(path, fields)
   criteria = fields.pop('criteria')

@@ -94,7 +94,7 @@ def end(workdir: str, phases: Phases, prompt: str = 'Once') -> str:
   minutes, seconds = divmod(round(sum(phases.row().values())), 60)
   model = shlex.quote(workdir)
   return (
-    f'\n{phases.told()}\ndone in {minutes:,} min {seconds} s; '
+    f'\n{phases.told()}\n\ndone in {minutes:,} min {seconds} s; '
     f'checkpoints, scores (results.json), samples and train.log are in '
     f'{workdir}\nnext: lbe generate --model={model} '
     f'--prompt={shlex.quote(prompt)}'

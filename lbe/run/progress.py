@@ -120,14 +120,14 @@ class Meter:
     """The metrics of the steps since the last row; waits for the device.
 
     Raises ValueError where too many steps in a row changed nothing, and where
-    weights are no finite numbers.
+    weights are NaN.
     """
     steps = jax.device_get(self._steps)
     seconds = time.perf_counter() - self._start
-    if not all(math.isfinite(s['param_norm']) for s in steps):
+    # Squares of large ones overflow: inf is none of their numbers.
+    if any(math.isnan(s['param_norm']) for s in steps):
       raise ValueError(
-        'the weights are not finite any more, by an update that was not or a '
-        'memory that fails; nothing is saved from here on. Go back by '
+        'weights are NaN, by an update that was or a memory that fails; nothing is saved from here on. Go back by '
         '--restore=STEP, to one of WORKDIR/checkpoints, and lower '
         'optim.peak_lr if it comes again.'
       )

@@ -212,8 +212,8 @@ def read_json(path: str | pathlib.Path) -> dict[str, Any]:
       f'{path}:{error.lineno}: no JSON ({error.msg}, column {error.colno})'
       + ('; it is truncated: copy it again.' if cut else '; mend that line.')
     ) from error
-  except RecursionError as error:
-    raise ValueError(f'{path}: no JSON (too deeply nested).') from error
+  except (ValueError, RecursionError) as error:  # thousands of digits, of [
+    raise ValueError(f'{path}: no JSON ({error}).') from error
   if not isinstance(record, dict):
     raise ValueError(
       f'{path} holds a JSON {type(record).__name__}, not an object '

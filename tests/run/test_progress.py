@@ -52,12 +52,12 @@ def test_ten_steps_without_a_gradient_end_a_run_also_over_several_rows():
     meter.row()
 
 
-def test_weights_that_are_not_finite_end_a_run():
+def test_weights_that_are_nan_end_a_run():
   """Only gradients were looked at: every kept checkpoint was NaN."""
   meter = make()
   meter.add(sums() | {'param_norm': math.nan})
   meter.add(sums())
-  with pytest.raises(ValueError, match='weights are not finite any more'):
+  with pytest.raises(ValueError, match='weights are NaN'):
     meter.row()
 
 
