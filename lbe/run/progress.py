@@ -127,9 +127,9 @@ class Meter:
     # Squares of large ones overflow: inf is none of their numbers.
     if any(math.isnan(s['param_norm']) for s in steps):
       raise ValueError(
-        'weights are NaN, by an update that was or a memory that fails; nothing is saved from here on. Go back by '
-        '--restore=STEP, to one of WORKDIR/checkpoints, and lower '
-        'optim.peak_lr if it comes again.'
+        'weights are NaN, by an update that was or a memory that fails; '
+        'nothing is saved from here on. Go back by --restore=STEP, to one of '
+        'WORKDIR/checkpoints, and lower optim.peak_lr if it comes again.'
       )
     ago = [
       len(steps) - 1 - i for i, s in enumerate(steps) if metrics.is_skipped(s)
