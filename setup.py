@@ -37,6 +37,11 @@ REQUIRED = [
 # transformers, torch and peft are the other side of conversion and its proofs.
 HF = ['peft>=0.18', 'torch>=2.8', 'transformers>=5.0']
 PLOT = ['matplotlib>=3.9']
+# Models by their names, and uploads.
+HUB = ['huggingface_hub>=1.0']
+# Trackers of runs.
+MLFLOW = ['mlflow-skinny>=3.17']
+WANDB = ['wandb>=0.31']
 # Tokenizers' own chat templates.
 CHAT = ['jinja2>=3.1.6']
 # The report of a study.
@@ -105,6 +110,9 @@ setuptools.setup(
     'plan_gpu': PLAN_GPU,
     'tokamax': TOKAMAX,
     'hf': HF,
+    'hub': HUB,
+    'mlflow': MLFLOW,
+    'wandb': WANDB,
     'plot': PLOT,
     'chat': CHAT,
     'study': STUDY,
@@ -126,6 +134,8 @@ setuptools.setup(
       *DOCS,
       *EVALS,
       *FASTTEXT,
+      *HUB,
+      *MLFLOW,
       *PLOT,
       'accelerate>=1.10',  # lm-eval's Hugging Face models need it
       'hypothesis>=6.130',
@@ -134,6 +144,7 @@ setuptools.setup(
       *LM_EVAL,
       *PLAN_GPU,
       *TOKAMAX,
+      *WANDB,
       'peft>=0.18',
       'pytest>=8.4',
       'pytest-xdist>=3.8',

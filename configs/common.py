@@ -529,15 +529,16 @@ def base() -> ConfigDict:
   config.seed = 0
 
   # Where the weights come from: a checkpoint, a workdir, a Hugging Face
-  # folder, or '' for random weights of the shape under `model`.
+  # folder, 'hf:OWNER/NAME' or 'hf:OWNER/NAME@REVISION' on the hub, or '' for
+  # random weights of the shape under `model`.
   config.init_from = ''
   # Another run of this config, up to its length and schedule, that this one
   # goes on from with moments and place in the data: its workdir (the newest
   # checkpoint), or WORKDIR/checkpoints/STEP.
   config.branch_from = ''
-  # A SentencePiece .model, a tokenizer.json, a folder with either, or 'bytes';
-  # '' is the tokenizer that came with init_from; 'train' trains one on the
-  # run's own sources with `tokenizer_vocab_size` pieces.
+  # A SentencePiece .model, a tokenizer.json, a folder with either, its name on
+  # the hub, or 'bytes'; '' is the tokenizer that came with init_from; 'train'
+  # trains one on the run's own sources with `tokenizer_vocab_size` pieces.
   config.tokenizer = ''
   config.tokenizer_vocab_size = 0
 
@@ -662,6 +663,9 @@ def base() -> ConfigDict:
   config.forgetting = dict(source=(), target=())
 
   config.log_every = 10
+  # Trackers that get the metrics as well, as ('wandb', 'mlflow'); their own
+  # environment variables say where.
+  config.sinks = ()
   config.checkpoint = dict(
     every=500,
     keep=2,

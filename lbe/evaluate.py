@@ -53,6 +53,7 @@ def main(argv):
   files.fetch()
   workdir = files.here
   program.keep_compiled(files.path)
+  config = paths.pinned(config)
   paths.check_scored(config)
   opened = model_lib.open_weights(config)
   if opened is None:

@@ -30,6 +30,7 @@ from lbe.run import checkpoint
 from lbe.run import checksums
 from lbe.run import program
 from lbe.run import verified
+from lbe.text import hub
 from lbe.vocab import export
 
 _SOURCE = flags.DEFINE_string('source', None, 'A checkpoint or a workdir.')
@@ -54,6 +55,13 @@ _BASE = flags.DEFINE_string(
   'adapter_only: the Hugging Face folder that the adapters belong to; by '
   'default where the run started from.',
 )
+_PUSH = flags.DEFINE_string(
+  'push',
+  None,
+  'OWNER/NAME: upload what was written to the Hugging Face Hub, where it is '
+  'private.',
+)
+_PUBLIC = flags.DEFINE_bool('public', False, 'push: for everybody to see.')
 
 
 def main(argv):
@@ -61,12 +69,24 @@ def main(argv):
   target = pathlib.Path(_TARGET.value)
   source = checkpoint.find(_SOURCE.value)
   _check_free(target, 'config.json', 'a model')
+  if _PUBLIC.value and not _PUSH.value:
+    raise ValueError('--public without --push: add --push=OWNER/NAME.')
+  if _PUSH.value:
+    hub.check_push(_PUSH.value, public=_PUBLIC.value)
   verified.checked(source, ('params', 'meta'))
   opened = stored.open_model(source)
   with _writing(target):
     (_export_adapter if _ADAPTER_ONLY.value else _export)(
       source, target, opened
     )
+  if _PUSH.value:
+    try:
+      print(hub.push(target, _PUSH.value, public=_PUBLIC.value))
+    except ValueError as error:
+      raise ValueError(
+        f'{error} {target} is whole; push it later with `hf upload '
+        f'{_PUSH.value} {target}`.'
+      ) from error
 
 
 def _export(source, target, opened):
@@ -225,7 +245,8 @@ def _export_adapter(source, target, opened):
     opened.tokenizer, target, c, _settings(source, opened)
   )
   skipped = None
-  if _VERIFY.value == 'auto' and not hf_config.is_hf_dir(base):
+  folder = hub.local(base)
+  if _VERIFY.value == 'auto' and not hf_config.is_hf_dir(folder):
     skipped = f'{base} is no Hugging Face folder; name it with --base'
   certificate.write(
     target,
@@ -238,7 +259,7 @@ def _export_adapter(source, target, opened):
     },
     c=c,
     checkpoint_dir=source,
-    hf_dir=base,
+    hf_dir=folder,
     adapter_dir=target,
     verify=_VERIFY.value,
     skipped=skipped,

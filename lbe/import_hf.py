@@ -24,50 +24,56 @@ from lbe.models import weights
 from lbe.run import checkpoint
 from lbe.run import checksums
 from lbe.run import program
+from lbe.text import hub
 from lbe.vocab import tokenizers
 
-_SOURCE = flags.DEFINE_string('source', None, 'The Hugging Face folder.')
+_SOURCE = flags.DEFINE_string(
+  'source', None, 'The Hugging Face folder, or hf:OWNER/NAME.'
+)
 _TARGET = flags.DEFINE_string('target', None, 'Where the checkpoint goes.')
 _VERIFY = flags.DEFINE_enum(
   'verify', 'auto', certificate.VERIFY, certificate.VERIFY_HELP
 )
 _ADAPTER = flags.DEFINE_string(
-  'adapter', '', 'A folder of PEFT with adapters of the source.'
+  'adapter',
+  '',
+  'A folder of PEFT, or hf:OWNER/NAME, with adapters of the source.',
 )
 
 
 def main(argv):
   del argv
-  source, target = pathlib.Path(_SOURCE.value), pathlib.Path(_TARGET.value)
+  checkpoint.check_free(_TARGET.value)
+  name, target = hub.pinned(_SOURCE.value), pathlib.Path(_TARGET.value)
+  source, adapter_dir = hub.local(name), hub.local(_ADAPTER.value)
   if not hf_config.is_hf_dir(source):
     why = 'it holds a checkpoint of ours, which every program takes as it is'
     if not checkpoint.is_checkpoint(source):
       why = hf_config.lacks(source)
-    raise ValueError(f'--source={source} is no Hugging Face folder: {why}.')
-  checkpoint.check_free(target)
+    raise ValueError(f'--source={name} is no Hugging Face folder: {why}.')
   checksums.check(source, stored.IF_CHANGED)
-  if _ADAPTER.value:
-    peft_config.read(_ADAPTER.value)  # what it refuses is said at once
+  if adapter_dir:
+    peft_config.read(adapter_dir)  # what it refuses is said at once
   opened = stored.open_model(source)
   c = opened.config
   if opened.tokenizer is None:
-    print(f'notice: {source} has no tokenizer; the checkpoint has none.')
+    print(f'notice: {name} has no tokenizer; the checkpoint has none.')
   else:
     print(tokenizers.check_rows(opened.tokenizer, c.vocab_size))
   found, info, tokenizer = opened.hf_weights, opened.info, opened.tokenizer
   expected = found.digests()
   params, kept = found.load(), hf.tensor_names(c)
-  if _ADAPTER.value:
+  if adapter_dir:
     flat = weights.flatten(params)
-    c, adapter, frozen = peft.read(_ADAPTER.value, c, flat.__getitem__)
+    c, adapter, frozen = peft.read(adapter_dir, c, flat.__getitem__)
     params = weights.unflatten({**flat, **adapter})
-    tokenizer = _read_tokenizer(_ADAPTER.value, c, tokenizer)
-    for notice in peft.notices(_ADAPTER.value):
+    tokenizer = _read_tokenizer(adapter_dir, c, tokenizer)
+    for notice in peft.notices(adapter_dir):
       print(notice)
     kept = [name for name in kept if name not in adapter]
-    info = {**info, 'base': str(source), 'frozen': frozen}
-    if tokenizers.find(_ADAPTER.value):
-      info = settings.with_tokenizer(info, tokenizer, _ADAPTER.value)
+    info = {**info, 'base': str(name), 'frozen': frozen}
+    if tokenizers.find(adapter_dir):
+      info = settings.with_tokenizer(info, tokenizer, adapter_dir)
   # It gets its name when it is proven: until then nothing takes it for a model.
   unfinished = target / 'unfinished'
   try:
@@ -87,14 +93,14 @@ def main(argv):
       target,
       {
         'program': 'import_hf',
-        'source': str(source),
+        'source': str(name),
         'target': str(target),
         'dtype': info['dtype'],
       },
       c=c,
       checkpoint_dir=unfinished,
       hf_dir=source,
-      adapter_dir=_ADAPTER.value,
+      adapter_dir=adapter_dir,
       digests=({name: expected[name] for name in got}, got),
       not_read=found.not_read,
       verify=_VERIFY.value,

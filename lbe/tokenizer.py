@@ -28,6 +28,7 @@ from lbe.convert import settings
 from lbe.data import sources
 from lbe.run import program
 from lbe.text import files
+from lbe.text import hub
 from lbe.vocab import byte_level
 from lbe.vocab import continued
 from lbe.vocab import export as export_lib
@@ -272,7 +273,7 @@ def _check_first_time():
   (That of --add is told by its pieces.) More pieces of one text would be
   learnt after the rare ones of the first time.
   """
-  path = pathlib.Path(_BASE.value)
+  path = pathlib.Path(hub.local(_BASE.value, weights=False))
   record = (path if path.is_dir() else path.parent) / 'extension.json'
   if not _CORPUS.value or not record.is_file():
     return

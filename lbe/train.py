@@ -45,6 +45,7 @@ from lbe.run import output
 from lbe.run import profile
 from lbe.run import program
 from lbe.run import progress
+from lbe.run import sinks
 from lbe.run import watchdog
 from lbe.run import workdir as workdir_lib
 from lbe.text import files
@@ -108,8 +109,10 @@ def main(argv):
   identity.check_trains(workdir.here)
   recorded = begun.facts if begun else identity.recorded(workdir.here)
   where = begun.path.parent.parent if begun else workdir.path
+  config = paths.pinned(config, recorded)
   identity.check_config(where, recorded, config)
   paths.check(config, begins=not going_on)
+  sinks.check(config.sinks)
   opened = model_lib.open_weights(config, going_on)
   tokenizer = model_lib.make_tokenizer(
     config, opened, workdir.here, may_extend=True, going_on=going_on
@@ -216,7 +219,9 @@ def main(argv):
     files.write_whole(workdir.here / 'config.json', json.dumps(facts, indent=2))
   # The row of the restored step is written again where scores come to it.
   writer = metrics.Writer(
-    workdir.here, resume_step=resume_step - 1 if missed else resume_step
+    workdir.here,
+    resume_step=resume_step - 1 if missed else resume_step,
+    sinks=config.sinks,
   )
   phases.goes_on_from(row or writer.last)
   info = opened.info if opened else {'dtype': 'float32'}
@@ -383,6 +388,7 @@ def main(argv):
     say(core.write_summary(workdir.here))
     if config.forgetting.source:
       say(forgetting.write(workdir.here, **config.forgetting.to_dict()))
+    metrics.add_pictures(workdir.here, step)
   if not evaluators and step > first_step:
     score([], state, step)
   if config.sample_prompts and jax.process_index() == 0:

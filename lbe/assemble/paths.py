@@ -7,6 +7,7 @@ import re
 
 from lbe.data import dataset_info
 from lbe.data import folders
+from lbe.text import hub
 
 # Of an evaluator, beside its `path`.
 _FILES = ('responses', 'english_words', 'include_path')
@@ -40,6 +41,23 @@ def check(config, *, begins: bool):
       field = f'{own}.cleaning.benchmarks.{item}.path'
       problems += _missing(field, benchmark.path)
   _tell([*problems, *_of_evaluators(config, trained)])
+
+
+def pinned(config, recorded: dict | None = None):
+  """The config, with commits at its names on the hub.
+
+  A run that goes on has those that it `recorded`. Raises as hub.pinned.
+  """
+  before = (recorded or {}).get('config', {})
+  names = {
+    field: hub.pinned(config[field], before.get(field))
+    for field in ('init_from', 'tokenizer')
+    if hub.is_name(config[field])
+  }
+  if names:
+    config = config.copy_and_resolve_references()
+    config.update(names)
+  return config
 
 
 def check_scored(config):

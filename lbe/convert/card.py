@@ -2,6 +2,7 @@
 
 import pathlib
 
+from lbe.text import hub
 from lbe.text import language_table
 from lbe.text import lines
 from lbe.text import tables
@@ -30,15 +31,19 @@ def text(meta: dict, scores: list[dict], *, adapter: bool) -> str:
   head = ['---']
   if known:
     head += ['language:', *(f'- {name}' for name in known)]
-  head += [f'library_name: {"peft" if adapter else "transformers"}']
-  head += ['pipeline_tag: text-generation', 'tags:', '- lbe', '---']
   base = (meta['source'] or {}).get('base')
   name = f'`{pathlib.Path(base).name}`' if base else None
+  where = ' (That is a folder: say where it comes from.)' if base else ''
+  if base and hub.is_name(base):
+    repo, commit = hub.split(base)
+    head += [f'base_model: {repo}']
+    name, where = f'[{repo}](https://huggingface.co/{repo}/tree/{commit})', ''
+  head += [f'library_name: {"peft" if adapter else "transformers"}']
+  head += ['pipeline_tag: text-generation', 'tags:', '- lbe', '---']
   parts = ['\n'.join(head), '# Model card']
   what = 'Adapters for a LLaMA' if adapter else 'A LLaMA'
   parts.append(
-    f'{what}{f", trained on from {name}" if name else ""}. Made by lbe.'
-    + ' (That is a folder: say where it comes from.)' * bool(name)
+    f'{what}{f", trained on from {name}" if name else ""}. Made by lbe.' + where
   )
   parts.append(
     '**Licence: to be filled in by who publishes it.** That of the base and '

@@ -22,6 +22,7 @@ from lbe.convert import peft_config
 from lbe.convert import tensor_files
 from lbe.models import architecture
 from lbe.models import weights
+from lbe.text import hub
 
 _PREFIX = 'base_model.model.'
 # Other names of what PEFT runs: a saved module's copy, and what lies below
@@ -78,10 +79,12 @@ def write(
     folder / 'adapter_model.safetensors',
     metadata={'format': 'pt'},
   )
+  name, commit = hub.split(base)
   record = {
     'peft_type': 'LORA',
     'task_type': 'CAUSAL_LM',
-    'base_model_name_or_path': str(base),
+    'base_model_name_or_path': name,
+    'revision': commit,
     'r': c.lora.rank,
     'lora_alpha': c.lora.alpha,
     'lora_dropout': 0.0,

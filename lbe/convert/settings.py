@@ -9,6 +9,7 @@ import pathlib
 from lbe.chat import chat_template
 from lbe.chat import jinja
 from lbe.chat import templates
+from lbe.text import hub
 from lbe.vocab import export
 from lbe.vocab import folder as folder_lib
 from lbe.vocab import tokenizers
@@ -24,7 +25,7 @@ def tokenizer_files(info: dict, path: str) -> dict:
   rest the weights' side is the first.
   """
   came, own = info.get('tokenizer_files') or {}, {}
-  place = pathlib.Path(path) if path else None
+  place = pathlib.Path(hub.local(path, weights=False)) if path else None
   if place and place.name in ('tokenizer.model', 'tokenizer.json'):
     place = place.parent
   if place and place.is_dir():

@@ -14,6 +14,7 @@ from lbe.models import architecture
 from lbe.models import weights
 from lbe.run import checkpoint
 from lbe.run import checksums
+from lbe.text import hub
 from lbe.vocab import folder
 from lbe.vocab import tokenizers
 
@@ -34,7 +35,8 @@ class Opened:
   `info` holds what came with the weights and is not architecture: the dtype
   on disk (`dtype`), the rows before an extension (`num_old_rows`), of a run
   where it started (`base`) and what stayed as it was (`frozen`), and of a
-  Hugging Face folder its special ids.
+  Hugging Face folder its special ids. `path` is as it was given, a name on
+  the hub with its commit; the files lie in `folder`.
   """
 
   path: str
@@ -43,6 +45,11 @@ class Opened:
   tokenizer: tokenizers.Tokenizer | None
   info: dict
   hf_weights: hf.Weights | None = None  # of a Hugging Face folder
+
+  @property
+  def folder(self) -> str:
+    hf_weights = self.hf_weights
+    return self.path if hf_weights is None else str(hf_weights.folder)
 
   def fingerprint(self) -> str:
     """A hash of the weights, the same wherever they lie; little is read."""
@@ -77,7 +84,7 @@ class Opened:
     """
     shardings = sharding.shardings(mesh, weights.dims(self.config))
     if self.hf_weights is not None:
-      checksums.check(self.path, IF_CHANGED)
+      checksums.check(self.folder, IF_CHANGED)
       return self.hf_weights.load(dtype=dtype, shardings=shardings)
     abstract = jax.tree.map(
       lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
@@ -88,12 +95,13 @@ class Opened:
 
 
 def open_model(path: hf.Folder, *, vocab_multiple: int | None = None) -> Opened:
-  """Looks at a checkpoint, a workdir or a Hugging Face folder.
+  """Looks at a checkpoint, a workdir, a Hugging Face folder or a name of one.
 
   To a multiple of `vocab_multiple` the rows of a Hugging Face vocabulary are
   padded; None is what architecture.Config has. Raises ValueError where `path`
   is none of these.
   """
+  name, path = hub.pinned(path), hub.local(path)
   if checkpoint.is_checkpoint(path):
     meta = checkpoint.read_meta(path)
     tokenizer = tokenizer_from_meta(meta['tokenizer'])
@@ -126,7 +134,7 @@ def open_model(path: hf.Folder, *, vocab_multiple: int | None = None) -> Opened:
     # What holds every value of all.
     info['dtype'] = dtypes.pop() if len(dtypes) == 1 else 'float32'
     info['tokenizer_files'] = folder.kept(path)
-    return Opened(str(path), 'hf', found.config, tokenizer, info, found)
+    return Opened(str(name), 'hf', found.config, tokenizer, info, found)
   raise ValueError(
     f'{str(path)!r} is neither a checkpoint nor a Hugging Face folder: '
     f'{hf_config.lacks(path)}.'

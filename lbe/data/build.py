@@ -23,9 +23,9 @@ import shutil
 import numpy as np
 import tqdm
 
+from lbe.data import chosen
 from lbe.data import cleaning
 from lbe.data import contamination
-from lbe.data import order
 from lbe.data import shards as shards_lib
 from lbe.data import sources as sources_lib
 from lbe.data import tokenized
@@ -60,7 +60,9 @@ def prepare(
   write_stored(folder, number) for each, in any order, as often as it likes.
 
   The folder's name holds a fingerprint of the files' content, the tokenizer
-  and the settings. Raises ValueError for an empty source, a record that
+  and the settings. Where `max_documents` takes some and the whole is not there,
+  these alone are tokenized, into a folder of their own; what they are known by
+  is the same. Raises ValueError for an empty source, a record that
   cannot be read, and BOS or EOS that the tokenizer does not have.
   """
   for name, asked, token in (
@@ -126,6 +128,13 @@ def prepare(
     json.dumps(facts, sort_keys=True).encode()
   ).hexdigest()[:16]
   folder = cache_dir / f'{source.name}-{fingerprint}' / '1.0.0'
+  taken = None
+  if source.max_documents:
+    told = f'{fingerprint}, {source.max_documents} by {seed}'
+    part = hashlib.sha256(told.encode()).hexdigest()[:16]
+    part = cache_dir / f'{source.name}-{part}' / '1.0.0'
+    if _is_made(part) or not _is_made(folder):
+      folder, taken = part, (source.max_documents, seed)
   if not _is_made(folder):
     if not may_make:
       return None
@@ -142,6 +151,7 @@ def prepare(
           seq_len=seq_len,
           progress=progress,
           elsewhere=elsewhere,
+          taken=taken,
         )
   tokenized.check(folder)
   counted = None
@@ -149,7 +159,7 @@ def prepare(
   left_out = report['dropped'] or report.get('unwritten')
   limited = source.max_bytes or (source.max_documents and left_out)
   if source.template and (limited or in_text):
-    counted = _counted(folder, source, may_make)
+    counted = chosen.counted(folder, source, may_make)
     if counted is None:
       return None
     if limited:
@@ -159,28 +169,6 @@ def prepare(
 
 def _is_made(folder):
   return (folder / 'report.json').exists() and not (folder / 'work').exists()
-
-
-def _counted(folder, source, may_make):
-  """Hashes and bytes of a source's training examples, as its limits count.
-
-  Of all of them, before a tokenizer makes some too long. None where that is not
-  there and may not be made.
-  """
-  path = folder / 'counted.npz'
-  if not path.exists():
-    if not may_make:
-      return None
-    hashes, sizes = [], []
-    for document, _ in sources_lib.documents(source, []):
-      hashes.append(order.text_hash(document))
-      sizes.append(len(sources_lib.plain(source, document).encode()))
-    hashes, sizes = np.array(hashes, np.uint64), np.array(sizes, np.int64)
-    train = ~order.is_heldout(hashes, source.holdout)
-    temporary = shards_lib.beside(path)
-    np.savez(temporary, hashes=hashes[train], num_bytes=sizes[train])
-    os.replace(temporary, path)
-  return dict(np.load(path))
 
 
 def _file_digests(source, cache_dir):
@@ -229,25 +217,36 @@ def _make(
   seq_len,
   progress,
   elsewhere,
+  taken,
 ):
   work = folder / 'work'
   work.mkdir(parents=True, exist_ok=True)
   for path in (*work.glob('*.tmp*'), *folder.glob('*.tmp*')):
     path.unlink()
   skipped, sizes, cleaned = [], [], cleaning.Report()
-  bar = tqdm.tqdm(
-    total=sum(map(sources_lib.size, sources_lib.files(source))),
-    unit='B',
-    unit_scale=True,
-    desc=f'tokenizing {source.name}',
-    disable=not progress,
-  )
+  total = sum(map(sources_lib.size, sources_lib.files(source)))
+
+  def progress_bar(what, total):
+    return tqdm.tqdm(
+      total=total,
+      unit='B',
+      unit_scale=True,
+      desc=f'{what} {source.name}',
+      disable=not progress,
+    )
+
+  if taken is None:
+    documents = sources_lib.documents(source, skipped, cleaned)
+  else:
+    with progress_bar('choosing from', total) as bar:
+      found = sources_lib.numbered(source, skipped, cleaned)
+      numbers, total = chosen.choose(found, source, *taken, bar)
+    documents = sources_lib.chosen(source, numbers)
+  bar = progress_bar('tokenizing', total)
 
   def unfinished():
     """The shards that are not there yet; `sizes` gets that of each."""
-    for number, (size, first, *found) in enumerate(
-      shards_lib.cut(source, skipped, cleaned)
-    ):
+    for number, (size, first, *found) in enumerate(shards_lib.cut(documents)):
       sizes.append(size)
       if shards_lib.is_done(work, number):
         bar.update(size)

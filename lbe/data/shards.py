@@ -190,10 +190,10 @@ def told(parts: list) -> dict:
   return result
 
 
-def cut(source, skipped, cleaned):
+def cut(documents):
   """(size, number of the first document, texts, their places) of each shard."""
   texts, where, size, first = [], [], 0, 0
-  for text, place in sources_lib.documents(source, skipped, cleaned):
+  for text, place in documents:
     texts.append(text)
     where.append(place)
     size += len(text.encode())

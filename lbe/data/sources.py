@@ -184,15 +184,26 @@ def documents(source, skipped=None, cleaned=None) -> Iterator[tuple[str, str]]:
   JSON. What the rules of `source.cleaning` leave out goes into `cleaned`, a
   cleaning.Report. Else as `records`.
   """
+  for _, text, where in numbered(source, skipped, cleaned):
+    yield text, where
+
+
+def numbered(
+  source, skipped=None, cleaned=None
+) -> Iterator[tuple[int, str, str]]:
+  """As `documents`, each behind the number by which `chosen` finds it."""
   skipped = [] if skipped is None else skipped
-  found = _readable(source, skipped)
+  found = (
+    ({**record, 'number': number}, where)
+    for number, (record, where) in enumerate(_readable(source, skipped))
+  )
   if source.cleaning is not None:
     report = cleaning_lib.Report() if cleaned is None else cleaned
     found = cleaning_lib.clean(found, source.cleaning, report)
   count = 0
   for record, where in found:
     count += 1
-    yield record['document'], where
+    yield record['number'], record['document'], where
   if not count:
     why = f'is it the right file, and is cut={source.cut!r} right?'
     if not any(map(size, files(source))):
@@ -202,6 +213,13 @@ def documents(source, skipped=None, cleaned=None) -> Iterator[tuple[str, str]]:
     raise ValueError(
       f'source {source.name}: {source.path} holds no document; {why}'
     )
+
+
+def chosen(source, numbers) -> Iterator[tuple[str, str]]:
+  """The documents of these numbers: of a source that was read before."""
+  for number, (record, where) in enumerate(_readable(source, [])):
+    if number in numbers:
+      yield record['document'], where
 
 
 def _readable(source, skipped):

@@ -55,7 +55,7 @@ class Local:
     self.name = str(model)
     self.identity = {
       'model': self._opened.path,
-      'files': _listing(self._opened.path),
+      'files': _listing(self._opened.folder),
       'config': self._opened.config.to_json(),
       'tokenizer': self._opened.tokenizer.fingerprint,
       'template': _listing(template) if template[-6:] == '.jinja' else template,

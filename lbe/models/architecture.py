@@ -1,6 +1,7 @@
 """What a LLaMA is: its numbers, and those of the published models."""
 
 import dataclasses
+import json
 import math
 
 
@@ -55,7 +56,8 @@ class Config:
     return -(-self.vocab_size // self.vocab_multiple) * self.vocab_multiple
 
   def to_json(self):
-    return dataclasses.asdict(self)
+    """Its fields as JSON gives them back: lists in place of tuples."""
+    return json.loads(json.dumps(dataclasses.asdict(self)))
 
   @classmethod
   def from_json(cls, fields):

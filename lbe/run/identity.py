@@ -16,6 +16,7 @@ FREE = (
   'evals',
   'eval_batch_size',
   'log_every',
+  'sinks',
   'checkpoint',
   'export_hf',
   'sample_prompts',

@@ -1,10 +1,13 @@
-"""What a run says of itself: metrics.jsonl and TensorBoard."""
+"""What a run says of itself: metrics.jsonl, TensorBoard, and trackers."""
 
 import math
 import pathlib
+from collections.abc import Sequence
 
 import jax
 
+from lbe.run import sinks as sinks_lib
+from lbe.text import files
 from lbe.text import lines
 
 
@@ -73,15 +76,23 @@ def truncate_lines(path, step, *, unscored=()):
 
 
 class Writer:
-  """metrics.jsonl (a line a step) and TensorBoard files, on process 0.
+  """metrics.jsonl (a line a step), TensorBoard and `sinks`, on process 0.
 
   `resume_step` is the step that the run goes on from, -1 for a new run: what
   an earlier process wrote behind it is cut, so that no step stands twice.
+  (Of trackers it is not.) TensorBoard has config, data and samples as texts.
   """
 
-  def __init__(self, workdir: pathlib.Path, *, resume_step: int):
+  def __init__(
+    self,
+    workdir: pathlib.Path,
+    *,
+    resume_step: int,
+    sinks: Sequence[str] = (),
+  ):
     self._workdir = pathlib.Path(workdir)
     self._resume_step = resume_step
+    self._names, self._sinks = sinks, None
     self._file = self._board = None
     self.last = {}  # of what an earlier process wrote, its last row
     if jax.process_index() != 0:
@@ -113,16 +124,47 @@ class Writer:
     self._file.write(lines.line({'step': step, **row}))
     self._file.flush()
     if self._board is None:
-      # Not at the start: the first step need not wait for its imports.
-      from lbe.run import board
-
-      self._board = board.Board(
-        self._workdir / 'tensorboard', first_step=self._resume_step + 1
-      )
+      self._open()
     self._board.write(step, row)
+    if 'speed/evaluation_seconds' in row:
+      self._board_samples(step)
+    self._sinks.write(step, row)
+
+  def _open(self):
+    # Not at the start: the first step need not wait for its imports.
+    from lbe.run import board
+
+    first, here = self._resume_step + 1, self._workdir
+    self._board = board.Board(
+      here / 'tensorboard', first_step=first, last=self.last
+    )
+    for name in ('config.json', 'data.txt'):
+      if (here / name).is_file():
+        self._board.text(first, name, files.text(here / name))
+    facts = here / 'config.json'
+    self._sinks = sinks_lib.Sinks(
+      self._names, here, files.read_json(facts) if facts.is_file() else {}
+    )
+
+  def _board_samples(self, step):
+    path = self._workdir / 'samples.jsonl'
+    for record in lines.rows(path) if path.is_file() else ():
+      if record['step'] == step:
+        text = f'{record["prompt"]} →\n{record["response"]}'
+        self._board.text(step, f'samples/{record["id"]}', text)
 
   def close(self):
     if self._file is not None:
       self._file.close()
     if self._board is not None:
       self._board.close()
+      self._sinks.close()
+
+
+def add_pictures(workdir: pathlib.Path, step: int):
+  """The plots of a run that ended, for TensorBoard."""
+  paths = sorted(workdir.glob('*.png'))
+  if paths:
+    from lbe.run import board
+
+    board.add_pictures(workdir / 'tensorboard', step, paths)

@@ -25,7 +25,8 @@ SECONDS = 60
 DEAD_HOST_SECONDS = 100
 _LOCK = 'in_use'
 _LOCAL = ('data', 'checkpoints', 'compiled', _LOCK)  # what is never copied
-_HEAVY = ('tensorboard', 'hf', 'profile')  # what a run does not read again
+# What a run does not read again.
+_HEAVY = ('tensorboard', 'wandb', 'hf', 'profile')
 
 
 def open_workdir(path: str | None) -> 'Workdir':

@@ -12,6 +12,7 @@ from lbe.studies import frozen
 from lbe.studies import grid
 from lbe.studies import verdicts
 from lbe.studies import work
+from lbe.text import hub
 from lbe.text import lines
 
 
@@ -129,7 +130,12 @@ def _weights(cells):
   for cell in cells:
     if cell['kind'] == 'model':
       path = cell['config']['path']
-      if not path or not pathlib.Path(path).exists():
+      if hub.is_name(path) and hub.pinned(path) != path:
+        raise ValueError(
+          f'cell {cell["name"]!r}: {path} may be another model tomorrow; give '
+          f'{hub.pinned(path)}.'
+        )
+      if not (hub.is_name(path) or path and pathlib.Path(path).exists()):
         raise ValueError(
           f'cell {cell["name"]!r}: there is no model at {path!r}; give the '
           'path of a checkpoint or a Hugging Face folder, or choose cells that '

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from lbe.text import files
+from lbe.text import hub
 from lbe.text import lines
 from lbe.vocab import added as added_lib
 from lbe.vocab import fingerprint as fingerprint_lib
@@ -139,13 +140,13 @@ def _is_tiktoken(path):
 
 
 def load(path) -> Tokenizer:
-  """A tokenizer from a .model, a tokenizer.json, a folder, or 'bytes'.
+  """A tokenizer from a .model, .json, folder, name on the hub, or 'bytes'.
 
   Raises ValueError where nothing of that kind is there.
   """
   if str(path) == 'bytes':
     return Bytes()
-  path = pathlib.Path(path)
+  path = pathlib.Path(hub.local(path, weights=False))
   if path.is_dir():
     file = find(path)
     if file is None:

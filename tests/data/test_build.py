@@ -1,5 +1,6 @@
 """Text tokenized once: the same on any number of workers, kept when killed."""
 
+import json
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from lbe.data import build
+from lbe.data import cleaning
 from lbe.data import order
 from lbe.data import shards
 from lbe.data import sources
@@ -38,7 +40,7 @@ def write(tmp_path, num_documents=60):
 
 
 def prepare(path, cache, *, tokenizer=None, num_workers=1, seed=0, **fields):
-  ours = ('bos', 'eos', 'elsewhere')
+  ours = ('bos', 'eos', 'elsewhere', 'seq_len')
   settings = {k: fields.pop(k) for k in ours if k in fields}
   return build.prepare(
     sources.Source(name='zh', path=str(path), **fields),
@@ -215,6 +217,34 @@ def test_smaller_subsets_lie_within_larger_ones(tmp_path):
   few = prepare(path, tmp_path, max_tokens=300).train
   assert texts_of(few) == whole[: few.num_documents]
   assert sum(few.document_lengths[:-1]) < 300 <= few.num_tokens
+
+
+@pytest.mark.parametrize('changes', [{}, {'template': 'plain'}])
+def test_a_limit_on_documents_tokenizes_what_it_takes_alone(tmp_path, changes):
+  """And takes what it takes of the whole; where that is there, from there."""
+  path = write(tmp_path)
+  if changes:
+    path, texts = tmp_path / 'talks.jsonl', path.read_text().split('\n\n')
+    rows = [{'instruction': 'say', 'output': text} for text in texts]
+    path.write_text(''.join(json.dumps(row) + '\n' for row in [*rows, rows[3]]))
+  changes |= {'holdout': 0.2, 'cleaning': cleaning.Rules(max_characters=90)}
+
+  def prepared(cache, **more):
+    return prepare(path, tmp_path / cache, seq_len=200, **changes, **more)
+
+  ten = prepared('few', max_documents=10)
+  assert len(np.load(ten.folder / 'train_lengths.npy')) == 10
+  whole = prepared('whole')
+  of_whole = prepared('whole', max_documents=10)
+  assert of_whole.folder == whole.folder != ten.folder
+  assert of_whole.fingerprint == ten.fingerprint
+  assert ten.report['cleaned'] == whole.report['cleaned']
+  assert ten.report['cleaned'][0] > ten.report['cleaned'][1] > 30
+  for a, b in (ten.train, of_whole.train), (ten.heldout, whole.heldout):
+    assert a.hashes.tolist() == b.hashes.tolist()
+    np.testing.assert_array_equal(a.tokens(0, 10**6)[0], b.tokens(0, 10**6)[0])
+  assert prepared('few', max_documents=10).folder == ten.folder
+  assert prepared('few', max_documents=9).folder != ten.folder
 
 
 def test_very_long_documents_are_stored_in_pieces(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """What a model is, as JSON."""
 
+import dataclasses
 import json
 
 import pytest
@@ -11,9 +12,13 @@ import tiny
 
 def test_config_survives_json():
   """A checkpoint that comes back as another architecture."""
-  for c in (tiny.TINY, architecture.PRESETS['llama31_8b']):
+  lora = architecture.Lora(('q_LDNH',), 2, 4)
+  adapted = dataclasses.replace(tiny.TINY, lora=lora)
+  for c in (tiny.TINY, adapted, architecture.PRESETS['llama31_8b']):
     record = json.loads(json.dumps(c.to_json()))
     assert architecture.Config.from_json(record) == c
+    # Else a run with adapters is another one than its own config.json says.
+    assert record == c.to_json()
 
 
 def test_config_refuses_a_field_that_it_does_not_know():

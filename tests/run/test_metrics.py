@@ -97,3 +97,51 @@ def test_a_line_separator_in_a_text_is_no_end_of_a_line(tmp_path):
   metrics.truncate_lines(path, 1)
   kept = path.read_text('utf-8').split('\n')[:-1]
   assert [json.loads(line) for line in kept] == rows[:2]
+
+
+def test_tensorboard_has_texts_pictures_and_other_axes(tmp_path):
+  """A run that goes on leaves no step on any axis twice."""
+  (tmp_path / 'config.json').write_text('{"seed": 7}')
+  (tmp_path / 'data.txt').write_text('source  documents')
+  sample = {'step': 2, 'id': '0', 'prompt': 'Once', 'response': ' upon a time'}
+  (tmp_path / 'samples.jsonl').write_text(json.dumps(sample) + '\n')
+
+  def row(step):
+    seen = {f'seen/{x}/tokens': 50 * step for x in ('en', 'zh')}
+    more = {'speed/evaluation_seconds': 1.0} if step == 2 else {}
+    seen |= {'seen/en/bytes': 9 * step, 'speed/mfu': 0.5}
+    return {'train/loss': 1.0 / step, **seen, **more}
+
+  for steps_of_process, resume_step in ([(1, 2, 3), -1], [(3, 4), 2]):
+    writer = metrics.Writer(tmp_path, resume_step=resume_step)
+    for step in steps_of_process:
+      writer.write(step, row(step))
+    writer.close()
+  png = b'\x89PNG\r\n\x1a\n' + bytes(8) + b'\0\0\0\x04\0\0\0\x03'
+  (tmp_path / 'forgetting.png').write_bytes(png)
+  metrics.add_pictures(tmp_path, 4)
+
+  def loaded(folder):
+    found = event_accumulator.EventAccumulator(str(folder))
+    return found.Reload()
+
+  board = loaded(tmp_path / 'tensorboard')
+  assert [x.step for x in board.Scalars('train/loss')] == [1, 2, 3, 4]
+
+  def text(tag):
+    return board.Tensors(tag)[-1].tensor_proto.string_val[0].decode()
+
+  assert text('config.json') == '    {"seed": 7}'
+  assert text('data.txt') == '    source  documents'
+  assert text('samples/0') == '    Once →\n     upon a time'
+  assert board.Images('forgetting')[0].width == 4
+  by_tokens = loaded(tmp_path / 'tensorboard' / 'by_tokens')
+  assert [x.step for x in by_tokens.Scalars('train/loss')] == [
+    100,
+    200,
+    300,
+    400,
+  ]
+  assert by_tokens.Tags()['scalars'] == ['train/loss']
+  by_bytes = loaded(tmp_path / 'tensorboard' / 'by_bytes')
+  assert [x.step for x in by_bytes.Scalars('train/loss')] == [9, 18, 27, 36]
