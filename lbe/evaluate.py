@@ -29,6 +29,7 @@ from lbe.mesh import sharding
 from lbe.run import arguments
 from lbe.run import checkpoint
 from lbe.run import program
+from lbe.run import progress
 from lbe.run import workdir as workdir_lib
 from lbe.text import files as files_lib
 
@@ -80,7 +81,8 @@ def main(argv):
       "config.evals.zh = common.perplexity(path='zh.txt')."
     )
   mesh = sharding.make_mesh(config.mesh.to_dict())
-  params = opened.load_params(mesh)
+  with progress.doing('reading the weights', quiet=jax.process_index() != 0):
+    params = opened.load_params(mesh)
   done = None
   if jax.process_index() == 0:
     done = json.dumps(_begin(folder, facts))

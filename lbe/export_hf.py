@@ -29,6 +29,7 @@ from lbe.models import weights
 from lbe.run import checkpoint
 from lbe.run import checksums
 from lbe.run import program
+from lbe.run import progress
 from lbe.run import verified
 from lbe.text import hub
 from lbe.vocab import export
@@ -92,13 +93,14 @@ def main(argv):
 def _export(source, target, opened):
   c, info, tokenizer = opened.config, opened.info, opened.tokenizer
   dtype = _DTYPE.value or info['dtype']
-  expected = hf.write_safetensors(
-    target,
-    c,
-    functools.partial(_merged, source, c),
-    dtype=dtype,
-    shard_bytes=_SHARD_BYTES.value,
-  )
+  with progress.doing('writing the weights'):
+    expected = hf.write_safetensors(
+      target,
+      c,
+      functools.partial(_merged, source, c),
+      dtype=dtype,
+      shard_bytes=_SHARD_BYTES.value,
+    )
   beside = _settings(source, opened)
   compared = _write_tokenizer(tokenizer, target, c, beside)
   if tokenizer is None:
@@ -191,9 +193,10 @@ def _write_tokenizer(tokenizer, target, c, beside):
   """Its files, where there is one; how tokenizer.json differs is said."""
   if tokenizer is None:
     return {}
-  compared = export.write(
-    tokenizer, target, max_positions=c.max_positions, kept=beside.kept
-  )
+  with progress.doing('comparing the tokenizer with its tokenizer.json'):
+    compared = export.write(
+      tokenizer, target, max_positions=c.max_positions, kept=beside.kept
+    )
   print(export.told(compared))
   return {'tokenizer_json': compared}
 

@@ -30,6 +30,7 @@ from lbe.inference import decode
 from lbe.mesh import sharding
 from lbe.models import forward
 from lbe.run import program
+from lbe.run import progress as progress_lib
 from lbe.text import lines
 
 _MODEL = flags.DEFINE_string('model', None, 'A checkpoint or an HF folder.')
@@ -133,7 +134,8 @@ def main(argv):
   shape = {axis: flag.value for axis, flag in _MESH.items()}
   num = max(math.prod(shape.values()), 1)
   mesh = sharding.make_mesh(shape, devices=jax.devices()[:num])
-  params = opened.load_params(mesh)
+  with progress_lib.doing('reading the weights'):
+    params = opened.load_params(mesh)
   # Unrolled, a CPU copies no weights; elsewhere it would only compile longer.
   execution = forward.Execution(
     compute_dtype=_DTYPE.value, scan=jax.default_backend() != 'cpu'

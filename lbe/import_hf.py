@@ -24,6 +24,7 @@ from lbe.models import weights
 from lbe.run import checkpoint
 from lbe.run import checksums
 from lbe.run import program
+from lbe.run import progress
 from lbe.text import hub
 from lbe.vocab import tokenizers
 
@@ -61,8 +62,9 @@ def main(argv):
   else:
     print(tokenizers.check_rows(opened.tokenizer, c.vocab_size))
   found, info, tokenizer = opened.hf_weights, opened.info, opened.tokenizer
-  expected = found.digests()
-  params, kept = found.load(), hf.tensor_names(c)
+  with progress.doing('hashing and reading the weights'):
+    expected = found.digests()
+    params, kept = found.load(), hf.tensor_names(c)
   if adapter_dir:
     flat = weights.flatten(params)
     c, adapter, frozen = peft.read(adapter_dir, c, flat.__getitem__)
@@ -77,18 +79,20 @@ def main(argv):
   # It gets its name when it is proven: until then nothing takes it for a model.
   unfinished = target / 'unfinished'
   try:
-    checkpoint.save_model(
-      unfinished,
-      params,
-      meta={
-        'model': c.to_json(),
-        'tokenizer': stored.tokenizer_meta(tokenizer),
-        'config': None,
-        'source': info,
-      },
-    )
+    with progress.doing('writing the checkpoint'):
+      checkpoint.save_model(
+        unfinished,
+        params,
+        meta={
+          'model': c.to_json(),
+          'tokenizer': stored.tokenizer_meta(tokenizer),
+          'config': None,
+          'source': info,
+        },
+      )
     del params
-    got = checkpoint_digests(unfinished, c, kept)
+    with progress.doing('reading it back'):
+      got = checkpoint_digests(unfinished, c, kept)
     certificate.write(
       target,
       {

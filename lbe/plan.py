@@ -28,6 +28,7 @@ from lbe.mesh import topology
 from lbe.models import architecture
 from lbe.models import weights
 from lbe.run import program
+from lbe.run import progress
 from lbe.vocab import tokenizers
 
 _CONFIG = config_flag.define()
@@ -78,7 +79,9 @@ def main(argv):
   if _SEARCH.value:
     _search(config, model, devices, chip)
     return
-  plan, compiled = planned.make(config, model, devices, chip, _TOPOLOGY.value)
+  what = f'compiling for {_TOPOLOGY.value}: seconds, of large models minutes'
+  with progress.doing(what):
+    plan, compiled = planned.make(config, model, devices, chip, _TOPOLOGY.value)
   print(describe(plan, chip, price=_PRICE.value, tokens=_tokens(config)))
   if _JSON.value:
     pathlib.Path(_JSON.value).write_text(json.dumps(plan, indent=1))
@@ -125,7 +128,9 @@ class _Pieces:
 
 def describe(plan, chip, *, price=0.0, tokens=0.0):
   """The plan in some thirty lines."""
-  g = _GIB
+  # Of a toy the figures would all be 0.00.
+  small = plan.get('peak_bytes', _GIB) < _GIB / 10
+  g, unit = (2**20, 'MiB') if small else (_GIB, 'GiB')
   batch = plan['batch_size'] // plan['num_microbatches']
   mesh = ' x '.join(f'{a}={n}' for a, n in plan['mesh'].items()) or 'one device'
   lines = [
@@ -136,7 +141,7 @@ def describe(plan, chip, *, price=0.0, tokens=0.0):
     f'{"scanned" if plan["execution"]["scan"] else "unrolled"}; compiled in '
     f'{plan["compile_seconds"]:.0f} s',
     '',
-    'memory of a device, GiB',
+    f'memory of a device, {unit}',
     f'  parameters {plan["params_bytes"] / g:8.2f}',
     f'  optimizer  {plan["opt_state_bytes"] / g:8.2f}',
   ]
@@ -184,7 +189,7 @@ def describe(plan, chip, *, price=0.0, tokens=0.0):
   if not shown:
     lines.append('  nothing')
   lines.append(
-    f'  largest array gathered at once: {plan["largest_gather"] / g:.2f} GiB'
+    f'  largest array gathered at once: {plan["largest_gather"] / g:.2f} {unit}'
   )
   if plan['resharded']:
     lines.append(

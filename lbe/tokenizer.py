@@ -27,6 +27,7 @@ from absl import flags
 from lbe.convert import settings
 from lbe.data import sources
 from lbe.run import program
+from lbe.run import progress
 from lbe.text import files
 from lbe.text import hub
 from lbe.vocab import byte_level
@@ -161,11 +162,12 @@ def _write(tokenizer, came_from=None):
   kept = settings.tokenizer_files({}, came_from)
   if flags.FLAGS['context'].present:
     kept['tokenizer_config'].pop('model_max_length', None)
-  compared = {
-    'fuzz': export_lib.write(
-      tokenizer, folder, max_positions=_CONTEXT.value, kept=kept
-    )
-  }
+  with progress.doing('comparing the tokenizer with its tokenizer.json'):
+    compared = {
+      'fuzz': export_lib.write(
+        tokenizer, folder, max_positions=_CONTEXT.value, kept=kept
+      )
+    }
   print(
     f'{folder}: {tokenizer.vocab_size:,} pieces, fingerprint '
     f'{tokenizer.fingerprint[:16]}'
@@ -230,7 +232,8 @@ def extend():
       'that has them), and not both.'
     )
   _check_first_time()
-  extension = _added() if _ADD.value else _learnt()
+  with progress.doing('extending: minutes for 10 MB of text'):
+    extension = _added() if _ADD.value else _learnt()
   for notice in extension.notices:
     print(f'notice: {notice}')
   print(

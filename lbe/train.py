@@ -196,9 +196,10 @@ def main(argv):
   phases.look(workdir.here / 'metrics.jsonl')
   phases.lap('start')
   if first_step:
-    state, data_state, restored = checkpoint.load_state(
-      going_on, training.abstract_state
-    )
+    with progress.doing('reading the checkpoint', quiet=say is not print):
+      state, data_state, restored = checkpoint.load_state(
+        going_on, training.abstract_state
+      )
     assert data_state['step'] == first_step
     missed, row = schedule.unscored(workdir.here, first_step, restored)
     how = f'branching off {going_on}' if begun else 'resuming'
@@ -206,10 +207,11 @@ def main(argv):
     phases.lap('load')
   else:
     described = evaluators if _DESCRIBE.value else []
-    params = extension.first_params(
-      config, opened, tokenizer, model, mesh, partition, described, say
-    )
-    state = step_lib.new_state(training, params)
+    with progress.doing('making the first weights', quiet=say is not print):
+      params = extension.first_params(
+        config, opened, tokenizer, model, mesh, partition, described, say
+      )
+      state = step_lib.new_state(training, params)
   # What an earlier process wrote behind the restored step is cut.
   resume_step = first_step or -1
   if jax.process_index() == 0:
@@ -403,12 +405,12 @@ def main(argv):
 def _compile(config, training, say):
   """The compiled train step, as soon as all hosts have it."""
   start, num_found = time.perf_counter(), compilation.num_found()
-  train_step = step_lib.compile_step(
-    config,
-    training.step.trace(
+  what = 'compiling the step: seconds, of large models minutes; it is kept'
+  with progress.doing(what, quiet=jax.process_index() != 0):
+    traced = training.step.trace(
       training.abstract_state, training.abstract_batch, training.abstract_rates
-    ),
-  )
+    )
+    train_step = step_lib.compile_step(config, traced)
   kept = 'found compiled, ' if compilation.num_found() > num_found else ''
   say(
     f'compiled the step in {time.perf_counter() - start:.1f} s; '

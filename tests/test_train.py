@@ -38,7 +38,7 @@ def test_a_run_says_first_what_it_will_do(trained):
   for words in (
     'source  documents',
     'held out of zh:',
-    'row 0 of step 0:\n⟦',
+    'row 0 of step 0:\n┃',
     'parameters, 259 pieces in 384 rows',
     'run: 4 steps of 512 tokens = 2,048 tokens',
     "mesh: {'data': 1, 'fsdp': 1, 'context': 1, 'tensor': 1}",

@@ -21,6 +21,7 @@ from lbe.evals import core
 from lbe.exams import sentences
 from lbe.mesh import hosts
 from lbe.run import program
+from lbe.run import progress
 from lbe.text import lines
 from lbe.vocab import tokenizers
 
@@ -236,25 +237,26 @@ def _compared(config, named, prepared, folder):
   facts = json.dumps(digests, sort_keys=True).encode()
   path = folder / f'shared-{hashlib.sha256(facts).hexdigest()[:16]}.jsonl'
   if not path.exists():
-    for name in heldout:
-      hashes = prepared[name].heldout.hashes
-      sets[name, 'heldout'] = list(overlaps.texts(named[name], hashes))
-    training = (
-      (name, text)
-      for name, p in prepared.items()
-      if named[name].proportion
-      for text in overlaps.texts(named[name], p.train.hashes)
-    )
-    rows = [
-      {
-        'name': name,
-        'kind': kind,
-        'of': len(sets[name, kind]),
-        'num': len(set().union(*found.values())),
-        'with': {n: len(numbers) for n, numbers in found.items() if numbers},
-      }
-      for (name, kind), found in overlaps.find(sets, training).items()
-    ]
+    with progress.doing('looking for scored text in what is trained on'):
+      for name in heldout:
+        hashes = prepared[name].heldout.hashes
+        sets[name, 'heldout'] = list(overlaps.texts(named[name], hashes))
+      training = (
+        (name, text)
+        for name, p in prepared.items()
+        if named[name].proportion
+        for text in overlaps.texts(named[name], p.train.hashes)
+      )
+      rows = [
+        {
+          'name': name,
+          'kind': kind,
+          'of': len(sets[name, kind]),
+          'num': len(set().union(*found.values())),
+          'with': {n: len(numbers) for n, numbers in found.items() if numbers},
+        }
+        for (name, kind), found in overlaps.find(sets, training).items()
+      ]
     lines.write(path, rows)
   shared = {name: {} for name in prepared}
   for row in lines.rows(path):

@@ -20,6 +20,7 @@ from lbe.models import lora
 from lbe.models import weights
 from lbe.run import checkpoint
 from lbe.run import identity
+from lbe.run import progress
 from lbe.vocab import tokenizers
 
 
@@ -321,11 +322,12 @@ def _train_tokenizer(config, workdir):
       for source in data.make_sources(config).values()
       for text, _ in sources_lib.documents(source)
     )
-    train.train_sentencepiece(
-      texts,
-      target,
-      vocab_size=config.tokenizer_vocab_size,
-    )
+    with progress.doing('training the tokenizer'):
+      train.train_sentencepiece(
+        texts,
+        target,
+        vocab_size=config.tokenizer_vocab_size,
+      )
   # The others need not see that folder.
   text = base64.b64encode(target.read_bytes()).decode() if first else None
   text = hosts.share('tokenizer', text, limit_seconds=hosts.DAY)

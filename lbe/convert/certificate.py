@@ -23,6 +23,7 @@ from lbe.models import forward
 from lbe.models import weights
 from lbe.run import checkpoint
 from lbe.run import child
+from lbe.run import progress
 from lbe.text import files
 from lbe.vocab import tokenizers
 
@@ -261,7 +262,8 @@ def write(
   if skipped:
     record['logits'] = {'skipped': skipped}
   else:
-    record['logits'] = compare_logits(checkpoint_dir, hf_dir, adapter_dir)
+    with progress.doing("comparing logits with transformers'"):
+      record['logits'] = compare_logits(checkpoint_dir, hf_dir, adapter_dir)
     check_logits(record['logits'])
   text = json.dumps(record, indent=2)
   files.write_whole(target / _NAME, text)

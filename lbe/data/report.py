@@ -1,6 +1,7 @@
 """What a run says of its data: the table of the sources, and decoded rows."""
 
 import pathlib
+import shutil
 import sys
 from collections.abc import Callable
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from lbe.data import loader as loader_lib
 from lbe.data import tokenized
+from lbe.text import tables
 
 # Of a text, in the examples that a run shows.
 _SHOWN_TOKENS = 200
@@ -22,24 +24,34 @@ def show(
 ):
   """The table, a row and examples as they are read: said, and in data.txt."""
   rows, first = table(loader, num_steps), row(loader, 0, 0)
-  say(rows)
+  on_screen = sys.stdout.isatty()
+  width = shutil.get_terminal_size().columns if on_screen else None
+  say(table(loader, num_steps, width))
   say(f'\nrow 0 of step 0:\n{first}\n')
   # What is learnt is green on a terminal, and in brackets in a file.
-  green = {'mark': ('\033[32m', '\033[0m')} if sys.stdout.isatty() else {}
+  green = {'mark': ('\033[32m', '\033[0m')} if on_screen else {}
   say(examples(loader, **green))
   if jax.process_index() == 0:
     shown = (rows, first, examples(loader))
     (folder / 'data.txt').write_text('\n\n'.join(shown), encoding='utf-8')
 
 
-def table(loader: loader_lib.Loader, num_steps: int) -> str:
-  """The table that a run prints first, and its warnings."""
+def table(
+  loader: loader_lib.Loader, num_steps: int, width: int | None = None
+) -> str:
+  """The table that a run prints first, and its warnings.
+
+  What is looked at first comes first; with a `width` it is cut to it.
+  """
   rows_used, num_rows = loader.rows_used(num_steps), np.array(loader.num_rows)
   head = (
     'source',
     'documents',
     'bytes',
     'tokens',
+    'asked',
+    'achieved',
+    'epochs',
     'bytes/token',
     'byte fallback',
     '<unk>',
@@ -48,9 +60,6 @@ def table(loader: loader_lib.Loader, num_steps: int) -> str:
     'mean',
     'median',
     'longest',
-    'asked',
-    'achieved',
-    'epochs',
   )
   rows = [head]
   # Of a text that is shorter than its rows, too.
@@ -65,6 +74,9 @@ def table(loader: loader_lib.Loader, num_steps: int) -> str:
         f'{d.num_documents:,}',
         f'{d.num_bytes:,}',
         f'{d.num_tokens:,}',
+        f'{loader.asked[i]:.1%}',
+        f'{achieved[i]:.1%}',
+        _epochs(rows_used[i] / num_rows[i]),
         f'{d.num_bytes / d.num_tokens:.2f}',
         f'{d.num_fallback / d.num_tokens:.1%}',
         '-' if d.num_unknown is None else f'{d.num_unknown:,}',
@@ -73,23 +85,12 @@ def table(loader: loader_lib.Loader, num_steps: int) -> str:
         f'{d.document_lengths.mean():.0f}',
         f'{np.median(d.document_lengths):.0f}',
         f'{d.document_lengths.max():,}',
-        f'{loader.asked[i]:.1%}',
-        f'{achieved[i]:.1%}',
-        _epochs(rows_used[i] / num_rows[i]),
       )
     )
-  widths = [max(len(cells[i]) for cells in rows) for i in range(len(head))]
-  lines = [
-    '  '.join(
-      cell.ljust(w) if i == 0 else cell.rjust(w)
-      for i, (cell, w) in enumerate(zip(cells, widths, strict=True))
-    )
-    for cells in rows
-  ]
   notes = [
     tokenized.describe(loader.prepared[name], name) for name in loader.names
   ]
-  return '\n'.join(lines + [note for note in notes if note])
+  return '\n'.join([tables.columns(rows, width), *filter(None, notes)])
 
 
 def _epochs(epochs):
@@ -144,12 +145,12 @@ def row(
   *,
   max_characters: int = 1000,
 ) -> str:
-  """A row of a step as text, each document's part between ⟦ and ⟧."""
+  """A row of a step as text, ┃ where a document's part begins."""
   decoded = loader.row(step * loader.batch_size + number)
   parts = []
   for segment in range(1, decoded['segments'].max() + 1):
     ids = decoded['ids'][decoded['segments'] == segment]
-    parts.append(f'⟦{loader.tokenizer.decode(ids.tolist())}⟧')
+    parts.append(f'┃{loader.tokenizer.decode(ids.tolist())}')
   padding = int((decoded['segments'] == 0).sum())
   text = '\n'.join(parts)
   if len(text) > max_characters:

@@ -28,7 +28,7 @@ _LARGEST = 700.0
 _MOST_UNSPACED = 0.05
 
 
-def document_nats(model, documents):
+def document_nats(model, documents, *, progress=''):
   """Negative log-likelihood in nats, and tokens, of each text.
 
   Two float64 / int64 arrays, equal on every host. A tokenizer without BOS
@@ -36,10 +36,10 @@ def document_nats(model, documents):
   """
   ids = list(model.tokenizer.encode_batch(list(documents)))
   num_tokens = np.array([len(x) for x in ids], np.int64)
-  return core.rolling_nats(model, ids), num_tokens
+  return core.rolling_nats(model, ids, progress=progress), num_tokens
 
 
-def response_nats(model, examples):
+def response_nats(model, examples, *, progress=''):
   """As `document_nats`, of what is learnt of [(ids, weights), ...].
 
   Each is one window, of at most the model's positions.
@@ -48,7 +48,8 @@ def response_nats(model, examples):
   for ids, weights in examples:
     at = np.nonzero(weights[1:])[0]
     requests.append(score.Request(ids[:-1], at, ids[1:][at]))
-  nats = np.array([-s.logprob for s in model.score(requests)])
+  scores = model.score(requests, progress=progress)
+  nats = np.array([-s.logprob for s in scores])
   return nats, np.array([len(r.targets) for r in requests])
 
 
@@ -72,14 +73,14 @@ class Documents:
     counts = {}
     if isinstance(self.documents[0], str):
       protocol, texts = 'perplexity@rolling', self.documents
-      nats, num_tokens = document_nats(model, texts)
+      nats, num_tokens = document_nats(model, texts, progress=name)
       counts['byte'] = np.array([len(text.encode()) for text in texts])
       counts['character'] = np.array([len(text) for text in texts])
       if _has_words(texts):
         counts['word'] = np.array([len(text.split()) for text in texts])
     else:
       protocol = 'perplexity@responses'
-      nats, num_tokens = response_nats(model, self.documents)
+      nats, num_tokens = response_nats(model, self.documents, progress=name)
       lengths = np.asarray(model.tokenizer.byte_lengths, np.int64)
       counts['byte'] = np.array(
         [lengths[ids[w > 0]].sum() for ids, w in self.documents]

@@ -60,8 +60,10 @@ def evaluate(
 
   Raises ValueError where the device's memory does not do for it.
   """
+  quiet = jax.process_index() != 0
   try:
-    return evaluator.task.evaluate(model, name=evaluator.name, step=step)
+    with progress.doing(f'scoring {evaluator.name}', quiet=quiet):
+      return evaluator.task.evaluate(model, name=evaluator.name, step=step)
   except jax.errors.JaxRuntimeError as error:
     if 'RESOURCE_EXHAUSTED' not in str(error):
       raise
@@ -115,7 +117,11 @@ def run(
   if num_scored == len(due):
     # What a signal breaks off here is not begun again.
     with contextlib.suppress(progress.Stopped):
-      with watch('samples'), stop.interrupting():
+      with (
+        watch('samples'),
+        stop.interrupting(),
+        progress.doing('writing samples', quiet=jax.process_index() != 0),
+      ):
         written = samples(model, step)
       if jax.process_index() == 0:
         lines.append(workdir / 'samples.jsonl', written)

@@ -5,6 +5,7 @@ import math
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 
@@ -12,6 +13,41 @@ import jax
 import tqdm
 
 from lbe.run import metrics
+
+# Shorter work is over before anybody asks.
+_PATIENCE = 2.0
+
+
+@contextlib.contextmanager
+def doing(what: str, *, quiet: bool = False):
+  """Within, `what` is done, and said where it takes more than two seconds.
+
+  With the seconds on a terminal, once elsewhere; by process 0 alone, which the
+  others ask to be `quiet`.
+  """
+  done = threading.Event()
+  teller = threading.Thread(target=_tell, args=(what, done), daemon=True)
+  if not quiet:
+    teller.start()
+  try:
+    yield
+  finally:
+    done.set()
+    if not quiet:
+      teller.join()
+
+
+def _tell(what, done):
+  if done.wait(_PATIENCE):
+    return
+  if not sys.stderr.isatty():
+    print(f'{what} …', file=sys.stderr, flush=True)
+    return
+  form = '{desc} … {elapsed}'
+  with tqdm.tqdm(desc=what, bar_format=form, leave=False) as bar:
+    bar.start_t -= _PATIENCE
+    while not done.wait(1.0):
+      bar.refresh()
 
 
 class Line:

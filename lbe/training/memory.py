@@ -6,6 +6,7 @@ from lbe.models import architecture
 from lbe.models import attention
 from lbe.models import forward
 from lbe.models.attention import blocks
+from lbe.text import tables
 from lbe.training import groups
 from lbe.training import loss
 
@@ -123,10 +124,10 @@ def check(parts: dict[str, float], limit: int | None):
 
 def describe(parts: dict[str, float], limit: int | None = None) -> str:
   """One line of what `estimate` gives, and of what a device has."""
-  listed = ', '.join(f'{k} {v / 2**30:.2f}' for k, v in parts.items())
-  of = f' of {limit / 2**30:.2f}' if limit else ''
-  total = sum(parts.values()) / 2**30
-  return f'memory per device: about {total:.2f} GiB{of} ({listed})'
+  listed = ', '.join(f'{k} {tables.size(v)}' for k, v in parts.items())
+  of = f' of {tables.size(limit)}' if limit else ''
+  total = tables.size(sum(parts.values()))
+  return f'memory per device: about {total}{of} ({listed})'
 
 
 def describe_compiled(compiled: jax.stages.Compiled) -> str:
@@ -137,6 +138,6 @@ def describe_compiled(compiled: jax.stages.Compiled) -> str:
   arguments = memory.argument_size_in_bytes
   temporary = memory.temp_size_in_bytes
   return (
-    f'per device {arguments / 2**30:.2f} GiB of arguments and '
-    f'{temporary / 2**30:.2f} GiB of temporaries'
+    f'per device {tables.size(arguments)} of arguments and '
+    f'{tables.size(temporary)} of temporaries'
   )

@@ -15,6 +15,7 @@ import itertools
 import json
 import unicodedata
 
+import tqdm
 from tokenizers import Tokenizer
 
 from lbe.text import scripts
@@ -56,6 +57,7 @@ def extend(
   """
   check_base(base)
   is_letter = extend_lib.letter_rule(keep_latin)
+  texts = tqdm.tqdm(texts, desc='reading', unit='text', disable=not progress)
   units, letters = _units(base, texts, is_letter)
   continued.check_units(units)
   frequent = _frequent_scripts(letters, coverage)
@@ -64,10 +66,13 @@ def extend(
     return is_letter(letter) and scripts.first_word(letter) in frequent
 
   model = _model(base)
+  bar = tqdm.tqdm(
+    units.items(), desc='cutting', unit='word', disable=not progress
+  )
   learnt = continued.learn(
     {
       unit: ([token.value for token in model.tokenize(unit)], n)
-      for unit, n in units.items()
+      for unit, n in bar
     },
     _pieces(base),
     num_pieces,

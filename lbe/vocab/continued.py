@@ -38,16 +38,20 @@ def extend(
   given, base = base, added_lib.in_model(base)
   extend_lib.check_base(base)
   known = {p.piece for p in base.proto.pieces}
+  texts = tqdm.tqdm(texts, desc='reading', unit='text', disable=not progress)
   units = _units(texts, extend_lib.letter_rule(keep_latin))
   check_units(units)
   characters = _missing_characters(units, known, coverage)[:num_pieces]
   start = extend_lib.below(base, characters) if characters else base
   start = start.without_prefix()
   letters = known | set(characters)
+  bar = tqdm.tqdm(
+    units.items(), desc='cutting', unit='word', disable=not progress
+  )
   merges = learn(
     {
       unit: ([_marked(part) for part in start.split(_spaced(unit))], n)
-      for unit, n in units.items()
+      for unit, n in bar
     },
     letters,
     num_pieces - len(characters),

@@ -126,21 +126,33 @@ def test_the_table_says_what_is_there_and_what_will_be_made(prepared):
   assert zh[1] == '300'
   assert zh[2] == f'{data.num_bytes:,}'
   assert zh[3] == f'{data.num_tokens:,}'
-  assert zh[-4] == f'{data.document_lengths.max():,}'
-  assert zh[-3:-1] == ['80.0%', '80.0%']
+  assert zh[4:6] == ['80.0%', '80.0%']
   num_rows = -(-(data.num_tokens - 1) // 32)
-  assert zh[-1] == f'{1600 / num_rows:.2f}'
+  assert zh[6] == f'{1600 / num_rows:.2f}'
+  assert zh[-1] == f'{data.document_lengths.max():,}'
+
+
+def test_a_table_fits_the_terminal_and_loses_nothing(prepared):
+  """Lines of 150 characters are no table on a screen of 80."""
+  loader = make(prepared)
+  whole = report.table(loader, 250).splitlines()[:3]
+  cut = report.table(loader, 250, 80).splitlines()[:6]
+  assert max(map(len, whole)) > 100 and max(map(len, cut)) <= 80
+  assert 'epochs' in cut[0] and cut[3].startswith('source')
+  below = [line.split(maxsplit=1)[1] for line in cut[3:]]
+  for a, b, c in zip(whole, cut[:3], below, strict=True):
+    assert a.split() == b.split() + c.split()
 
 
 def test_less_than_an_epoch_and_a_row_that_is_half_empty_are_no_zeros(prepared):
   """Epochs of 0.00, and no padding where most of a short text's row is."""
   (_, zh, _), loader = _cells(make(prepared)), make(prepared)
   used = loader.rows_used(1)[0] / loader.num_rows[0]
-  assert used < 0.1 and zh[-1] == f'{used:.2g}'
+  assert used < 0.1 and zh[6] == f'{used:.2g}'
   long = make(prepared, seq_len=1 << 14)
   _, zh, _ = _cells(long)
   padding = 1 - prepared['zh'].train.num_tokens / (long.num_rows[0] << 14)
-  assert float(zh[8].rstrip('%')) == pytest.approx(100 * padding, abs=0.06)
+  assert float(zh[11].rstrip('%')) == pytest.approx(100 * padding, abs=0.06)
 
 
 def _cells(loader):
@@ -153,7 +165,8 @@ def test_a_decoded_row_shows_where_documents_end(prepared):
   text = report.row(loader, 0, 0)
   segments = loader.rows(0)['segments_BT'][0].max()
   assert segments > 1
-  assert text.count('⟦') == text.count('⟧') == segments
+  assert text.count('┃') == segments
+  assert '⟦' not in text  # what is learnt
 
 
 def test_an_example_of_a_text_shows_what_is_learnt(prepared):

@@ -117,3 +117,16 @@ def test_nohup_holds_and_behind_the_loop_signals_are_as_before():
   finally:
     for number, handler in zip(numbers, before, strict=True):
       signal.signal(number, handler)
+
+
+def test_what_takes_long_is_said_and_what_does_not_is_not(monkeypatch, capfd):
+  """A program that is silent for a minute is killed by who waits."""
+  monkeypatch.setattr(progress, '_PATIENCE', 0.01)
+  with progress.doing('compiling'):
+    time.sleep(0.2)
+  with progress.doing('asked by another process', quiet=True):
+    time.sleep(0.05)
+  monkeypatch.setattr(progress, '_PATIENCE', 5.0)
+  with progress.doing('what is over soon'):
+    pass
+  assert capfd.readouterr().err == 'compiling …\n'
