@@ -33,7 +33,9 @@ from lbe.run import program
 from lbe.run import progress as progress_lib
 from lbe.text import lines
 
-_MODEL = flags.DEFINE_string('model', None, 'A checkpoint or an HF folder.')
+_MODEL = flags.DEFINE_string(
+  'model', None, 'A checkpoint, an HF folder, or hf:OWNER/NAME.'
+)
 _PROMPT = flags.DEFINE_string('prompt', None, 'What the model goes on from.')
 _TEMPLATE = flags.DEFINE_string(
   'template',

@@ -14,6 +14,7 @@ import itertools
 import json
 import pathlib
 import pickle
+import sys
 
 import jax
 from absl import flags
@@ -28,7 +29,6 @@ from lbe.mesh import topology
 from lbe.models import architecture
 from lbe.models import weights
 from lbe.run import program
-from lbe.run import progress
 from lbe.vocab import tokenizers
 
 _CONFIG = config_flag.define()
@@ -79,9 +79,13 @@ def main(argv):
   if _SEARCH.value:
     _search(config, model, devices, chip)
     return
-  what = f'compiling for {_TOPOLOGY.value}: seconds, of large models minutes'
-  with progress.doing(what):
-    plan, compiled = planned.make(config, model, devices, chip, _TOPOLOGY.value)
+  # At once: what is written to standard error meanwhile is taken.
+  print(
+    f'compiling for {_TOPOLOGY.value}: seconds, of large models minutes',
+    file=sys.stderr,
+    flush=True,
+  )
+  plan, compiled = planned.make(config, model, devices, chip, _TOPOLOGY.value)
   print(describe(plan, chip, price=_PRICE.value, tokens=_tokens(config)))
   if _JSON.value:
     pathlib.Path(_JSON.value).write_text(json.dumps(plan, indent=1))

@@ -127,7 +127,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     there = repo in self.server.repos
     if not there:
       self.server.commit(repo, {})
-      if asked.get('visibility') != 'private':
+      if not (asked.get('private') or asked.get('visibility') == 'private'):
         self.server.public.add(repo)
     url = f'{self.server.url}/{repo}'
     return self._say(409 if there else 200, {'url': url, 'name': repo})

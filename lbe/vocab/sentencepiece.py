@@ -86,7 +86,7 @@ class SentencePiece:
   def _encode(self, texts, **how):
     try:
       return self._processor.encode(texts, num_threads=1, **how)
-    except TypeError:
+    except (RuntimeError, TypeError):  # of one text, of several
       lines.check_whole([texts] if isinstance(texts, str) else texts)
       raise
 

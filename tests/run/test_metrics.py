@@ -5,6 +5,7 @@ import math
 
 import pytest
 from tensorboard.backend.event_processing import event_accumulator
+from tensorboard.summary.writer import event_file_writer
 
 from lbe.run import metrics
 
@@ -99,8 +100,12 @@ def test_a_line_separator_in_a_text_is_no_end_of_a_line(tmp_path):
   assert [json.loads(line) for line in kept] == rows[:2]
 
 
-def test_tensorboard_has_texts_pictures_and_other_axes(tmp_path):
+def test_tensorboard_has_texts_pictures_and_other_axes(tmp_path, monkeypatch):
   """A run that goes on leaves no step on any axis twice."""
+  # Files of one second are read in the order of a count, in which 10 is before
+  # 9: a process of its own has three or four.
+  count = event_file_writer.AtomicCounter(0)
+  monkeypatch.setattr(event_file_writer, '_global_uid', count)
   (tmp_path / 'config.json').write_text('{"seed": 7}')
   (tmp_path / 'data.txt').write_text('source  documents')
   sample = {'step': 2, 'id': '0', 'prompt': 'Once', 'response': ' upon a time'}

@@ -4,6 +4,7 @@ import math
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
