@@ -34,6 +34,11 @@ _SHARES = (
 )
 # What is divided by, so that 0 makes NaN.
 _ABOVE_ZERO = ('eps', 'norm_eps')
+# Blocks in which None is no value.
+_GIVEN = (
+  *('model.', 'budget.', 'checkpoint.', 'execution.', 'lora.', 'optim.'),
+  *('mesh.', 'data.seq_len', 'data.batch_size'),
+)
 # One that may be -1, and those that say in their own words what they take.
 _OWN = ('mesh', 'proportion', 'from_step', 'temperature', 'dropout')
 
@@ -42,6 +47,9 @@ def check(config, before: str = ''):
   """Raises ValueError for a number that no run can have, with its name."""
   for field, value in config.items():
     name = f'{before}{field}'
+    if value is None and name.startswith(_GIVEN):
+      if '.groups.' not in name:  # there None is what `optim` says
+        raise ValueError(f'{name}=None: a run has to know it; give one.')
     if field in _OWN:
       continue
     if hasattr(value, 'items'):

@@ -28,6 +28,7 @@ def test_the_defaults_are_in_range(tmp_path):
 @pytest.mark.parametrize(
   'name, value, words',
   [
+    ('model.dim', None, 'model.dim=None: a run has to know it'),
     ('log_every', 0, 'log_every=0 is below 1'),
     ('data.batch_size', 0, 'data.batch_size=0 is below 1'),
     ('data.batch_size', -8, 'data.batch_size=-8 is below 1'),
