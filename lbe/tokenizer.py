@@ -122,15 +122,22 @@ def main(argv):
   missing = [n for n in _NEEDED[command] if not flags.FLAGS[n].value]
   if missing:
     raise ValueError(f'{command} needs --{missing[0]}; see --help.')
-  if command != 'report':
-    _check_free(pathlib.Path(_OUTPUT.value))
-  {'train': train, 'extend': extend, 'report': report, 'export': export}[
-    command
-  ]()
+  if command == 'report':
+    report()
+    return
+  folder = pathlib.Path(_OUTPUT.value)
+  _check_free(folder)
+  with files.unfinished(folder):
+    {'train': train, 'extend': extend, 'export': export}[command]()
 
 
 def _check_free(folder):
-  """Raises ValueError where a tokenizer or a model lies in the folder."""
+  """Raises ValueError where a tokenizer or a model lies in the folder.
+
+  What a call left that was killed is written over, file by file.
+  """
+  if (folder / files.UNFINISHED).exists():
+    return
   held = tokenizers.find(folder)
   if held is None and (folder / 'config.json').exists():
     held = folder / 'config.json'

@@ -8,7 +8,7 @@ from lbe.models import architecture
 from lbe.text import files
 
 # A file in a folder that export_hf has not finished, or is just writing.
-UNFINISHED = 'unfinished'
+UNFINISHED = files.UNFINISHED
 
 
 def is_hf_dir(path: str | pathlib.Path) -> bool:

@@ -16,6 +16,8 @@ from typing import Any
 
 POINTER = b'version https://git-lfs.github.com/spec/'
 _BOM = b'\xef\xbb\xbf'
+# The name of a mark in a folder that is being written.
+UNFINISHED = 'unfinished'
 _MARKS = {
   b'\xff\xfe\x00\x00': 'UTF-32',
   b'\x00\x00\xfe\xff': 'UTF-32',
@@ -96,6 +98,27 @@ def write_whole(path: str | pathlib.Path, data: str | bytes):
 
 
 _NUMBERS = itertools.count()
+
+
+@contextlib.contextmanager
+def unfinished(folder: pathlib.Path) -> Iterator[None]:
+  """Within, a mark in the folder, which is made, says that it is unfinished.
+
+  It stays where a process is killed, and where an error leaves files.
+  """
+  folder.mkdir(parents=True, exist_ok=True)
+  mark = folder / UNFINISHED
+  before = {*folder.iterdir(), mark}
+  mark.touch()
+  try:
+    yield
+  except Exception:
+    if set(folder.iterdir()) == before:
+      mark.unlink()
+      if before == {mark}:
+        folder.rmdir()
+    raise
+  mark.unlink()
 
 
 @contextlib.contextmanager

@@ -148,6 +148,11 @@ def load(path) -> Tokenizer:
     return Bytes()
   path = pathlib.Path(hub.local(path, weights=False))
   if path.is_dir():
+    if (path / files.UNFINISHED).exists():
+      raise ValueError(
+        f'{path} is unfinished: who writes it has not ended, or was killed; '
+        'give that command again.'
+      )
     file = find(path)
     if file is None:
       raise ValueError(

@@ -21,6 +21,8 @@ from lbe.text import packed
 from lbe.vocab import rows
 from lbe.vocab import tokenizers
 
+import runs
+
 
 @pytest.mark.parametrize(
   ('data', 'words'),
@@ -175,3 +177,19 @@ def test_what_a_killed_process_left_goes_with_the_next_write(
   with pytest.raises(KeyboardInterrupt):
     files.write_whole(path, 'y')
   assert {x.name for x in tmp_path.glob('*.tmp')} == left
+
+
+def test_a_tokenizer_that_was_killed_half_way_is_written_over_and_not_read(
+  tmp_path,
+):
+  """A folder that the same command refused, and others took for whole."""
+  folder = tmp_path / 'tokenizer'
+  with pytest.raises(KeyError), files.unfinished(folder):
+    raise KeyError
+  assert not folder.exists()
+  with pytest.raises(KeyboardInterrupt), files.unfinished(folder):
+    (folder / 'tokenizer.model').write_bytes(b'x')
+    raise KeyboardInterrupt
+  with pytest.raises(ValueError, match='tokenizer is unfinished'):
+    tokenizers.load(folder)
+  runs.run('tokenizer', 'export', '--tokenizer=bytes', f'--output={folder}')
