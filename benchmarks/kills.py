@@ -120,14 +120,15 @@ def _num_processes(name):
 
 
 def _arrays(root):
-  """{step/array: digest} of all checkpoints of a folder."""
+  """{step/array: digest} of the newest checkpoint of a folder."""
   import jax
   from orbax.checkpoint import v1 as ocp
 
   found = {}
   # Whatever processes wrote it.
   here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-  for step in checkpoint.steps(root):
+  # A run that was asked to end saves a step more, which takes an older's place.
+  for step in checkpoint.steps(root)[-1:]:
     folder = pathlib.Path(root) / 'checkpoints' / str(step)
     with checkpoint._context():
       for part in ('params', 'opt'):
