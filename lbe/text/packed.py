@@ -59,8 +59,8 @@ def _told(path, how):
     if not isinstance(error, kinds) and type(error).__name__ != 'ZstdError':
       raise
     raise files.Refused(
-      f'{path} begins as {how}, and cannot be unpacked ({error}); it is '
-      'cut off or damaged: copy it again.'
+      f'{path} cannot be read: {error}; it is packed ({how[1:]}), is the file '
+      'whole?'
     ) from error
 
 
