@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 
 _PARENT = 'LBE_PARENT'
 _PR_SET_PDEATHSIG = 1
@@ -25,7 +27,17 @@ def end_with_parent():
   However the other one ends, by SIGKILL too.
   """
   parent = os.environ.pop(_PARENT, None)
-  if parent:
+  if not parent:
+    return
+  if sys.platform == 'linux':
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != int(parent):
-      os._exit(1)
+  else:  # no other system tells
+    threading.Thread(target=_look, args=(int(parent),), daemon=True).start()
+  if os.getppid() != int(parent):
+    os._exit(1)
+
+
+def _look(parent):
+  while os.getppid() == parent:
+    time.sleep(1.0)
+  os._exit(1)

@@ -6,20 +6,26 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 import conftest
 
 _CHILD = """
-import os, time
+import ctypes, os, sys, time
 from lbe.run import child
+sys.platform = {platform!r}
+if sys.platform != 'linux':
+  ctypes.CDLL = lambda name: object()  # without prctl
 child.end_with_parent()
 print(os.getpid(), flush=True)
 time.sleep(60)
 """
 
 
-def test_an_export_ends_with_the_run_that_started_it(tmp_path):
+@pytest.mark.parametrize('platform', ['linux', 'darwin'])
+def test_an_export_ends_with_the_run_that_started_it(tmp_path, platform):
   """A killed run whose export went on writing beside that of the next one."""
-  (tmp_path / 'sleeping.py').write_text(_CHILD)
+  (tmp_path / 'sleeping.py').write_text(_CHILD.format(platform=platform))
   parent = subprocess.Popen(
     [sys.executable, '-c', "from lbe.run import child; child.run('sleeping')"],
     env={**os.environ, 'PYTHONPATH': f'{tmp_path}:{conftest.ROOT}'},
