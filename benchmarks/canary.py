@@ -12,16 +12,13 @@ at ten times the rate. DIR keeps the runs, and a second call goes on with what
 is there.
 """
 
-import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 from absl import app
 from absl import flags
 
+from benchmarks import once
 from benchmarks import record
 from lbe.configs import common
 from lbe.text import lines
@@ -48,11 +45,12 @@ def main(argv):
   output.mkdir(parents=True, exist_ok=True)
   _write_repeats(data, output / 'repeats.txt')
   base = output / 'base'
-  _train(_base(data, output), base)
+  once.run('train', _base(data, output), base)
   for way, how in _WAYS.items():
     for seed in range(_SEEDS.value):
       workdir = output / f'{way}-s{seed}'
-      _train(_way(data, output, base, seed=seed, **how), workdir)
+      config = _way(data, output, base, seed=seed, **how)
+      once.run('train', config, workdir)
       record.write('canary', {'way': way, 'seed': seed, **_found(workdir)})
 
 
@@ -152,23 +150,6 @@ def _way(data, output, base, *, seed, rate, replay):
   config.optim.peak_lr = rate
   config.checkpoint.every = _STEPS.value
   return config
-
-
-def _train(config, workdir):
-  path = workdir.with_suffix('.json')
-  path.write_text(json.dumps({'config': json.loads(config.to_json())}))
-  if (workdir / 'done').exists():
-    return
-  subprocess.run(
-    [
-      *(sys.executable, '-m', 'lbe.train'),
-      f'--config=lbe:stored:{path}',
-      f'--workdir={workdir}',
-    ],
-    check=True,
-    env=os.environ,
-  )
-  (workdir / 'done').touch()
 
 
 def _found(workdir):

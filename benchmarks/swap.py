@@ -11,15 +11,12 @@ and to what configs/small_zh.py makes of it, which knows Chinese too. DIR keeps
 the runs, and a second call goes on with what is there.
 """
 
-import json
-import os
 import pathlib
-import subprocess
-import sys
 
 from absl import app
 from absl import flags
 
+from benchmarks import once
 from benchmarks import record
 from lbe.configs import common
 from lbe.configs import small_zh
@@ -57,7 +54,7 @@ def main(argv):
       at_start=True,
     )
     workdir = output / what
-    _run('evaluate' if what == 'stories' else 'train', config, workdir)
+    once.run('evaluate' if what == 'stories' else 'train', config, workdir)
     found = _scores(workdir)
     record.write(
       'swap',
@@ -134,23 +131,6 @@ def _config(what, data, output):
   config.optim.weight_decay = 0.01
   config.checkpoint.update(every=100, keep=1)
   return config
-
-
-def _run(program, config, workdir):
-  path = workdir.with_suffix('.json')
-  path.write_text(json.dumps({'config': json.loads(config.to_json())}))
-  if (workdir / 'done').exists():
-    return
-  subprocess.run(
-    [
-      *(sys.executable, '-m', f'lbe.{program}'),
-      f'--config=lbe:stored:{path}',
-      f'--workdir={workdir}',
-    ],
-    check=True,
-    env=os.environ,
-  )
-  (workdir / 'done').touch()
 
 
 def _scores(workdir):

@@ -12,7 +12,7 @@ import numpy as np
 from lbe.models import architecture
 from lbe.models import forward
 from lbe.models import weights
-from lbe.training import loss
+from lbe.training import step as step_lib
 
 
 def check(
@@ -80,24 +80,8 @@ def find(
       )
 
   def objective(params, batch):
-    x_BTD = forward.hidden(
-      params,
-      c,
-      batch['ids_BT'],
-      positions_BT=batch['positions_BT'],
-      segments_BT=batch['segments_BT'],
-      execution=execution,
-      mesh=mesh,
-    )
-    return loss.sums(
-      x_BTD,
-      forward.head_DV(params, c),
-      batch['targets_BT'],
-      batch['weights_BT'],
-      vocab_size=c.vocab_size,
-      z_loss=0.0,
-      mesh=mesh,
-    )['objective']
+    how = {'execution': execution, 'mesh': mesh}
+    return step_lib.batch_sums(params, batch, c, z_loss=0.0, **how)['objective']
 
   @jax.jit
   def one_row(params, batch, row):

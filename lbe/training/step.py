@@ -72,6 +72,38 @@ def state_shardings(
   return jax.tree_util.tree_map_with_path(of_state, shapes)
 
 
+def batch_sums(
+  params: dict,
+  batch: dict,
+  c: architecture.Config,
+  *,
+  execution: forward.Execution,
+  mesh: jax.sharding.Mesh,
+  z_loss: float,
+  **dropout,
+) -> dict:
+  """loss.sums of a batch; `dropout` goes to forward.hidden."""
+  x_BTD = forward.hidden(
+    params,
+    c,
+    batch['ids_BT'],
+    positions_BT=batch['positions_BT'],
+    segments_BT=batch['segments_BT'],
+    execution=execution,
+    mesh=mesh,
+    **dropout,
+  )
+  return loss.sums(
+    x_BTD,
+    forward.head_DV(params, c),
+    batch['targets_BT'],
+    batch['weights_BT'],
+    vocab_size=c.vocab_size,
+    z_loss=z_loss,
+    mesh=mesh,
+  )
+
+
 def make_train_step(
   c: architecture.Config,
   *,
@@ -104,26 +136,15 @@ def make_train_step(
   constrain = sharding.constrain(mesh)
 
   def objective(learning, frozen, batch, key):
-    params = partition.join(learning, frozen)
-    x_BTD = forward.hidden(
-      params,
+    total = batch_sums(
+      partition.join(learning, frozen),
+      batch,
       c,
-      batch['ids_BT'],
-      positions_BT=batch['positions_BT'],
-      segments_BT=batch['segments_BT'],
       execution=execution,
       mesh=mesh,
+      z_loss=z_loss,
       lora_dropout=lora_dropout,
       dropout_key=key,
-    )
-    total = loss.sums(
-      x_BTD,
-      forward.head_DV(params, c),
-      batch['targets_BT'],
-      batch['weights_BT'],
-      vocab_size=c.vocab_size,
-      z_loss=z_loss,
-      mesh=mesh,
     )
     return total['objective'], total['loss_sum']
 
