@@ -105,15 +105,18 @@ def _programs(base, work):
       *('lbe.import_hf', f'--source={hf}', f'--target={work}/imported'),
       '--verify=digests',
     ),
-    'train, 2 processes': (
-      *('lbe.train', *_TINY, f'--config.data.cache_dir={base}/run/data'),
-      *('--config.mesh.fsdp=2', f'--workdir={work}'),
-    ),
+    **{
+      f'train, {n} processes': (
+        *('lbe.train', *_TINY, f'--config.data.cache_dir={base}/run/data'),
+        *(f'--config.mesh.fsdp={n}', f'--workdir={work}'),
+      )
+      for n in (2, 4)
+    },
   }
 
 
 def _num_processes(name):
-  return 2 if '2 processes' in name else 1
+  return int(name.split()[1]) if 'processes' in name else 1
 
 
 # ---------------------------------------------------------------- comparing

@@ -68,6 +68,8 @@ def functions(
   """
   constrain = sharding.constrain(mesh)
   how = {'execution': execution, 'constrain': constrain}
+  one_device = mesh is None or mesh.size == 1
+  in_tiles = one_device and _platform(mesh) == 'cpu'
 
   def everywhere(*arrays):
     return tuple(constrain(x, (None,) * x.ndim) for x in arrays)
@@ -87,6 +89,7 @@ def functions(
       ids_1T,
       positions_BT=jnp.where(at_T < length, at_T, cache_lib.EMPTY)[None],
       num_slots=T,
+      in_tiles=in_tiles,
       **how,
     )
     ids_T = jnp.where(at_T < length, ids_1T[0], c.padded_vocab_size)
@@ -99,7 +102,9 @@ def functions(
   def begin(
     params, batch, prefix, settings, eos_E, silent_V, seed, bound, *, num_new
   ):
-    state = _prefilled(params, c, batch, prefix, num_new=num_new, **how)
+    state = _prefilled(
+      params, c, batch, prefix, num_new=num_new, in_tiles=in_tiles, **how
+    )
     B = len(batch['live_B'])
 
     def key(row, sample):
@@ -136,6 +141,7 @@ def functions(
       until_BT=batch['until_BT'],
       num_slots=batch['ids_BT'].shape[1],
       prefix=prefix and prefix['past'],
+      in_tiles=in_tiles,
       **how,
     )
     x_BQD = jnp.take_along_axis(x_BTD, batch['scored_BQ'][:, :, None], axis=1)
@@ -157,7 +163,14 @@ def functions(
   )
 
 
-def _prefilled(params, c, batch, prefix, *, num_new, execution, constrain):
+def _platform(mesh):
+  devices = jax.devices() if mesh is None else mesh.devices.flat
+  return devices[0].platform
+
+
+def _prefilled(
+  params, c, batch, prefix, *, num_new, in_tiles, execution, constrain
+):
   """The part of a state that prompts decide, for rows or for their samples."""
   ids_BT, lengths_B = batch['ids_BT'], batch['lengths_B']
   B, T = ids_BT.shape
@@ -171,6 +184,7 @@ def _prefilled(params, c, batch, prefix, *, num_new, execution, constrain):
     positions_BT=jnp.where(real_BT, start + at_T, cache_lib.EMPTY),
     num_slots=T + num_new,
     prefix=prefix and prefix['past'],
+    in_tiles=in_tiles,
     execution=execution,
     constrain=constrain,
   )

@@ -21,12 +21,15 @@ from lbe.models import architecture
 from lbe.models import attention
 from lbe.models import forward
 from lbe.models.attention import blocks
+from lbe.models.attention import tiles
 
 # The position of padding and of an unused slot: behind every query.
 EMPTY = 2**30
 # Large and finite: a row with nothing to attend to stays finite.
 _MASKED = -1e30
 _CACHE_DIMS = ('batch', 'kv_heads', None, None)
+# Of shorter rows all scores at once are as fast as tiles.
+_TILED_FROM = 512
 
 
 def prepare(params: dict, execution: forward.Execution) -> dict:
@@ -48,6 +51,7 @@ def prefill(
   num_slots: int,
   execution: forward.Execution,
   constrain: Callable,
+  in_tiles: bool = False,
   prefix: dict | None = None,
   branches_BT: jax.Array | None = None,
   until_BT: jax.Array | None = None,
@@ -57,20 +61,28 @@ def prefill(
   Padding has the position EMPTY. With a `prefix`, positions go on from it.
   With `branches_BT` rows are trees: of those before it a token sees what has
   its own branch or an earlier one, and is seen `until_BT` a branch beyond its
-  own. `params` may be those of `prepare`.
+  own. `params` may be those of `prepare`. `in_tiles` is for one CPU, and long
+  rows there (see attention.tiles).
   """
   B, T = ids_BT.shape
+  queries, keys = [positions_BT], [positions_BT]
+  if branches_BT is not None:
+    queries, keys = [*queries, branches_BT], [*keys, branches_BT, until_BT]
 
   def visible(start, stop):
-    see_BTS = positions_BT[:, start:stop, None] >= positions_BT[:, None, :stop]
-    if branches_BT is None:
-      return see_BTS
-    branches_BT1 = branches_BT[:, start:stop, None]
-    see_BTS &= branches_BT1 >= branches_BT[:, None, :stop]
-    return see_BTS & (branches_BT1 < until_BT[:, None, :stop])
+    return _sees(
+      *(x_BT[:, start:stop, None] for x_BT in queries),
+      *(x_BT[:, None, :stop] for x_BT in keys),
+    )
 
   def attend(i, kept, q_BTNH, k_BTKH, v_BTKH):
     k, v = (constrain(_rows(x), _CACHE_DIMS) for x in (k_BTKH, v_BTKH))
+    if in_tiles and T > _TILED_FROM:
+      return (
+        _attend_in_tiles(q_BTNH, k, v, queries, keys, prefix, i),
+        kept,
+        (k, v),
+      )
     outs = []
     # In blocks: all scores of long prompts would not fit into memory.
     for start, stop in blocks.bounds(T):
@@ -202,6 +214,45 @@ def _without_b(x):
 def _rows(x):
   """[B, T, K, ·] as [B, K, T, ·], and back."""
   return jnp.swapaxes(x, 1, 2)
+
+
+def _sees(query, *others):
+  """What a query sees of a key: (branch), position, (branch, until)."""
+  if len(others) == 1:
+    return query >= others[0]
+  own_branch, position, branch, until = others
+  return (query >= position) & (own_branch >= branch) & (own_branch < until)
+
+
+def _attend_in_tiles(q_BTNH, k, v, queries, keys, prefix, i):
+  """As `_attend` of a prefix's layer i and the rows' own keys and values."""
+  B = len(q_BTNH)
+  if prefix is not None:
+    # A prefix is of the trunk, which all branches see.
+    position_P = prefix['position_P']
+    past = [
+      position_P,
+      jnp.zeros_like(position_P),
+      jnp.full_like(position_P, EMPTY),
+    ]
+    past = past[: len(keys)]
+    keys = [
+      jnp.concatenate([jnp.broadcast_to(x_P, (B, len(x_P))), x_BT], axis=1)
+      for x_P, x_BT in zip(past, keys, strict=True)
+    ]
+    k, v = (
+      jnp.concatenate([jnp.broadcast_to(x[i], (B, *x[i].shape)), own], axis=2)
+      for x, own in ((prefix['k'], k), (prefix['v'], v))
+    )
+  return tiles.attend_kept(
+    q_BTNH,
+    k,
+    v,
+    queries=queries,
+    keys=keys,
+    sees=_sees,
+    precision=attention.precision(q_BTNH.dtype),
+  )
 
 
 def _past(prefix, i, positions_BT):

@@ -61,8 +61,9 @@ def estimate(
     scores *= 1.5 * longest / seq_len
   if implementation == 'splash':
     scores = 4 * heads  # none, but the queries' gradient in 4 parts at most
-  if implementation == 'tokamax':
+  if implementation in ('tiles', 'tokamax'):
     scores = 0
+  if implementation == 'tokamax':
     within += 2 * heads  # gradients of keys and values, by query head
   within += 2 * kv * (mesh.shape['context'] - 1)  # those of whole rows
   if execution.remat == 'none':

@@ -18,6 +18,7 @@ from lbe.models import forward
 from lbe.models.attention import context
 from lbe.models.attention import reference
 from lbe.models.attention import splash
+from lbe.models.attention import tiles
 
 
 def naive(q_BTNH, k_BSKH, v_BSKH, q_pos, kv_pos, q_seg, kv_seg):
@@ -212,7 +213,7 @@ SHAPES = [
 ]
 # Chunks with and without padding to a kernel's tiles, over 2 and 4 devices.
 CUT_SHAPES = [(2, 4, 2, 512, 64), (4, 2, 1, 200, 80)]
-KERNELS = ['blocks', 'splash', 'tokamax']
+KERNELS = ['blocks', 'splash', 'tokamax', 'tiles']
 
 
 @pytest.mark.parametrize(
@@ -261,13 +262,14 @@ def test_another_document_changes_no_bit_of_any_implementation(
   assert np.all(np.any(one[segments == 1] != two[segments == 1], axis=(1, 2)))
 
 
-def test_what_is_asked_of_padding_reaches_no_key_in_blocks():
+@pytest.mark.parametrize('implementation', ['blocks', 'tiles'])
+def test_what_is_asked_of_padding_reaches_no_key(implementation):
   """Weights made again as if a query that sees nothing saw everything."""
   q, k, v = np.random.default_rng(0).normal(size=(3, 2, 200, 2, 32))
   positions, segments = _packed(2, 200)
   segments = np.where(segments == segments.max(), 0, segments)
   _, backward = jax.vjp(
-    lambda *qkv: _run('blocks', *qkv, positions, segments),
+    lambda *qkv: _run(implementation, *qkv, positions, segments),
     *(x.astype(np.float32) for x in (q, k, v)),
   )
   asked = np.ones(q.shape, np.float32) * (segments == 0)[:, :, None, None]
@@ -276,17 +278,59 @@ def test_what_is_asked_of_padding_reaches_no_key_in_blocks():
     assert not np.any(gradient)
 
 
-def test_blocks_keep_no_scores_for_the_backward_pass():
+@pytest.mark.parametrize('implementation', ['blocks', 'tiles'])
+def test_no_scores_are_kept_for_the_backward_pass(implementation):
   """Memory that grows with the square of the length in every layer."""
   q, k, v = np.zeros((3, 2, 512, 2, 32), np.float32)
   positions, segments = _packed(2, 512)
 
   def run(*qkv):
-    return _run('blocks', *qkv, positions, segments)
+    return _run(implementation, *qkv, positions, segments)
 
   _, backward = jax.vjp(run, q, k, v)
   kept = sum(np.size(x) for x in jax.tree.leaves(backward))
   assert kept < 6 * q.size < 2 * 512**2
+
+
+def test_tiles_that_no_query_sees_are_not_made():
+  """Packed rows that cost their square: 0 times NaN would be NaN."""
+  segments = np.repeat([[1, 2]], [128, 256], axis=1)
+  positions = np.concatenate([np.arange(128), np.arange(256)])[None]
+  q, k, v = np.random.default_rng(0).normal(size=(3, 2, 384, 2, 32))
+  k[:, :128] = v[:, :128] = np.nan
+  args = [np.repeat(x, 2, axis=0) for x in (positions, segments)]
+  qkv = (x.astype(np.float32) for x in (q, k, v))
+  out, backward = jax.vjp(lambda *x: _run('tiles', *x, *args), *qkv)
+  assert np.isfinite(out[:, 128:]).all() and np.isnan(out[:, :128]).all()
+  for gradient in backward(jnp.where(jnp.isnan(out), 0, out)):
+    assert np.isfinite(gradient[:, 128:]).all()
+
+
+@pytest.mark.parametrize(
+  'B, N, K, T', [(16, 8, 2, 300), (3, 4, 4, 2048), (1, 2, 1, 2100)]
+)
+def test_tiles_of_few_rows_and_of_long_ones_equal_the_reference(B, N, K, T):
+  """Rows in groups, and tiles of another size, with documents across them."""
+  rng = np.random.default_rng(1)
+  q, k, v = (
+    rng.normal(size=(B, T, heads, 16)).astype(np.float32) for heads in (N, K, K)
+  )
+  cuts = np.sort(rng.integers(0, T, size=(B, 5)), axis=1)
+  segments = 1 + (np.arange(T)[:, None] >= cuts[:, None]).sum(axis=-1)
+  segments[:, -7:] = 0
+  starts = np.where(np.diff(segments, axis=1, prepend=-1) != 0, np.arange(T), 0)
+  positions = np.arange(T) - np.maximum.accumulate(starts, axis=1)
+  weight = rng.normal(size=q.shape) * (segments > 0)[:, :, None, None]
+
+  def run(q, k, v, positions, segments):
+    return tiles.attend(
+      q, k, v, segments_BT=jnp.asarray(segments), precision='highest'
+    )
+
+  expected = _both(attend, (q, k, v), positions, segments, weight)
+  got = _both(run, (q, k, v), positions, segments, weight)
+  for a, b in zip(got, expected, strict=True):
+    np.testing.assert_allclose(a, b, atol=3e-5)
 
 
 def test_devices_have_as_much_to_attend_to_in_the_balanced_order():
@@ -321,10 +365,12 @@ def test_an_implementation_that_the_platform_lacks_is_refused():
     ValueError, match="'tokamax' runs on GPUs, and this is cpu"
   ):
     attention.chosen('tokamax', mesh)
-  assert attention.chosen('auto', mesh) == 'blocks'
+  assert attention.chosen('auto', mesh) == 'tiles'
   cut = sharding.make_mesh({'context': 8})
-  with pytest.raises(ValueError, match='sees whole rows, but mesh.context=8'):
-    attention.chosen('tokamax', cut)
+  assert attention.chosen('auto', cut) == 'blocks'
+  for whole in ('tokamax', 'tiles'):
+    with pytest.raises(ValueError, match=f'{whole}. sees whole rows, but mesh'):
+      attention.chosen(whole, cut)
   with pytest.raises(ValueError, match='rounds the products of float32'):
     forward.Execution(attention='tokamax', compute_dtype='float32')
 

@@ -177,3 +177,61 @@ def test_bfloat16_is_computed_in_bfloat16():
     execution = forward.Execution(compute_dtype='bfloat16', scan=scan)
     ready = cache_lib.prepare(params(), execution)
     assert {str(x.dtype) for x in jax.tree.leaves(ready)} == {'bfloat16'}
+
+
+@pytest.mark.parametrize('with_prefix', [False, True])
+@pytest.mark.parametrize('with_branches', [False, True])
+def test_long_rows_in_tiles_are_as_without(with_prefix, with_branches):
+  """A branch that sees another, a prefix left out, a tile too few."""
+  B, T = 3, 768
+  rng = np.random.default_rng(0)
+  ids_BT = rng.integers(97, size=(B, T), dtype=np.int32)
+  lengths_B1 = np.array([[T], [500], [1]])
+  at_BT = np.broadcast_to(np.arange(T, dtype=np.int32), (B, T))
+  real_BT = at_BT < lengths_B1
+  same = dict(execution=SCANNED, constrain=lambda x, dims: x)
+  more, shared = {}, 0
+  if with_prefix:
+    shared = 37
+    at_P = np.where(np.arange(64) < shared, np.arange(64), cache_lib.EMPTY)
+    _, cache = cache_lib.prefill(
+      params(),
+      TINY,
+      rng.integers(97, size=(1, 64), dtype=np.int32),
+      positions_BT=at_P.astype(np.int32)[None],
+      num_slots=64,
+      **same,
+    )
+    more['prefix'] = cache_lib.as_prefix(cache)
+  positions_BT = shared + at_BT
+  if with_branches:
+    # A trunk of 300, and branches of 50 that go on from it.
+    branch_BT = np.where(at_BT < 300, 0, 1 + (at_BT - 300) // 50)
+    positions_BT = shared + np.where(
+      at_BT < 300, at_BT, 300 + (at_BT - 300) % 50
+    )
+    more['branches_BT'] = np.where(real_BT, branch_BT, -1)
+    until_BT = np.where(branch_BT == 0, 2**30, branch_BT + 1)
+    more['until_BT'] = np.where(real_BT, until_BT, 0)
+  positions_BT = np.where(real_BT, positions_BT, cache_lib.EMPTY)
+
+  def run(in_tiles):
+    return jax.jit(
+      lambda ids_BT: cache_lib.prefill(
+        params(),
+        TINY,
+        ids_BT,
+        positions_BT=positions_BT,
+        num_slots=T,
+        in_tiles=in_tiles,
+        **more,
+        **same,
+      )
+    )(ids_BT)
+
+  (whole, cache), (tiled, its_cache) = run(False), run(True)
+  np.testing.assert_allclose(tiled[real_BT], whole[real_BT], atol=1e-4)
+  assert np.std(whole[real_BT]) > 0.1
+  for a, b in zip(cache['k'], its_cache['k'], strict=True):
+    kept = np.moveaxis(np.asarray(a - b), -2, 1)  # [B, T, K, H]
+    np.testing.assert_allclose(kept[real_BT], 0, atol=1e-4)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from lbe.models.attention import blocks
 from lbe.models.attention import context
 from lbe.models.attention import reference
+from lbe.models.attention import tiles
 
 
 def precision(dtype) -> str | None:
@@ -16,24 +17,31 @@ def precision(dtype) -> str | None:
   return 'highest' if dtype == jnp.float32 else None
 
 
-IMPLEMENTATIONS = ('auto', 'xla', 'blocks', 'splash', 'tokamax')
-# Kernels, and the platform that each is written for.
-_PLATFORMS = {'splash': 'tpu', 'tokamax': 'gpu'}
+IMPLEMENTATIONS = ('auto', 'xla', 'blocks', 'tiles', 'splash', 'tokamax')
+# Those that are written for one platform.
+_PLATFORMS = {'splash': 'tpu', 'tiles': 'cpu', 'tokamax': 'gpu'}
+# They see whole rows.
+_WHOLE = ('tiles', 'tokamax')
 
 
 def chosen(implementation: str, mesh: jax.sharding.Mesh | None) -> str:
-  """What 'auto' stands for: 'splash' on TPUs, 'blocks' elsewhere.
+  """What 'auto' stands for: 'splash' on TPUs, 'tiles' on CPUs, else 'blocks'.
+
+  On CPUs that cut rows, too.
 
   Raises ValueError where the mesh or its platform lacks the implementation,
   ImportError where its package is missing.
   """
   platform = mesh.devices.flat[0].platform if mesh is not None else 'no mesh'
   if implementation == 'auto':
+    if platform == 'cpu' and context.size(mesh) == 1:
+      return 'tiles'
     return 'splash' if platform == 'tpu' else 'blocks'
-  if implementation == 'tokamax' and context.size(mesh) > 1:
+  if implementation in _WHOLE and context.size(mesh) > 1:
     raise ValueError(
-      f"execution.attention='tokamax' sees whole rows, but mesh.context="
-      f"{context.size(mesh)} cuts them; set mesh.context=1, or take 'blocks'."
+      f'execution.attention={implementation!r} sees whole rows, but '
+      f'mesh.context={context.size(mesh)} cuts them; set mesh.context=1, or '
+      "take 'blocks'."
     )
   needed = _PLATFORMS.get(implementation, platform)
   if platform != needed:
@@ -76,8 +84,9 @@ def attend_rows(
       kv_segments_BS=segments_BT,
       precision=precision(q_BTNH.dtype),
     )
-  if implementation == 'blocks':
-    run = functools.partial(blocks.attend, precision=precision(q_BTNH.dtype))
+  if implementation in ('blocks', 'tiles'):
+    run = {'blocks': blocks.attend, 'tiles': tiles.attend}[implementation]
+    run = functools.partial(run, precision=precision(q_BTNH.dtype))
   else:
     # Importing a kernel takes half a second.
     run = importlib.import_module(
