@@ -577,8 +577,9 @@ def base() -> ConfigDict:
     # less memory 'dots_attention', 'dots', 'attention', 'full', and 'offload',
     # which is 'full' with the layers' inputs in the host's memory.
     remat='none',
-    # 'auto' is 'splash' on TPUs and 'blocks' elsewhere; 'tokamax' has
-    # kernels for NVIDIA (bfloat16, mesh.context=1), 'xla' is the reference.
+    # 'auto' is 'splash' on TPUs, 'tiles' on CPUs and 'blocks' elsewhere;
+    # 'tokamax' has kernels for NVIDIA (bfloat16, mesh.context=1), 'xla' is
+    # the reference.
     attention='auto',
   )
 

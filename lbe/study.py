@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent import futures
 
 import ml_collections
 import tqdm
@@ -39,7 +40,10 @@ _ONLY = flags.DEFINE_list(
   'Cells by their names or patterns, as zh-ext-*, and what they begin from.',
 )
 _JOBS = flags.DEFINE_integer(
-  'jobs', 1, 'Cells that are trained at a time here.', lower_bound=1
+  'jobs',
+  1,
+  'Cells that are trained, and shapes scored, at a time here.',
+  lower_bound=1,
 )
 _WORKER = flags.DEFINE_bool(
   'worker', False, 'Train cells beside other workers, and leave the table.'
@@ -98,8 +102,13 @@ def main(argv):
   if worker.stopped():
     _say('stopped; the same command goes on from here.')
     return
-  for names in scoring.groups(study, record, wanted):
-    subprocess.run(_scoring(study, names), check=True)
+  with futures.ThreadPoolExecutor(_JOBS.value) as pool:
+    list(
+      pool.map(
+        lambda names: subprocess.run(_scoring(study, names), check=True),
+        scoring.groups(study, record, wanted),
+      )
+    )
   rows = folder.derive(study, record)
   if not _WORKER.value:
     print(_table(study, record, wanted))

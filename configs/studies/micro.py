@@ -139,7 +139,7 @@ def make(asked):
       cloze_zh=_choices('cloze_zh'),
     ),
     scoring=dict(
-      execution=dict(compute_dtype='float32', scan=False), eval_batch_size=4
+      execution=dict(compute_dtype='float32', scan=False), eval_batch_size=16
     ),
     cells=cells,
     claims=_claims(asked),
