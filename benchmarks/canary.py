@@ -19,7 +19,6 @@ from absl import app
 from absl import flags
 
 from benchmarks import once
-from benchmarks import record
 from lbe.configs import common
 from lbe.text import lines
 from lbe.vocab import tokenizers
@@ -51,7 +50,8 @@ def main(argv):
       workdir = output / f'{way}-s{seed}'
       config = _way(data, output, base, seed=seed, **how)
       once.run('train', config, workdir)
-      record.write('canary', {'way': way, 'seed': seed, **_found(workdir)})
+      row = {'way': way, 'seed': seed, **_found(workdir)}
+      once.write('canary', row, workdir)
 
 
 def _write_repeats(data, path):

@@ -17,7 +17,6 @@ from absl import app
 from absl import flags
 
 from benchmarks import once
-from benchmarks import record
 from lbe.configs import common
 from lbe.configs import small_zh
 from lbe.exams import sentences
@@ -56,7 +55,7 @@ def main(argv):
     workdir = output / what
     once.run('evaluate' if what == 'stories' else 'train', config, workdir)
     found = _scores(workdir)
-    record.write(
+    once.write(
       'swap',
       {
         'model': what,
@@ -67,6 +66,7 @@ def main(argv):
           of[-1]['interval95'][0] > 0.5 for of in found.values()
         ),
       },
+      workdir,
     )
     _show(what, found)
 

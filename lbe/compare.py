@@ -10,6 +10,7 @@ as nearly as they were scored.
 import pathlib
 
 from lbe.run import program
+from lbe.run import progress
 from lbe.studies import compared
 
 
@@ -19,7 +20,9 @@ def main(argv):
       'two models are compared: lbe compare runs/a runs/b; there '
       f'{"is" if len(argv) == 2 else "are"} {len(argv) - 1}.'
     )
-  print(compared.tell(*map(pathlib.Path, argv[1:])))
+  with progress.doing('comparing'):
+    told = compared.tell(*map(pathlib.Path, argv[1:]))
+  print(told)
 
 
 if __name__ == '__main__':

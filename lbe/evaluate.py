@@ -68,20 +68,22 @@ def main(argv):
   prepared = None
   if any(e.get('source') for e in config.evals.values()):
     prepared = data.prepare(config, tokenizer, workdir, compare=False)
-  evaluators = evaluators_lib.make(
-    config,
-    prepared,
-    tokenizer,
-    max_positions=opened.config.max_positions,
-    num_old=opened.num_old_rows(tokenizer),
-  )
+  quiet = jax.process_index() != 0
+  with progress.doing('reading what is scored', quiet=quiet):
+    evaluators = evaluators_lib.make(
+      config,
+      prepared,
+      tokenizer,
+      max_positions=opened.config.max_positions,
+      num_old=opened.num_old_rows(tokenizer),
+    )
   if not evaluators:
     raise ValueError(
       'evals is empty: there is nothing to score; add one in the config: '
       "config.evals.zh = common.perplexity(path='zh.txt')."
     )
   mesh = sharding.make_mesh(config.mesh.to_dict())
-  with progress.doing('reading the weights', quiet=jax.process_index() != 0):
+  with progress.doing('reading the weights', quiet=quiet):
     params = opened.load_params(mesh)
   done = None
   if jax.process_index() == 0:

@@ -119,19 +119,20 @@ def _export(source, target, opened):
   ):
     (target / name).write_text(json.dumps(record, indent=2))
   exact = _keeps(source, dtype) and (c.lora is None or dtype == 'float32')
+  with progress.doing('reading the weights back'):
+    read_back = hf.Weights(target, c).digests()
   certificate.write(
     target,
     {
       'program': 'export_hf',
-      'source': str(source),
-      'target': str(target),
+      **_of(source),
       'dtype': dtype,
       **compared,
     },
     c=c,
     checkpoint_dir=source,
     hf_dir=target,
-    digests=(expected, hf.Weights(target, c).digests()),
+    digests=(expected, read_back),
     verify=_VERIFY.value,
     # The digests prove the rounding.
     skipped=None
@@ -172,7 +173,8 @@ def _writing(target):
     raise
   others = (mark.name, 'README.md')
   names = [name for name in checksums.files(target) if name not in others]
-  checksums.write(target, names)
+  with progress.doing('keeping checksums'):
+    checksums.write(target, names)
   mark.unlink()
 
 
@@ -235,14 +237,16 @@ def _export_adapter(source, target, opened):
       'leave out --adapter_only: the whole model is written, merged.'
     )
   base = _BASE.value or info['base']
-  peft.write(
-    target,
-    c,
-    functools.partial(checkpoint.load_array, source),
-    dtype='float32',
-    base=base,
-    saved=learned,
-  )
+  told = _told_base(base)
+  with progress.doing('writing the adapters'):
+    peft.write(
+      target,
+      c,
+      functools.partial(checkpoint.load_array, source),
+      dtype='float32',
+      base=told,
+      saved=learned,
+    )
   card.write(target, source, checkpoint.read_meta(source), adapter=True)
   compared = _write_tokenizer(
     opened.tokenizer, target, c, _settings(source, opened)
@@ -250,14 +254,14 @@ def _export_adapter(source, target, opened):
   skipped = None
   folder = hub.local(base)
   if _VERIFY.value == 'auto' and not hf_config.is_hf_dir(folder):
-    skipped = f'{base} is no Hugging Face folder; name it with --base'
+    told = card.shown(base)
+    skipped = f'{told} is no Hugging Face folder; name it with --base'
   certificate.write(
     target,
     {
       'program': 'export_hf',
-      'source': str(source),
-      'target': str(target),
-      'base': base,
+      **_of(source),
+      'base': base if hub.is_name(base) else card.shown(base),
       **compared,
     },
     c=c,
@@ -267,6 +271,26 @@ def _export_adapter(source, target, opened):
     verify=_VERIFY.value,
     skipped=skipped,
   )
+
+
+def _told_base(base):
+  """How adapter_config.json names the base; PEFT finds a folder here by it."""
+  if hub.is_name(base):
+    return base
+  told = card.shown(base) if _PUSH.value else str(base)
+  print(
+    f'notice: adapter_config.json names its base {told!r}, which nobody else '
+    'has; where it is on the hub, say so: --base=hf:OWNER/NAME.'
+  )
+  return told
+
+
+def _of(source):
+  """What a certificate says of a checkpoint, and not where it lies."""
+  return {
+    'source': card.shown(source),
+    'fingerprint': checkpoint.fingerprint(source),
+  }
 
 
 def _keeps(source, dtype):

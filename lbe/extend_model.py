@@ -18,6 +18,7 @@ from lbe.convert import stored
 from lbe.mesh import sharding
 from lbe.run import checkpoint
 from lbe.run import program
+from lbe.run import progress
 from lbe.vocab import rows
 from lbe.vocab import tokenizers
 
@@ -54,33 +55,37 @@ def main(argv):
   num_old = opened.tokenizer.vocab_size
   model = model_lib.extended_config(opened, tokenizer)
   mesh = sharding.make_mesh(dict(fsdp=jax.device_count()))
-  params = extension.extend_params(
-    opened,
-    tokenizer,
-    model,
-    mesh,
-    opened.load_params(mesh, dtype=opened.dtypes()),
-    method=_METHOD.value,
-    match_norms=_MATCH_NORMS.value,
-    dictionary=_DICTIONARY.value,
-    seed=_SEED.value,
-  )
-  checkpoint.save_model(
-    _TARGET.value,
-    params,
-    meta={
-      'model': model.to_json(),
-      'tokenizer': stored.tokenizer_meta(tokenizer),
-      'config': None,
-      'source': {
-        **opened.info,
-        'num_old_rows': num_old,
-        'tokenizer_files': settings.tokenizer_files(
-          opened.info, _TOKENIZER.value
-        ),
+  with progress.doing('reading the weights'):
+    params = opened.load_params(mesh, dtype=opened.dtypes())
+  with progress.doing('making the new rows'):
+    params = extension.extend_params(
+      opened,
+      tokenizer,
+      model,
+      mesh,
+      params,
+      method=_METHOD.value,
+      match_norms=_MATCH_NORMS.value,
+      dictionary=_DICTIONARY.value,
+      seed=_SEED.value,
+    )
+  with progress.doing('writing the checkpoint'):
+    checkpoint.save_model(
+      _TARGET.value,
+      params,
+      meta={
+        'model': model.to_json(),
+        'tokenizer': stored.tokenizer_meta(tokenizer),
+        'config': None,
+        'source': {
+          **opened.info,
+          'num_old_rows': num_old,
+          'tokenizer_files': settings.tokenizer_files(
+            opened.info, _TOKENIZER.value
+          ),
+        },
       },
-    },
-  )
+    )
   print(
     f'{_TARGET.value}: {tokenizer.vocab_size - num_old:,} new rows behind '
     f'{num_old:,}, by {_METHOD.value}'

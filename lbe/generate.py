@@ -2,6 +2,7 @@
 
   python -m lbe.generate --model=CKPT_OR_HF --prompt='从前' --temperature=0.8
   python -m lbe.generate --model=CKPT_OR_HF --template=belle
+  python -m lbe.generate --model=HF --adapter=hf:OWNER/NAME --template=belle
   python -m lbe.generate --model=CKPT_OR_HF --template=belle \
     --input=questions.jsonl --output=responses.jsonl
   python -m lbe.generate --model=CKPT_OR_HF --num_samples=500 \
@@ -20,21 +21,28 @@ import pathlib
 import sys
 
 import jax
-import tqdm
+import numpy as np
 from absl import flags
 
 from lbe.chat import messages
 from lbe.chat import prompts as prompts_lib
+from lbe.convert import adapted
 from lbe.convert import stored
 from lbe.inference import decode
 from lbe.mesh import sharding
 from lbe.models import forward
+from lbe.models import weights
 from lbe.run import program
 from lbe.run import progress as progress_lib
+from lbe.text import bars
+from lbe.text import hub
 from lbe.text import lines
 
 _MODEL = flags.DEFINE_string(
   'model', None, 'A checkpoint, an HF folder, or hf:OWNER/NAME.'
+)
+_ADAPTER = flags.DEFINE_string(
+  'adapter', '', 'A folder of PEFT, or hf:OWNER/NAME, with adapters of it.'
 )
 _PROMPT = flags.DEFINE_string('prompt', None, 'What the model goes on from.')
 _TEMPLATE = flags.DEFINE_string(
@@ -95,8 +103,18 @@ def main(argv):
       f'--output={out} is there already; give another name, or delete it.'
     )
   program.keep_compiled()
+  adapter = hub.pinned(_ADAPTER.value)
+  if adapter:
+    adapter_dir = adapted.folder(adapter)  # what is refused, at once
   opened = stored.open_model(_MODEL.value)
+  shape = {axis: flag.value for axis, flag in _MESH.items()}
+  num = max(math.prod(shape.values()), 1)
+  mesh = sharding.make_mesh(shape, devices=jax.devices()[:num])
   tokenizer, c = opened.tokenizer, opened.config
+  if adapter:
+    with progress_lib.doing('reading the weights'):
+      params = opened.load_params(mesh)
+      c, params, tokenizer = _adapted(adapter_dir, opened, params, mesh)
   if tokenizer is None:
     raise ValueError(f'{opened.path} has no tokenizer to write text with.')
   if _TEMPLATE.value and _BOS.value is not None:
@@ -128,16 +146,15 @@ def main(argv):
       _TEMPLATE.value,
       _SYSTEM.value,
       *([] if _BOS.value is None else [_BOS.value]),
+      *([adapter] if adapter else []),
       _MAX_NEW_TOKENS.value,
       _TOO_LONG.value,
       _DTYPE.value,
     )
     finished = _finished(_OUTPUT.value, run)
-  shape = {axis: flag.value for axis, flag in _MESH.items()}
-  num = max(math.prod(shape.values()), 1)
-  mesh = sharding.make_mesh(shape, devices=jax.devices()[:num])
-  with progress_lib.doing('reading the weights'):
-    params = opened.load_params(mesh)
+  if not adapter:
+    with progress_lib.doing('reading the weights'):
+      params = opened.load_params(mesh)
   # Unrolled, a CPU copies no weights; elsewhere it would only compile longer.
   execution = forward.Execution(
     compute_dtype=_DTYPE.value, scan=jax.default_backend() != 'cpu'
@@ -172,33 +189,51 @@ def main(argv):
     _write_samples(respond, room, writer, tokenizer)
   elif _PROMPT.value is not None:
     ids = writer.of_text(_PROMPT.value)
-    if not _TEMPLATE.value:
-      print(tokenizer.decode(ids), end='')
-    _say(respond, ids, room(ids))
+    lead = '' if _TEMPLATE.value else tokenizer.decode(ids)
+    _say(respond, ids, room(ids), lead=lead)
   else:
     _talk(respond, room, writer)
 
 
+def _adapted(folder, opened, params, mesh):
+  """(config, parameters, tokenizer) under the adapter of a folder."""
+  flat = weights.flatten(params)
+  found = adapted.read(folder, opened, lambda name: np.asarray(flat[name]))
+  shardings = weights.flatten(
+    sharding.shardings(mesh, weights.dims(found.config))
+  )
+  for name, array in found.arrays.items():
+    flat[name] = jax.device_put(array, shardings[name])
+  return found.config, weights.unflatten(flat), found.tokenizer
+
+
 # ------------------------------------------------------------------ terminal
 
+# What the first text waits for.
+_STARTING = 'compiling, and reading the prompt'
 
-def _say(respond, ids, max_new_tokens, **changes):
-  """The Response, printed while it is written."""
+
+def _say(respond, ids, max_new_tokens, *, lead='', **changes):
+  """The Response, printed behind `lead` while it is written."""
   shown = ''
+  with contextlib.ExitStack() as waiting:
+    waiting.enter_context(progress_lib.doing(_STARTING))
 
-  def show(text):
-    nonlocal shown
-    print(text[len(shown) :], end='', flush=True)
-    shown = text
+    def show(text):
+      nonlocal shown
+      if text != shown:
+        waiting.close()
+        print(text[len(shown) :], end='', flush=True)
+        shown = text
 
-  (response,) = respond(
-    [ids],
-    max_new_tokens=max_new_tokens,
-    on_text=lambda _, text: show(text),
-    chunk=1,
-    **changes,
-  )
-  show(response.text)
+    (response,) = respond(
+      [ids],
+      max_new_tokens=max_new_tokens,
+      on_text=lambda _, text: show(lead + text),
+      chunk=1,
+      **changes,
+    )
+    show(lead + response.text)
   print()
   return response
 
@@ -239,10 +274,11 @@ def _write_samples(respond, room, writer, tokenizer):
   num, size = max(_NUM_SAMPLES.value, 1), _BATCH_SIZE.value
   lead = '' if _TEMPLATE.value else tokenizer.decode(ids)
   with contextlib.ExitStack() as stack:
-    out = sys.stdout
+    out = None
     if _OUTPUT.value:
       out = stack.enter_context(open(_OUTPUT.value, 'w', encoding='utf-8'))
-    progress = stack.enter_context(tqdm.tqdm(total=num, unit='sample'))
+    stack.enter_context(progress_lib.doing('writing samples'))
+    progress = stack.enter_context(bars.make(total=num, unit='sample'))
     for start in range(0, num, size):
       numbers = range(start, min(start + size, num))
       responses = respond(
@@ -251,10 +287,12 @@ def _write_samples(respond, room, writer, tokenizer):
         num_samples=1,
         max_new_tokens=room(ids),
       )
-      for response in responses:
-        row = {'text': lead + response.text}
-        out.write(lines.line(row))
-      out.flush()
+      rows = ''.join(lines.line({'text': lead + r.text}) for r in responses)
+      if out:
+        out.write(rows)
+        out.flush()
+      else:
+        bars.say(rows.rstrip('\n'))
       progress.update(len(numbers))
 
 
@@ -304,7 +342,8 @@ def _work_off(respond, todo, total, run):
   at_a_time = max(1, 8 * _BATCH_SIZE.value // num_samples)
   with (
     open(_OUTPUT.value, 'a', encoding='utf-8') as out,
-    tqdm.tqdm(
+    progress_lib.doing('writing responses'),
+    bars.make(
       total=total, initial=total - len(todo), unit='prompt'
     ) as progress,
   ):

@@ -13,11 +13,10 @@ import shutil
 
 from absl import flags
 
+from lbe.convert import adapted
 from lbe.convert import certificate
 from lbe.convert import hf
 from lbe.convert import hf_config
-from lbe.convert import peft
-from lbe.convert import peft_config
 from lbe.convert import settings
 from lbe.convert import stored
 from lbe.models import weights
@@ -46,34 +45,33 @@ def main(argv):
   del argv
   checkpoint.check_free(_TARGET.value)
   name, target = hub.pinned(_SOURCE.value), pathlib.Path(_TARGET.value)
-  source, adapter_dir = hub.local(name), hub.local(_ADAPTER.value)
+  source, adapter_dir = hub.local(name), ''
   if not hf_config.is_hf_dir(source):
     why = 'it holds a checkpoint of ours, which every program takes as it is'
     if not checkpoint.is_checkpoint(source):
       why = hf_config.lacks(source)
     raise ValueError(f'--source={name} is no Hugging Face folder: {why}.')
   checksums.check(source, stored.IF_CHANGED)
-  if adapter_dir:
-    peft_config.read(adapter_dir)  # what it refuses is said at once
+  if _ADAPTER.value:
+    adapter_dir = adapted.folder(_ADAPTER.value)  # what is refused, at once
   opened = stored.open_model(source)
   c = opened.config
   if opened.tokenizer is None:
     print(f'notice: {name} has no tokenizer; the checkpoint has none.')
   else:
     print(tokenizers.check_rows(opened.tokenizer, c.vocab_size))
-  found, info, tokenizer = opened.hf_weights, opened.info, opened.tokenizer
+  theirs, info, tokenizer = opened.hf_weights, opened.info, opened.tokenizer
   with progress.doing('hashing and reading the weights'):
-    expected = found.digests()
-    params, kept = found.load(), hf.tensor_names(c)
+    expected = theirs.digests()
+    params, kept = theirs.load(), hf.tensor_names(c)
   if adapter_dir:
     flat = weights.flatten(params)
-    c, adapter, frozen = peft.read(adapter_dir, c, flat.__getitem__)
-    params = weights.unflatten({**flat, **adapter})
-    tokenizer = _read_tokenizer(adapter_dir, c, tokenizer)
-    for notice in peft.notices(adapter_dir):
-      print(notice)
-    kept = [name for name in kept if name not in adapter]
-    info = {**info, 'base': str(name), 'frozen': frozen}
+    with progress.doing('reading the adapter'):
+      found = adapted.read(adapter_dir, opened, flat.__getitem__)
+    params = weights.unflatten({**flat, **found.arrays})
+    c, tokenizer = found.config, found.tokenizer
+    kept = [name for name in kept if name not in found.arrays]
+    info = {**info, 'base': str(name), 'frozen': found.frozen}
     if tokenizers.find(adapter_dir):
       info = settings.with_tokenizer(info, tokenizer, adapter_dir)
   # It gets its name when it is proven: until then nothing takes it for a model.
@@ -106,27 +104,12 @@ def main(argv):
       hf_dir=source,
       adapter_dir=adapter_dir,
       digests=({name: expected[name] for name in got}, got),
-      not_read=found.not_read,
+      not_read=theirs.not_read,
       verify=_VERIFY.value,
     )
     (unfinished / 'checkpoints').rename(target / 'checkpoints')
   finally:
     shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _read_tokenizer(folder, c, base):
-  """That of an adapter's folder, or the base's."""
-  tokenizer = tokenizers.load(folder) if tokenizers.find(folder) else base
-  if tokenizer is not None and tokenizer.vocab_size > c.vocab_size:
-    raise ValueError(
-      f'{folder} has {c.vocab_size} rows for a tokenizer of '
-      f'{tokenizer.vocab_size} pieces; give the source that the adapter was '
-      'trained on, or save new rows with it (PEFT: modules_to_save, or '
-      'save_embedding_layers=True), and the tokenizer beside it.'
-    )
-  if tokenizer is not base:
-    print(tokenizers.check_rows(tokenizer, c.vocab_size))
-  return tokenizer
 
 
 def checkpoint_digests(path, c, kept=None):

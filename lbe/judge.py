@@ -27,6 +27,7 @@ from lbe.judging import people
 from lbe.judging import scores
 from lbe.judging import sheets
 from lbe.run import program
+from lbe.run import progress
 from lbe.text import lines
 
 _TABLE = flags.DEFINE_string('table', None, 'Means by category of a file.')
@@ -76,7 +77,9 @@ def main(argv):
       shown = 'none' if value is None else f'{value:.4g}'
       print(f'{name}: {shown}')
   elif _SWITCHING.value:
-    print(_switching(_SWITCHING.value))
+    with progress.doing('looking at the responses'):
+      rates = _switching(_SWITCHING.value)
+    print(rates)
   elif _SYSTEMS.value:
     num = people.write(
       _PANEL.value, _systems(), rubric=_RUBRIC.value, seed=_SEED.value

@@ -18,6 +18,7 @@ from absl import flags
 from lbe.evals import run_page
 from lbe.run import page
 from lbe.run import program
+from lbe.run import progress
 from lbe.studies import paper
 from lbe.studies import summary
 from lbe.text import files
@@ -36,12 +37,14 @@ def main(argv):
   if _RUN.value:
     print(run_page.write(pathlib.Path(_RUN.value)))
     return
-  study = summary.make(_STUDY.value)
+  with progress.doing('reading the scores of the study'):
+    study = summary.make(_STUDY.value)
   out = pathlib.Path(_OUT.value or pathlib.Path(_STUDY.value) / 'report')
   out.mkdir(parents=True, exist_ok=True)
   published = paper.published() if _PUBLISHED.value else []
   files.write_whole(out / 'report.html', html(study, published))
-  pictures = draw(study, out)
+  with progress.doing('drawing'):
+    pictures = draw(study, out)
   text = markdown(study, pictures)
   if published:
     text += '\n## Published\n\n' + paper.markdown()

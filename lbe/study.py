@@ -17,17 +17,18 @@ import time
 from concurrent import futures
 
 import ml_collections
-import tqdm
 from absl import flags
 
 from lbe.assemble import config_flag
 from lbe.run import program
+from lbe.run import progress
 from lbe.studies import begin
 from lbe.studies import estimate
 from lbe.studies import folder
 from lbe.studies import grid
 from lbe.studies import scoring
 from lbe.studies import work
+from lbe.text import bars
 from lbe.text import tables
 
 _CONFIG = config_flag.define()
@@ -85,9 +86,10 @@ def main(argv):
   budget = _seconds(_BUDGET.value)
   asked = _asked()
   wanted = grid.chosen(asked['cells'], _ONLY.value)
-  record = begin.begin(
-    study, asked, wanted=wanted, accept=_ACCEPT.value, say=_say
-  )
+  with progress.doing('keeping the files of the study, and hashing them'):
+    record = begin.begin(
+      study, asked, wanted=wanted, accept=_ACCEPT.value, say=bars.say
+    )
   line = _Line(study, [c for c in record['cells'] if c['name'] in wanted])
   worker = work.Worker(study, record, say=line.say)
   before = signal.signal(signal.SIGTERM, lambda *_: worker.stop())
@@ -100,7 +102,7 @@ def main(argv):
     line.close()
   signal.signal(signal.SIGTERM, before)
   if worker.stopped():
-    _say('stopped; the same command goes on from here.')
+    bars.say('stopped; the same command goes on from here.')
     return
   with futures.ThreadPoolExecutor(_JOBS.value) as pool:
     list(
@@ -109,7 +111,8 @@ def main(argv):
         scoring.groups(study, record, wanted),
       )
     )
-  rows = folder.derive(study, record)
+  with progress.doing('deriving the rows'):
+    rows = folder.derive(study, record)
   if not _WORKER.value:
     print(_table(study, record, wanted))
     print(f'{len(rows):,} rows in {study / "results.jsonl"}')
@@ -126,10 +129,6 @@ def main(argv):
     )
 
 
-def _say(text):
-  print(text, flush=True)
-
-
 class _Line:
   """How many cells are done, and how long the others take: on a terminal as a
   bar, elsewhere before what is said."""
@@ -139,7 +138,7 @@ class _Line:
     self._cells = cells
     self._looked = 0.0
     self._told = ''
-    self._bar = tqdm.tqdm(
+    self._bar = bars.make(
       total=len(cells),
       bar_format='{desc} |{bar}| {elapsed}{postfix}',
       dynamic_ncols=True,
@@ -163,8 +162,7 @@ class _Line:
 
   def say(self, text):
     self._look()
-    tqdm.tqdm.write(f'[{self._told}] {text}', file=sys.stdout)
-    sys.stdout.flush()
+    bars.say(f'[{self._told}] {text}')
 
   def close(self):
     self._bar.close()
@@ -193,7 +191,7 @@ def _estimate():
   rows = estimate.cells(asked, ml_collections.ConfigDict, wanted)
   seconds = None
   if not _TOPOLOGY.value:
-    seconds = estimate.here(rows, _say)
+    seconds = estimate.here(rows, bars.say)
   print(estimate.table(rows))
   if seconds is not None:
     print(f'here, one cell after the other: {seconds / 60:,.0f} minutes')
@@ -228,7 +226,7 @@ def _scoring(study, names):
 def _score_here(study):
   program.keep_compiled(str(study))
   record = folder.read(study)
-  scoring.score(study, record, _SCORE.value, _CONFIG.value, say=_say)
+  scoring.score(study, record, _SCORE.value, _CONFIG.value, say=bars.say)
 
 
 def _seconds(text):

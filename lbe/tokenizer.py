@@ -28,6 +28,7 @@ from lbe.convert import settings
 from lbe.data import sources
 from lbe.run import program
 from lbe.run import progress
+from lbe.text import bars
 from lbe.text import files
 from lbe.text import hub
 from lbe.vocab import byte_level
@@ -187,9 +188,10 @@ def _compare(tokenizer, folder):
   """{'texts': as export.compare} of --texts, said; {} where none are given."""
   if not _TEXTS.value:
     return {}
-  compared = export_lib.compare(
-    tokenizer, folder / 'tokenizer.json', _all_documents(_TEXTS.value)
-  )
+  with progress.doing('comparing the ids of --texts'):
+    compared = export_lib.compare(
+      tokenizer, folder / 'tokenizer.json', _all_documents(_TEXTS.value)
+    )
   print(export_lib.told(compared, 'lines of --texts'))
   return {'texts': compared}
 
@@ -207,15 +209,16 @@ def train():
   required = _REQUIRED.value
   if required and pathlib.Path(required).is_file():
     required = files.text(required)
-  train_lib.train_sentencepiece(
-    _all_documents(_TEXTS.value),
-    folder / 'tokenizer.model',
-    vocab_size=_VOCAB_SIZE.value,
-    model_type=_MODEL_TYPE.value,
-    character_coverage=_COVERAGE.value,
-    required_characters=required,
-    progress=True,
-  )
+  with progress.doing('training the tokenizer'):
+    train_lib.train_sentencepiece(
+      _all_documents(_TEXTS.value),
+      folder / 'tokenizer.model',
+      vocab_size=_VOCAB_SIZE.value,
+      model_type=_MODEL_TYPE.value,
+      character_coverage=_COVERAGE.value,
+      required_characters=required,
+      progress=True,
+    )
   _, compared = _write(tokenizers.load(folder / 'tokenizer.model'))
   _save({'tokenizer_json': compared}, folder / 'export.json')
 
@@ -320,7 +323,7 @@ def _added():
   extension = make(_KEEP_LATIN.value)
   if len(extension.left_out.get(extend_lib.LATIN, ())) > len(extension.added):
     texts = worth.head(_all_documents(_TEXTS.value))
-    print(f'warning: {worth.latin_offer(base, make(True), texts)}')
+    bars.say(f'warning: {worth.latin_offer(base, make(True), texts)}')
   return extension
 
 
@@ -353,8 +356,8 @@ def _learnt():
   texts = worth.head(_all_documents(_CORPUS.value))
   share = worth.latin_share(texts)
   if share > _MOSTLY and not _KEEP_LATIN.value:
-    print(f'{share:.1%} of the letters of --corpus are Latin')
-    print(f'warning: {worth.latin_offer(base, make(texts, True), texts)}')
+    bars.say(f'{share:.1%} of the letters of --corpus are Latin')
+    bars.say(f'warning: {worth.latin_offer(base, make(texts, True), texts)}')
   return make(_all_documents(_CORPUS.value), _KEEP_LATIN.value)
 
 
@@ -371,22 +374,28 @@ def report():
     figures['before'] = report_lib.summary(base)
     figures['after'] = report_lib.summary(tokenizer, base)
   for path in _TEXTS.value:
-    texts = list(_documents(path))
-    if base is None:
-      measured = report_lib.measure(tokenizer, texts, context=_CONTEXT.value)
-      row = {'before': measured}
-    else:
-      row = report_lib.compare(base, tokenizer, texts, context=_CONTEXT.value)
-    if _PER_SCRIPT.value:
-      row['scripts'] = {
-        side: report_lib.by_script(one, texts) for side, one in sides.items()
-      }
+    with progress.doing(f'cutting {path} into pieces'):
+      row = _measured(list(_documents(path)), sides)
     figures['sets'][pathlib.Path(path).name] = row
   print(report_lib.markdown(figures))
   if _OUTPUT.value:
     folder = pathlib.Path(_OUTPUT.value)
     folder.mkdir(parents=True, exist_ok=True)
     report_lib.save(figures, folder)
+
+
+def _measured(texts, sides):
+  """What the tokenizers, 'before' and perhaps 'after', make of texts."""
+  how = {'context': _CONTEXT.value}
+  if 'after' in sides:
+    row = report_lib.compare(*sides.values(), texts, **how)
+  else:
+    row = {'before': report_lib.measure(sides['before'], texts, **how)}
+  if _PER_SCRIPT.value:
+    row['scripts'] = {
+      side: report_lib.by_script(one, texts) for side, one in sides.items()
+    }
+  return row
 
 
 def export():

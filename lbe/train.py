@@ -48,6 +48,7 @@ from lbe.run import progress
 from lbe.run import sinks
 from lbe.run import watchdog
 from lbe.run import workdir as workdir_lib
+from lbe.text import bars
 from lbe.text import files
 from lbe.training import memory
 from lbe.training import nans
@@ -95,7 +96,7 @@ def main(argv):
     hosts.check_shared(workdir.here)
   workdir.fetch()
   program.keep_compiled(workdir.path)
-  say = print if jax.process_index() == 0 else lambda *a, **k: None
+  say = bars.say if jax.process_index() == 0 else lambda *unused: None
   aside.choose(workdir.path, say)
 
   # ------------------------------------------------ model and tokenizer
@@ -137,14 +138,15 @@ def main(argv):
   num_steps = data.count_steps(config, prepared, loader)
   data.check_epochs(config, loader, num_steps)
   data.check_learnt(config, loader, num_steps)
-  evaluators = evaluators_lib.make(
-    config,
-    prepared,
-    tokenizer,
-    max_positions=model.max_positions,
-    num_old=num_old,
-    results=workdir.here / 'results.jsonl',
-  )
+  with progress.doing('reading what is scored', quiet=say is not bars.say):
+    evaluators = evaluators_lib.make(
+      config,
+      prepared,
+      tokenizer,
+      max_positions=model.max_positions,
+      num_old=num_old,
+      results=workdir.here / 'results.jsonl',
+    )
   best_is = evaluators_lib.best_is(config, evaluators)
   training = step_lib.make_training(config, model, mesh, partition, num_steps)
   phases.lap('data')
@@ -196,7 +198,7 @@ def main(argv):
   phases.look(workdir.here / 'metrics.jsonl')
   phases.lap('start')
   if first_step:
-    with progress.doing('reading the checkpoint', quiet=say is not print):
+    with progress.doing('reading the checkpoint', quiet=say is not bars.say):
       state, data_state, restored = checkpoint.load_state(
         going_on, training.abstract_state
       )
@@ -207,7 +209,7 @@ def main(argv):
     phases.lap('load')
   else:
     described = evaluators if _DESCRIBE.value else []
-    with progress.doing('making the first weights', quiet=say is not print):
+    with progress.doing('making the first weights', quiet=say is not bars.say):
       params = extension.first_params(
         config, opened, tokenizer, model, mesh, partition, described, say
       )
@@ -372,7 +374,8 @@ def main(argv):
         raise outcome.error
   stop.close()
   line.close()
-  checkpointer.close()
+  with progress.doing('writing the checkpoint', quiet=say is not bars.say):
+    checkpointer.close()
   if step > first_step:
     say(f'saved checkpoint {step}')
   if checkpointer.lacks_best():

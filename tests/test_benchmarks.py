@@ -7,7 +7,9 @@ import subprocess
 
 import pytest
 
+from benchmarks import once
 from benchmarks import tables
+from configs import common
 
 import conftest
 
@@ -53,6 +55,23 @@ def test_every_benchmark_says_its_one_line(path):
   """A script that nobody knows how to start."""
   told = ast.get_docstring(ast.parse(path.read_text()))
   assert f'  PYTHONPATH=. python benchmarks/{path.name}' in told
+
+
+def test_what_a_benchmark_has_recorded_it_does_not_record_again(
+  tmp_path, monkeypatch
+):
+  """Rows that stand twice, after a second call that went on."""
+  monkeypatch.setenv('LBE_RESULTS', str(tmp_path / 'results.jsonl'))
+  config = common.base()
+  for call in (1, 2):
+    for name in ('a', 'b')[:call]:
+      workdir = tmp_path / name
+      workdir.mkdir(exist_ok=True)
+      (workdir / 'done').touch()
+      once.run('train', config, workdir)
+      once.write('canary', {'way': name}, workdir)
+  rows = [*map(json.loads, (tmp_path / 'results.jsonl').open())]
+  assert [row['way'] for row in rows] == ['a', 'b']
 
 
 SESSION = conftest.ROOT / 'benchmarks/gpu_session.sh'

@@ -10,6 +10,7 @@ from absl.testing import flagsaver
 
 from lbe import generate
 from lbe.chat import prompts
+from lbe.run import progress
 from lbe.vocab import tokenizers
 
 if not flags.FLAGS.is_parsed():
@@ -60,6 +61,22 @@ def test_a_prompt_is_gone_on_with(folder, test_data, capsys):
   )
   run(folder, prompt=tokenizer.decode(ids[:num]), max_new_tokens=40 - num)
   assert capsys.readouterr().out == tokenizer.decode(ids) + '\n'
+
+
+def test_the_first_text_is_waited_for_with_words(folder, monkeypatch, capsys):
+  """Seven seconds of silence while the decoder is compiled."""
+  monkeypatch.setattr(progress, '_PATIENCE', 0.0)
+  monkeypatch.setattr(progress, '_IN_FILE', 0.01)
+  run(folder, prompt='Tom')
+  said = capsys.readouterr()
+  assert said.out.startswith('Tom') and said.out.count('\n') == 1
+  assert 'reading the weights …\n' in said.err
+  assert 'compiling, and reading the prompt …\n' in said.err
+  run(folder, num_samples=3, max_new_tokens=9, temperature=1.0)
+  said = capsys.readouterr()
+  assert len([*map(json.loads, said.out.splitlines())]) == 3
+  # Its bar is written again while nothing of it is done.
+  assert said.err.count(' 0/3 ') > 2
 
 
 def test_samples_do_not_hang_on_how_many_or_on_the_batch(folder, tmp_path):

@@ -100,9 +100,11 @@ def prepare(
     sources_lib.files(source)  # a wrong path is said before any work
   cache_dir = config.data.cache_dir or str(pathlib.Path(workdir) / 'data')
 
-  def prepare_all(**how):
-    return {
-      name: build.prepare(
+  first = jax.process_index() == 0
+
+  def prepare_one(source, **how):
+    with progress.doing(f'preparing {source.name}', quiet=not first):
+      return build.prepare(
         source,
         tokenizer,
         cache_dir=cache_dir,
@@ -115,10 +117,10 @@ def prepare(
         in_text=bool(config.budget.documents or config.budget.bytes),
         **how,
       )
-      for name, source in named.items()
-    }
 
-  first = jax.process_index() == 0
+  def prepare_all(**how):
+    return {name: prepare_one(x, **how) for name, x in named.items()}
+
   blind = hosts.blind_to(cache_dir, 'data')
   if blind:
     lacks = None in prepare_all(may_make=False).values()

@@ -7,7 +7,9 @@ import re
 
 from lbe.data import dataset_info
 from lbe.data import folders
+from lbe.exams import sentences
 from lbe.text import hub
+from lbe.text import language_table
 
 # Of an evaluator, beside its `path`.
 _FILES = ('responses', 'english_words', 'include_path')
@@ -93,7 +95,7 @@ def _of_evaluators(config, trained):
       yield from _missing(f'{own}.{field}', e.get(field, ''))
     if not path or e.get('source'):
       continue
-    for file in _inside(path):
+    for file in map(os.path.realpath, _read_by(name, e)):
       if file in trained:
         source = trained[file]
         yield (
@@ -115,13 +117,35 @@ def _files(name, path, kind):
   return folders.found(name, path, kind)[0]
 
 
-def _inside(path):
-  """Real paths of the file, of those in the folder, or of the pattern's."""
+def _read_by(name, e):
+  """The files that an evaluator reads of its path.
+
+  None where it will raise itself; of a folder that is not of languages, all
+  that is in it.
+  """
+  path, kind = e.path, e.get('evaluator')
+  exam = e.get('protocol', '').partition('@')[0]
+  try:
+    if kind == 'parallel' or (kind == 'pairs' and e.languages):
+      how = {'also': e.get('reference', ''), 'split': e.get('split', '')}
+      return sentences.files(path, e.languages, **how)
+    if kind in ('perplexity', 'pairs'):
+      return _files(name, path, e.kind)
+    if exam in language_table.DATA:
+      splits = [e.get('split') or 'test', *['train'] * bool(e.get('num_shots'))]
+      return [
+        language_table.file(exam, path, code, split=split)
+        for code in e.subjects or language_table.there(exam, path)
+        for split in splits
+      ]
+  except ValueError:
+    return []
   found = pathlib.Path(path)
-  files = [found] if found.is_file() else glob.glob(path, recursive=True)
+  if kind == 'code_switching' and e.languages:
+    return [x for x in found.glob('*/*.csv') if x.stem in e.languages]
   if found.is_dir():
-    files = found.rglob('*')
-  return [os.path.realpath(file) for file in files]
+    return found.rglob('*')
+  return [found] if found.is_file() else glob.glob(path, recursive=True)
 
 
 def _missing(field, path):

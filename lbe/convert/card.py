@@ -22,6 +22,14 @@ def write(target: pathlib.Path, checkpoint_dir, meta: dict, *, adapter: bool):
   path.write_text(text(meta, scores, adapter=adapter), encoding='utf-8')
 
 
+def shown(path) -> str:
+  """What a folder is called, and not where it lies: of a step, RUN/STEP."""
+  path = pathlib.Path(path).resolve()
+  if path.parent.name == 'checkpoints':
+    return f'{path.parent.parent.name}/{path.name}'
+  return path.name
+
+
 def text(meta: dict, scores: list[dict], *, adapter: bool) -> str:
   """The card, of a checkpoint's `meta` and rows of results.jsonl."""
   facts = meta['config']
@@ -32,7 +40,7 @@ def text(meta: dict, scores: list[dict], *, adapter: bool) -> str:
   if known:
     head += ['language:', *(f'- {name}' for name in known)]
   base = (meta['source'] or {}).get('base')
-  name = f'`{pathlib.Path(base).name}`' if base else None
+  name = f'`{shown(base)}`' if base else None
   where = ' (That is a folder: say where it comes from.)' if base else ''
   if base and hub.is_name(base):
     repo, commit = hub.split(base)

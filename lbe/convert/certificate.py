@@ -199,13 +199,13 @@ def check_logits(record):
 _NAME = 'certificate.json'
 
 
-def is_of(folder: str | pathlib.Path, source: str) -> bool:
-  """Whether a folder is finished and has the certificate of this source."""
+def is_of(folder: str | pathlib.Path, fingerprint: str) -> bool:
+  """Whether a folder is finished and has the certificate of these weights."""
   folder = pathlib.Path(folder)
   if (folder / hf_config.UNFINISHED).exists():
     return False
   try:
-    return files.read_json(folder / _NAME)['source'] == source
+    return files.read_json(folder / _NAME)['fingerprint'] == fingerprint
   except (OSError, ValueError, KeyError):
     return False
 
@@ -215,7 +215,7 @@ def export(source: str, target: pathlib.Path):
 
   Nothing where an earlier process was done. Raises ValueError where it fails.
   """
-  if is_of(target, str(checkpoint.find(source))):
+  if is_of(target, checkpoint.fingerprint(source)):
     return
   shutil.rmtree(target, ignore_errors=True)
   paths = f'--source={source}', f'--target={target}'

@@ -21,7 +21,6 @@ import pathlib
 import shutil
 
 import numpy as np
-import tqdm
 
 from lbe.data import chosen
 from lbe.data import cleaning
@@ -30,6 +29,7 @@ from lbe.data import shards as shards_lib
 from lbe.data import sources as sources_lib
 from lbe.data import tokenized
 from lbe.run import checksums
+from lbe.text import bars
 from lbe.text import files
 
 _FORMAT = 5
@@ -227,7 +227,7 @@ def _make(
   total = sum(map(sources_lib.size, sources_lib.files(source)))
 
   def progress_bar(what, total):
-    return tqdm.tqdm(
+    return bars.make(
       total=total,
       unit='B',
       unit_scale=True,
@@ -241,6 +241,7 @@ def _make(
     with progress_bar('choosing from', total) as bar:
       found = sources_lib.numbered(source, skipped, cleaned)
       numbers, total = chosen.choose(found, source, *taken, bar)
+      bars.finish(bar)
     documents = sources_lib.chosen(source, numbers)
   bar = progress_bar('tokenizing', total)
 
@@ -274,6 +275,8 @@ def _make(
     else:
       for number in _written(unfinished(), stored, num_workers):
         bar.update(sizes[number])
+    # Files hold more than their texts, and packed ones less.
+    bars.finish(bar)
   if source.cleaning is not None:
     cleaned.write(folder)
   features = _features(tokenizer.vocab_size)

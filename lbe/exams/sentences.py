@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Sequence
 
 from lbe.exams import sib200
-from lbe.text import files
+from lbe.text import files as files_lib
 from lbe.text import language_table
 from lbe.text import lines
 
@@ -24,13 +24,25 @@ def read(
   ValueError for a language that the table or the folder has not, a split that
   is not there, and, with the line, for what is no sentence.
   """
-  read_one, there = _layout(pathlib.Path(path), split)
-  codes = [*(languages or there), *filter(None, [also])]
-  return {code: read_one(code) for code in dict.fromkeys(codes)}
+  _, read_one, there = _layout(pathlib.Path(path), split)
+  return {code: read_one(code) for code in _codes(languages or there, also)}
+
+
+def files(
+  path, languages: Sequence[str], *, also: str = '', split: str = ''
+) -> list[pathlib.Path]:
+  """The files that `read` reads; raises ValueError where one is not there."""
+  files_of, _, there = _layout(pathlib.Path(path), split)
+  codes = _codes(languages or there, also)
+  return [file for code in codes for file in files_of(code)]
+
+
+def _codes(languages, also):
+  return dict.fromkeys([*languages, *filter(None, [also])])
 
 
 def _layout(root, split):
-  """(code → [(id, sentence)], the codes that are there) of a folder."""
+  """(code → its files, code → [(id, sentence)], codes there) of a folder."""
   sib = language_table.there('sib200', root, split='*')
   ntrex = language_table.there('ntrex', root)
   if split and not sib:
@@ -40,13 +52,23 @@ def _layout(root, split):
     )
   if sib:
     splits = (split,) if split else _SPLITS
-    return lambda code: [
-      (s.id, s.text.strip())
-      for x in splits
-      for s in sib200.sentences(root, code, x)
-    ], sib
+
+    def sib_files(code):
+      return [
+        language_table.file('sib200', root, code, split=x) for x in splits
+      ]
+
+    def sib_sentences(code):
+      read = [s for x in splits for s in sib200.sentences(root, code, x)]
+      return [(s.id, s.text.strip()) for s in read]
+
+    return sib_files, sib_sentences, sib
   if ntrex:
-    return lambda code: _lines(language_table.file('ntrex', root, code)), ntrex
+
+    def ntrex_files(code):
+      return [language_table.file('ntrex', root, code)]
+
+    return ntrex_files, lambda code: _lines(*ntrex_files(code)), ntrex
   own = sorted(
     x for x in language_table.LANGUAGES if (root / f'{x}.txt').is_file()
   )
@@ -57,19 +79,19 @@ def _layout(root, split):
       'a line.'
     )
 
-  def read(code):
+  def own_files(code):
     language_table.language(code)
     if code not in own:
       raise ValueError(f'{root} has no {code}.txt; it has {", ".join(own)}.')
-    return _lines(root / f'{code}.txt')
+    return [root / f'{code}.txt']
 
-  return read, own
+  return own_files, lambda code: _lines(*own_files(code)), own
 
 
 def _lines(path):
   """[('LINE', sentence)], lines counted from 1; ValueError for an empty one."""
   found = []
-  for number, line in enumerate(lines.split(files.text(path)), 1):
+  for number, line in enumerate(lines.split(files_lib.text(path)), 1):
     if not line.strip():
       raise ValueError(
         f'{path}:{number}: an empty line; the same line is the same sentence '

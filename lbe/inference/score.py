@@ -14,12 +14,12 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-import tqdm
 
 from lbe.inference import engine
 from lbe.mesh import place
 from lbe.models import architecture
 from lbe.models import forward
+from lbe.text import bars
 from lbe.vocab import tokenizers
 
 # ---------------------------------------------------------------- requests
@@ -376,7 +376,7 @@ def score(
   logprobs, normalizers = np.zeros((2, len(requests)), np.float64)
   greedy = np.ones(len(requests), bool)
   pending = []
-  bar = tqdm.tqdm(
+  bar = bars.make(
     total=len(requests),
     desc=progress,
     unit='request',

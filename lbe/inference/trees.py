@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-import tqdm
 
 from lbe.inference import engine
 from lbe.mesh import place
 from lbe.models import architecture
 from lbe.models import forward
+from lbe.text import bars
 
 # Longer texts are no matter of trees.
 LONGEST = 511
@@ -49,7 +49,7 @@ def logprobs(
   lengths = np.array([len(ids) for ids in texts], int)
   result = np.zeros(len(texts))
   programs = engine.functions(c, execution, mesh)
-  bar = tqdm.tqdm(
+  bar = bars.make(
     total=len(texts),
     desc=progress,
     unit='text',

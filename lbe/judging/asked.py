@@ -19,8 +19,7 @@ import os
 import pathlib
 import sys
 
-import tqdm
-
+from lbe.text import bars
 from lbe.text import lines
 
 AGAIN = 'That cannot be read as scores: {reason}. {form}'
@@ -113,7 +112,7 @@ def ask(judge, rubric, prompts, *, cache, max_asks, progress=''):
     if not open_prompts:
       continue
     talks = [_talk(rubric, p, cache[keys[p]]) for p in open_prompts]
-    for i, reply in tqdm.tqdm(
+    for i, reply in bars.make(
       judge.replies(talks),
       total=len(talks),
       desc=f'{progress} asks {judge.name}' + ' again' * (number > 0),

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 import numpy as np
 import xxhash
 
+from lbe.run import progress
 from lbe.text import files as files_lib
 
 BLOCK_BYTES = 1 << 26
@@ -203,7 +204,9 @@ def compare(
     except OSError as error:
       damage[name] = _unreadable(error)
   named = {path: path.relative_to(folder).as_posix() for path in sizes}
-  measured = _measure({p: sizes[p] for p in sizes if not by_size(named[p])})
+  what = f'comparing {folder} with its checksums'
+  with progress.doing(what, quiet=number > 0):
+    measured = _measure({p: sizes[p] for p in sizes if not by_size(named[p])})
   for path, size in sizes.items():
     name = named[path]
     blocks = measured.get(path)

@@ -10,44 +10,46 @@ import time
 from collections.abc import Callable
 
 import jax
-import tqdm
 
 from lbe.run import metrics
+from lbe.text import bars
 
 # Shorter work is over before anybody asks.
 _PATIENCE = 2.0
+# Nobody is left without a word for longer than five seconds; in a file, after
+# the first minute, for half a minute.
+_ON_TERMINAL, _IN_FILE, _LATER = 1.0, 4.0, 30.0
 
 
 @contextlib.contextmanager
 def doing(what: str, *, quiet: bool = False):
   """Within, `what` is done, and said where it takes more than two seconds.
 
-  With the seconds on a terminal, once elsewhere; by process 0 alone, which the
-  others ask to be `quiet`.
+  With the seconds: on a terminal they run, elsewhere a line is added now and
+  then. A bar that is made within stands in its place. By process 0 alone,
+  which the others ask to be `quiet`.
   """
-  done = threading.Event()
-  teller = threading.Thread(target=_tell, args=(what, done), daemon=True)
-  if not quiet:
-    teller.start()
+  if quiet:
+    yield
+    return
+  clock, done = bars.Clock(what), threading.Event()
+  teller = threading.Thread(target=_tell, args=(clock, done), daemon=True)
+  teller.start()
   try:
     yield
   finally:
     done.set()
-    if not quiet:
-      teller.join()
+    teller.join()
+    clock.close()
 
 
-def _tell(what, done):
-  if done.wait(_PATIENCE):
-    return
-  if not sys.stderr.isatty():
-    print(f'{what} …', file=sys.stderr, flush=True)
-    return
-  form = '{desc} … {elapsed}'
-  with tqdm.tqdm(desc=what, bar_format=form, leave=False) as bar:
-    bar.start_t -= _PATIENCE
-    while not done.wait(1.0):
-      bar.refresh()
+def _tell(clock, done):
+  pause = _PATIENCE
+  while not done.wait(pause):
+    if clock.tell():
+      pause = _ON_TERMINAL
+    else:
+      pause = _IN_FILE if clock.seconds() < 60 else _LATER
 
 
 class Line:
@@ -55,7 +57,7 @@ class Line:
 
   def __init__(self, num_steps: int, *, first_step: int):
     self._quiet = jax.process_index() != 0
-    self._bar = tqdm.tqdm(
+    self._bar = bars.make(
       total=num_steps,
       initial=first_step,
       unit='step',
@@ -99,8 +101,7 @@ class Line:
   def say(self, text: str):
     """A line above the bar."""
     if not self._quiet:
-      tqdm.tqdm.write(text, file=sys.stdout)
-      sys.stdout.flush()
+      bars.say(text)
 
   def close(self):
     self._bar.close()

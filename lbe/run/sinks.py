@@ -15,9 +15,8 @@ import sys
 import uuid
 from collections.abc import Sequence
 
-import tqdm
-
 from lbe.run import identity
+from lbe.text import bars
 from lbe.text import files
 
 # The runs that an earlier process began there, by sink.
@@ -132,7 +131,7 @@ class Sinks:
       yield
     except Exception as error:
       self._open.pop(name, None)
-      tqdm.tqdm.write(
+      bars.say(
         f'WARNING: the sink {name!r} failed and gets nothing more of this '
         f'process ({type(error).__name__}: {error}). The run goes on, '
         f'{self._workdir}/metrics.jsonl has everything; the same command '

@@ -15,9 +15,9 @@ import itertools
 import json
 import unicodedata
 
-import tqdm
 from tokenizers import Tokenizer
 
+from lbe.text import bars
 from lbe.text import scripts
 from lbe.vocab import continued
 from lbe.vocab import extend as extend_lib
@@ -57,7 +57,7 @@ def extend(
   """
   check_base(base)
   is_letter = extend_lib.letter_rule(keep_latin)
-  texts = tqdm.tqdm(texts, desc='reading', unit='text', disable=not progress)
+  texts = bars.make(texts, desc='reading', unit='text', disable=not progress)
   units, letters = _units(base, texts, is_letter)
   continued.check_units(units)
   frequent = _frequent_scripts(letters, coverage)
@@ -66,7 +66,7 @@ def extend(
     return is_letter(letter) and scripts.first_word(letter) in frequent
 
   model = _model(base)
-  bar = tqdm.tqdm(
+  bar = bars.make(
     units.items(), desc='cutting', unit='word', disable=not progress
   )
   learnt = continued.learn(

@@ -8,8 +8,7 @@ that the base only has as bytes come first, because byte pieces never join.
 import collections
 import heapq
 
-import tqdm
-
+from lbe.text import bars
 from lbe.text import scripts
 from lbe.vocab import added as added_lib
 from lbe.vocab import extend as extend_lib
@@ -38,14 +37,14 @@ def extend(
   given, base = base, added_lib.in_model(base)
   extend_lib.check_base(base)
   known = {p.piece for p in base.proto.pieces}
-  texts = tqdm.tqdm(texts, desc='reading', unit='text', disable=not progress)
+  texts = bars.make(texts, desc='reading', unit='text', disable=not progress)
   units = _units(texts, extend_lib.letter_rule(keep_latin))
   check_units(units)
   characters = _missing_characters(units, known, coverage)[:num_pieces]
   start = extend_lib.below(base, characters) if characters else base
   start = start.without_prefix()
   letters = known | set(characters)
-  bar = tqdm.tqdm(
+  bar = bars.make(
     units.items(), desc='cutting', unit='word', disable=not progress
   )
   merges = learn(
@@ -167,7 +166,7 @@ def learn(units, known, num_merges, *, allowed, progress=True):
   queue = [(-entry[0], key) for key, entry in pairs.items()]
   heapq.heapify(queue)
   known, added = set(known), []
-  bar = tqdm.tqdm(
+  bar = bars.make(
     total=num_merges, unit='piece', desc='merging', disable=not progress
   )
   while queue and len(added) < num_merges:

@@ -18,6 +18,7 @@ from lbe.vocab import twin
 _NOT_KEPT = (
   *('auto_map', 'backend', 'is_local', 'local_files_only', 'name_or_path'),
   *('tokenizer_file', 'vocab_file', 'processor_class', 'from_slow'),
+  *('special_tokens_map_file', 'cache_dir'),
 )
 
 

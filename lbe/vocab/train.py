@@ -3,8 +3,8 @@
 import io
 
 import sentencepiece
-import tqdm
 
+from lbe.text import bars
 from lbe.text import files
 
 # SentencePiece drops a line that holds this, its mark of unknown characters,
@@ -42,7 +42,7 @@ def train_sentencepiece(
   try:
     sentencepiece.SentencePieceTrainer.train(
       sentence_iterator=iter(
-        tqdm.tqdm(lines, desc='reading', unit='line', disable=not progress)
+        bars.make(lines, desc='reading', unit='line', disable=not progress)
       ),
       model_writer=model,
       model_type=model_type,

@@ -49,3 +49,74 @@ def test_what_is_trained_on_is_not_scored(tmp_path):
   # It is read and not trained on.
   config.data.sources.a.proportion = 0.0
   paths.check(config, begins=True)
+
+
+@pytest.mark.parametrize(
+  'kind, read, files',
+  [
+    # Languages that are left out, and a reference that is read beside them.
+    ('parallel', dict(languages=('zh', 'ta')), ('zh', 'ta', 'en')),
+    ('parallel', dict(languages=('zh',), reference=''), ('zh',)),
+    ('parallel', {}, ('en', 'sw', 'ta', 'zh')),
+    ('pairs', dict(languages=('zh',)), ('zh',)),
+    # What is no text for a reader of texts, and no other file.
+    ('perplexity', {}, ('en', 'sw', 'ta', 'zh')),
+  ],
+)
+def test_a_folder_of_which_something_is_trained_on_is_scored_without_it(
+  tmp_path, kind, read, files
+):
+  """A folder of ten languages, one of them trained on, nine refused."""
+  config = tiny.config(tmp_path, a={})
+  folder = tmp_path / 'texts'
+  folder.mkdir()
+  for code in ('en', 'sw', 'ta', 'zh'):
+    (folder / f'{code}.txt').write_text('One sentence.\n')
+  (folder / 'README.md').write_text('What it is.')
+  config.evals.own = getattr(common, kind)(path=str(folder), **read)
+  for code in ('en', 'sw', 'ta', 'zh', 'README'):
+    ending = 'md' if code == 'README' else 'txt'
+    config.data.sources.a.path = str(folder / f'{code}.{ending}')
+    config.data.sources.a.kind = 'text'
+    if code in files:
+      with pytest.raises(ValueError, match='is trained on'):
+        paths.check(config, begins=True)
+    else:
+      paths.check(config, begins=True)
+
+
+def test_of_exams_by_language_what_is_asked_is_read(tmp_path):
+  config = tiny.config(tmp_path, a={})
+  root = tmp_path / 'sib'
+  for name in ('eng_Latn', 'zho_Hans'):
+    (root / name).mkdir(parents=True)
+    for split in ('train', 'dev', 'test'):
+      (root / name / f'{split}.tsv').write_text('index_id\tcategory\ttext\n')
+  config.data.sources.a.kind = 'text'
+  how = dict(protocol='sib200@labels', path=str(root), subjects=('zh',))
+
+  def refused(file):
+    config.data.sources.a.path = str(root / file)
+    try:
+      paths.check(config, begins=True)
+    except ValueError as error:
+      assert 'is trained on' in str(error)
+      return True
+    return False
+
+  config.evals.own = common.multiple_choice(**how)
+  assert refused('zho_Hans/test.tsv')
+  assert not refused('zho_Hans/train.tsv')
+  assert not refused('eng_Latn/test.tsv')
+  config.evals.own.num_shots = 2
+  assert refused('zho_Hans/train.tsv')
+  config.evals.own.subjects = ()
+  assert refused('eng_Latn/test.tsv')
+  folder = tmp_path / 'confusion'
+  for code in ('ar', 'zh'):
+    (folder / 'okapi').mkdir(parents=True, exist_ok=True)
+    (folder / 'okapi' / f'{code}.csv').write_text('prompt\nOne\n')
+  root, config.evals.own = folder, common.code_switching(path=str(folder))
+  assert refused('okapi/ar.csv')
+  config.evals.own.languages = ('zh',)
+  assert refused('okapi/zh.csv') and not refused('okapi/ar.csv')

@@ -35,6 +35,12 @@ def test_the_card_has_base_data_and_the_format():
   assert '| en | 20% | text |\n| ta | 80% | text |' in text
 
 
+def test_a_step_is_named_by_its_run(tmp_path):
+  """A base that is called `200`."""
+  assert card.shown(tmp_path / 'zh' / 'checkpoints' / '200') == 'zh/200'
+  assert card.shown(tmp_path / 'zh') == 'zh'
+
+
 def test_an_import_has_a_card_too():
   text = card.text({**META, 'config': None}, [], adapter=False)
   assert '## Training' not in text

@@ -101,9 +101,9 @@ def test_an_export_that_was_killed_is_gone_on_with_and_not_read(tmp_path):
   (tmp_path / 'README.md').write_text('my card')
   assert list(checksums.compare(tmp_path).damage) == []
   assert not certificate.is_of(tmp_path, 'run')
-  (tmp_path / 'certificate.json').write_text('{"source": "run"')
+  (tmp_path / 'certificate.json').write_text('{"fingerprint": "run"')
   assert not certificate.is_of(tmp_path, 'run')
-  (tmp_path / 'certificate.json').write_text('{"source": "run"}')
+  (tmp_path / 'certificate.json').write_text('{"fingerprint": "run"}')
   assert certificate.is_of(tmp_path, 'run')
   (tmp_path / 'unfinished').touch()
   assert not certificate.is_of(tmp_path, 'run')

@@ -131,3 +131,16 @@ def test_what_takes_long_is_said_and_what_does_not_is_not(monkeypatch, capfd):
   with progress.doing('what is over soon'):
     pass
   assert capfd.readouterr().err == 'compiling …\n'
+
+
+def test_what_takes_longer_is_said_again_in_a_file_too(monkeypatch, capfd):
+  """Seven seconds without a word, of programs that a pipe reads."""
+  longest = max(progress._PATIENCE, progress._ON_TERMINAL, progress._IN_FILE)
+  assert longest < 5
+  monkeypatch.setattr(progress, '_PATIENCE', 0.01)
+  monkeypatch.setattr(progress, '_IN_FILE', 0.05)
+  with progress.doing('comparing'):
+    time.sleep(0.4)
+  first, *others = capfd.readouterr().err.splitlines()
+  assert first == 'comparing …'
+  assert len(others) > 2 and set(others) == {'comparing … 00:00'}

@@ -5,6 +5,7 @@ import json
 
 import pytest
 import wandb
+from tensorboard.backend.event_processing import event_accumulator
 
 from lbe.run import metrics
 from lbe.run import sinks
@@ -64,6 +65,52 @@ def test_a_sink_that_fails_ends_no_run_and_says_so_once(
   assert told.count("WARNING: the sink 'mlflow' failed") == 1
   assert 'nowhere' in told
   assert len((workdir / 'metrics.jsonl').read_text().splitlines()) == 2
+
+
+def test_a_sink_that_fails_later_ends_no_run_either(
+  workdir, monkeypatch, capsys
+):
+  """The disk or the server of a tracker that goes away in the night."""
+  monkeypatch.setenv('MLFLOW_ALLOW_FILE_STORE', 'true')
+  monkeypatch.setenv('MLFLOW_TRACKING_URI', f'file://{workdir}/kept')
+  writer = metrics.Writer(workdir, resume_step=-1, sinks=['mlflow'])
+  writer.write(1, {'train/loss': 1.5})
+  gone = workdir / 'kept'
+  gone.rename(workdir / 'elsewhere')
+  gone.write_text('no folder')
+  for step in (2, 3):
+    writer.write(step, {'train/loss': 1.5 * step})
+  writer.close()
+  told = capsys.readouterr().err
+  assert told.count("WARNING: the sink 'mlflow' failed") == 1
+  rows = [*map(json.loads, (workdir / 'metrics.jsonl').open())]
+  assert [row['step'] for row in rows] == [1, 2, 3]
+  board = event_accumulator.EventAccumulator(str(workdir / 'tensorboard'))
+  steps = [x.step for x in board.Reload().Scalars('train/loss')]
+  assert steps == [1, 2, 3]
+  # It is there again: the same run of the tracker goes on.
+  gone.unlink()
+  (workdir / 'elsewhere').rename(gone)
+  written(workdir, ['mlflow'], 4, 3)
+  (run,) = (workdir / 'kept' / '0').glob('*/metrics')
+  values = (run / 'train' / 'loss').read_text().split('\n')[:-1]
+  assert [x.split()[2] for x in values] == ['1', '4']
+  assert "sink 'mlflow' failed" not in capsys.readouterr().err
+
+
+def test_an_error_in_the_middle_of_wandb_ends_no_run(
+  workdir, monkeypatch, capsys
+):
+  monkeypatch.setenv('WANDB_MODE', 'offline')
+  writer = metrics.Writer(workdir, resume_step=-1, sinks=['wandb'])
+  writer.write(1, {'train/loss': 1.5})
+  wandb.teardown()  # its process is gone
+  for step in (2, 3):
+    writer.write(step, {'train/loss': 1.5 * step})
+  writer.close()
+  rows = [*map(json.loads, (workdir / 'metrics.jsonl').open())]
+  assert [row['step'] for row in rows] == [1, 2, 3]
+  assert capsys.readouterr().err.count("sink 'wandb' failed") <= 1
 
 
 def test_a_sink_that_is_none_or_not_installed_is_refused(monkeypatch):

@@ -6,9 +6,14 @@ import shutil
 import sys
 
 import huggingface_hub.constants
+import jax
 import numpy as np
 import pytest
+from absl import flags
+from absl.testing import flagsaver
 
+from lbe import export_hf
+from lbe import generate
 from lbe.assemble import paths
 from lbe.configs import common
 from lbe.convert import card
@@ -16,11 +21,16 @@ from lbe.convert import peft
 from lbe.convert import stored
 from lbe.models import lora
 from lbe.models import weights
+from lbe.run import checkpoint
 from lbe.text import hub
 from lbe.vocab import tokenizers
 
 import hub_server
+import runs
 import tiny
+
+if not flags.FLAGS.is_parsed():
+  flags.FLAGS.mark_as_parsed()
 
 REPO = 'me/small'
 
@@ -195,3 +205,116 @@ def test_an_adapter_and_a_card_name_their_base_on_the_hub(tmp_path):
   )
   assert f'\nbase_model: {REPO}\n' in text
   assert f'[{REPO}](https://huggingface.co/{REPO}/tree/aaaa' in text
+
+
+@pytest.fixture
+def adapted(folder, tmp_path):
+  """A run's checkpoint of adapters on the folder's model; (where, flat)."""
+  base = stored.open_model(folder)
+  flat = weights.flatten(base.hf_weights.load())
+  c = dataclasses.replace(
+    base.config, lora=lora.make('layers/[qv]_.*', rank=2, alpha=4)
+  )
+  for name, like in weights.flatten(weights.shapes(c)).items():
+    if name.startswith('lora/'):
+      drawn = np.random.default_rng(len(name)).normal(0, 0.3, like.shape)
+      flat[name] = drawn.astype(np.float32)
+  own = folder.parent / 'hf' / 'tokenizer.model'
+  kept = {'name_or_path': str(own), 'special_tokens_map_file': str(own)}
+  source = {
+    'dtype': 'float32',
+    'base': str(folder),
+    'frozen': [name for name in flat if not name.startswith('lora/')],
+    'tokenizer_files': {'tokenizer_config': kept},
+  }
+  path = tmp_path / 'private' / 'run' / 'checkpoints' / '0'
+  checkpoint.save_model(
+    path.parent.parent,
+    weights.unflatten(flat),
+    meta={
+      'model': c.to_json(),
+      'tokenizer': stored.tokenizer_meta(base.tokenizer),
+      'config': None,
+      'source': source,
+    },
+  )
+  return path, flat
+
+
+def export(source, target, **changes):
+  flagged = {'source': str(source), 'target': str(target), 'verify': 'digests'}
+  with flagsaver.flagsaver(**flagged | changes):
+    export_hf.main([])
+
+
+def test_an_adapter_comes_back_from_the_hub(
+  server, folder, adapted, tmp_path, monkeypatch, capsys
+):
+  """It was pushed, and only a folder of it was ever read."""
+  monkeypatch.setenv('HF_TOKEN', hub_server.SECRET)
+  path, flat = adapted
+  export(path, tmp_path / 'out', adapter_only=True, push='me/adapter')
+  commit = server.repos['me/adapter']['main_is']
+  # In a process of its own, as a person would.
+  process = runs.start(
+    'import_hf',
+    f'--source={folder}',
+    '--adapter=hf:me/adapter',
+    f'--target={tmp_path / "back"}',
+    '--verify=digests',
+    HF_ENDPOINT=server.url,
+    HF_HUB_OFFLINE='0',
+    HF_HUB_CACHE=str(tmp_path / 'other'),
+  )
+  output, _ = process.communicate(timeout=300)
+  assert process.returncode == 0, output
+  for name, array in flat.items():
+    got = checkpoint.load_array(tmp_path / 'back', name)
+    np.testing.assert_array_equal(got[: len(array)], array, err_msg=name)
+  capsys.readouterr()
+  said = []
+  for model in (
+    dict(model=str(path)),
+    dict(model=str(folder), adapter='hf:me/adapter'),
+    dict(model=str(folder), adapter=f'hf:me/adapter@{commit}'),
+    dict(model=str(folder)),
+  ):
+    with flagsaver.flagsaver(prompt='Once', max_new_tokens=12, **model):
+      generate.main([])
+    said.append(capsys.readouterr().out.splitlines()[-1])
+  assert said[0] == said[1] == said[2] != said[3]
+  with pytest.raises(ValueError, match='has adapters already'):
+    with flagsaver.flagsaver(
+      prompt='Once', model=str(path), adapter='hf:me/adapter'
+    ):
+      generate.main([])
+  server.put('me/none', folder)
+  with pytest.raises(ValueError, match='has no adapter_config.json'):
+    with flagsaver.flagsaver(
+      prompt='Once', model=str(folder), adapter='hf:me/none'
+    ):
+      generate.main([])
+
+
+def test_what_is_pushed_says_nothing_of_this_machine(
+  server, folder, adapted, tmp_path, monkeypatch, capsys
+):
+  """The names of users and of their projects, in a public repository."""
+  monkeypatch.setenv('HF_TOKEN', hub_server.SECRET)
+  path, _ = adapted
+  export(path, tmp_path / 'one', adapter_only=True, push='me/adapter')
+  assert "base 'hf', which nobody else has" in capsys.readouterr().out
+  export(path, tmp_path / 'two', push='me/whole')
+  for repo in ('me/adapter', 'me/whole'):
+    found = server.repos[repo]['main']
+    for name, data in found.items():
+      for place in (tmp_path, folder, folder.parent, jax.__file__):
+        assert str(place).encode() not in data, (repo, name)
+    record = json.loads(found['certificate.json'])
+    assert record['source'] == 'run/0'
+  named = json.loads(server.repos['me/adapter']['main']['adapter_config.json'])
+  assert named['base_model_name_or_path'] == 'hf'
+  # What stays here is loaded by PEFT from where its base lies.
+  export(path, tmp_path / 'three', adapter_only=True)
+  named = json.loads((tmp_path / 'three/adapter_config.json').read_text())
+  assert named['base_model_name_or_path'] == str(folder)
