@@ -9,12 +9,13 @@ libtpu (pip install 'lbe[tpu]'), or for GPUs, as h100:8 (pip install
 Of a model in init_from only the shape is read, and no data.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import json
+import os
 import pathlib
 import pickle
-import sys
 
 import jax
 from absl import flags
@@ -29,6 +30,7 @@ from lbe.mesh import topology
 from lbe.models import architecture
 from lbe.models import weights
 from lbe.run import program
+from lbe.run import progress
 from lbe.vocab import tokenizers
 
 _CONFIG = config_flag.define()
@@ -79,13 +81,8 @@ def main(argv):
   if _SEARCH.value:
     _search(config, model, devices, chip)
     return
-  # At once: what is written to standard error meanwhile is taken.
-  print(
-    f'compiling for {_TOPOLOGY.value}: seconds, of large models minutes',
-    file=sys.stderr,
-    flush=True,
-  )
-  plan, compiled = planned.make(config, model, devices, chip, _TOPOLOGY.value)
+  with _compiling():
+    plan, compiled = planned.make(config, model, devices, chip, _TOPOLOGY.value)
   print(describe(plan, chip, price=_PRICE.value, tokens=_tokens(config)))
   if _JSON.value:
     pathlib.Path(_JSON.value).write_text(json.dumps(plan, indent=1))
@@ -94,6 +91,16 @@ def main(argv):
 
     with open(_EXECUTABLE.value, 'wb') as file:
       pickle.dump(serialize_executable.serialize(compiled), file)
+
+
+@contextlib.contextmanager
+def _compiling():
+  """Within, it is told that this goes on."""
+  what = f'compiling for {_TOPOLOGY.value}: seconds, of large models minutes'
+  # What is written to standard error meanwhile is taken.
+  with os.fdopen(os.dup(2), 'w', encoding='utf-8') as file:
+    with progress.doing(what, file=file):
+      yield
 
 
 def _tokens(config):
@@ -266,9 +273,11 @@ def _search(config, model, devices, chip):
     )
   candidates.sort(key=lambda x: x[:2])
   rows = []
-  print(f'{len(candidates)} fit by the estimate; compiling the fastest')
+  told = f'{len(candidates)} fit by the estimate; compiling the fastest'
+  print(told, flush=True)
   for _, _, tried in candidates[: _COMPILES.value]:
-    plan, _ = planned.make(tried, model, devices, chip, _TOPOLOGY.value)
+    with _compiling():
+      plan, _ = planned.make(tried, model, devices, chip, _TOPOLOGY.value)
     rows.append(plan)
     print(_row(plan), flush=True)
   fitting = [p for p in rows if p['fits']]

@@ -22,17 +22,17 @@ _ON_TERMINAL, _IN_FILE, _LATER = 1.0, 4.0, 30.0
 
 
 @contextlib.contextmanager
-def doing(what: str, *, quiet: bool = False):
+def doing(what: str, *, quiet: bool = False, file=None):
   """Within, `what` is done, and said where it takes more than two seconds.
 
   With the seconds: on a terminal they run, elsewhere a line is added now and
   then. A bar that is made within stands in its place. By process 0 alone,
-  which the others ask to be `quiet`.
+  which the others ask to be `quiet`. On standard error, or in `file`.
   """
   if quiet:
     yield
     return
-  clock, done = bars.Clock(what), threading.Event()
+  clock, done = bars.Clock(what, file), threading.Event()
   teller = threading.Thread(target=_tell, args=(clock, done), daemon=True)
   teller.start()
   try:

@@ -44,18 +44,23 @@ def _shown():
 class Clock:
   """'WHAT … 00:07' below the bars that stand there, or a line in a file.
 
-  Where a bar is made meanwhile, its own clock goes on instead.
+  Where a bar is made meanwhile, its own clock goes on instead. On standard
+  error, or in `file`.
   """
 
-  def __init__(self, what: str):
+  def __init__(self, what: str, file=None):
     self._what, self._start = what, time.monotonic()
-    self._is_terminal = sys.stderr.isatty()
+    self._file = file
+    self._is_terminal = self._out().isatty()
     self._told = ''
     with tqdm.tqdm.get_lock():
       for clock in _clocks:
         clock.hide()
       self._above = _shown()
       _clocks.append(self)
+
+  def _out(self):
+    return self._file or sys.stderr
 
   def seconds(self) -> float:
     return time.monotonic() - self._start
@@ -74,7 +79,7 @@ class Clock:
       else:
         elapsed = self._told and f' {self._elapsed()}'
         self._told = f'{self._what} …'
-        print(f'{self._told}{elapsed}', file=sys.stderr, flush=True)
+        print(f'{self._told}{elapsed}', file=self._out(), flush=True)
     return self._is_terminal
 
   def _elapsed(self):
@@ -86,16 +91,18 @@ class Clock:
     text = text[: shutil.get_terminal_size().columns - 1]
     blank = ' ' * (len(self._told) - len(text))
     up = '\x1b[A' * below
-    sys.stderr.write('\n' * below + f'\r{text}{blank}{up}')
-    sys.stderr.flush()
+    self._put('\n' * below + f'\r{text}{blank}{up}')
     self._told = text
+
+  def _put(self, text):
+    self._out().write(text)
+    self._out().flush()
 
   def hide(self):
     """Its line is empty, and the next one's."""
     if self._is_terminal and self._told:
       self._write('')
-      sys.stderr.write('\r')
-      sys.stderr.flush()
+      self._put('\r')
 
   def close(self):
     with tqdm.tqdm.get_lock():

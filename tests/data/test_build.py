@@ -22,6 +22,7 @@ from lbe.vocab import huggingface
 from lbe.vocab import tokenizers
 
 import runs
+import terminal
 
 
 @pytest.fixture(autouse=True)
@@ -435,3 +436,35 @@ def test_a_killed_preparation_goes_on_behind_its_finished_shards(
   fresh = prepare(path, tmp_path / 'fresh')
   for a, b in zip(stream(resumed.train), stream(fresh.train), strict=True):
     np.testing.assert_array_equal(a, b)
+
+
+_PREPARED = """
+import sys
+from lbe.data import build, shards, sources
+from lbe.run import progress
+from lbe.vocab import tokenizers
+shards.SHARD_BYTES = 2000
+progress._PATIENCE = 0.0
+with progress.doing('preparing zh'):
+  build.prepare(
+    sources.Source(name='zh', path=sys.argv[1], max_documents=int(sys.argv[2])),
+    tokenizers.Bytes(),
+    cache_dir=sys.argv[3],
+    num_workers=1,
+  )
+"""
+
+
+def test_bars_of_tokenizing_end_at_all_of_it_and_stand_alone(tmp_path):
+  """'99%' where all is done, and two lines for one thing."""
+  path = write(tmp_path)
+  screens = terminal.screens(_PREPARED, str(path), '9', str(tmp_path / 'data'))
+  last = [line for line in screens[-1][1] if line]
+  assert [line.split(':')[0] for line in last] == [
+    'choosing from zh',
+    'tokenizing zh',
+  ]
+  assert all(': 100%|' in line for line in last)
+  for _, lines in screens:
+    running = [x for x in lines if x and '100%' not in x]
+    assert len(running) <= 1, lines

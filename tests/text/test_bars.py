@@ -1,7 +1,10 @@
 """One line at a time on a terminal, and bars that end where they should."""
 
+import os
+
 from lbe.text import bars
 
+import conftest
 import terminal
 
 _SCORED = """
@@ -60,3 +63,45 @@ def test_a_bar_of_an_estimate_ends_with_all_of_it(capsys):
       bars.finish(bar)
     last = capsys.readouterr().err.split('\r')[-1]
     assert '100%' in last and f'{n}/{n}' in last
+
+
+_EVALUATED = """
+import dataclasses
+import jax
+from lbe.evals import perplexity, schedule
+from lbe.inference import model as model_lib
+from lbe.mesh import sharding
+from lbe.models import forward, weights
+from lbe.run import progress
+from lbe.vocab import tokenizers
+import tiny
+progress._PATIENCE = progress._ON_TERMINAL = 0.0
+c = dataclasses.replace(tiny.TINY, vocab_size=259)
+model = model_lib.Model(
+  params=weights.init(c, jax.random.key(0)),
+  config=c,
+  tokenizer=tokenizers.Bytes(),
+  mesh=sharding.make_mesh({'fsdp': 1}, devices=jax.devices()[:1]),
+  execution=forward.Execution(compute_dtype='float32', scan=False),
+  batch_size=2,
+  max_len=64,
+)
+texts = [f'A text that is scored, {i}.' for i in range(20)]
+task = perplexity.Documents(texts, texts, max_len=64)
+line = progress.Line(9, first_step=3)
+evaluator = schedule.Evaluator('zh', task, every=1, at_start=True, at_end=True)
+schedule.evaluate(evaluator, model, step=3)
+line.close()
+"""
+
+
+def test_an_evaluator_in_training_has_one_line_below_the_steps():
+  """The line of the steps, 'scoring zh', and its bar: three."""
+  tests = str(conftest.ROOT / 'tests')
+  screens = terminal.screens(
+    _EVALUATED, PYTHONPATH=os.pathsep.join([str(conftest.ROOT), tests])
+  )
+  seen = {line for _, lines in screens for line in lines}
+  assert any(line.startswith('scoring zh …') for line in seen)
+  assert any(line.startswith('zh: ') for line in seen), seen
+  assert max(counts(screens, 'scoring zh', 'zh:')) == 1
