@@ -10,6 +10,7 @@ import pytest
 from benchmarks import once
 from benchmarks import tables
 from configs import common
+from lbe.text import lines
 
 import conftest
 
@@ -70,7 +71,7 @@ def test_what_a_benchmark_has_recorded_it_does_not_record_again(
       (workdir / 'done').touch()
       once.run('train', config, workdir)
       once.write('canary', {'way': name}, workdir)
-  rows = [*map(json.loads, (tmp_path / 'results.jsonl').open())]
+  rows = lines.rows(tmp_path / 'results.jsonl')
   assert [row['way'] for row in rows] == ['a', 'b']
 
 

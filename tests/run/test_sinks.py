@@ -3,12 +3,14 @@
 import importlib.util
 import json
 
+import mlflow
 import pytest
 import wandb
 from tensorboard.backend.event_processing import event_accumulator
 
 from lbe.run import metrics
 from lbe.run import sinks
+from lbe.text import lines
 
 FACTS = {'config': {'seed': 7, 'optim': {'peak_lr': 0.1}}}
 
@@ -83,7 +85,7 @@ def test_a_sink_that_fails_later_ends_no_run_either(
   writer.close()
   told = capsys.readouterr().err
   assert told.count("WARNING: the sink 'mlflow' failed") == 1
-  rows = [*map(json.loads, (workdir / 'metrics.jsonl').open())]
+  rows = lines.rows(workdir / 'metrics.jsonl')
   assert [row['step'] for row in rows] == [1, 2, 3]
   board = event_accumulator.EventAccumulator(str(workdir / 'tensorboard'))
   steps = [x.step for x in board.Reload().Scalars('train/loss')]
@@ -91,6 +93,7 @@ def test_a_sink_that_fails_later_ends_no_run_either(
   # It is there again: the same run of the tracker goes on.
   gone.unlink()
   (workdir / 'elsewhere').rename(gone)
+  mlflow.end_run()  # as the end of a process does
   written(workdir, ['mlflow'], 4, 3)
   (run,) = (workdir / 'kept' / '0').glob('*/metrics')
   values = (run / 'train' / 'loss').read_text().split('\n')[:-1]
@@ -108,7 +111,7 @@ def test_an_error_in_the_middle_of_wandb_ends_no_run(
   for step in (2, 3):
     writer.write(step, {'train/loss': 1.5 * step})
   writer.close()
-  rows = [*map(json.loads, (workdir / 'metrics.jsonl').open())]
+  rows = lines.rows(workdir / 'metrics.jsonl')
   assert [row['step'] for row in rows] == [1, 2, 3]
   assert capsys.readouterr().err.count("sink 'wandb' failed") <= 1
 
