@@ -100,7 +100,14 @@ def plot(compared, path, *, source, target):
       y = [at_step[a]['gain'] for at_step in compared]
       axes.plot(x, y, 'o-', label=f'{a} over {b}')
       for at_step, *at in zip(compared, x, y, strict=True):
-        axes.annotate(str(at_step['step']), at, fontsize=8)
+        # The first says what the others are.
+        axes.annotate(
+          f'{"" if at_step["step"] else "step "}{at_step["step"]}',
+          at,
+          xytext=(5, -10),
+          textcoords='offset points',
+          fontsize=8,
+        )
   axes.axhline(0, color='grey', linewidth=0.8)
   axes.axvline(0, color='grey', linewidth=0.8)
   axes.set_xlabel('gained in the target since the start')

@@ -1,7 +1,9 @@
 """A run as TensorBoard shows it: curves, texts and pictures.
 
-Curves have the step as their axis and, in folders beside, the tokens and the
-bytes that were read: TensorBoard shows these as runs of their own.
+Curves have the step as their axis and, by names and in folders of their own,
+the tokens and the bytes that were read: in one chart TensorBoard has one axis,
+on which a thousand steps are nothing beside a million tokens. Its charts stand
+in the order of the alphabet: these behind all others.
 """
 
 import pathlib
@@ -52,13 +54,12 @@ class Board:
     }
 
   def write(self, step: int, row: dict[str, float]):
-    values = [Summary.Value(tag=k, simple_value=x) for k, x in row.items()]
-    self._steps.add(step, *values)
+    self._steps.add(step, *_values(row))
     self._seen |= _seen(row)
-    chosen = [value for value in values if value.tag.startswith(_ALONG)]
+    chosen = {tag: x for tag, x in row.items() if tag.startswith(_ALONG)}
     for axis, events in self._along.items():
       if chosen:
-        events.add(self._seen[axis], *chosen)
+        events.add(self._seen[axis], *_values(chosen, before=f'vs_{axis}/'))
 
   def text(self, step: int, tag: str, text: str):
     """A text as it stands: Markdown, which TensorBoard reads, is indented."""
@@ -68,6 +69,13 @@ class Board:
   def close(self):
     for events in (self._steps, *self._along.values()):
       events.close()
+
+
+def _values(row, before=''):
+  return [
+    Summary.Value(tag=f'{before}{tag}', simple_value=x)
+    for tag, x in row.items()
+  ]
 
 
 def add_pictures(folder: pathlib.Path, step: int, paths: list[pathlib.Path]):

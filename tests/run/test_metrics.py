@@ -141,12 +141,10 @@ def test_tensorboard_has_texts_pictures_and_other_axes(tmp_path, monkeypatch):
   assert text('samples/0') == '    Once →\n     upon a time'
   assert board.Images('forgetting')[0].width == 4
   by_tokens = loaded(tmp_path / 'tensorboard' / 'by_tokens')
-  assert [x.step for x in by_tokens.Scalars('train/loss')] == [
-    100,
-    200,
-    300,
-    400,
-  ]
-  assert by_tokens.Tags()['scalars'] == ['train/loss']
+  along = by_tokens.Scalars('vs_tokens/train/loss')
+  assert [x.step for x in along] == [100, 200, 300, 400]
+  # A name of its own: in one chart the steps were a line on the left edge.
+  assert by_tokens.Tags()['scalars'] == ['vs_tokens/train/loss']
   by_bytes = loaded(tmp_path / 'tensorboard' / 'by_bytes')
-  assert [x.step for x in by_bytes.Scalars('train/loss')] == [9, 18, 27, 36]
+  along = by_bytes.Scalars('vs_bytes/train/loss')
+  assert [x.step for x in along] == [9, 18, 27, 36]
