@@ -447,7 +447,7 @@ shards.SHARD_BYTES = 2000
 progress._PATIENCE = 0.0
 with progress.doing('preparing zh'):
   build.prepare(
-    sources.Source(name='zh', path=sys.argv[1], max_documents=int(sys.argv[2])),
+    sources.Source('zh', sys.argv[1], max_documents=int(sys.argv[2]) or None),
     tokenizers.Bytes(),
     cache_dir=sys.argv[3],
     num_workers=1,
@@ -458,13 +458,16 @@ with progress.doing('preparing zh'):
 def test_bars_of_tokenizing_end_at_all_of_it_and_stand_alone(tmp_path):
   """'99%' where all is done, and two lines for one thing."""
   path = write(tmp_path)
-  screens = terminal.screens(_PREPARED, str(path), '9', str(tmp_path / 'data'))
-  last = [line for line in screens[-1][1] if line]
-  assert [line.split(':')[0] for line in last] == [
-    'choosing from zh',
-    'tokenizing zh',
-  ]
-  assert all(': 100%|' in line for line in last)
-  for _, lines in screens:
-    running = [x for x in lines if x and '100%' not in x]
-    assert len(running) <= 1, lines
+  for limit, bars in (
+    ('0', ['tokenizing zh']),
+    ('9', ['choosing from zh', 'tokenizing zh']),
+  ):
+    screens = terminal.screens(
+      _PREPARED, str(path), limit, str(tmp_path / limit)
+    )
+    last = [line for line in screens[-1][1] if line]
+    assert [line.split(':')[0] for line in last] == bars
+    assert all(': 100%|' in line for line in last), last
+    for _, lines in screens:
+      running = [x for x in lines if x and '100%' not in x]
+      assert len(running) <= 1, lines
