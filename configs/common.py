@@ -655,6 +655,10 @@ def base() -> ConfigDict:
   # rows that are too long for one; twice it divides data.seq_len.
   config.mesh = dict(data=1, fsdp=-1, context=1, tensor=1)
   config.num_microbatches = 1
+  # Looks for silent faults of devices (docs/trust.md): the state is compared
+  # between steps, and one in so many steps is computed twice, which takes the
+  # memory of one state more. 0 looks at nothing.
+  config.replay_every = 0
 
   config.evals = ConfigDict()
   # Rows of up to 512 tokens; of longer ones fewer. A CPU is faster with 4.

@@ -45,6 +45,7 @@ from lbe.run import output
 from lbe.run import profile
 from lbe.run import program
 from lbe.run import progress
+from lbe.run import rollback
 from lbe.run import sinks
 from lbe.run import watchdog
 from lbe.run import workdir as workdir_lib
@@ -52,6 +53,7 @@ from lbe.text import bars
 from lbe.text import files
 from lbe.training import memory
 from lbe.training import nans
+from lbe.training import replay
 from lbe.vocab import tokenizers
 
 _CONFIG = config_flag.define()
@@ -214,6 +216,10 @@ def main(argv):
         config, opened, tokenizer, model, mesh, partition, described, say
       )
       state = step_lib.new_state(training, params)
+  check = replay.Replay(
+    mesh, training.abstract_state, every=config.replay_every
+  )
+  check.begin(state)
   # What an earlier process wrote behind the restored step is cut.
   resume_step = first_step or -1
   if jax.process_index() == 0:
@@ -268,6 +274,7 @@ def main(argv):
   )
 
   def score(due, state, step):
+    check.look(step, state)
     read = sum(source['bytes'] for source in loader.seen(step).values())
     return schedule.run(
       due,
@@ -285,7 +292,8 @@ def main(argv):
     due = [e for e in evaluators if e.is_due(0, last=num_steps)]
   outcome = schedule.Outcome()
   if due:
-    outcome = score(due, state, first_step)
+    with rollback.on_alarm(workdir.path):
+      outcome = score(due, state, first_step)
     if outcome.error:
       raise outcome.error
     phases.lap('score')
@@ -295,6 +303,7 @@ def main(argv):
 
   def save(step, state, row, outcome):
     with watch('saving'):
+      check.look(step, state)
       checkpointer.save(
         step,
         state,
@@ -303,22 +312,29 @@ def main(argv):
         meta=meta | schedule.to_come(outcome.unscored, row),
         metrics=outcome.scores,
       )
+      try:
+        check.look(step, state)
+      except rollback.Alarm as alarm:
+        # It may have been so already when it was copied.
+        checkpointer.wait()
+        raise rollback.set_aside(workdir.path, step, alarm) from None
     line.say(f'saving checkpoint {step}')
     meter.restart()
     phases.lap('save')
 
   # ------------------------------------------------------------------ loop
   step, stopping = first_step, bool(outcome.unscored)
-  with checkpointer.finishing():
+  last = checkpointer.wait, writer.close
+  with rollback.on_alarm(workdir.path, *last), checkpointer.finishing():
     while step < num_steps and not stopping:
       step += 1
       trace.before(step, state)
       with watch('waiting for data'), meter.waiting():
         batch = place.batch(training.abstract_batch, next(batches), rows)
-      with watch('the step'):
+      with watch(check.part(step)):
         # It takes what it was compiled for only, and names what differs.
         rates = training.rates(state['step'])
-        state, step_metrics = train_step(state, batch, rates)
+        state, step_metrics = check(step, train_step, state, batch, rates)
       meter.add(step_metrics)
       if _DEBUG_NANS.value:
         params = state['params']  # as before: such a step changes nothing
@@ -336,6 +352,7 @@ def main(argv):
       row = {}
       if saving or step % config.log_every == 0:
         with watch('the steps since the last line'):
+          check.look(step, state)
           row = meter.row()
         seconds = row['speed/seconds_per_step']
         own_seconds = row['speed/data_wait_share'] * seconds

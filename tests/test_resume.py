@@ -257,3 +257,83 @@ def test_a_full_disk_is_told_last_and_alone(kilobytes, tmp_path):
   )
   assert 'Traceback' not in done.stdout + done.stderr
   assert 'takes no more (File too large)' in done.stderr.splitlines()[-1]
+
+
+# `lbe.train` in whose memory a bit flips: once before it looks at the state
+# that step 6 takes, and once while step 8 is saved.
+_FLIPPED = """
+import pathlib, runpy, sys
+sys.path.insert(0, 'tests')
+import flips
+from lbe.run import checkpoint
+from lbe.training import replay
+
+once = pathlib.Path(sys.argv[-1].removeprefix('--workdir='))
+begun, save = replay.Replay.__call__, checkpoint.Checkpointer.save
+
+def flip_once(name, state):
+  if not (once / name).exists():
+    (once / name).touch()
+    flips.flip(state['params']['head_DV'], byte=3, bit=5)
+
+def step(self, number, train_step, state, *rest):
+  if number == 6:
+    self.look(5, state)  # the device has read what the step before left
+    flip_once('rest', state)
+  return begun(self, number, train_step, state, *rest)
+
+def saved(self, number, state, **rest):
+  if number == 8:
+    flip_once('saving', state)
+  save(self, number, state, **rest)
+
+replay.Replay.__call__ = step
+checkpoint.Checkpointer.save = saved
+runpy.run_module('lbe.train', run_name='__main__')
+"""
+
+
+def test_a_run_goes_back_behind_a_flipped_bit_and_saves_none(tmp_path):
+  """Silent corruption: weights that nobody trained, in every checkpoint."""
+  cache = f'--config.data.cache_dir={tmp_path}/data'
+  common = (
+    *runs.TINY,
+    cache,
+    '--config.budget.steps=10',
+    '--config.checkpoint.every=4',
+    '--config.replay_every=3',
+  )
+  whole, flipped = tmp_path / 'whole', tmp_path / 'flipped'
+  output = runs.run('train', *common, f'--workdir={whole}')
+  assert 'ALARM' not in output and 'again' not in output, output
+  script = tmp_path / 'child.py'
+  script.write_text(_FLIPPED)
+  process = subprocess.run(
+    [sys.executable, script, *common, f'--workdir={flipped}'],
+    cwd=runs.ROOT,
+    env=runs.environment() | {'PYTHONPATH': str(runs.ROOT)},
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+  output = process.stdout + process.stderr
+  assert process.returncode == 0, output
+  assert re.search(
+    r'ALARM: before step 6: the state is not as .* params/head_DV \(as by bit '
+    r'29 of one number\) on device 0 .* goes back to step 4 by itself \(1 of',
+    output,
+  ), output
+  assert 'resuming at step 4' in output
+  assert re.search(
+    r'ALARM: before step 9: .* Checkpoint 8, which may hold it, is kept in .*'
+    r'/set_aside/8. .* goes back to step 4 by itself \(2 of',
+    output,
+  ), output
+  assert checkpoint.steps(flipped)[-1] == 10
+  assert numbers(flipped) == numbers(whole)
+  for step in checkpoint.steps(flipped):
+    jax.tree.map(
+      np.testing.assert_array_equal,
+      runs.load(flipped / 'checkpoints' / str(step)),
+      runs.load(whole / 'checkpoints' / str(step)),
+    )

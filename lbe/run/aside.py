@@ -57,7 +57,7 @@ def choose(workdir: str, say: Callable[[str], None]):
   for step, what in damaged.items():
     say(
       f'WARNING: checkpoint {step} of {root} is damaged: {what}. It is kept in '
-      f'{_move(root, step, root / FOLDER)}; the run goes on from step {whole}.'
+      f'{move(root, step, root / FOLDER)}; the run goes on from step {whole}.'
     )
   if wanted is not None:
     _set_behind(root, wanted, newer, say)
@@ -101,7 +101,7 @@ def _set_behind(root, wanted, newer, say):
   into = _behind(root, wanted)
   part = into.with_name(f'{into.name}.part')
   for step in newer:
-    _move(root, step, part)
+    move(root, step, part)
   if jax.process_index() == 0:
     part.mkdir(parents=True, exist_ok=True)
     os.rename(part, into)
@@ -139,8 +139,8 @@ def _nothing_whole(root, damaged):
   )
 
 
-def _move(root, step, into):
-  """Where process 0 has put the checkpoint."""
+def move(root: pathlib.Path, step: int, into: pathlib.Path) -> pathlib.Path:
+  """Where process 0 has put a checkpoint of a run; all hosts call it."""
   source, target = root / 'checkpoints' / str(step), into / str(step)
   if jax.process_index() == 0:
     into.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ FREE = (
   'forgetting',
   'mesh',
   'num_microbatches',
+  'replay_every',
   'evals',
   'eval_batch_size',
   'log_every',

@@ -107,19 +107,20 @@ def estimate(
 def check(parts: dict[str, float], limit: int | None):
   """Raises ValueError where what is there in any case exceeds `limit` bytes.
 
-  Parameters, moments and gradients are known to the byte; a device that does
-  not say how much it holds (None) is not judged.
+  Parameters, moments and gradients are known to the byte, and so is the second
+  state of a step that is computed twice; a device that does not say how much it
+  holds (None) is not judged.
   """
-  known = ('parameters', 'optimizer', 'gradients')
-  needed = sum(parts[name] for name in known)
+  known = ('parameters', 'optimizer', 'gradients', 'replayed')
+  needed = sum(parts.get(name, 0.0) for name in known)
   if limit and needed > limit:
     raise ValueError(
       f'parameters, moments and gradients take {needed / 2**30:.1f} GiB on '
       f'each device, which has {limit / 2**30:.1f}: they cannot fit. Take more '
       'devices along mesh.fsdp or mesh.tensor, freeze groups or adapt (lora), '
       "or keep less (optim.first_moment_dtype='bfloat16', optim.kind="
-      "'adafactor'); `python -m lbe.plan` says what fits. (Of a GPU's memory "
-      'jax has the share that XLA_CLIENT_MEM_FRACTION says.)'
+      "'adafactor', replay_every=0); `python -m lbe.plan` says what fits. (Of "
+      "a GPU's memory jax has the share that XLA_CLIENT_MEM_FRACTION says.)"
     )
 
 

@@ -8,6 +8,7 @@ from lbe.assemble import model as model_lib
 from lbe.assemble import step
 from lbe.configs import common
 from lbe.mesh import sharding
+from lbe.training import memory
 from lbe.vocab import tokenizers
 
 import tiny
@@ -54,6 +55,27 @@ def test_a_typo_is_said_before_the_length_of_the_run_is_known(
   config.optim[field] = value
   with pytest.raises(ValueError, match=f'optim.{field}={value!r}'):
     check()
+
+
+def test_a_step_computed_twice_needs_the_memory_of_a_second_state(tmp_path):
+  """Out of memory at step 100, hours behind the first."""
+  config = tiny.config(tmp_path, a={})
+  model = model_lib.make_config(config, tokenizers.load('bytes'))
+  mesh = sharding.make_mesh(dict(data=1, fsdp=-1, context=1, tensor=1))
+  partition = step.make_partition(config, model)
+  once = step.memory_estimate(config, model, mesh, partition)
+  config.replay_every = 100
+  twice = step.memory_estimate(config, model, mesh, partition)
+  assert twice.pop('replayed') == pytest.approx(
+    once['parameters'] + once['optimizer'], rel=1e-3
+  )
+  assert once == twice
+  known = ('parameters', 'optimizer', 'gradients')
+  limit = 1.1 * sum(once[name] for name in known)
+  memory.check(once, limit)
+  again = step.memory_estimate(config, model, mesh, partition)
+  with pytest.raises(ValueError, match='replay_every=0'):
+    memory.check(again, limit)
 
 
 def test_runs_of_any_length_and_rate_have_one_step():

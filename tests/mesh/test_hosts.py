@@ -244,6 +244,63 @@ def test_data_that_a_host_does_not_see_is_refused_with_the_line(tmp_path):
     assert ' '.join([*line, *fields]) + '\n' in told
 
 
+# `lbe.train` in which a bit flips on the third device of process 1.
+_FLIPPED = """
+import runpy, sys
+sys.path.insert(0, 'tests')
+import flips, jax
+from lbe.training import replay
+
+taken = replay.Replay.__call__
+
+def step(self, number, train_step, state, *rest):
+  if number == 6:
+    self.look(5, state)  # the devices have read what the step before left
+    if jax.process_index() == 1:
+      flips.flip(state['params']['final_norm_D'], device=2, byte=3, bit=5)
+  return taken(self, number, train_step, state, *rest)
+
+replay.Replay.__call__ = step
+runpy.run_module('lbe.train', run_name='__main__')
+"""
+
+
+def test_a_bit_that_flips_on_one_host_ends_all_of_them_alike(tmp_path):
+  """Only its host sees it: the others would wait for it in the next step."""
+  script = tmp_path / 'child.py'
+  script.write_text(_FLIPPED)
+  command = (
+    *runs.TINY,
+    '--config.budget.steps=20',
+    '--config.checkpoint.every=4',
+    '--config.replay_every=3',
+    '--config.log_every=5',
+    f'--workdir={tmp_path}/run',
+  )
+  port = runs.free_port()
+  both = [
+    subprocess.Popen(
+      [sys.executable, script, *command, *by_flags(i, port)[0]],
+      cwd=runs.ROOT,
+      env=runs.environment(4) | {'PYTHONPATH': str(runs.ROOT)},
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      text=True,
+    )
+    for i in range(2)
+  ]
+  outputs = [process.communicate(timeout=240)[0] for process in both]
+  assert [process.returncode for process in both] == [1, 1], outputs
+  for output in outputs:
+    assert re.search(
+      r'error: before step 6: the state is not as .*: params/final_norm_D \(as '
+      r'by bit 29 of one number\) on device \d+ \(cpu\) of process 1 \(.*\)\. '
+      r'Nothing of it was saved: the same command goes on from step 4\.',
+      output,
+    ), output
+  assert checkpoint.steps(tmp_path / 'run') == [4]
+
+
 # -------------------------------------------------- the service, by itself
 
 
