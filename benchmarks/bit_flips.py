@@ -1,6 +1,6 @@
 """Does the replay check find bits that flip while a model trains?
 
-  PYTHONPATH=. python benchmarks/bit_flips.py
+  PYTHONPATH=. python benchmarks/bit_flips.py  # behind `taskset -c 0`: faster
   PYTHONPATH=. python benchmarks/bit_flips.py --pairs=7   # what it costs, alone
 
 A small model learns the bytes of the English sample. In each trial one bit
@@ -446,7 +446,7 @@ def _undisturbed(campaign, num_steps):
 
 def _cost(num_pairs):
   """Spans of ten steps without and with the check, in turns."""
-  run = _Run(_LARGER, rows=4, seq_len=256)
+  run = _Run(_LARGER, rows=4, seq_len=128)
   state, steps = run.new_state(), range(1, 11)
   checks = {k: _check(run, k) for k in (0, 10**9, 10)}
 
@@ -478,7 +478,7 @@ def _cost(num_pairs):
         'setting': f'seconds, {setting}',
         'peer': 'the same steps without the check',
         'weights': sum(x.size for x in jax.tree.leaves(state['params'])),
-        'tokens_per_step': 4 * 256,
+        'tokens_per_step': 4 * 128,
         'seconds_per_step': round(statistics.median(taken[0]) / len(steps), 4),
         'ratio_median': round(statistics.median(ratios), 3),
         'ratio_range': [round(ratios[0], 3), round(ratios[-1], 3)],

@@ -274,7 +274,7 @@ begun, save = replay.Replay.__call__, checkpoint.Checkpointer.save
 def flip_once(name, state):
   if not (once / name).exists():
     (once / name).touch()
-    flips.flip(state['params']['head_DV'], byte=3, bit=5)
+    flips.flip(state['params']['embed_VD'], byte=3, bit=5)
 
 def step(self, number, train_step, state, *rest):
   if number == 6:
@@ -319,7 +319,7 @@ def test_a_run_goes_back_behind_a_flipped_bit_and_saves_none(tmp_path):
   output = process.stdout + process.stderr
   assert process.returncode == 0, output
   assert re.search(
-    r'ALARM: before step 6: the state is not as .* params/head_DV \(as by bit '
+    r'ALARM: before step 6: the state is not as .* params/embed_VD \(as by bit '
     r'29 of one number\) on device 0 .* goes back to step 4 by itself \(1 of',
     output,
   ), output
