@@ -30,7 +30,7 @@ from lbe.run import checkpoint
 _FAILURES = flags.DEFINE_integer('failures', 8, 'So often it is killed.')
 _SECONDS = flags.DEFINE_float('seconds', 15.0, 'Of steps from one to the next.')
 
-_LOG_EVERY, _SAVE_EVERY = 5, 10
+_LOG_EVERY, _SAVE_EVERY = 5, 5
 _COMMAND = (
   *(sys.executable, '-m', 'lbe.train', '--config=configs/quickstart.py'),
   '--config.tokenizer=bytes',
