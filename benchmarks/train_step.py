@@ -12,8 +12,8 @@ Same shapes, same dtype, same batch, clipping and AdamW on both sides, timed in
 turns: ours, theirs, ours, theirs. A ratio above 1 means that ours is faster.
 The peer is SDPA attention and the fused AdamW, eager or with --compile under
 torch.compile. Ours is --setting=fast (no remat; unrolled on a CPU) or lean
-(scanned, full remat). On a CPU the peak memory of each side is that of a
-process of its own, over what it has after its imports.
+(scanned, full remat). On a CPU each measurement has a process of its own, and
+its peak memory is that process's over what it has after its imports.
 
 7b is LLaMA-7B, all of it learning: float32 parameters, products in bfloat16,
 four documents packed into each row, ours with the settings of an H200 in
@@ -531,7 +531,8 @@ def main(argv):
     sys.exit(any('error' in found for found in row['ladder'].values()))
   times = {'ours': [], 'theirs': []}
   peaks = {}
-  if _apart():
+  # On a CPU one side's threads and memory would slow the other down.
+  if _apart() or jax.default_backend() == 'cpu':
     for _ in range(_PAIRS.value):
       for name in times:
         found = _alone(name, measurements=1)
@@ -540,8 +541,6 @@ def main(argv):
         times[name] += found['seconds']
         peaks[name] = found['peak']
   else:
-    if jax.default_backend() == 'cpu':
-      peaks = {x: _alone(x, measurements=0)['peak'] for x in times}
     _, ours, _ = make_ours(shape, batch)
     theirs = make_theirs(c, shape, batch)
     for run in (ours, theirs):
