@@ -47,12 +47,12 @@ def on_alarm(workdir: str, *finish: Callable[[], None]):
     where = f'step {step:,}' if step else 'where it began'
     if not alarm.passes:
       raise Alarm(
-        f'{alarm} Nothing of it was saved. With that mended, or on another '
+        f'{alarm} No checkpoint in use has it. With that mended, or on another '
         f'device, the same command goes on from {where}.'
       ) from None
     if not hosts.alone() or '://' in workdir:
       raise Alarm(
-        f'{alarm} Nothing of it was saved: the same command goes on from '
+        f'{alarm} No checkpoint in use has it: the same command goes on from '
         f'{where}.'
       ) from None
     times = 1
@@ -61,12 +61,12 @@ def on_alarm(workdir: str, *finish: Callable[[], None]):
     if times > _MOST:
       raise Alarm(
         f'{alarm} That is alarm {times} in a row behind {where}: look at the '
-        'device (and its log), or take another one. Nothing of it was saved: '
-        'the same command goes on from there.'
+        'device (and its log), or take another one. No checkpoint in use has '
+        'it: the same command goes on from there.'
       ) from None
     print(
-      f'ALARM: {alarm} Nothing of it was saved; the run goes back to {where} '
-      f'by itself ({times} of at most {_MOST} times in a row).',
+      f'ALARM: {alarm} No checkpoint in use has it; the run goes back to '
+      f'{where} by itself ({times} of at most {_MOST} times in a row).',
       file=sys.stderr,
       flush=True,
     )

@@ -295,7 +295,7 @@ def test_a_bit_that_flips_on_one_host_ends_all_of_them_alike(tmp_path):
     assert re.search(
       r'error: before step 6: the state is not as .*: params/final_norm_D \(as '
       r'by bit 29 of one number\) on device \d+ \(cpu\) of process 1 \(.*\)\. '
-      r'Nothing of it was saved: the same command goes on from step 4\.',
+      r'No checkpoint in use has it: the same command goes on from step 4\.',
       output,
     ), output
   assert checkpoint.steps(tmp_path / 'run') == [4]

@@ -43,7 +43,9 @@ def lives(tmp_path, saves, kind='passes'):
 def test_it_goes_back_twice_and_then_ends(tmp_path):
   """A fault that does not pass would keep the machine busy for ever."""
   told = lives(tmp_path, 's')
-  assert told.count('ALARM: A bit flipped. Nothing of it was saved; the') == 2
+  assert (
+    told.count('ALARM: A bit flipped. No checkpoint in use has it; the') == 2
+  )
   assert 'goes back to step 1 by itself (2 of at most 2 times' in told
   assert told.count('closed') == 3
   assert 'error: A bit flipped. That is alarm 3 in a row behind step 1' in told
@@ -62,7 +64,7 @@ def test_what_does_not_pass_ends_it_at_once(tmp_path):
   """Two rounds more that end in the same."""
   told = lives(tmp_path, 's', 'stays')
   assert 'ALARM' not in told
-  assert 'error: A bit flipped. Nothing of it was saved. With that' in told
+  assert 'error: A bit flipped. No checkpoint in use has it. With that' in told
   assert 'the same command goes on from step 1.' in told
   assert (tmp_path / 'lives').read_text() == 'x'
 
