@@ -98,7 +98,10 @@ def test_a_step_sends_what_its_mesh_asks_for():
   """
   config = common.base()
   config.model.update(dim=64, num_layers=3, num_heads=4, mlp_dim=128)
-  config.execution.update(compute_dtype='float32', remat='full')
+  # Without loops of its own, as on an accelerator.
+  config.execution.update(
+    compute_dtype='float32', remat='full', attention='blocks'
+  )
   config.data.update(seq_len=64, batch_size=8)
   config.mesh.update(fsdp=4, tensor=2)
   model = model_lib.make_config(config, tokenizers.load('bytes'))
