@@ -661,7 +661,8 @@ def base() -> ConfigDict:
   config.replay_every = 0
 
   config.evals = ConfigDict()
-  # Rows of up to 512 tokens; of longer ones fewer. A CPU is faster with 4.
+  # Rows of up to 512 tokens; of longer ones fewer. A CPU is faster with 4, with
+  # 16 where models have a million weights.
   config.eval_batch_size = 32
   # Scores beside each other at the end, as 'en/bits_per_byte' and 'ceval/acc':
   # what may be forgotten, and what is learnt.

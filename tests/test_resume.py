@@ -176,6 +176,21 @@ def untroubled(tmp_path_factory):
   return workdir
 
 
+def _child(folder, script, *command):
+  """(status, output) of a script of Python that runs a program of ours."""
+  path = folder / 'child.py'
+  path.write_text(script)
+  process = subprocess.run(
+    [sys.executable, path, *command],
+    cwd=runs.ROOT,
+    env=runs.environment() | {'PYTHONPATH': str(runs.ROOT)},
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+  return process.returncode, process.stdout + process.stderr
+
+
 @pytest.mark.parametrize(
   'happens, told',
   [
@@ -194,21 +209,11 @@ def test_what_was_not_scored_is_scored_by_the_next_run(
 ):
   """An evaluator that fails after an hour may not take the hour with it."""
   command = (*SCORED, f'--workdir={tmp_path}')
-  script = tmp_path / 'child.py'
-  script.write_text(_CHILD.format(happens=happens))
-  process = subprocess.run(
-    [sys.executable, script, *command],
-    cwd=runs.ROOT,
-    env=runs.environment() | {'PYTHONPATH': str(runs.ROOT)},
-    capture_output=True,
-    text=True,
-    timeout=300,
-  )
-  output = process.stdout + process.stderr
+  returned, output = _child(tmp_path, _CHILD.format(happens=happens), *command)
   assert told in output
   kinds = {'SIGTERM': 0, 'killed': -signal.SIGKILL}
   status = next((kinds[k] for k in kinds if k in happens), 1)
-  assert process.returncode == status, output
+  assert returned == status, output
   if 'repeat' in happens:
     assert 'error: evals.zh: not enough memory' in output
     assert 'lower --config.eval_batch_size' in output
@@ -306,18 +311,8 @@ def test_a_run_goes_back_behind_a_flipped_bit_and_saves_none(tmp_path):
   whole, flipped = tmp_path / 'whole', tmp_path / 'flipped'
   output = runs.run('train', *common, f'--workdir={whole}')
   assert 'ALARM' not in output and 'again' not in output, output
-  script = tmp_path / 'child.py'
-  script.write_text(_FLIPPED)
-  process = subprocess.run(
-    [sys.executable, script, *common, f'--workdir={flipped}'],
-    cwd=runs.ROOT,
-    env=runs.environment() | {'PYTHONPATH': str(runs.ROOT)},
-    capture_output=True,
-    text=True,
-    timeout=300,
-  )
-  output = process.stdout + process.stderr
-  assert process.returncode == 0, output
+  returned, output = _child(tmp_path, _FLIPPED, *common, f'--workdir={flipped}')
+  assert returned == 0, output
   assert re.search(
     r'ALARM: before step 6: the state is not as .* params/embed_VD \(as by bit '
     r'29 of one number\) on device 0 .* goes back to step 4 by itself \(1 of',

@@ -85,9 +85,8 @@ def memory_estimate(
   """Bytes on each device by part, before anything is compiled."""
   # Moments are as large at any rate, so it is known before the run's length.
   tx = _make_tx(config, partition, _no_rates(partition))
-  state = _abstract_state(config, model, mesh, partition, tx)
-  parts = memory.estimate(
-    state,
+  return memory.estimate(
+    _abstract_state(config, model, mesh, partition, tx),
     model,
     partition=partition,
     mesh=mesh,
@@ -96,11 +95,8 @@ def memory_estimate(
     num_microbatches=config.num_microbatches,
     execution=model_lib.make_execution(config),
     gradient_dtype=config.optim.gradient_dtype,
+    replays=bool(config.replay_every),
   )
-  if config.replay_every:
-    sizes = (x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
-    parts['replayed'] = sum(sizes) / mesh.size
-  return parts
 
 
 def check_memory(parts: dict[str, float], mesh: jax.sharding.Mesh) -> str:

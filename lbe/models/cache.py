@@ -21,12 +21,11 @@ from lbe.models import architecture
 from lbe.models import attention
 from lbe.models import forward
 from lbe.models.attention import blocks
+from lbe.models.attention import reference
 from lbe.models.attention import tiles
 
 # The position of padding and of an unused slot: behind every query.
 EMPTY = 2**30
-# Large and finite: a row with nothing to attend to stays finite.
-_MASKED = -1e30
 _CACHE_DIMS = ('batch', 'kv_heads', None, None)
 # Of shorter rows all scores at once are as fast as tiles.
 _TILED_FROM = 512
@@ -274,9 +273,7 @@ def _attend(q_BTNH, parts):
   B, T, N, H = q_BTNH.shape
   K = parts[0][0].shape[-3]
   product = functools.partial(
-    jnp.einsum,
-    precision=attention.precision(q_BTNH.dtype),
-    preferred_element_type=jnp.float32,
+    reference.product, precision=attention.precision(q_BTNH.dtype)
   )
   # The queries of a key/value head together, M = T * G, so that a step's
   # products are small matrices on the cache as it lies.
@@ -292,7 +289,9 @@ def _attend(q_BTNH, parts):
     own = product(spec, turned(q_BKMH, k), k) * H**-0.5
     visible = turned(visible_BTS[:, None, :, None], k)
     of_queries = own.reshape(*own.shape[:2], T, N // K, -1)
-    scores.append(jnp.where(visible, of_queries, _MASKED).reshape(own.shape))
+    scores.append(
+      jnp.where(visible, of_queries, reference.MASKED).reshape(own.shape)
+    )
   largest_BKM1 = functools.reduce(
     jnp.maximum,
     [

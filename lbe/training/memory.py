@@ -22,6 +22,7 @@ def estimate(
   num_microbatches: int,
   execution: forward.Execution,
   gradient_dtype: str,
+  replays: bool = False,
 ) -> dict[str, float]:
   """Bytes on each device by part, before anything is compiled.
 
@@ -29,6 +30,7 @@ def estimate(
   (over microbatches the vocabulary's twice, and the parameters again in a
   narrower dtype),
   activations by what each remat policy keeps, weights as gathered over `fsdp`.
+  With `replays` the state a second time.
   A planning figure: the compiled step states its own.
   """
   learning, _ = jax.eval_shape(partition.split, state['params'])
@@ -101,6 +103,7 @@ def estimate(
     'activations': activations,
     'gathered': gathered,
     'logits': logits,
+    **({'replayed': per_device(state)} if replays else {}),
   }
 
 

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from lbe.models.attention import context
+from lbe.models.attention import reference
 
-_MASKED = -1e30
 # A block is as short as this, and a row has this many at most.
 _SHORTEST = 128
 _MOST = 8
@@ -80,17 +80,11 @@ def bounds(T, most=_MOST):
   return [(start, min(start + size, T)) for start in range(0, T, size)]
 
 
-def _product(spec, a, b, precision):
-  return jnp.einsum(
-    spec, a, b, precision=precision, preferred_element_type=jnp.float32
-  )
-
-
 def _scores(precision, block, q_BKGTH, k_BKSH, seen):
   """float32 [B, K, G, Q, S] of a block's queries, and -1e30 where unseen."""
   segments_BT, segments_BS, index_T = seen
   start, stop, end = block
-  scores = _product(
+  scores = reference.product(
     'BKGQH,BKSH->BKGQS',
     q_BKGTH[:, :, :, start:stop],
     k_BKSH[:, :, :end],
@@ -103,7 +97,9 @@ def _scores(precision, block, q_BKGTH, k_BKSH, seen):
     & (index_T[start:stop, None] >= jnp.arange(end)[None, :])
   )
   visible = visible_BQS[:, None, None]
-  return jnp.where(visible, scores * q_BKGTH.shape[-1] ** -0.5, _MASKED)
+  return jnp.where(
+    visible, scores * q_BKGTH.shape[-1] ** -0.5, reference.MASKED
+  )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -119,7 +115,7 @@ def _forward(how, q_BKGTH, k_BKSH, v_BKSH, *seen):
     largest = jnp.max(scores, axis=-1, keepdims=True)
     weights = jnp.exp(scores - largest)
     total = jnp.sum(weights, axis=-1, keepdims=True)
-    out = _product(
+    out = reference.product(
       'BKGQS,BKSH->BKGQH',
       weights.astype(v_BKSH.dtype),
       v_BKSH[:, :, : block[2]],
@@ -127,7 +123,9 @@ def _forward(how, q_BKGTH, k_BKSH, v_BKSH, *seen):
     )
     outs.append((out / total).astype(q_BKGTH.dtype))
     # A query that sees nothing has weights of 0 in the backward pass.
-    norms.append(jnp.where(largest > _MASKED / 2, largest + jnp.log(total), 0))
+    norms.append(
+      jnp.where(largest > reference.MASKED / 2, largest + jnp.log(total), 0)
+    )
   out_BKGTH = checkpoint_name(jnp.concatenate(outs, axis=3), 'attention')
   norm_BKGT1 = checkpoint_name(jnp.concatenate(norms, axis=3), 'attention')
   return out_BKGTH, (q_BKGTH, k_BKSH, v_BKSH, seen, out_BKGTH, norm_BKGT1)
@@ -137,7 +135,7 @@ def _backward(how, saved, d_out_BKGTH):
   precision, blocks = how
   q_BKGTH, k_BKSH, v_BKSH, seen, out_BKGTH, norm_BKGT1 = saved
   S, H = k_BKSH.shape[2:]
-  product = functools.partial(_product, precision=precision)
+  product = functools.partial(reference.product, precision=precision)
   dot_BKGT1 = jnp.sum(
     d_out_BKGTH.astype(jnp.float32) * out_BKGTH.astype(jnp.float32),
     axis=-1,

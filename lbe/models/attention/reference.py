@@ -4,7 +4,16 @@ import jax
 import jax.numpy as jnp
 
 # Large and finite: a row with nothing to attend to stays finite.
-_MASKED = -1e30
+MASKED = -1e30
+
+
+def product(
+  spec: str, a: jax.Array, b: jax.Array, precision: str | None
+) -> jax.Array:
+  """jnp.einsum with sums, and a result, in float32."""
+  return jnp.einsum(
+    spec, a, b, precision=precision, preferred_element_type=jnp.float32
+  )
 
 
 def attend(
@@ -28,26 +37,14 @@ def attend(
   B, T, N, H = q_BTNH.shape
   K = k_BSKH.shape[2]
   q_BTKGH = q_BTNH.reshape(B, T, K, N // K, H)
-  logits_BKGTS = jnp.einsum(
-    'BTKGH,BSKH->BKGTS',
-    q_BTKGH,
-    k_BSKH,
-    precision=precision,
-    preferred_element_type=jnp.float32,
-  )
+  logits_BKGTS = product('BTKGH,BSKH->BKGTS', q_BTKGH, k_BSKH, precision)
   logits_BKGTS *= H**-0.5
   visible_BTS = (
     (q_segments_BT[:, :, None] == kv_segments_BS[:, None, :])
     & (q_segments_BT[:, :, None] > 0)
     & (q_positions_BT[:, :, None] >= kv_positions_BS[:, None, :])
   )
-  logits_BKGTS = jnp.where(visible_BTS[:, None, None], logits_BKGTS, _MASKED)
+  logits_BKGTS = jnp.where(visible_BTS[:, None, None], logits_BKGTS, MASKED)
   weights_BKGTS = jax.nn.softmax(logits_BKGTS, axis=-1).astype(v_BSKH.dtype)
-  out_BTKGH = jnp.einsum(
-    'BKGTS,BSKH->BTKGH',
-    weights_BKGTS,
-    v_BSKH,
-    precision=precision,
-    preferred_element_type=jnp.float32,
-  )
+  out_BTKGH = product('BKGTS,BSKH->BTKGH', weights_BKGTS, v_BSKH, precision)
   return out_BTKGH.reshape(B, T, N, H).astype(q_BTNH.dtype)

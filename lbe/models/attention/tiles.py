@@ -19,8 +19,8 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from lbe.models.attention import context
+from lbe.models.attention import reference
 
-_MASKED = -1e30
 # Queries of a tile, and its keys; of rows from _LONG tokens on more, since only
 # such products are given to several cores by XLA.
 _TILE, _LONG_TILE, _LONG = 128, 512, 2048
@@ -187,18 +187,12 @@ def _of(x_gCTH, rows, j, tile):
 # ------------------------------------------------------------------- products
 
 
-def _product(spec, a, b, precision):
-  return jnp.einsum(
-    spec, a, b, precision=precision, preferred_element_type=jnp.float32
-  )
-
-
 def _scores(q_CMH, k_CSH, visible_RQS, precision):
   """float32 [C, M, S], -1e30 where unseen."""
-  scores = _product('CMH,CSH->CMS', q_CMH, k_CSH, precision)
+  scores = reference.product('CMH,CSH->CMS', q_CMH, k_CSH, precision)
   R, Q, S = visible_RQS.shape
   by_row = scores.reshape(R, -1, Q, S) * q_CMH.shape[-1] ** -0.5
-  seen = jnp.where(visible_RQS[:, None], by_row, _MASKED)
+  seen = jnp.where(visible_RQS[:, None], by_row, reference.MASKED)
   return seen.reshape(scores.shape)
 
 
@@ -218,14 +212,14 @@ def _softmax(q_CMH, part, low, high, precision):
     kept = jnp.exp(largest - new)
     total = total * kept + jnp.sum(weights, axis=-1, keepdims=True)
     weights = weights.astype(v_CSH.dtype)
-    more = _product('CMS,CSH->CMH', weights, v_CSH, precision)
+    more = reference.product('CMS,CSH->CMH', weights, v_CSH, precision)
     return new, total, out * kept + more
 
   zeros = jnp.zeros(q_CMH.shape, jnp.float32)
-  start = (zeros[..., :1] + _MASKED, zeros[..., :1], zeros)
+  start = (zeros[..., :1] + reference.MASKED, zeros[..., :1], zeros)
   largest, total, out = jax.lax.fori_loop(low, high, add, start)
   # Of queries that see nothing, padding, weights are 0 in the backward pass.
-  norm = jnp.where(largest > _MASKED / 2, largest + jnp.log(total), 0)
+  norm = jnp.where(largest > reference.MASKED / 2, largest + jnp.log(total), 0)
   return out / jnp.where(total > 0, total, 1), norm
 
 
@@ -260,7 +254,7 @@ def _backward(how, saved, d_out_BTNH):
   precision, cut = how
   q_BTNH, k_BTKH, v_BTKH, first_BT, out_BTNH, norm_nCM1 = saved
   tile, scale = cut.tile, cut.H**-0.5
-  product = functools.partial(_product, precision=precision)
+  product = functools.partial(reference.product, precision=precision)
   dot_BTN1 = jnp.sum(
     d_out_BTNH.astype(jnp.float32) * out_BTNH.astype(jnp.float32),
     axis=-1,
