@@ -147,6 +147,7 @@ setuptools.setup(
       *WANDB,
       'peft>=0.18',
       'pytest>=8.4',
+      'pytest-timeout>=2.4',
       'pytest-xdist>=3.8',
       'ruff>=0.14',
       'setuptools>=77',  # builds the wheel that a test installs

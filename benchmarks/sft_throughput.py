@@ -7,12 +7,15 @@ The same 2,000 examples, the same model, float32, fused AdamW. Ours: rows of
 512, packed best-fit, four a batch. Theirs: 16 examples a batch, which are as
 many tokens, padded to the longest, or laid one behind the other without
 padding (DataCollatorWithFlattening). Useful tokens are those of prompts and
-responses; padding never counts. Timed in turns; --pairs and --steps are those
-of train_step.py.
+responses; padding never counts. Each measurement has a process of its own, in
+turns: one side's threads and memory would slow the other down. --pairs and
+--steps are those of train_step.py.
 """
 
 import itertools
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 
@@ -33,6 +36,11 @@ from lbe.vocab import tokenizers
 
 _DATA = flags.DEFINE_string('data', None, 'Alpaca records, a JSON file.')
 _TOKENIZER = flags.DEFINE_string('tokenizer', None, 'Its tokenizer.')
+_CACHE = flags.DEFINE_string('cache', None, 'Of prepared data; its own else.')
+SIDES = ('packed', 'padded', 'flattened', 'pretraining')
+_ALONE = flags.DEFINE_enum(
+  'alone', None, SIDES, 'Prints the speed of one side; called by itself.'
+)
 
 EXAMPLES, ROWS, T, PER_BATCH = 2000, 4, 512, 16
 MODEL = dict(dim=384, num_layers=6, num_heads=6, mlp_dim=1024)
@@ -63,6 +71,21 @@ def prepare(tokenizer, folder):
     packed=('sft',),
   )
   return prepared, loader
+
+
+def whole_rows(examples):
+  """Batches of rows without padding, as pretraining has them."""
+  stream = np.concatenate([ids for ids, _ in examples])
+  for i in itertools.cycle(range(len(stream) // (ROWS * T) - 1)):
+    rows = [
+      packing.make_row(stream[start : start + T + 1], np.zeros(T + 1, int), T)
+      for start in range(i * ROWS * T, (i + 1) * ROWS * T, T)
+    ]
+    batch = {
+      f'{name}_BT': np.stack([row[name] for row in rows])
+      for name in ('ids', 'targets', 'positions', 'segments', 'weights')
+    }
+    yield batch | {'num_bytes_B': np.ones(ROWS, np.int32)}
 
 
 def padded(examples):
@@ -146,75 +169,86 @@ def make_ours(batches, vocab_size):
   return run
 
 
+def make(side, tokenizer, folder):
+  """A function (n) → useful tokens of the n next batches of a side, trained."""
+  prepared, loader = prepare(tokenizer, folder)
+  data = prepared.train
+  examples = [data.example(i) for i in range(data.num_documents)]
+  if side == 'packed':
+    batches = map(loader.rows, itertools.count())
+    return make_ours(batches, tokenizer.vocab_size)
+  if side == 'pretraining':
+    return make_ours(whole_rows(examples), tokenizer.vocab_size)
+  torch.set_float32_matmul_precision('highest')
+  collate = padded if side == 'padded' else flattened
+  return make_theirs(
+    _architecture(tokenizer), collate, _batched(examples, PER_BATCH)
+  )
+
+
+def _architecture(tokenizer):
+  return train_step.make_abstract(
+    MODEL, tokenizer.vocab_size, seq_len=T, batch_size=ROWS
+  )[0]
+
+
+def _measure(side, tokenizer, folder):
+  """Prints useful tokens a second, behind two steps that warm up."""
+  run = make(side, tokenizer, folder)
+  run(2)
+  start = time.perf_counter()
+  useful = run(flags.FLAGS.steps)
+  print(useful / (time.perf_counter() - start))
+
+
+def _alone(side, folder):
+  """What `_measure` prints, of a process of its own."""
+  told = subprocess.run(
+    [sys.executable, *sys.argv, f'--alone={side}', f'--cache={folder}'],
+    stdout=subprocess.PIPE,
+    text=True,
+    check=True,
+  )
+  return float(told.stdout.splitlines()[-1])
+
+
 def main(argv):
   del argv
-  torch.set_float32_matmul_precision('highest')
   tokenizer = tokenizers.load(_TOKENIZER.value)
+  if _ALONE.value:
+    return _measure(_ALONE.value, tokenizer, _CACHE.value)
+  pairs = flags.FLAGS.pairs or 7
   with tempfile.TemporaryDirectory() as folder:
     prepared, loader = prepare(tokenizer, folder)
-    data = prepared.train
-    examples = [data.example(i) for i in range(data.num_documents)]
-    steps = range(data.num_documents)  # more than are asked for
-    packed = (loader.rows(step) for step in steps)
-    stream = np.concatenate([ids for ids, _ in examples])
+    speeds = {side: [] for side in SIDES}
+    for _ in range(pairs):
+      for side, found in speeds.items():
+        found.append(_alone(side, folder))
 
-    def full():
-      """Rows without padding, as pretraining has them."""
-      for i in itertools.cycle(range(len(stream) // (ROWS * T) - 1)):
-        rows = [
-          packing.make_row(
-            stream[start : start + T + 1], np.zeros(T + 1, int), T
-          )
-          for start in range(i * ROWS * T, (i + 1) * ROWS * T, T)
-        ]
-        batch = {
-          f'{name}_BT': np.stack([row[name] for row in rows])
-          for name in ('ids', 'targets', 'positions', 'segments', 'weights')
-        }
-        yield batch | {'num_bytes_B': np.ones(ROWS, np.int32)}
-
-    c = train_step.make_training(
-      MODEL, tokenizer.vocab_size, seq_len=T, batch_size=ROWS
-    )[0]
-    runs = {
-      'packed': make_ours(packed, tokenizer.vocab_size),
-      'padded': make_theirs(c, padded, _batched(examples, PER_BATCH)),
-      'flattened': make_theirs(c, flattened, _batched(examples, PER_BATCH)),
-      'pretraining': make_ours(full(), tokenizer.vocab_size),
+  def ratio(of, to):
+    found = [a / b for a, b in zip(speeds[of], speeds[to], strict=True)]
+    return {
+      'median': round(statistics.median(found), 3),
+      'range': [round(min(found), 3), round(max(found), 3)],
     }
-    speeds = {name: [] for name in runs}
-    for run in runs.values():
-      run(1)
-    for _ in range(flags.FLAGS.pairs):
-      for name, run in runs.items():
-        start = time.perf_counter()
-        useful = run(flags.FLAGS.steps)
-        speeds[name].append(useful / (time.perf_counter() - start))
 
-    def ratio(of, to):
-      found = [a / b for a, b in zip(speeds[of], speeds[to], strict=True)]
-      return {
-        'median': round(statistics.median(found), 3),
-        'range': [round(min(found), 3), round(max(found), 3)],
-      }
-
-    record.write(
-      'sft_throughput',
-      {
-        'parameters': weights_lib.num_params(c),
-        'examples': data.num_documents,
-        'row_tokens': T,
-        'padding_share': round(1 - loader.fill('sft'), 4),
-        'pairs': flags.FLAGS.pairs,
-        'tokens_per_second': {
-          name: round(statistics.median(x)) for name, x in speeds.items()
-        },
-        'packed_to_padded': ratio('packed', 'padded'),
-        'packed_to_flattened': ratio('packed', 'flattened'),
-        'packed_to_pretraining': ratio('packed', 'pretraining'),
+  record.write(
+    'sft_throughput',
+    {
+      'parameters': weights_lib.num_params(_architecture(tokenizer)),
+      'examples': prepared.train.num_documents,
+      'row_tokens': T,
+      'padding_share': round(1 - loader.fill('sft'), 4),
+      'pairs': pairs,
+      'tokens_per_second': {
+        name: round(statistics.median(x)) for name, x in speeds.items()
       },
-      packages=('jax', 'torch', 'transformers'),
-    )
+      'packed_to_padded': ratio('packed', 'padded'),
+      'packed_to_flattened': ratio('packed', 'flattened'),
+      'packed_to_pretraining': ratio('packed', 'pretraining'),
+    },
+    packages=('jax', 'torch', 'transformers'),
+  )
 
 
 def _batched(examples, n):
