@@ -14,11 +14,10 @@ import pytest
 # Before anything imports jax.
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # Most of the suite is compilation: without LLVM's optimizations and with XLA's
-# older emitters it takes 0.4 of the time. XLA_FLAGS with a number of devices
-# and LBE_TEST_XLA_FLAGS for the programs ask for others, as users have them.
-XLA_FLAGS = (
-  '--xla_force_host_platform_device_count={} --xla_backend_optimization_level=0'
-  ' --xla_cpu_use_fusion_emitters=false'
+# older emitters it takes 0.4 of the time.
+XLA_FLAGS = '--xla_force_host_platform_device_count={} ' + os.environ.get(
+  'LBE_TEST_COMPILER',
+  '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false',
 )
 if 'xla_force_host_platform' not in os.environ.get('XLA_FLAGS', ''):
   os.environ['XLA_FLAGS'] = (
