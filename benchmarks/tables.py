@@ -26,6 +26,7 @@ _SETTING = (
   'implementation',
   'prompts',
   'dtype',
+  'weight_dtype',
   'peer',
 )
 

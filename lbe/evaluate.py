@@ -26,6 +26,7 @@ from lbe.evals import core
 from lbe.evals import schedule
 from lbe.mesh import hosts
 from lbe.mesh import sharding
+from lbe.models import int8
 from lbe.run import arguments
 from lbe.run import checkpoint
 from lbe.run import program
@@ -40,6 +41,9 @@ _RUN = flags.DEFINE_string(
   None,
   'RUN or RUN/checkpoints/STEP of lbe.train: its model with its own config, '
   'data and cache, where --config and --workdir say nothing else.',
+)
+_INT8 = flags.DEFINE_bool(
+  'int8', False, 'As generate --int8 has it: weights of layers in 8 bits.'
 )
 
 
@@ -62,6 +66,8 @@ def main(argv):
       "init_from='': give the model, --config.init_from=CKPT_OR_HF."
     )
   facts = json.loads(config.to_json_best_effort()) | {'scored': opened.path}
+  if _INT8.value:
+    facts['int8'] = True
   folder = _own_folder(files, facts)
   files.lock(folder)
   tokenizer = model_lib.make_tokenizer(config, opened, workdir)
@@ -85,6 +91,8 @@ def main(argv):
   mesh = sharding.make_mesh(config.mesh.to_dict())
   with progress.doing('reading the weights', quiet=quiet):
     params = opened.load_params(mesh)
+  if _INT8.value:
+    params = int8.quantized(params, mesh)
   done = None
   if jax.process_index() == 0:
     done = json.dumps(_begin(folder, facts))

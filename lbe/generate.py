@@ -31,6 +31,7 @@ from lbe.convert import stored
 from lbe.inference import decode
 from lbe.mesh import sharding
 from lbe.models import forward
+from lbe.models import int8
 from lbe.models import weights
 from lbe.run import program
 from lbe.run import progress as progress_lib
@@ -84,6 +85,9 @@ _TOO_LONG = flags.DEFINE_enum(
 )
 _DTYPE = flags.DEFINE_enum(
   'compute_dtype', 'float32', ['float32', 'bfloat16'], 'Of the computation.'
+)
+_INT8 = flags.DEFINE_bool(
+  'int8', False, 'Weights of layers in 8 bits, for one device: faster on a CPU.'
 )
 _MESH = {
   axis: flags.DEFINE_integer(f'mesh_{axis}', 1, f'Devices along {axis}.')
@@ -150,11 +154,14 @@ def main(argv):
       _MAX_NEW_TOKENS.value,
       _TOO_LONG.value,
       _DTYPE.value,
+      *(['int8'] if _INT8.value else []),
     )
     finished = _finished(_OUTPUT.value, run)
   if not adapter:
     with progress_lib.doing('reading the weights'):
       params = opened.load_params(mesh)
+  if _INT8.value:
+    params = int8.quantized(params, mesh)
   # Unrolled, a CPU copies no weights; elsewhere it would only compile longer.
   execution = forward.Execution(
     compute_dtype=_DTYPE.value, scan=jax.default_backend() != 'cpu'

@@ -12,6 +12,7 @@ from lbe.inference import trees
 from lbe.mesh import place
 from lbe.models import architecture
 from lbe.models import forward
+from lbe.models import int8
 from lbe.vocab import tokenizers
 
 
@@ -153,9 +154,10 @@ class Model:
     value, count (what the value is divided by), unit (what is drawn anew for
     an interval). Where the count is of something else, num_units are the units.
     """
+    eighth = ', int8 weights' if int8.is_in(self.params) else ''
     return {
       'tokenizer': self.tokenizer.fingerprint[:16],
-      'dtype': self.execution.compute_dtype,
+      'dtype': self.execution.compute_dtype + eighth,
       'max_len': self.max_len,
       **fields,
     }

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from lbe.models import architecture
 from lbe.models import attention
 from lbe.models import forward
+from lbe.models import int8
 from lbe.models.attention import blocks
 from lbe.models.attention import reference
 from lbe.models.attention import tiles
@@ -37,7 +38,11 @@ def prepare(params: dict, execution: forward.Execution) -> dict:
   Where `execution` unrolls, a tuple of layers: inside such a loop a slice of a
   stack would be copied at every step.
   """
-  params = jax.tree.map(lambda x: x.astype(execution.compute_dtype), params)
+  params = jax.tree.map(
+    lambda x: x.astype(execution.compute_dtype),
+    params,
+    is_leaf=lambda x: isinstance(x, int8.Int8),
+  )
   return {**params, 'layers': forward.layers(params, execution)}
 
 

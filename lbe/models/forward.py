@@ -199,11 +199,14 @@ def layers(params, execution):
   if execution.scan:
     return stacks
   num_layers = len(stacks['attn_norm_LD'])
-  parts = {
-    name: jax.lax.split(w_L, (1,) * num_layers) for name, w_L in stacks.items()
-  }
+  parts = jax.tree.map(
+    lambda w_L: jax.lax.split(w_L, (1,) * num_layers), stacks
+  )
   return tuple(
-    {name: x[i][0] for name, x in parts.items()} for i in range(num_layers)
+    jax.tree.map(
+      lambda x, i=i: x[i][0], parts, is_leaf=lambda x: isinstance(x, list)
+    )
+    for i in range(num_layers)
   )
 
 

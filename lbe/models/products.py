@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from lbe.mesh import sharding
 from lbe.models import attention
+from lbe.models import int8
 from lbe.models import weights as weights_lib
 
 # Dims of activations by their letters (GLOSSARY.md); those of weights are in
@@ -31,6 +32,8 @@ def _multiply(a, b, spec):
   """
   rows = a.shape[:2]
   with jax.named_scope(spec):  # which product it is, in a profile
+    if isinstance(b, int8.Int8):
+      return b.times(a)
     a_dims, b_dims, out = _letters(spec.replace('BT', 'C'))
     a, b = (
       x.reshape(-1, *x.shape[2:]) if letters[0] == 'C' else x
