@@ -1,6 +1,6 @@
 """llama.cpp's greedy decoding, the peer of decode.py in a process of its own.
 
-  PYTHONPATH=. python benchmarks/llama_cpp_peer.py MODEL.gguf PROMPTS.json NEW_TOKENS
+  PYTHONPATH=. python benchmarks/llama_cpp_peer.py GGUF PROMPTS.json NUM_NEW
 
 All prompts are one batch of its own sequences, as its server has them. Prints
 {"seconds": …, "ids": [[…], …]} of the second of two runs, as JSON; the first
@@ -56,9 +56,10 @@ def _make(gguf, num_rows, num_positions, outtype):
   import llama_cpp
 
   llama_cpp.llama_backend_init()
-  model = llama_cpp.llama_model_load_from_file(
-    str(gguf).encode(), llama_cpp.llama_model_default_params()
-  )
+  how = llama_cpp.llama_model_default_params()
+  # With AMX, q8_0 ends in a segmentation fault of version 0.3.36.
+  how.use_extra_bufts = outtype == 'f32'
+  model = llama_cpp.llama_model_load_from_file(str(gguf).encode(), how)
   vocab_size = llama_cpp.llama_vocab_n_tokens(
     llama_cpp.llama_model_get_vocab(model)
   )

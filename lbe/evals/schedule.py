@@ -115,16 +115,14 @@ def run(
     scored += result.rows
     num_scored += 1
   if num_scored == len(due):
-    # What a signal breaks off here is not begun again.
-    with contextlib.suppress(progress.Stopped):
-      with (
-        watch('samples'),
-        stop.interrupting(),
-        progress.doing('writing samples', quiet=jax.process_index() != 0),
-      ):
-        written = samples(model, step)
-      if jax.process_index() == 0:
-        lines.append(workdir / 'samples.jsonl', written)
+    # Not to be interrupted: nobody would write them again, and they are few.
+    with (
+      watch('samples'),
+      progress.doing('writing samples', quiet=jax.process_index() != 0),
+    ):
+      written = samples(model, step)
+    if jax.process_index() == 0:
+      lines.append(workdir / 'samples.jsonl', written)
   scores['speed/evaluation_seconds'] = time.perf_counter() - start
   told = [f'step {step:,}: {headline(scored)}', *core.warnings(scored)]
   return Outcome(scores, told, due[num_scored:], failure)

@@ -149,6 +149,25 @@ def test_samples_are_kept_at_every_step_that_is_scored(stop, tmp_path):
     assert [r['step'] for r in found] == left
 
 
+@pytest.mark.parametrize('when', ['before', 'inside'])
+def test_a_notice_to_stop_loses_no_samples(when, stop, tmp_path):
+  """It comes behind the last score: nobody would write them again."""
+
+  def write(model, step):
+    if when == 'inside':
+      terminate()
+    return [{'step': step, 'evaluator': 'samples'}]
+
+  if when == 'before':
+    due = []
+    terminate()
+  else:
+    due = evaluators(a=lambda: None)
+  assert not run(due, tmp_path, stop, samples=write).unscored
+  assert names(tmp_path, 'samples.jsonl') == [(4, 'samples')]
+  assert stop.agreed(4)
+
+
 def test_a_line_has_the_scores_with_their_marks():
   rows = [
     {'evaluator': 'zh', 'name': name, 'value': value}
