@@ -235,7 +235,9 @@ def outcome(read, data: bytes) -> tuple[str, str]:
     if (ours or isinstance(error, OSError)) and str(error).strip():
       return 'refused', ''
     return 'foreign', _where(error)
-  except (Exception, RecursionError) as error:
+  except KeyboardInterrupt:
+    raise
+  except BaseException as error:  # panics of libraries in Rust are no Exception
     return 'fault', _where(error)
   finally:
     signal.setitimer(signal.ITIMER_PROF, 0)

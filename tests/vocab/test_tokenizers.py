@@ -222,6 +222,18 @@ def test_a_tokenizer_without_a_prefix_stays_itself(test_data):
   assert tokenizers.Bytes().without_prefix().encode('a') == [100]
 
 
+def test_a_panic_of_the_library_is_told_as_any_error(test_data, tmp_path):
+  """Rust's are no Exception: they would end a program in a traceback."""
+  path = test_data / 'ckpt_hf_tiny_random_llama' / 'tokenizer.json'
+  record = json.loads(path.read_text(encoding='utf-8'))
+  # Longer than what is merged.
+  record['model']['continuing_subword_prefix'] = 'x' * 50
+  broken = tmp_path / 'tokenizer.json'
+  broken.write_text(json.dumps(record), encoding='utf-8')
+  with pytest.raises(ValueError, match='it is no tokenizer.json .range end'):
+    tokenizers.load(broken)
+
+
 def test_specials_are_what_no_text_encodes_to(test_data):
   """The ids that a template may write and a message may not."""
   for path in (
