@@ -138,7 +138,7 @@ def _damaged(rng, folder, elsewhere=()):
   Files of other folders may take a file's place, as those of an older
   checkpoint.
   """
-  # The card is for people, who may change it.
+  # The card is its reader's to change.
   names = [
     name
     for name in checksums.files(folder)
