@@ -1,6 +1,7 @@
 """One line at a time on a terminal, and bars that end where they should."""
 
 import os
+import re
 
 from lbe.text import bars
 
@@ -14,14 +15,14 @@ from lbe.text import bars
 progress._PATIENCE, progress._ON_TERMINAL = 0.1, 0.1
 line = bars.make(total=9, desc='steps') if OUTER else None
 with progress.doing('scoring a very long name of an evaluator'):
-  time.sleep(0.4)
+  time.sleep(0.7)
   form = '{desc} {n} {elapsed}'
   with bars.make(total=3, desc='exam', bar_format=form, leave=False) as bar:
     time.sleep(1.3)
     bar.update(3)
     bars.say('told')
   with progress.doing('inner'):
-    time.sleep(0.4)
+    time.sleep(0.7)
   time.sleep(0.3)
 if line is not None:
   line.close()
@@ -44,10 +45,10 @@ def test_of_what_is_done_and_its_bar_one_is_shown_at_a_time():
     both = counts(screens, 'scoring', 'exam', 'inner')
     assert max(both) == 1, screens
     seen = '\n'.join(line for _, lines in screens for line in lines)
-    assert 'scoring a very long name of an evaluator … 00:00' in seen
-    assert 'inner … 00:00' in seen
+    assert 'scoring a very long name of an evaluator … 00:0' in seen
+    assert 'inner … 00:0' in seen
     # It goes on to tell the time while it waits for its first batch.
-    assert 'exam 0 00:01' in seen
+    assert re.search('exam 0 00:0[1-9]', seen)
     assert not any('exam' in x and 'evaluator' in x for x in seen.split('\n'))
     last = [line for line in screens[-1][1] if line]
     kept = [line for line in last if not line.startswith('steps')]
