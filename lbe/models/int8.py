@@ -49,7 +49,7 @@ class Int8:
     rows = x_BTI.shape[:2]
     x_CI = x_BTI.reshape(math.prod(rows), -1).astype(jnp.float32)
     largest_C1 = jnp.max(jnp.abs(x_CI), axis=-1, keepdims=True)
-    scale_C1 = jnp.where(largest_C1 > 0, largest_C1, 1) / _MOST
+    scale_C1 = _scale(largest_C1)
     x_CI /= scale_C1
     first_CI = jnp.round(x_CI)
     both_CI = jnp.concatenate(
@@ -87,9 +87,15 @@ def quantized(params: dict, mesh: jax.sharding.Mesh) -> dict:
   return {**params, 'layers': layers}
 
 
+def _scale(largest):
+  """What one counts for; where it is not finite, the product is not either."""
+  return jnp.where(largest == 0, 1, largest) / _MOST
+
+
 def is_in(params: dict) -> bool:
   """Whether these are parameters of `quantized`."""
-  return any(isinstance(x, Int8) for x in params['layers'].values())
+  layers = params.get('layers', {})  # who judges what is written has none
+  return any(isinstance(x, Int8) for x in layers.values())
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -98,7 +104,7 @@ def _quantized(w_L, num_taken):
   L, *dims = w_L.shape
   w_LIO = w_L.reshape(L, math.prod(dims[:num_taken]), -1).astype(jnp.float32)
   largest_LO = jnp.max(jnp.abs(w_LIO), axis=1)
-  scales_LO = jnp.where(largest_LO > 0, largest_LO, 1) / _MOST
+  scales_LO = _scale(largest_LO)
   ints_LIO = jnp.round(w_LIO / scales_LO[:, None]).astype(jnp.int8)
   return Int8(
     jnp.swapaxes(ints_LIO, 1, 2), scales_LO.reshape(L, *dims[num_taken:])

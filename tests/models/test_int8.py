@@ -69,6 +69,22 @@ def test_a_product_loses_the_rounding_of_the_weights_alone(name, spec, rows):
   assert np.all(np.abs(np.asarray(y).reshape(want.shape) - want) <= most * 1.1)
 
 
+@pytest.mark.parametrize('bad', [np.nan, np.inf])
+def test_what_is_not_finite_stays_so(bad):
+  """Integers have no NaN: a broken model would answer as if it were whole."""
+  w = np.ones((1, 3, 4), np.float32)
+  w[0, 1, 2] = bad
+  params = {'layers': {'down_LFD': jnp.asarray(w)}}
+  stack = int8.quantized(params, one_device())['layers']['down_LFD']
+  layer = int8.Int8(stack.ints[0], stack.scales[0])
+  x = np.ones((1, 2, 3), np.float32)
+  finite = np.isfinite(np.asarray(layer.times(jnp.asarray(x))))
+  assert finite.tolist() == [[[True, True, False, True]] * 2]
+  x[0, 1, 0] = bad
+  finite = np.isfinite(np.asarray(layer.times(jnp.asarray(x))))
+  assert finite.tolist() == [[[True, True, False, True], [False] * 4]]
+
+
 @pytest.mark.parametrize('scan', [True, False])
 def test_scores_and_texts_are_those_of_the_rounded_weights(test_data, scan):
   opened = stored.open_model(test_data / 'ckpt_stories260K' / 'hf')
