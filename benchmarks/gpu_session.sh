@@ -30,6 +30,7 @@ LACKING=(
   tensorflow-metadata googleapis-common-protos termcolor toml etils
   portpicker tokamax xprof fire einshape jaxtyping pydantic pydantic-core annotated-types
   typing-inspection qwix tensorboardx typeguard==2.13.3 wadler_lindig
+  pytest-timeout
 )
 
 fail() { echo "gpu_session: $*" >&2; exit 1; }
