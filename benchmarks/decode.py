@@ -2,7 +2,7 @@
 
   PYTHONPATH=. python benchmarks/decode.py                  # CPU or one GPU
   PYTHONPATH=. python benchmarks/decode.py --shape=300m --prompts=1 --pairs=7
-  PYTHONPATH=. python benchmarks/decode.py --shape=300m --int8 --peer=f32 \
+  PYTHONPATH=. python benchmarks/decode.py --shape=300m --int8 --peer=q8_0 \
     --tokenizer=llama/tokenizer.model
 
 The same random weights, saved once as a Hugging Face folder and read by both,
@@ -12,7 +12,7 @@ ratio above 1 means that ours is faster. The peer has its default cache or its
 static one, and on a CPU one thread or all: whichever is fastest in a trial.
 --int8 has ours with weights in 8 bits. --peer=f32 or q8_0 is llama.cpp on such
 a GGUF, which its own converter makes (LBE_LLAMA_CPP names its folder), by all
-threads, in a process of its own for each side.
+threads and in a process of its own.
 """
 
 import itertools

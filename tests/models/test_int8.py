@@ -143,7 +143,6 @@ def test_the_programs_take_them(test_data, tmp_path):
     '--max_new_tokens=8',
   )
   assert 'Once upon a time' in told
-  (tmp_path / 'en.txt').write_text('Once upon a time there was a dog.\n' * 3)
   runs.run(
     'evaluate',
     '--config=configs/eval_languages.py:sw',
