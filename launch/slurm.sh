@@ -34,10 +34,13 @@ source launch/env.sh
 enter # once, on the first node; the others find it there
 
 stopping=
+step=
+# srun hands the signal on, and train saves and ends. It may come as soon as
+# srun runs, before its number is known here.
+trap 'stopping=1; [ -z "$step" ] || kill -TERM "$step" || true' TERM
 srun --kill-on-bad-exit=1 python -m lbe.train --distributed "$@" &
 step=$!
-# srun hands the signal on, and train saves and ends.
-trap 'stopping=1; kill -TERM "$step"' TERM
+[ -z "$stopping" ] || kill -TERM "$step"
 status=0
 wait "$step" || status=$?
 if [ -n "$stopping" ]; then
