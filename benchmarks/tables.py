@@ -1,11 +1,12 @@
-"""The table of docs/speed.md: newest rows of results.jsonl, ours and a peer.
+"""The tables of docs/speed.md: newest rows of results.jsonl, ours and a peer.
 
   PYTHONPATH=. python benchmarks/tables.py            # prints it
   PYTHONPATH=. python benchmarks/tables.py --write    # into docs/speed.md
 
 Of each benchmark and setting the newest row stands there. A row has a line for
 each ratio in it: `ratio_median` with `ratio_range`, or any dictionary with
-`median` and `range`. Rows without a ratio stay in results.jsonl.
+`median` and `range`. Rows without a ratio stay in results.jsonl. A table of its
+own says how costs grow, by the newest row of growth.py.
 """
 
 import json
@@ -18,7 +19,6 @@ _WRITE = flags.DEFINE_bool('write', False, 'Put it into docs/speed.md.')
 
 _HERE = pathlib.Path(__file__).resolve().parent
 PAGE = _HERE.parent / 'docs' / 'speed.md'
-_BEGIN, _END = '<!-- benchmarks -->\n', '<!-- benchmarks end -->\n'
 # What tells the settings of a benchmark apart, where a row has it.
 _SETTING = (
   'shape',
@@ -74,17 +74,39 @@ def table(rows):
   return '\n'.join(lines) + '\n'
 
 
+def growth(rows):
+  """How costs grow: of each size and cost, what was measured and theory."""
+  row = [x for x in rows if x['benchmark'] == 'growth' and 'theory' in x][-1]
+  lines = [
+    '| size | from | to | cost | at the first | at the last | exponent | theory |',
+    '| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: |',
+  ]
+  for name, costs in row['costs'].items():
+    sizes = row['sizes'][name]
+    for cost, values in costs.items():
+      theory = row['theory'][name].get(cost)
+      cells = (
+        *(name.replace('_', ' '), sizes[0], sizes[-1], cost.replace('_', ' ')),
+        *(values[0], values[-1], f'{row["exponents"][name][cost]:.2f}'),
+        '' if theory is None else f'{theory:.2f}',
+      )
+      lines.append(f'| {" | ".join(map(str, cells))} |')
+  return '\n'.join(lines) + '\n'
+
+
 def read():
   lines = (_HERE / 'results.jsonl').read_text(encoding='utf-8').splitlines()
   return [json.loads(line) for line in lines]
 
 
 def write():
-  """Puts the table between the marks in docs/speed.md."""
-  text = PAGE.read_text(encoding='utf-8')
-  before, rest = text.split(_BEGIN)
-  _, after = rest.split(_END)
-  text = before + _BEGIN + table(read()) + _END + after
+  """Puts the tables between their marks in docs/speed.md."""
+  text, rows = PAGE.read_text(encoding='utf-8'), read()
+  for name, made in ('benchmarks', table(rows)), ('growth', growth(rows)):
+    begin, end = f'<!-- {name} -->\n', f'<!-- {name} end -->\n'
+    before, rest = text.split(begin)
+    _, after = rest.split(end)
+    text = before + begin + made + end + after
   PAGE.write_text(text, encoding='utf-8')
 
 
@@ -93,7 +115,7 @@ def main(argv):
   if _WRITE.value:
     write()
   else:
-    print(table(read()))
+    print(table(read()), growth(read()), sep='\n')
 
 
 if __name__ == '__main__':

@@ -506,7 +506,7 @@ def main(argv):
   if _apart() and not _ONLY.value:
     os.environ[_PREALLOCATE] = 'false'  # the GPU's memory is for the others
   if not _PAIRS.present:
-    _PAIRS.value = 3 if _apart() else 9
+    flags.FLAGS.pairs = 3 if _apart() else 9
   shape = _shape()
   B, T = shape['batch_size'], shape['seq_len']
   batch = make_batch(shape)

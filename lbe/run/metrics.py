@@ -11,6 +11,11 @@ from lbe.text import files
 from lbe.text import lines
 
 
+# Groups of a row's metrics as they stand in it: also where an interrupted
+# evaluation was gone on with, so that its scores came to a row that was there.
+_GROUPS = ('train', 'eval', 'seen', 'speed', 'hosts', 'seconds')
+
+
 def is_skipped(step: dict) -> bool:
   """Whether a step, by its sums, changed nothing."""
   is_spike = 'is_spike' in step and bool(step['is_spike'])
@@ -75,6 +80,11 @@ def truncate_lines(path, step, *, unscored=()):
   lines.keep(path, wanted)
 
 
+def _place(name):
+  group = name.split('/')[0]
+  return _GROUPS.index(group) if group in _GROUPS else len(_GROUPS)
+
+
 class Writer:
   """metrics.jsonl (a line a step), TensorBoard and `sinks`, on process 0.
 
@@ -121,6 +131,7 @@ class Writer:
       ) from error
 
   def _write(self, step, row):
+    row = dict(sorted(row.items(), key=lambda item: _place(item[0])))
     self._file.write(lines.line({'step': step, **row}))
     self._file.flush()
     if self._board is None:

@@ -42,7 +42,7 @@ def state(seed=0):
 def abstract(on):
   return jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-    jax.eval_shape(state),
+    jax.eval_shape(state.__wrapped__),  # a trace is not to be remembered
     step_lib.state_shardings(on, TINY, TX, ALL),
   )
 

@@ -69,6 +69,23 @@ def test_resuming_cuts_what_lies_behind_the_restored_step(tmp_path):
   assert [x.step for x in board.Scalars('train/loss')] == [1, 2, 3, 4, 5]
 
 
+def test_scores_that_come_after_a_resume_stand_where_others_do(tmp_path):
+  """A run that was interrupted in an evaluation, whose files differ."""
+  scores = {'eval/en/loss': 2.0, 'speed/evaluation_seconds': 3.0}
+  row = {'train/loss': 1.0, 'speed/seconds_per_step': 0.5}
+  more = {'seconds/train': 9.0, 'seen/en/bytes': 7}
+  writer = metrics.Writer(tmp_path, resume_step=-1)
+  writer.write(1, row | scores | more)
+  writer.write(1, row | more | scores)
+  writer.close()
+  first, second = (tmp_path / 'metrics.jsonl').read_text().splitlines()
+  assert first == second
+  assert list(json.loads(first)) == [
+    *('step', 'train/loss', 'eval/en/loss', 'seen/en/bytes'),
+    *('speed/seconds_per_step', 'speed/evaluation_seconds', 'seconds/train'),
+  ]
+
+
 def test_a_new_run_starts_an_empty_file(tmp_path):
   """Lines of a run that never saved are not this one's."""
   (tmp_path / 'metrics.jsonl').write_text('{"step": 0}\n{"step": 3}\n')
