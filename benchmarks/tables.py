@@ -78,7 +78,7 @@ def growth(rows):
   """How costs grow: of each size and cost, what was measured and theory."""
   row = [x for x in rows if x['benchmark'] == 'growth' and 'theory' in x][-1]
   lines = [
-    '| size | from | to | cost | at the first | at the last | exponent | theory |',
+    '| size | from | to | cost | at first | at last | exponent | theory |',
     '| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: |',
   ]
   for name, costs in row['costs'].items():

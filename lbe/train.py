@@ -53,6 +53,7 @@ from lbe.text import bars
 from lbe.text import files
 from lbe.training import memory
 from lbe.training import nans
+from lbe.training import optim
 from lbe.training import replay
 from lbe.vocab import tokenizers
 
@@ -217,7 +218,12 @@ def main(argv):
       )
       state = step_lib.new_state(training, params)
   check = replay.Replay(
-    mesh, training.abstract_state, every=config.replay_every
+    mesh,
+    training.abstract_state,
+    every=config.replay_every,
+    reach=optim.reach(
+      config.optim.kind, b1=config.optim.b1, b2=config.optim.b2
+    ),
   )
   check.begin(state)
   # What an earlier process wrote behind the restored step is cut.

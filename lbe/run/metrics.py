@@ -10,7 +10,6 @@ from lbe.run import sinks as sinks_lib
 from lbe.text import files
 from lbe.text import lines
 
-
 # Groups of a row's metrics as they stand in it: also where an interrupted
 # evaluation was gone on with, so that its scores came to a row that was there.
 _GROUPS = ('train', 'eval', 'seen', 'speed', 'hosts', 'seconds')

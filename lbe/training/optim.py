@@ -1,6 +1,9 @@
 """The optimizer by optax, its schedule, what decays and what not."""
 
+import math
+
 import jax
+import numpy as np
 import optax
 
 from lbe.training import groups
@@ -87,6 +90,28 @@ def decays(params: dict) -> dict:
 
 
 KINDS = ('adamw', 'lion', 'adafactor')
+# Steps after which moments are as they will be.
+_SETTLED = 100_000
+
+
+def reach(kind: str, *, b1: float, b2: float) -> float:
+  """How many times its rate one step can move a weight at most.
+
+  But for weight decay, which makes weights smaller. Of Adam the first moment
+  is a mean of gradients and the second one of their squares, so that by
+  Cauchy and Schwarz their quotient has a bound whatever the gradients were:
+  1.17 for 0.9 and 0.95. Infinite where there is none: for 'adafactor', and
+  where b1 squared is not below b2.
+  """
+  if kind == 'lion':
+    return 1.0
+  ratio = b1 * b1 / b2 if b2 else math.inf
+  if kind != 'adamw' or ratio >= 1:
+    return math.inf
+  # With the corrections of the first t steps.
+  t = np.arange(1, _SETTLED)
+  squared = (1 - b1) ** 2 / (1 - b2) * (1 - ratio**t) / (1 - ratio)
+  return float(np.sqrt(np.max(squared * (1 - b2**t) / (1 - b1**t) ** 2)))
 
 
 def make(

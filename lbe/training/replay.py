@@ -2,7 +2,8 @@
 
 A bit that flips in a memory, or a unit that computes wrongly, changes numbers
 without a word. The state is compared as a step left it with what the next one
-finds, copies of it with each other, and some steps are computed twice.
+finds, copies of it with each other, and some steps are computed twice. And no
+weight may have become larger than the optimizer can make it.
 """
 
 import socket
@@ -25,6 +26,9 @@ _KEPT = 'the state is not as the step before left it'
 _COPIES = 'copies that should be equal differ (of two either may be wrong)'
 _COPIED = 'a copy of the state differs from it'
 _RESULTS = 'computed twice from equal states, it has two results'
+# What roundings may add to the bound of a weight: of itself, and of its way.
+_ROUNDED, _MOMENTS_ROUNDED = 1e-5, 1.1
+_ZERO = np.float32(0)
 
 
 def make_digest(mesh: jax.sharding.Mesh, specs) -> Callable:
@@ -49,6 +53,13 @@ def make_digest(mesh: jax.sharding.Mesh, specs) -> Callable:
   )
 
 
+def _largest(params):
+  """float32 [arrays]: the largest of each, without its sign."""
+  return jnp.stack(
+    [jnp.max(jnp.abs(x)).astype(jnp.float32) for x in jax.tree.leaves(params)]
+  )
+
+
 def _sum_of_bits(x):
   if x.dtype == bool:
     x = x.astype(jnp.uint8)
@@ -59,14 +70,21 @@ def _sum_of_bits(x):
 class Replay:
   """A run's steps, every `every`-th computed twice; 0 looks at nothing.
 
-  What was seen stays on the devices until `look`, or a step that is computed
-  twice, waits for it: then rollback.Alarm is raised, by all processes alike.
+  `reach` is how many times its rate a step moves a weight at most
+  (optim.reach). What was seen stays on the devices until `look`, or a step that
+  is computed twice, waits for it: then rollback.Alarm is raised, by all
+  processes alike.
   """
 
   def __init__(
-    self, mesh: jax.sharding.Mesh, abstract_state: dict, *, every: int
+    self,
+    mesh: jax.sharding.Mesh,
+    abstract_state: dict,
+    *,
+    every: int,
+    reach: float,
   ):
-    self._mesh, self._every = mesh, every
+    self._mesh, self._every, self._reach = mesh, every, reach
     self._abstract_state = abstract_state
     self._names = _names(abstract_state)
     shardings = jax.tree.map(lambda x: x.sharding, abstract_state)
@@ -75,12 +93,16 @@ class Replay:
     self._copy = jax.jit(
       lambda state: jax.tree.map(jnp.copy, state), out_shardings=shardings
     )
-    self._gather = jax.jit(
-      lambda x: x,
-      out_shardings=jax.sharding.NamedSharding(
-        mesh, jax.sharding.PartitionSpec()
-      ),
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    self._gather = jax.jit(lambda x: x, out_shardings=everywhere)
+    self._largest = jax.jit(_largest, out_shardings=everywhere)
+    self._sum_rates = jax.jit(
+      lambda so_far, rates: so_far + jnp.max(jnp.stack([*rates.values()])),
+      out_shardings=everywhere,
     )
+    # The largest weight of each array when it was last looked at, and the rates
+    # of the steps since.
+    self._were, self._rates = None, None
     self._left = None  # digest of the state as the last step left it
     self._seen = []  # (step, what it is if they differ, names, two digests)
 
@@ -89,6 +111,7 @@ class Replay:
     if self._every:
       self._seen = []
       self._left = self._digest(state)
+      self._were, self._rates = self._largest(state['params']), _ZERO
       self._copy(state)  # now, and not in a later step, it is compiled
 
   def part(self, step: int) -> str:
@@ -109,6 +132,7 @@ class Replay:
     copy = self._copy(state) if self._is_twice(step) else None
     state, metrics = train_step(state, batch, rates)
     self._left = self._digest(state)
+    self._rates = self._sum_rates(self._rates, rates)
     if copy is not None:
       self._note(step, _COPIED, found, self._digest(copy))
       again, metrics_again = train_step(copy, batch, rates)
@@ -126,6 +150,26 @@ class Replay:
     if self._every:
       self._note(step + 1, _KEPT, self._left, self._digest(state))
       self._compare()
+      self._check_largest(step, state['params'])
+
+  def _check_largest(self, step, params):
+    """Raises Alarm where a weight is larger than its optimizer makes it."""
+    found = self._largest(params)
+    were, now, rates = map(np.asarray, (self._were, found, self._rates))
+    most = were * (1 + _ROUNDED) + rates * self._reach * _MOMENTS_ROUNDED
+    if (beyond := np.flatnonzero(~(now <= most))).size:
+      names = _names({'params': params})
+      told = ', '.join(
+        f'{names[i]} ({now[i]:.3g}, at most {most[i]:.3g})'
+        for i in beyond[:_NAMED]
+      )
+      more = len(beyond) - _NAMED
+      raise rollback.Alarm(
+        f'step {step:,}: a weight is larger than the optimizer can have made '
+        f'it since this was last looked at: {told}'
+        f'{f" and {more} more" if more > 0 else ""}.'
+      )
+    self._were, self._rates = found, _ZERO
 
   def _note(self, step, what, before, after):
     self._seen.append((step, what, self._names, before, after))

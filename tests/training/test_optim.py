@@ -1,5 +1,7 @@
 """Schedules by literals; what decays; clipping."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -135,6 +137,42 @@ def test_optimizers_keep_what_they_say():
   }
   assert kept(kind='lion')['float32'] == num
   assert kept(kind='adafactor')['float32'] < num / 2
+
+
+@pytest.mark.parametrize(
+  'kind, b1, b2, dtype',
+  [
+    ('adamw', 0.9, 0.95, 'float32'),
+    ('adamw', 0.9, 0.95, 'bfloat16'),
+    ('adamw', 0.8, 0.99, 'float32'),
+    ('lion', 0.9, 0.95, 'float32'),
+  ],
+)
+def test_no_gradients_move_a_weight_farther_than_is_said(kind, b1, b2, dtype):
+  """A bound that is too low: a sound run is thrown back."""
+  params = {'w': jnp.zeros(4)}
+  partition = groups.Partition([tiny.everything(0.0)], {'w': (None,)})
+  tx = optim.make(
+    partition,
+    {'rest': lambda step: 1.0},
+    **tiny.OPTIM
+    | dict(kind=kind, b1=b1, b2=b2, clip_norm=0, first_moment_dtype=dtype),
+  )
+  state, farthest = tx.init(params), 0.0
+  for step in range(400):
+    # The worst there is, by Cauchy and Schwarz; and others.
+    worst = 1e-3 * (b2 / b1) ** (step - 200) if step < 300 else 1.0
+    d_w = worst * jnp.array([1.0, -1.0, 1.0 * (step % 7 == 0), 1.0])
+    d_w = d_w.at[3].set(1e6 if step == 399 else 1e-6)
+    updates, state = tx.update({'w': d_w}, state, params)
+    farthest = max(farthest, float(jnp.max(jnp.abs(updates['w']))))
+  reach = optim.reach(kind, b1=b1, b2=b2)
+  assert 0.97 * reach < farthest < 1.01 * reach
+
+
+def test_where_nothing_bounds_a_step_is_said():
+  assert optim.reach('adafactor', b1=0.9, b2=0.95) == math.inf
+  assert optim.reach('adamw', b1=0.95, b2=0.9) == math.inf
 
 
 def test_an_unknown_optimizer_is_refused():

@@ -4,6 +4,7 @@ import functools
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -12,11 +13,13 @@ from lbe.assemble import step as step_lib
 from lbe.configs import common
 from lbe.mesh import sharding
 from lbe.run import rollback
+from lbe.training import optim
 from lbe.training import replay
 from lbe.vocab import tokenizers
 
 import flips
 
+REACH = optim.reach('adamw', b1=0.9, b2=0.95)
 # Parameters that are cut four times and there twice, and norms on all devices.
 MESHES = {1: {}, 8: dict(data=2, fsdp=4)}
 
@@ -71,9 +74,15 @@ def take(check, training, train_step, state, steps):
   return state, metrics
 
 
+def make(training, every):
+  return replay.Replay(
+    training.mesh, training.abstract_state, every=every, reach=REACH
+  )
+
+
 def begun(num_devices, *, every):
   training, train_step, new_state = built(num_devices)
-  check = replay.Replay(training.mesh, training.abstract_state, every=every)
+  check = make(training, every)
   state = new_state()
   check.begin(state)
   return check, training, train_step, state
@@ -83,7 +92,7 @@ def begun(num_devices, *, every):
 def test_without_a_fault_there_is_no_alarm_and_no_other_number(num_devices):
   """An alarm of its own would throw a sound run back again and again."""
   check, training, train_step, state = begun(num_devices, every=2)
-  off = replay.Replay(training.mesh, training.abstract_state, every=0)
+  off = make(training, 0)
   plain = take(off, training, train_step, built(num_devices)[2](), range(1, 6))
   looked_at = take(check, training, train_step, state, range(1, 6))
   check.look(5, looked_at[0])
@@ -202,10 +211,33 @@ def test_a_copy_that_differs_is_no_fault_of_computing():
     take(check, training, train_step, state, [1, 2])
 
 
+@pytest.mark.parametrize('value', [1e3, -4.0])
+@pytest.mark.parametrize('num_devices', MESHES)
+def test_a_weight_beyond_what_the_optimizer_does_is_found(num_devices, value):
+  """A bit that flips inside a step that is computed once, as any other did."""
+  check, training, train_step, state = begun(num_devices, every=100)
+
+  def garbled(state, batch, rates):
+    x = state['params']['head_DV']
+    at = jnp.arange(x.size).reshape(x.shape) == 5
+    x = jax.device_put(jnp.where(at, value, x), x.sharding)
+    state = {**state, 'params': {**state['params'], 'head_DV': x}}
+    return train_step(state, batch, rates)
+
+  state, _ = take(check, training, train_step, state, [1, 2])
+  check.look(2, state)
+  state, _ = take(check, training, garbled, state, [3])
+  state, _ = take(check, training, train_step, state, [4])
+  told = 'step 4: a weight is larger than .* looked at: params/head_DV'
+  with pytest.raises(rollback.Alarm, match=told) as alarm:
+    check.look(4, state)
+  assert alarm.value.passes
+
+
 def test_off_it_looks_at_nothing():
   """Who does not ask for it does not pay for it."""
   training, *_ = built(1)
-  off = replay.Replay(training.mesh, training.abstract_state, every=0)
+  off = make(training, 0)
   given = object(), object(), object()  # no arrays: nothing could add them up
   assert off(7, lambda *step: step, *given) == given
   off.begin(given[0])
