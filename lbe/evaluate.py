@@ -65,6 +65,9 @@ def main(argv):
     raise ValueError(
       "init_from='': give the model, --config.init_from=CKPT_OR_HF."
     )
+  mesh = sharding.make_mesh(config.mesh.to_dict())
+  if _INT8.value:
+    int8.check(mesh)  # before texts and weights are read
   facts = json.loads(config.to_json_best_effort()) | {'scored': opened.path}
   if _INT8.value:
     facts['int8'] = True
@@ -88,7 +91,6 @@ def main(argv):
       'evals is empty: there is nothing to score; add one in the config: '
       "config.evals.zh = common.perplexity(path='zh.txt')."
     )
-  mesh = sharding.make_mesh(config.mesh.to_dict())
   with progress.doing('reading the weights', quiet=quiet):
     params = opened.load_params(mesh)
   if _INT8.value:

@@ -114,6 +114,8 @@ def main(argv):
   shape = {axis: flag.value for axis, flag in _MESH.items()}
   num = max(math.prod(shape.values()), 1)
   mesh = sharding.make_mesh(shape, devices=jax.devices()[:num])
+  if _INT8.value:
+    int8.check(mesh)  # before weights are read
   tokenizer, c = opened.tokenizer, opened.config
   if adapter:
     with progress_lib.doing('reading the weights'):

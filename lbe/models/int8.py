@@ -68,16 +68,21 @@ class Int8:
     return y_CO.reshape(*rows, *self.scales.shape).astype(x_BTI.dtype)
 
 
-def quantized(params: dict, mesh: jax.sharding.Mesh) -> dict:
-  """The parameters with the weights of layers as Int8; the others stay.
-
-  Raises ValueError for a mesh of several devices.
-  """
+def check(mesh: jax.sharding.Mesh):
+  """Raises ValueError for a mesh of several devices."""
   if mesh.size > 1:
     raise ValueError(
       f'weights of 8 bits are for one device, and the mesh has {mesh.size}; '
       'take one, or leave the weights as they are.'
     )
+
+
+def quantized(params: dict, mesh: jax.sharding.Mesh) -> dict:
+  """The parameters with the weights of layers as Int8; the others stay.
+
+  Raises ValueError as `check`.
+  """
+  check(mesh)
   layers = {
     name: _quantized(w_L, len(weights.takes(name)))
     if name in weights.ADAPTABLE

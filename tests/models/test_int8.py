@@ -133,6 +133,21 @@ def test_several_devices_are_refused():
     int8.quantized({'layers': {}}, mesh)
 
 
+def test_evaluate_refuses_several_devices_before_it_reads(test_data, tmp_path):
+  """Minutes of reading, and then a word that a flag would have told."""
+  told = runs.run(
+    'evaluate',
+    *runs.TINY,
+    *('--config.tokenizer=', '--int8'),
+    f'--config.init_from={test_data}/ckpt_stories260K/hf',
+    f'--workdir={tmp_path}',
+    num_devices=2,
+    status=1,
+  )
+  assert 'for one device, and the mesh has 2' in told
+  assert not (tmp_path / 'data').exists()
+
+
 def test_the_programs_take_them(test_data, tmp_path):
   model = test_data / 'ckpt_stories260K' / 'hf'
   told = runs.run(
