@@ -13,6 +13,7 @@ import time
 
 _MOST_BYTES = 1000
 _PAUSE_SECONDS = 0.2
+_ANSWER_SECONDS = 5.0
 
 
 def meet(
@@ -130,8 +131,8 @@ def _report(host, port, own, limit_seconds):
     try:
       with socket.create_connection((host, port), timeout=5) as connection:
         connection.sendall(json.dumps(own).encode() + b'\n')
-        # Its limit began when it did.
-        connection.settimeout(limit_seconds)
+        # Its limit began before this came; its answer takes a moment more.
+        connection.settimeout(limit_seconds + _ANSWER_SECONDS)
         answer = connection.makefile('rb').readline()
       return json.loads(answer)
     except (OSError, ValueError):

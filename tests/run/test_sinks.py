@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import time
 
 import mlflow
 import pytest
@@ -47,6 +48,9 @@ def test_wandb_goes_on_in_the_run_that_it_began(workdir, monkeypatch):
   monkeypatch.setenv('WANDB_MODE', 'offline')
   written(workdir, ['wandb'], 1, -1)
   known = json.loads((workdir / sinks.FILE).read_text())['wandb']
+  began = int(time.time())
+  while int(time.time()) == began:  # wandb's folders have the second's name
+    time.sleep(0.01)
   written(workdir, ['wandb'], 2, 1)
   wandb.teardown()  # its process writes behind
   files = list((workdir / 'wandb').glob(f'offline-run-*-{known}/*.wandb'))

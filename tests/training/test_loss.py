@@ -106,8 +106,10 @@ def test_z_loss_is_the_squared_normalizer_and_not_a_part_of_the_loss():
 @pytest.mark.parametrize(
   'shape', [(8, 1, 1, 1), (1, 8, 1, 1), (2, 2, 1, 2), (1, 2, 2, 2)], ids=str
 )
-def test_a_mesh_changes_neither_the_loss_nor_its_gradients(shape):
-  """Sums over an axis too many or too few; a target in another's columns."""
+@pytest.mark.parametrize('vocab_size', [VOCAB_SIZE, PADDED])
+def test_a_mesh_changes_neither_the_loss_nor_its_gradients(shape, vocab_size):
+  """Sums over an axis too many or too few; a target in another's columns; and
+  padding that is not left out, or looked for where there is none."""
   x, head, targets, weights = arrays(B=8, T=12)
   mesh = sharding.make_mesh(dict(zip(sharding.AXES, shape, strict=True)))
 
@@ -118,7 +120,7 @@ def test_a_mesh_changes_neither_the_loss_nor_its_gradients(shape):
         head,
         targets,
         weights,
-        vocab_size=VOCAB_SIZE,
+        vocab_size=vocab_size,
         z_loss=0.1,
         chunk=5,
         mesh=mesh,
@@ -142,6 +144,29 @@ def test_padding_columns_take_no_mass_and_no_gradient():
     ]
   )(head)
   assert not np.any(gradient[:, VOCAB_SIZE:])
+
+
+@pytest.mark.parametrize('vocab_size', [VOCAB_SIZE, PADDED])
+def test_the_likeliest_is_the_first_of_equals(vocab_size):
+  """A greedy match where another choice would have been made: rows that were
+  never trained are equal to the bit."""
+  x, head, _, _ = arrays()
+  head[:, 5:30] = 50 * head[:, [5]]
+  logits = jnp.einsum('BTD,DV->BTV', x, head, precision='highest')
+  logits = np.asarray(logits)[..., :vocab_size]
+  first = logits.argmax(-1)
+  assert 5 < np.sum(first == 5) < first.size
+  for target in (4, 5, 6, 29, 36):
+    asked = np.full(first.shape, target, np.int32)
+    logprobs, norm, likeliest = loss.logprobs(
+      x, head, asked, vocab_size=vocab_size, chunk=7
+    )
+    np.testing.assert_array_equal(likeliest, first == target)
+    expected = jax.nn.logsumexp(logits, axis=-1)
+    np.testing.assert_allclose(norm, expected, rtol=1e-5)
+    np.testing.assert_allclose(
+      logprobs, logits[..., target] - expected, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_bfloat16_states_give_a_float32_loss():
