@@ -121,9 +121,10 @@ def prepare(
   def prepare_all(**how):
     return {name: prepare_one(x, **how) for name, x in named.items()}
 
-  blind = hosts.blind_to(cache_dir, 'data')
-  if blind:
-    lacks = None in prepare_all(may_make=False).values()
+  opened = None  # opening takes a look at every byte, so it is done once
+  if hosts.blind_to(cache_dir, 'data'):
+    opened = prepare_all(may_make=False)
+    lacks = None in opened.values()
     lacking = [i for i, x in hosts.gather('data lacking', lacks).items() if x]
     if lacking:
       raise ValueError(
@@ -133,9 +134,11 @@ def prepare(
         f'hosts first:\n  {program.command("prepare")}'
       )
   elif first:
-    prepare_all()
+    opened = prepare_all()
   hosts.wait_for_others('data', limit_seconds=hosts.DAY)
-  prepared = _cut_to_budget(config, prepare_all(may_make=False), tokenizer)
+  if opened is None:
+    opened = prepare_all(may_make=False)
+  prepared = _cut_to_budget(config, opened, tokenizer)
   if compare and first:
     prepared = _compared(config, named, prepared, pathlib.Path(cache_dir))
   return prepared

@@ -6,6 +6,7 @@ import pytest
 
 from lbe.assemble import data
 from lbe.data import tokenized
+from lbe.run import checksums
 from lbe.vocab import tokenizers
 
 import tiny
@@ -52,6 +53,22 @@ def test_budgets_in_text_count_the_source_they_name(tmp_path):
   assert data.count_steps(config, prepared, loader) == steps
   config.budget.update(documents=0, bytes=2 * prepared['a'].train.num_bytes)
   assert data.count_steps(config, prepared, loader) == steps
+
+
+def test_the_bytes_of_a_source_are_compared_once(tmp_path, monkeypatch):
+  """A start that reads a gigabyte twice; seconds of hundreds of sources."""
+  config = tiny.config(tmp_path, a=dict(proportion=0.5), b=dict(proportion=0.5))
+  tokenizer = tokenizers.load('bytes')
+  looked, check = [], checksums.check
+  monkeypatch.setattr(
+    checksums,
+    'check',
+    lambda *of, **how: looked.append(of) or check(*of, **how),
+  )
+  for _ in 'made', 'found':
+    looked.clear()
+    data.prepare(config, tokenizer, tmp_path)
+    assert len(looked) == 2
 
 
 def test_a_source_that_runs_dry_is_refused(tmp_path):
