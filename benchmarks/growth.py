@@ -292,7 +292,9 @@ def _plot(found, exponents, path):
       told = f'{cost} ({exponents[name][cost]:.2f})'
       axis.loglog(sizes, np.array(values) / values[0], 'o-', label=told)
     axis.loglog(sizes, np.array(sizes) / sizes[0], 'k:', label='linear')
-    axis.set_xlabel(name)
+    axis.set_xticks(sizes, [f'{size:,}' for size in sizes])
+    axis.minorticks_off()
+    axis.set_xlabel(name.replace('_', ' '))
     axis.legend(fontsize=7)
   for row in axes:
     row[0].set_ylabel('cost, over that of the smallest size')
@@ -334,7 +336,8 @@ def main(argv):
       },
       'exponents': exponents,
       'theory': {
-        name: {cost: round(x, 2) for cost, x in _theory(name).items()}
+        # Without the sign of a zero.
+        name: {cost: round(x, 2) + 0.0 for cost, x in _theory(name).items()}
         for name in found
       },
     },

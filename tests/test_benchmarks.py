@@ -23,7 +23,8 @@ def row(commit, **fields):
 
 def test_the_page_has_the_table_of_the_newest_rows():
   """Figures edited by hand, or measured again and not shown."""
-  assert tables.table(tables.read()) in tables.PAGE.read_text()
+  rows, page = tables.read(), tables.PAGE.read_text()
+  assert tables.table(rows) in page and tables.growth(rows) in page
 
 
 def test_a_newer_row_of_a_setting_takes_the_place_of_an_older_one():
