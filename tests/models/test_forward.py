@@ -208,9 +208,10 @@ def test_padding_positions_are_finite():
 def test_bfloat16_runs_in_bfloat16_and_ends_in_float32():
   """A weight or table in float32 that silently lifts the whole stream."""
   row = packed(random_ids(8), length=8)
+  params = tiny()  # a trace of it is not to be remembered
   x_BTD = jax.eval_shape(
     lambda: forward.hidden(
-      tiny(),
+      params,
       TINY,
       row[0],
       positions_BT=row[1],
