@@ -56,6 +56,7 @@ _KINDS = (
 _BEFORE, _SPAN = 100, 100  # steps that all trials share, and of each
 _LOG_EVERY = 10
 _RATE = 3e-3
+_ADAM = dict(kind='adamw', b1=0.9, b2=0.95)
 _SMALL = dict(
   vocab_size=256,
   dim=32,
@@ -128,9 +129,7 @@ class _Run:
       return optim.make(
         partition,
         schedules,
-        kind='adamw',
-        b1=0.9,
-        b2=0.95,
+        **_ADAM,
         eps=1e-8,
         clip_norm=1.0,
         first_moment_dtype='float32',
@@ -359,7 +358,7 @@ _UNCHANGED = 'no bit of the result differs'
 
 
 def _check(run, every):
-  reach = optim.reach('adamw', b1=0.9, b2=0.95)
+  reach = optim.reach(**_ADAM)
   return replay.Replay(run.mesh, run.shapes, every=every, reach=reach)
 
 

@@ -1,4 +1,7 @@
-"""Programs as forks of one process, which signal themselves for kills.py."""
+"""Programs as forks of one process, which signal themselves for kills.py.
+
+And where several of them meet.
+"""
 
 import contextlib
 import json
@@ -6,6 +9,7 @@ import mmap
 import os
 import runpy
 import signal
+import socket
 import struct
 import sys
 import threading
@@ -15,6 +19,13 @@ _EVENTS = (
   *('open', 'os.rename', 'os.remove', 'os.mkdir', 'os.rmdir', 'os.truncate'),
 )
 _LIMIT_SECONDS = 600
+
+
+def free_port():
+  """A port of this machine for processes that have to meet."""
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    return free.getsockname()[1]
 
 
 class Fork:

@@ -19,7 +19,6 @@ checkpoints kept, it is a save, a restore, and the bytes on disk.
 import functools
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 import tempfile
@@ -31,6 +30,7 @@ from absl import app
 from absl import flags
 from absl import logging
 
+from benchmarks import forks
 from benchmarks import record
 from lbe.assemble import data
 from lbe.assemble import model
@@ -162,9 +162,6 @@ def _sources(folder, number):
 
 def _train(folder, hosts, steps):
   """(processor seconds of all, MiB of the largest) of so many processes."""
-  with socket.socket() as free:
-    free.bind(('localhost', 0))
-    port = free.getsockname()[1]
   command = [
     *(sys.executable, '-m', 'lbe.train', '--config=configs/quickstart.py'),
     f'--workdir={folder}/{hosts}_{steps}',
@@ -175,7 +172,7 @@ def _train(folder, hosts, steps):
     *('--config.export_hf=False', '--config.checkpoint.every=1000'),
   ]
   if hosts > 1:
-    command += [f'--coordinator_address=localhost:{port}']
+    command += [f'--coordinator_address=localhost:{forks.free_port()}']
     command += [f'--num_processes={hosts}']
   environment = {
     **os.environ,

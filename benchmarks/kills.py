@@ -20,7 +20,6 @@ import os
 import pathlib
 import shutil
 import signal
-import socket
 import tempfile
 import time
 
@@ -230,9 +229,7 @@ class _Campaign:
     Of several processes the victim is signalled.
     """
     count, log = _num_processes(name), self._root / f'{name}.log'
-    with socket.socket() as free:
-      free.bind(('localhost', 0))
-      port = free.getsockname()[1]
+    port = forks.free_port()
     running = []
     for i in range(count):
       own = (

@@ -24,6 +24,7 @@ from absl import app
 from absl import flags
 
 from benchmarks import record
+from lbe.text import lines
 
 _BEFORE = flags.DEFINE_string('before', None, 'The other commit.')
 _TOKENIZER = flags.DEFINE_string('tokenizer', None, 'Of 32,000 pieces.')
@@ -87,10 +88,6 @@ def _run(tree, *command):
   return time.perf_counter() - start, done.stdout
 
 
-def _rows(workdir):
-  return [*map(json.loads, (workdir / 'metrics.jsonl').open())]
-
-
 def _median(rows, name):
   """Of the lines behind the first with it, which waits for compilation."""
   return statistics.median([r[name] for r in rows if name in r][1:])
@@ -130,7 +127,7 @@ def _measured(tree, tuning, root):
     '--config.evals.en.limit=8',
     f'--workdir={run}',
   )
-  rows = _rows(run)
+  rows = lines.rows(run / 'metrics.jsonl')
   found['pretraining step'] = _median(rows, 'speed/seconds_per_step')
   found['scores in a run'] = _median(rows, 'speed/evaluation_seconds')
   start = (
@@ -148,7 +145,8 @@ def _measured(tree, tuning, root):
     *(f'--config.init_from={run}', '--config.log_every=1'),
     *('--config.budget.steps=6', f'--workdir={tuned}'),
   )
-  found['instruction step'] = _median(_rows(tuned), 'speed/seconds_per_step')
+  rows = lines.rows(tuned / 'metrics.jsonl')
+  found['instruction step'] = _median(rows, 'speed/seconds_per_step')
   found['export'], _ = _run(
     tree, '-m', 'lbe.export_hf', f'--source={run}', f'--target={root}/hf'
   )

@@ -40,7 +40,7 @@ step=
 trap 'stopping=1; [ -z "$step" ] || kill -TERM "$step" || true' TERM
 srun --kill-on-bad-exit=1 python -m lbe.train --distributed "$@" &
 step=$!
-[ -z "$stopping" ] || kill -TERM "$step"
+[ -z "$stopping" ] || kill -TERM "$step" || true
 status=0
 wait "$step" || status=$?
 if [ -n "$stopping" ]; then

@@ -66,10 +66,9 @@ def main(argv):
       "init_from='': give the model, --config.init_from=CKPT_OR_HF."
     )
   mesh = sharding.make_mesh(config.mesh.to_dict())
-  if _INT8.value:
-    int8.check(mesh)  # before texts and weights are read
   facts = json.loads(config.to_json_best_effort()) | {'scored': opened.path}
   if _INT8.value:
+    int8.check(mesh)  # before texts and weights are read
     facts['int8'] = True
   folder = _own_folder(files, facts)
   files.lock(folder)

@@ -301,12 +301,16 @@ def head_DV(params, c):
   return params['embed_VD'].T if c.tied else params['head_DV']
 
 
-def mask_padding(logits, vocab_size):
-  """Logits with the padding columns at -1e30, so that none is ever chosen."""
-  if logits.shape[-1] == vocab_size:
-    return logits
+def mask_padding(logits, vocab_size, *, parts=1, first=0):
+  """Logits with the padding columns at -1e30, so that none is ever chosen.
+
+  Where the vocabulary is cut into `parts`, `first` is the number of the first
+  column here.
+  """
+  if logits.shape[-1] * parts == vocab_size:
+    return logits  # a pass over all of them saved
   column = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
-  return jnp.where(column < vocab_size, logits, -1e30)
+  return jnp.where(column + first < vocab_size, logits, -1e30)
 
 
 def logits(params, c, x_BTD):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from lbe.mesh import sharding
+from lbe.models import forward
 
 # Positions of a chunk on each device; its logits are the largest array.
 CHUNK = 1024
@@ -13,12 +14,8 @@ CHUNK = 1024
 _PIECES = 8
 
 
-def _logits(x_CD, head_DV, vocab_size, parts=1, first=0):
-  """float32 [C, V], those of padding columns at -1e30.
-
-  `first` is the number of the first column, where the vocabulary is cut into
-  so many parts.
-  """
+def _logits(x_CD, head_DV, vocab_size, **cut):
+  """float32 [C, V], of a vocabulary that is `cut` as mask_padding has it."""
   logits_CV = jnp.einsum(
     'CD,DV->CV',
     x_CD,
@@ -27,10 +24,7 @@ def _logits(x_CD, head_DV, vocab_size, parts=1, first=0):
     precision='highest' if x_CD.dtype == jnp.float32 else None,
     preferred_element_type=jnp.float32,
   )
-  if logits_CV.shape[1] * parts == vocab_size:
-    return logits_CV  # a pass over all of them saved
-  column = jax.lax.broadcasted_iota(jnp.int32, logits_CV.shape, 1)
-  return jnp.where(column + first < vocab_size, logits_CV, -1e30)
+  return forward.mask_padding(logits_CV, vocab_size, **cut)
 
 
 # ---------------------------------------------------------------- training
@@ -169,7 +163,7 @@ def _local(
   def one(total, chunk):
     x_CD, targets_C, weights_C = chunk
     objective, loss_sum, d_head_DV = total
-    logits_CV = _logits(x_CD, head_DV, vocab_size, parts, first)
+    logits_CV = _logits(x_CD, head_DV, vocab_size, parts=parts, first=first)
     largest_C = over_columns(jax.lax.pmax, jnp.max(logits_CV, axis=1))
     exp_CV = jnp.exp(logits_CV - largest_C[:, None])
     sum_C = over_columns(jax.lax.psum, jnp.sum(exp_CV, axis=1))
@@ -261,14 +255,14 @@ def logprobs(
   def body(x_BCD, targets_BC):
     targets_C = targets_BC.reshape(B * size)
     logits_CV = _logits(x_BCD.reshape(B * size, D), head_DV, vocab_size)
-    target_C1 = jnp.take_along_axis(logits_CV, targets_C[:, None], axis=1)
+    target_C = jnp.take_along_axis(logits_CV, targets_C[:, None], axis=1)[:, 0]
     norm_C = jax.nn.logsumexp(logits_CV, axis=1)
     # Of equal ones the first; a CPU's argmax takes longer than all the rest.
-    largest_C1 = jnp.max(logits_CV, axis=1, keepdims=True)
+    largest_C = jnp.max(logits_CV, axis=1)
     column_CV = jax.lax.broadcasted_iota(jnp.int32, logits_CV.shape, 1)
-    earlier_CV = (logits_CV == largest_C1) & (column_CV < targets_C[:, None])
-    target_C = target_C1[:, 0]
-    likeliest_C = (target_C == largest_C1[:, 0]) & ~jnp.any(earlier_CV, axis=1)
+    earlier_CV = column_CV < targets_C[:, None]
+    earlier_CV &= logits_CV == largest_C[:, None]
+    likeliest_C = (target_C == largest_C) & ~jnp.any(earlier_CV, axis=1)
     return tuple(
       x_C.reshape(B, size) for x_C in (target_C - norm_C, norm_C, likeliest_C)
     )
