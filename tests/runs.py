@@ -7,9 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 
 import jax
+import psutil
 
 from lbe.convert import stored
 from lbe.models import architecture
@@ -40,6 +42,10 @@ TINY = (
   '--config.export_hf=False',
   '--config.sample_prompts=()',
 )
+
+# Where a certificate's logits are not the matter: importing transformers to
+# make them takes longer than all else.
+QUICK = '--verify=digests'
 
 
 def save_random(root, c, tokenizer, **source):
@@ -79,11 +85,68 @@ def start(program, *arguments, num_devices=1, cwd=ROOT, **variables):
   )
 
 
+class _Forked:
+  """tests/forked.py, which runs programs for this process as long as it lives.
+
+  For those that get the environment which it has imported in.
+  """
+
+  def __init__(self):
+    self.environment = _settled(environment())
+    self._process = subprocess.Popen(
+      [sys.executable, '-m', 'tests.forked'],
+      cwd=ROOT,
+      env=environment(),
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      text=True,
+    )
+
+  def run(self, command, variables):
+    """(status, what it printed)."""
+    with tempfile.NamedTemporaryFile() as output:
+      asked = {
+        'command': command,
+        'environment': variables,
+        'output': output.name,
+      }
+      try:
+        self._process.stdin.write(json.dumps(asked) + '\n')
+        self._process.stdin.flush()
+        status = int(self._process.stdout.readline())
+      except BaseException:  # of a test that is cut off, its program, too
+        self.end()
+        raise
+      return status, pathlib.Path(output.name).read_text()
+
+  def end(self):
+    global _forked
+    _forked = None
+    for child in psutil.Process(self._process.pid).children(recursive=True):
+      child.kill()
+    self._process.kill()
+    self._process.communicate()
+
+
+_forked = None
+
+
+def _settled(variables):
+  """What programs may have read of it when they were imported."""
+  later = ('XLA_FLAGS', 'PYTEST_CURRENT_TEST')
+  return {k: v for k, v in variables.items() if k not in later}
+
+
 def run(program, *arguments, num_devices=1, status=0):
   """What the program printed; fails where it ends otherwise than asked."""
-  process = start(program, *arguments, num_devices=num_devices)
-  output, _ = process.communicate(timeout=300)
-  assert process.returncode == status, output
+  global _forked
+  variables = environment(num_devices)
+  if _forked and _forked.environment != _settled(variables):
+    _forked.end()
+  if _forked is None:
+    _forked = _Forked()
+  ended, output = _forked.run([f'lbe.{program}', *arguments], variables)
+  assert ended == status, output
   return output
 
 

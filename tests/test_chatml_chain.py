@@ -103,17 +103,18 @@ def test_import_tuning_and_export_keep_the_added_tokens(source, tmp_path):
   model, work = tmp_path / 'model', tmp_path / 'work'
   config = tmp_path / 'talk.py'
   config.write_text(CONFIG.format(model=str(model), path=str(path)))
-  runs.run('import_hf', f'--source={source}', f'--target={model}')
+  runs.run('import_hf', f'--source={source}', f'--target={model}', runs.QUICK)
   output = runs.run('train', f'--config={config}', f'--workdir={work}')
   assert '<|im_start|>assistant' in output
   whole, adapter = tmp_path / 'whole', tmp_path / 'adapter'
-  runs.run('export_hf', f'--source={work}', f'--target={whole}')
+  runs.run('export_hf', f'--source={work}', f'--target={whole}', runs.QUICK)
   runs.run(
     'export_hf',
     f'--source={work}',
     f'--target={adapter}',
     f'--base={source}',
     '--adapter_only',
+    runs.QUICK,
   )
 
   before = transformers.AutoTokenizer.from_pretrained(source)

@@ -139,9 +139,8 @@ def ids(published):
 
 def test_a_merged_export_is_what_peft_merges(published, ours, ids, tmp_path):
   base, adapter = published
-  runs.run(
-    'export_hf', f'--source={ours}', f'--target={tmp_path}', '--dtype=float32'
-  )
+  command = ('export_hf', f'--source={ours}', f'--target={tmp_path}')
+  runs.run(*command, '--dtype=float32', runs.QUICK)
   found = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
   assert found.config.vocab_size == ROWS
   theirs = theirs_lib.PeftModel.from_pretrained(grown(base), adapter)
@@ -157,9 +156,8 @@ def test_adapters_exported_alone_are_what_came_in(
   published, ours, ids, tmp_path
 ):
   base, adapter = published
-  runs.run(
-    'export_hf', f'--source={ours}', f'--target={tmp_path}', '--adapter_only'
-  )
+  command = ('export_hf', f'--source={ours}', f'--target={tmp_path}')
+  runs.run(*command, '--adapter_only', runs.QUICK)
   expected, found = (
     logits(theirs_lib.PeftModel.from_pretrained(grown(base), folder), ids)
     for folder in (adapter, tmp_path)

@@ -170,7 +170,8 @@ def test_an_extended_instruct_model_keeps_what_came_in(
     f'--tokenizer={extended}',
     f'--target={ours}',
   )
-  output = runs.run('export_hf', f'--source={ours}', f'--target={exported}')
+  command = ('export_hf', f'--source={ours}', f'--target={exported}')
+  output = runs.run(*command, runs.QUICK)
   assert 'tokenizer.json: 0 of ' in output and 'notice' not in output
   (tmp_path / 'chat.jinja').write_text(TEMPLATE)
   written = responses(tmp_path, exported, tmp_path / 'chat.jinja', ASKED)
@@ -222,7 +223,8 @@ def get_config():
 """)
   run, exported = tmp_path / 'run', tmp_path / 'hf'
   runs.run('train', f'--config={tmp_path}/run.py', f'--workdir={run}')
-  output = runs.run('export_hf', f'--source={run}', f'--target={exported}')
+  command = ('export_hf', f'--source={run}', f'--target={exported}')
+  output = runs.run(*command, runs.QUICK)
   assert 'notice: the chat_template is that of the run (chatml)' in output
   written = responses(tmp_path, exported, 'chatml', ASKED)
   tokenizer, model = assert_answers_alike(exported, ASKED, written)

@@ -15,9 +15,9 @@ from lbe.run import checkpoint
 
 import runs
 
-# The save at step 200 waits for that of step 100, so a run that shows a later
+# The save at step 80 waits for that of step 40, so a run that shows a later
 # step has a checkpoint.
-STEPS = ('--config.budget.steps=300', '--config.checkpoint.every=100')
+STEPS = ('--config.budget.steps=120', '--config.checkpoint.every=40')
 
 
 def test_killed_and_resumed_equals_never_killed_bit_for_bit(tmp_path):
@@ -28,17 +28,17 @@ def test_killed_and_resumed_equals_never_killed_bit_for_bit(tmp_path):
 
   command = (*runs.TINY, *STEPS, cache, f'--workdir={broken}')
   process = runs.start('train', *command)
-  runs.wait_for_step(process, broken, 210)
+  runs.wait_for_step(process, broken, 84)
   process.send_signal(signal.SIGKILL)
   process.communicate()
-  assert checkpoint.find(broken).name in ('100', '200')
+  assert checkpoint.find(broken).name in ('40', '80')
   output = runs.run('train', *command)
   assert 'resuming at step' in output
   assert '; found compiled, ' in output
 
   steps = [row['step'] for row in runs.lines(broken)]
   assert steps == sorted(set(steps)), 'a step stands twice'
-  assert len(runs.losses(whole)) == 300
+  assert len(runs.losses(whole)) == 120
   assert runs.losses(broken) == runs.losses(whole)
   jax.tree.map(
     np.testing.assert_array_equal, runs.load(broken), runs.load(whole)

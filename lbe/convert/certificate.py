@@ -140,16 +140,20 @@ def _compare(checkpoint_dir, hf_dir, adapter_dir):
       weights.shapes(c),
     ),
   )
-  T = ids_BT.shape[1]
-  x_BTD = forward.hidden(
-    params,
-    c,
-    jnp.asarray(ids_BT),
-    positions_BT=jnp.arange(T)[None],
-    segments_BT=jnp.ones((1, T), jnp.int32),
-    execution=forward.Execution(compute_dtype='float32'),
-  )
-  ours_BTV = np.asarray(forward.logits(params, c, x_BTD))[..., : c.vocab_size]
+
+  @jax.jit
+  def ours(params, ids_BT):
+    x_BTD = forward.hidden(
+      params,
+      c,
+      ids_BT,
+      positions_BT=jnp.arange(ids_BT.shape[1])[None],
+      segments_BT=jnp.ones(ids_BT.shape, jnp.int32),
+      execution=forward.Execution(compute_dtype='float32'),
+    )
+    return forward.logits(params, c, x_BTD)
+
+  ours_BTV = np.asarray(ours(params, ids_BT))[..., : c.vocab_size]
   return logits_record(ours_BTV, theirs_BTV)
 
 

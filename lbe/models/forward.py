@@ -282,6 +282,8 @@ def hidden(
       # Inside a scan XLA cannot undo the recomputation anyway.
       prevent_cse=not execution.scan,
     )
+  if not execution.scan:
+    layer = jax.jit(layer)  # all layers are traced once; XLA inlines it
   x_BTD = constrain(
     embed(params, ids_BT, execution, mesh), ('batch', 'position', None)
   )

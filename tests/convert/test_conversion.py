@@ -134,16 +134,15 @@ def test_bfloat16_in_several_files_without_a_tokenizer(tmp_path):
   ).to(torch.bfloat16)
   model.save_pretrained(source, max_shard_size='20KB')
   assert len(list(source.glob('*.safetensors'))) > 3
-  flags = '--verify=digests'
   output = runs.run(
-    'import_hf', f'--source={source}', f'--target={ours}', flags
+    'import_hf', f'--source={source}', f'--target={ours}', runs.QUICK
   )
   assert f'{source} has no tokenizer; the checkpoint has none' in output
   output = runs.run(
     'export_hf',
     f'--source={ours}',
     f'--target={target}',
-    flags,
+    runs.QUICK,
     '--shard_bytes=20000',
   )
   assert 'has no tokenizer; none was written' in output
@@ -182,7 +181,7 @@ def test_rows_beyond_the_pieces_are_noticed_and_too_few_refused(
       'import_hf',
       f'--source={source}',
       f'--target={tmp_path}/{vocab_size}-ours',
-      '--verify=digests',
+      runs.QUICK,
       status=status,
     )
     assert words in output
@@ -233,7 +232,8 @@ def test_a_certificate_names_what_of_the_source_was_not_read(tmp_path):
   shutil.copy(file, source / 'old.safetensors')
   record = json.loads(config.read_text()) | {'tie_word_embeddings': True}
   config.write_text(json.dumps(record))
-  output = runs.run('import_hf', f'--source={source}', f'--target={target}')
+  command = ('import_hf', f'--source={source}', f'--target={target}')
+  output = runs.run(*command, runs.QUICK)
   assert 'not: old.safetensors' in output
   assert certificate_of(target)['digests'] == {
     'tensors': 20,

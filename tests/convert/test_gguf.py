@@ -32,7 +32,7 @@ def test_a_gguf_of_an_export_answers_as_the_run_does(
     'llama_cpp', reason='llama-cpp-python is not installed'
   )
   source, target = tmp_path / 'ours', tmp_path / 'hf'
-  stories, quick = test_data / 'ckpt_stories260K' / 'hf', '--verify=digests'
+  stories, quick = test_data / 'ckpt_stories260K' / 'hf', runs.QUICK
   runs.run('import_hf', f'--source={stories}', f'--target={source}', quick)
   runs.run(
     'export_hf',

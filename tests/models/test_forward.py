@@ -283,3 +283,24 @@ def test_float32_products_ask_for_float32_on_every_chip():
   assert text.count('dot_general[') == text.count(
     'precision=(Precision.HIGHEST'
   )
+
+
+def test_unrolled_layers_are_traced_once(monkeypatch):
+  """Each start traced each layer by itself, for a program that is the same."""
+  traced, layer = [], forward.decoder_layer
+
+  def counted(*args):
+    traced.append(args)
+    return layer(*args)
+
+  monkeypatch.setattr(forward, 'decoder_layer', counted)
+  c = dataclasses.replace(TINY, num_layers=5)
+  unrolled = dataclasses.replace(FP32, scan=False)
+  jax.eval_shape(
+    functools.partial(forward.hidden, c=c, execution=unrolled),
+    weights.shapes(c),
+    ids_BT=np.zeros((1, 8), np.int32),
+    positions_BT=np.arange(8)[None],
+    segments_BT=np.ones((1, 8), np.int32),
+  )
+  assert len(traced) == 1

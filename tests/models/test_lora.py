@@ -347,6 +347,7 @@ def test_peft_loads_our_adapters_with_equal_logits(
     f'--source={test_data / "ckpt_stories260K" / "hf"}',
     f'--adapter={target}',
     f'--target={tmp_path / "again"}',
+    runs.QUICK,
   )
   for name in ('lora/q_a_LDR', 'lora/down_b_LRD', 'embed_VD'):
     np.testing.assert_array_equal(

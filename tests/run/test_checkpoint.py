@@ -190,9 +190,9 @@ def test_a_full_disk_ends_the_run_and_leaves_the_last_checkpoint(tmp_path):
   """Refused writes while saving; with room again the run goes on."""
   command = (
     *runs.TINY,
-    '--config.budget.steps=500',
-    '--config.checkpoint.every=100',
-    '--config.log_every=100',
+    '--config.budget.steps=200',
+    '--config.checkpoint.every=40',
+    '--config.log_every=40',
     f'--workdir={tmp_path}',
   )
   process = runs.start('train', *command)
@@ -208,4 +208,4 @@ def test_a_full_disk_ends_the_run_and_leaves_the_last_checkpoint(tmp_path):
   assert f'the last whole checkpoint is {last}' in output
   output = runs.run('train', *command)
   assert f'resuming at step {last}' in output
-  assert checkpoint.find(tmp_path).name == '500'
+  assert checkpoint.find(tmp_path).name == '200'

@@ -261,7 +261,7 @@ def test_an_adapter_comes_back_from_the_hub(
     f'--source={folder}',
     '--adapter=hf:me/adapter',
     f'--target={tmp_path / "back"}',
-    '--verify=digests',
+    runs.QUICK,
     HF_ENDPOINT=server.url,
     HF_HUB_OFFLINE='0',
     HF_HUB_CACHE=str(tmp_path / 'other'),
