@@ -19,6 +19,7 @@ from lbe.data import sources as sources_lib
 OVERLAP = 50
 _HALF = OVERLAP // 2
 _BASE = np.uint64(0x9E3779B97F4A7C15)
+_PAIRS = 1 << 20
 
 
 def texts(source: sources_lib.Source, hashes: np.ndarray) -> Iterator[str]:
@@ -39,23 +40,15 @@ def find(
 
   `training` has the name of its source beside each text.
   """
-  keys, found_in, short = [], [], {}
-  for name, scored_texts in scored.items():
-    for number, text in enumerate(scored_texts):
-      if len(text) < OVERLAP:
-        short.setdefault(text, []).append((name, number))
-      else:
-        keys.append((name, number))
-        found_in.append(text)
-  windows = _Windows(keys, found_in)
+  keys = [(name, i) for name, own in scored.items() for i in range(len(own))]
+  windows = _Windows([text for own in scored.values() for text in own])
   found = {}
   for source, text in training:
-    known = found.setdefault(source, set())
-    known.update(short.get(text, ()))
-    known |= windows.sharing(text, known)
+    known = found.setdefault(source, np.zeros(len(keys), bool))
+    windows.look_up(text, known)
   return {
     name: {
-      source: {number for which, number in known if which == name}
+      source: {keys[i][1] for i in np.flatnonzero(known) if keys[i][0] == name}
       for source, known in found.items()
     }
     for name in scored
@@ -65,43 +58,66 @@ def find(
 class _Windows:
   """All windows of _HALF characters of some texts, to look blocks up in."""
 
-  def __init__(self, keys, found_in):
-    self._keys, self._texts = keys, found_in
-    hashes = [_hashes(text) for text in found_in]
-    self._starts = np.cumsum([0, *map(len, hashes)])
+  def __init__(self, texts):
+    self._texts, self._short = texts, {}
+    hashes = []
+    for number, text in enumerate(texts):
+      windows = np.zeros((0, _HALF), np.uint64)
+      if len(text) < OVERLAP:
+        self._short.setdefault(text, []).append(number)
+      else:
+        windows = np.lib.stride_tricks.sliding_window_view(_codes(text), _HALF)
+      hashes.append(_hashes(windows))
+    starts = np.cumsum([0, *map(len, hashes)])
     whole = np.concatenate([np.zeros(0, np.uint64), *hashes])
-    self._order = np.argsort(whole, kind='stable')
-    self._sorted = whole[self._order]
+    order = np.argsort(whole, kind='stable')
+    self._sorted = whole[order]
+    # The text that each is of, and where it stands there.
+    owner = np.searchsorted(starts, order, 'right') - 1
+    self._place = (order - starts[owner]).astype(np.int32)
+    self._owner = owner.astype(np.int32)
 
-  def sharing(self, text, known) -> set:
-    """Keys, but the known, of the texts that share OVERLAP characters."""
-    blocks = _hashes(text)[::_HALF]
+  def look_up(self, text: str, known: np.ndarray):
+    """Adds to `known`, bool [texts], those that share OVERLAP characters."""
+    known[self._short.get(text, [])] = True
+    if known.all() or not len(self._sorted):
+      return
+    codes = _codes(text)
+    blocks = _hashes(codes[: len(codes) // _HALF * _HALF].reshape(-1, _HALF))
     first = np.searchsorted(self._sorted, blocks, 'left')
-    last = np.searchsorted(self._sorted, blocks, 'right')
-    result = set()
-    for block in np.flatnonzero(first < last):
-      start = int(block) * _HALF
-      places = self._order[first[block] : last[block]]
-      owners = np.searchsorted(self._starts, places, 'right') - 1
-      for place, owner in zip(places, owners, strict=True):
-        key = self._keys[owner]
-        if key not in known and key not in result:
-          i = int(place - self._starts[owner])
-          if _shares(text, start, self._texts[owner], i):
-            result.add(key)
-    return result
+    there = self._sorted[np.minimum(first, len(self._sorted) - 1)] == blocks
+    hit = np.flatnonzero(there)
+    if not len(hit):
+      return
+    first = first[hit]
+    num = np.searchsorted(self._sorted, blocks[hit], 'right') - first
+    # What stands everywhere has many pairs: so many at a time.
+    parts = np.flatnonzero(np.diff(np.cumsum(num) // _PAIRS)) + 1
+    for part in np.split(np.arange(len(hit)), parts):
+      before = np.cumsum(num[part]) - num[part]
+      at = np.repeat(first[part] - before, num[part])
+      at += np.arange(len(at))
+      block = np.repeat(hit[part], num[part])
+      new = ~known[self._owner[at]]
+      for start, i in zip(block[new] * _HALF, at[new], strict=True):
+        owner = self._owner[i]
+        if not known[owner]:
+          other, place = self._texts[owner], int(self._place[i])
+          known[owner] = _shares(text, int(start), other, place)
 
 
-def _hashes(text):
-  """uint64 of each window of _HALF characters: a polynomial, modulo 2^64."""
-  number = len(text) - _HALF + 1
-  if number < 1:
-    return np.zeros(0, np.uint64)
+def _codes(text):
+  """uint64 [characters]."""
   codes = np.frombuffer(text.encode('utf-32-le', 'surrogatepass'), np.uint32)
-  codes = codes.astype(np.uint64)
-  result = np.zeros(number, np.uint64)
+  return codes.astype(np.uint64)
+
+
+def _hashes(codes):
+  """uint64 [n] of [n, _HALF] characters: a polynomial, modulo 2^64."""
+  result = np.zeros(len(codes), np.uint64)
   for k in range(_HALF):
-    result = result * _BASE + codes[k : k + number]
+    result *= _BASE
+    result += codes[:, k]
   return result
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import random
 
 import numpy as np
 
@@ -144,3 +145,39 @@ def test_every_run_of_fifty_characters_is_found():
   }
   found = overlaps.find({'x': scored}, (('a', t) for t in training))
   assert found['x']['a'] == expected and 5 < len(expected) < 55
+
+
+def test_what_is_found_is_what_a_search_finds(monkeypatch):
+  """Runs of few characters, which stand at many places, a piece at a time."""
+  monkeypatch.setattr(overlaps, '_PAIRS', 7)
+  draw = random.Random(0)
+
+  def some(alphabet, most):
+    return ''.join(draw.choices(alphabet, k=draw.randrange(most)))
+
+  def shared(text, training):
+    if len(text) < 50:
+      return text == training
+    return any(text[i : i + 50] in training for i in range(len(text) - 49))
+
+  num_found = 0
+  for _ in range(40):
+    base = some('ab', 300) + 'a' * draw.randrange(120)
+
+    def text(base=base):
+      start = draw.randrange(len(base) + 1)
+      end = start + draw.randrange(120)
+      return some('xyz', 30) + base[start:end] + some('xyz', 30)
+
+    scored = {'e': [text() for _ in range(6)] + ['ab'], 'f': [text(), 'ab']}
+    training = [(draw.choice('pq'), text()) for _ in range(8)] + [('p', 'ab')]
+    found = overlaps.find(scored, training)
+    for name, texts in scored.items():
+      for source, numbers in found[name].items():
+        assert numbers == {
+          number
+          for number, one in enumerate(texts)
+          if any(shared(one, t) for where, t in training if where == source)
+        }
+        num_found += len(numbers)
+  assert num_found > 100
