@@ -45,10 +45,10 @@ class _Watcher:
   def end(self, thread):
     with self._lock:
       self._watched.pop(thread, None)
-      if thread in self._fired:
-        self._fired.discard(thread)
-        # What has not arrived yet would hit whoever comes next.
-        _raise_in(thread, None)
+      fired = thread in self._fired
+      self._fired.discard(thread)
+    if fired:
+      _take_back(thread)
 
   def _look(self):
     while True:
@@ -66,8 +66,22 @@ class _Watcher:
 
 def _raise_in(thread, kind):
   ctypes.pythonapi.PyThreadState_SetAsyncExc(
-    ctypes.c_ulong(thread), kind and ctypes.py_object(kind)
+    ctypes.c_ulong(thread), ctypes.py_object(kind)
   )
+
+
+def _take_back(thread):
+  """What has not arrived in this thread yet would hit whoever comes next.
+
+  None in its place is what CPython up to 3.12 looks for in every thread and
+  never finds: Python is slower from then on, and under a profiler hangs.
+  """
+  try:
+    while True:  # one, whether or not there was one
+      _raise_in(thread, TooMuch)
+      time.sleep(0)
+  except TooMuch:
+    pass
 
 
 _WATCHER = _Watcher()
@@ -79,14 +93,15 @@ def bounds():
   thread = threading.get_ident()
   _WATCHER.begin(thread)
   try:
-    yield
+    try:
+      yield
+    finally:
+      _WATCHER.end(thread)  # within which it may arrive as well
   except TooMuch:
     raise ValueError(
       f'it takes more than {SECONDS:g} seconds or {GIB:g} GiB for one '
       'conversation; mend it, or take a template by name.'
     ) from None
-  finally:
-    _WATCHER.end(thread)
 
 
 def product(operator: str, left, right):

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import subprocess
 import sys
 import time
 
@@ -707,6 +708,38 @@ def test_a_foreign_template_ends(base, monkeypatch, source, rule):
   deadline = time.monotonic() + 0.3
   while time.monotonic() < deadline:
     sum(range(1000))
+
+
+# A profiler sees each call. The second time it ends by itself as it is ended.
+_PROFILED = """
+import sys, time
+from lbe.chat import bounded
+
+bounded.SECONDS = 0.1
+for late in (False, True):
+  try:
+    with bounded.bounds():
+      while not late or not bounded._WATCHER._fired:
+        time.sleep(0.001)
+  except ValueError as error:
+    print('ended:', error)
+  sys.setprofile(lambda *unused: None)
+  print('called', [time.monotonic() > 0 for _ in range(3)])
+  sys.setprofile(None)
+"""
+
+
+def test_a_process_that_ended_a_template_can_be_profiled():
+  """CPython looked for an exception for ever: --profile hung, and tests did."""
+  done = subprocess.run(
+    [sys.executable, '-c', _PROFILED],
+    capture_output=True,
+    text=True,
+    timeout=60,
+  )
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.count('called [True, True, True]') == 2
+  assert done.stdout.startswith('ended: it takes more than 0.1 seconds')
 
 
 def test_a_chat_template_without_marks_can_be_learnt_as_a_whole(base):
