@@ -61,12 +61,12 @@ class _Watcher:
           if time.monotonic() > until or rss > most:
             del self._watched[thread]
             self._fired.add(thread)
-            _raise_in(thread, TooMuch)
+            _raise_in(thread)
 
 
-def _raise_in(thread, kind):
+def _raise_in(thread):
   ctypes.pythonapi.PyThreadState_SetAsyncExc(
-    ctypes.c_ulong(thread), ctypes.py_object(kind)
+    ctypes.c_ulong(thread), ctypes.py_object(TooMuch)
   )
 
 
@@ -78,7 +78,7 @@ def _take_back(thread):
   """
   try:
     while True:  # one, whether or not there was one
-      _raise_in(thread, TooMuch)
+      _raise_in(thread)
       time.sleep(0)
   except TooMuch:
     pass
