@@ -121,6 +121,12 @@ def rope(x_BTNH, tables):
   return turned.astype(x_BTNH.dtype)
 
 
+@jax.checkpoint
+def _gated(gate_BTF, up_BTF):
+  """SiLU of the gate times the other; two arrays of [B, T, F] less are kept."""
+  return jax.nn.silu(gate_BTF) * up_BTF
+
+
 def decoder_layer(c, w, x_BTD, tables, attend, constrain, drop=None, mesh=None):
   """One decoder layer; `attend(q, k, v)` returns [B, T, N, H].
 
@@ -172,9 +178,7 @@ def decoder_layer(c, w, x_BTD, tables, attend, constrain, drop=None, mesh=None):
   gate_BTF, up_BTF = project(
     y_BTD, gate_LDF='BTD,DF->BTF', up_LDF='BTD,DF->BTF'
   )
-  hidden_BTF = constrain(
-    jax.nn.silu(gate_BTF) * up_BTF, ('batch', 'position', 'mlp')
-  )
+  hidden_BTF = constrain(_gated(gate_BTF, up_BTF), ('batch', 'position', 'mlp'))
   (down_BTD,) = project(hidden_BTF, down_LFD='BTF,FD->BTD')
   x_BTD += down_BTD
   return constrain(x_BTD, residual)

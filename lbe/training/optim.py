@@ -3,6 +3,7 @@
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -182,5 +183,20 @@ def make(
     tx = optax.partition(
       {g.name: of_group(g) for g in learning}, partition.labels
     )
-  parts = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
+  parts = [_clipped(clip_norm)] if clip_norm else []
   return optax.chain(*parts, tx)
+
+
+def _clipped(most):
+  """optax.clip_by_global_norm, by one factor, as torch has it.
+
+  A CPU makes products where they are used, but each quotient as an array first.
+  """
+
+  def update(updates, params):
+    del params
+    norm = optax.tree.norm(updates)
+    factor = jnp.where(norm < most, 1.0, most / norm)
+    return jax.tree.map(lambda x: x * factor, updates)
+
+  return optax.stateless(update)
