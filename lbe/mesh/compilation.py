@@ -24,14 +24,14 @@ from jax._src import lru_cache
 def keep(folder: str | pathlib.Path):
   """Programs compiled from now on are kept in `folder`, and found there.
 
-  Call it before anything is compiled. What takes less than a tenth of a
+  Call it before anything is compiled. What takes less than a fiftieth of a
   second is made anew. Of several processes the first one writes, so that the
   folder is to be one that all of them see. What was damaged there is made anew.
   """
   compilation_cache.get_file_cache = _checked_cache
   jax.config.update('jax_compilation_cache_dir', str(folder))
   if 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS' not in os.environ:
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.02)
 
 
 class _Checked(lru_cache.LRUCache):

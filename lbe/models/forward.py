@@ -123,7 +123,7 @@ def rope(x_BTNH, tables):
 
 @jax.checkpoint
 def _gated(gate_BTF, up_BTF):
-  """SiLU of the gate times the other; two arrays of [B, T, F] less are kept."""
+  """SiLU(gate) * up; made again in the backward pass, which keeps two less."""
   return jax.nn.silu(gate_BTF) * up_BTF
 
 

@@ -1,9 +1,14 @@
 """The memory of a train step: planned as compiled, refused where too much."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import pytest
 
+from lbe.assemble import model as model_lib
+from lbe.assemble import step as assembled
+from lbe.configs import common
 from lbe.mesh import sharding
 from lbe.models import architecture
 from lbe.models import forward
@@ -11,6 +16,7 @@ from lbe.models import weights
 from lbe.training import groups
 from lbe.training import memory
 from lbe.training import step as step_lib
+from lbe.vocab import tokenizers
 
 import tiny
 
@@ -69,6 +75,24 @@ def test_the_estimate_is_near_what_the_compiler_says():
       ).values()
     )
     assert 0.6 < planned / said < 1.67, (remat, planned, said)
+
+
+def test_a_donated_state_is_not_copied():
+  """A CPU's compiler copied all of it at every step, for want of an order."""
+  config = common.base()
+  config.model.update(dim=16, num_layers=2, num_heads=2, mlp_dim=24)
+  config.data.update(seq_len=16, batch_size=8)
+  mesh = sharding.make_mesh({}, devices=jax.devices()[:1])
+  c = model_lib.make_config(config, tokenizers.load('bytes'))
+  partition = assembled.make_partition(config, c)
+  training = assembled.make_training(config, c, mesh, partition, 100)
+  compiled = training.step.lower(
+    training.abstract_state, training.abstract_batch, training.abstract_rates
+  ).compile()
+  arguments = len(jax.tree.leaves(training.abstract_state))
+  text = compiled.as_text()
+  assert len(set(re.findall(r'%(state\w+)', text))) >= arguments
+  assert not re.findall(r' copy\(%(state\w+)', text)
 
 
 def test_a_state_that_cannot_fit_is_refused_with_the_ways_out():

@@ -5,6 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from lbe.models import architecture
@@ -101,6 +102,30 @@ def test_weight_decay_is_of_matrices_and_scaled_by_the_rate(kind):
   )
   np.testing.assert_allclose(
     updates['embed_VD'], -0.05 * params['embed_VD'], rtol=1e-6
+  )
+
+
+@pytest.mark.parametrize('size', [0.1, 1.0, 1e4])
+def test_clipping_is_optaxs(size):
+  """Adam's first update is the same whatever a gradient is multiplied by: a
+  wrong factor shows in the moments alone."""
+  params = weights.init(tiny.TINY, jax.random.key(0))
+  partition = groups.Partition([tiny.everything(0.5)], weights.dims(tiny.TINY))
+  norm = optax.tree.norm(params)
+  gradients = jax.tree.map(lambda x: x * (size / norm), params)
+  tx = optim.make(partition, RATES, **tiny.OPTIM | {'clip_norm': 1.0})
+  _, state = tx.update(gradients, tx.init(params), params)
+  clip = optax.clip_by_global_norm(1.0)
+  expected, _ = clip.update(gradients, clip.init(params))
+  (moments,) = (
+    s.mu
+    for s in jax.tree.leaves(state, is_leaf=lambda s: hasattr(s, 'mu'))
+    if hasattr(s, 'mu')
+  )
+  jax.tree.map(
+    lambda mu, g: np.testing.assert_allclose(mu, 0.1 * g, rtol=1e-6),
+    moments,
+    expected,
   )
 
 
