@@ -121,16 +121,25 @@ def rope(x_BTNH, tables):
   return turned.astype(x_BTNH.dtype)
 
 
-@jax.checkpoint
 def _gated(gate_BTF, up_BTF):
-  """SiLU(gate) * up; made again in the backward pass, which keeps two less."""
   return jax.nn.silu(gate_BTF) * up_BTF
 
 
-def decoder_layer(c, w, x_BTD, tables, attend, constrain, drop=None, mesh=None):
+def decoder_layer(
+  c,
+  w,
+  x_BTD,
+  tables,
+  attend,
+  constrain,
+  drop=None,
+  mesh=None,
+  gated=_gated,
+):
   """One decoder layer; `attend(q, k, v)` returns [B, T, N, H].
 
-  `drop(x, name)` is the dropout before an adapter. With a `mesh`, which must
+  `drop(x, name)` is the dropout before an adapter, and `gated(gate, up)` is
+  SiLU(gate) * up, however its derivative comes about. With a `mesh`, which must
   divide rows and positions, products say what they send.
   """
   dtype = x_BTD.dtype
@@ -178,7 +187,7 @@ def decoder_layer(c, w, x_BTD, tables, attend, constrain, drop=None, mesh=None):
   gate_BTF, up_BTF = project(
     y_BTD, gate_LDF='BTD,DF->BTF', up_LDF='BTD,DF->BTF'
   )
-  hidden_BTF = constrain(_gated(gate_BTF, up_BTF), ('batch', 'position', 'mlp'))
+  hidden_BTF = constrain(gated(gate_BTF, up_BTF), ('batch', 'position', 'mlp'))
   (down_BTD,) = project(hidden_BTF, down_LFD='BTF,FD->BTD')
   x_BTD += down_BTD
   return constrain(x_BTD, residual)
@@ -266,6 +275,11 @@ def hidden(
     mesh=mesh,
   )
 
+  gated = _gated
+  if execution.remat == 'none':
+    # Two arrays [B, T, F] of each layer less are kept for the backward pass.
+    gated = jax.checkpoint(_gated, prevent_cse=not execution.scan)
+
   def layer(x_BTD, w, i):
     drop = None
     if lora_dropout and dropout_key is not None:
@@ -277,7 +291,9 @@ def hidden(
         x = lora_lib.dropout(context.unbalance(x, mesh), lora_dropout, own)
         return context.balance(x, mesh)
 
-    return decoder_layer(c, w, x_BTD, tables, attend, constrain, drop, mesh)
+    return decoder_layer(
+      c, w, x_BTD, tables, attend, constrain, drop, mesh, gated
+    )
 
   if execution.remat != 'none':
     layer = jax.checkpoint(
