@@ -10,12 +10,9 @@ Of a source with a template a document is a conversation: its record, as JSON,
 becomes ids with a loss weight each, and is never cut into several.
 """
 
-import concurrent.futures
 import dataclasses
 import hashlib
-import itertools
 import json
-import multiprocessing
 import os
 import pathlib
 import shutil
@@ -28,6 +25,7 @@ from lbe.data import contamination
 from lbe.data import shards as shards_lib
 from lbe.data import sources as sources_lib
 from lbe.data import tokenized
+from lbe.data import workers
 from lbe.run import checksums
 from lbe.text import bars
 from lbe.text import files
@@ -273,7 +271,7 @@ def _make(
           'all of them share.'
         )
     else:
-      for number in _written(unfinished(), stored, num_workers):
+      for number in workers.written(unfinished(), stored, num_workers):
         bar.update(sizes[number])
     # Files hold more than their texts, and packed ones less.
     bars.finish(bar)
@@ -283,42 +281,6 @@ def _make(
   parts = [np.load(work / f'{i:06}.npz') for i in range(len(sizes))]
   _check_left(source, parts, skipped, seq_len)
   _finish(folder, work, source, parts, skipped, cleaned, features)
-
-
-def _written(shards, tokenizer, num_workers):
-  """Writes the shards in `num_workers` processes; the number of each."""
-  head = list(itertools.islice(shards, 2))
-  shards = itertools.chain(head, shards)
-  if num_workers == 1 or len(head) < 2:
-    # Starting processes would take longer than the work.
-    shards_lib.start_worker(*tokenizer)
-    for shard in shards:
-      shards_lib.write_here(shard)
-      yield shard.number
-    return
-  running = {}
-
-  def finished(done):
-    for future in done:
-      future.result()
-      yield running.pop(future)
-
-  with concurrent.futures.ProcessPoolExecutor(
-    num_workers,
-    mp_context=multiprocessing.get_context('spawn'),
-    initializer=shards_lib.start_worker,
-    initargs=tokenizer,
-  ) as pool:
-    for shard in shards:
-      running[pool.submit(shards_lib.write_here, shard)] = shard.number
-      # What is read ahead stays small.
-      while len(running) > 2 * num_workers:
-        yield from finished(
-          concurrent.futures.wait(
-            running, return_when=concurrent.futures.FIRST_COMPLETED
-          ).done
-        )
-    yield from finished(list(concurrent.futures.as_completed(running)))
 
 
 def _check_left(source, parts, skipped, seq_len):

@@ -7,7 +7,12 @@ import numpy as np
 
 def text_hash(text):
   """64 bits of a text that decide where it lies and its split."""
-  digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+  return utf8_hash(text.encode())
+
+
+def utf8_hash(text: bytes):
+  """As `text_hash`, of a text in UTF-8."""
+  digest = hashlib.blake2b(text, digest_size=8).digest()
   return int.from_bytes(digest, 'little')
 
 

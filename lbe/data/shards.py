@@ -7,11 +7,9 @@ the number of workers. A shard is finished when it has its index.
 import dataclasses
 import functools
 import json
-import multiprocessing
 import os
 import pathlib
 import pickle
-import threading
 import uuid
 
 import numpy as np
@@ -51,7 +49,7 @@ class Shard:
 
   work: pathlib.Path
   number: int
-  texts: list
+  texts: list  # in UTF-8: handed to another process as they are
   where: list  # 'FILE, line N' of each
   first_document: int
   source: sources_lib.Source
@@ -67,18 +65,22 @@ def encoder(source, tokenizer):
 
 
 def _encode(shard, tokenizer):
-  """(ids, weights or None) of each text; None of an example left out.
+  """(ids as stored, weights or None) of each text; None of one left out.
 
   And {name: what it says} of _REPORT.
   """
   report = {**dict.fromkeys(_REPORT, 0), 'skipped': []}
+  dtype = dtype_of(tokenizer.vocab_size)
   if not shard.source.template:
-    bos = np.array([tokenizer.bos_id] * shard.bos, np.int32)
-    eos = np.array([tokenizer.eos_id] * shard.eos, np.int32)
-    found = [
-      (np.concatenate((bos, ids, eos)), None)
-      for ids in tokenizer.encode_arrays(shard.texts)
-    ]
+    found = []
+    for ids in tokenizer.encode_arrays(shard.texts):
+      framed = np.empty(shard.bos + len(ids) + shard.eos, dtype)
+      framed[shard.bos : shard.bos + len(ids)] = ids
+      if shard.bos:
+        framed[0] = tokenizer.bos_id
+      if shard.eos:
+        framed[-1] = tokenizer.eos_id
+      found.append((framed, None))
     return found, report
   encode = encoder(shard.source, tokenizer)
   found = []
@@ -105,18 +107,18 @@ def _encode(shard, tokenizer):
     report['turns'] += left_out
     report['dropped'] += kept is None
     report['cut'] += kept is not None and len(kept[0]) < len(ids)
-    found.append(kept)
+    found.append(kept and (np.array(kept[0], dtype), kept[1]))
   return found, report
 
 
-def _write(shard, tokenizer):
+def write(shard: Shard, tokenizer):
   """Tokenizes one shard's texts: its training records and its index.
 
   Held-out texts go to a file of their own, tokenized, with their index.
   """
   work, number, texts = shard.work, shard.number, shard.texts
   is_byte, byte_lengths = tokenizer.is_byte, tokenizer.byte_lengths
-  hashes = np.array([order.text_hash(text) for text in texts], np.uint64)
+  hashes = np.array([order.utf8_hash(text) for text in texts], np.uint64)
   heldout = order.is_heldout(hashes, shard.source.holdout)
   records = {'train': [], 'heldout': []}
   index = {
@@ -126,15 +128,13 @@ def _write(shard, tokenizer):
   # Where one token has both roles, it is what the text asks for.
   ends = (tokenizer.bos_id, tokenizer.eos_id)
   unknown = -1 if tokenizer.unk_id in (None, *ends) else tokenizer.unk_id
-  dtype = dtype_of(tokenizer.vocab_size)
   for i, example in enumerate(encoded):
     if example is None:
       continue
     split = 'heldout' if heldout[i] else 'train'
     ids, weights = example
-    ids = np.asarray(ids, dtype)
     if weights is None:
-      num_bytes = len(texts[i].encode())
+      num_bytes = len(texts[i])
     else:  # what it was read from has the names of fields as well
       num_bytes = int(byte_lengths[ids].sum())
     for start in range(0, len(ids), MAX_RECORD_TOKENS):
@@ -143,14 +143,14 @@ def _write(shard, tokenizer):
       keep = first and split == 'heldout'
       kept = np.asarray(weights or (), np.uint8)
       record = {'ids': piece.tobytes(), 'weights': kept.tobytes()}
-      record['text'] = texts[i].encode() if keep else b''
+      record['text'] = texts[i] if keep else b''
       records[split].append(record)
       for name, value in (
         ('lengths', len(piece)),
         ('learnt', len(piece) if weights is None else int(kept.sum())),
         ('num_bytes', num_bytes if first else 0),
-        ('fallback', int(is_byte[piece].sum())),
-        ('unknown', int((piece == unknown).sum())),
+        ('fallback', np.count_nonzero(is_byte.take(piece))),
+        ('unknown', np.count_nonzero(piece == unknown)),
         ('hashes', hashes[i]),
         ('documents', shard.first_document + i),
       ):
@@ -194,9 +194,9 @@ def cut(documents):
   """(size, number of the first document, texts, their places) of each shard."""
   texts, where, size, first = [], [], 0, 0
   for text, place in documents:
-    texts.append(text)
+    texts.append(text.encode())
     where.append(place)
-    size += len(text.encode())
+    size += len(texts[-1])
     if size >= SHARD_BYTES:
       yield size, first, texts, where
       first += len(texts)
@@ -256,27 +256,7 @@ def beside(path):
   return path.with_name(f'{uuid.uuid4().hex}.tmp{path.suffix}')
 
 
-# ----------------------------------------------------------------- workers
-
-
-_worker = {}
-
-
-def start_worker(kind, data):
-  """Gives this process the tokenizer that `write_here` takes.
-
-  It ends with the process that started it, however that ends.
-  """
-  if parent := multiprocessing.parent_process():
-    threading.Thread(
-      target=lambda: (parent.join(), os._exit(1)), daemon=True
-    ).start()
-  _worker['tokenizer'] = tokenizers.from_bytes(kind, data)
-
-
-def write_here(shard):
-  """Tokenizes a shard in this process."""
-  _write(shard, _worker['tokenizer'])
+# ---------------------------------------------------------- other machines
 
 
 def store(path, value):
@@ -296,4 +276,4 @@ def write_stored(work, number):
   work = pathlib.Path(work)
   if not is_done(work, number):
     shard = pickle.loads((work / f'{number:06}.shard').read_bytes())
-    _write(shard, _stored_tokenizer(work))
+    write(shard, _stored_tokenizer(work))

@@ -92,7 +92,8 @@ class AddedTokens:
     ]
 
   def encode_arrays(self, texts):
-    return [np.asarray(ids, np.int32) for ids in self.encode_batch(texts)]
+    batch = self.encode_batch([text.decode() for text in texts])
+    return [np.asarray(ids, np.int32) for ids in batch]
 
   def _encode(self, texts, prefix):
     if prefix != 'missing':

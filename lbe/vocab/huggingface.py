@@ -193,7 +193,8 @@ class HuggingFace:
     return [encoding.ids for encoding in batch]
 
   def encode_arrays(self, texts):
-    return [np.asarray(ids, np.int32) for ids in self.encode_batch(texts)]
+    batch = self.encode_batch([text.decode() for text in texts])
+    return [np.asarray(ids, np.int32) for ids in batch]
 
   def decode(self, ids):
     return self._tokenizer.decode([int(i) for i in ids])

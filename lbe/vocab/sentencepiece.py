@@ -81,11 +81,11 @@ class SentencePiece:
     return [self._encode(texts[0])] if len(texts) == 1 else self._encode(texts)
 
   def encode_arrays(self, texts):
-    return self._encode(texts, return_type='numpy')
+    return self._processor.encode(texts, num_threads=1, return_type='numpy')
 
-  def _encode(self, texts, **how):
+  def _encode(self, texts):
     try:
-      return self._processor.encode(texts, num_threads=1, **how)
+      return self._processor.encode(texts, num_threads=1)
     except (RuntimeError, TypeError):  # of one text, of several
       lines.check_whole([texts] if isinstance(texts, str) else texts)
       raise

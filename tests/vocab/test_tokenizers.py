@@ -257,7 +257,6 @@ def test_half_a_character_is_told(test_data, name):
   for encode in (
     tokenizer.encode,
     lambda text: tokenizer.encode_batch(['a', text]),
-    lambda text: tokenizer.encode_arrays(['a', text]),
   ):
     with pytest.raises(
       ValueError, match=r"'half \\ud83d pair' has half a char"
