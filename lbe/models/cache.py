@@ -79,11 +79,11 @@ def prefill(
       *(x_BT[:, None, :stop] for x_BT in keys),
     )
 
-  def attend(i, kept, q_BTNH, k_BTKH, v_BTKH):
+  def attend(i, kept, past, q_BTNH, k_BTKH, v_BTKH):
     k, v = (constrain(_rows(x), _CACHE_DIMS) for x in (k_BTKH, v_BTKH))
     if in_tiles and T > _TILED_FROM:
       return (
-        _attend_in_tiles(q_BTNH, k, v, queries, keys, prefix, i),
+        _attend_in_tiles(q_BTNH, k, v, queries, keys, prefix, past),
         kept,
         (k, v),
       )
@@ -91,8 +91,8 @@ def prefill(
     # In blocks: all scores of long prompts would not fit into memory.
     for start, stop in blocks.bounds(T):
       own = (k[:, :, :stop], v[:, :, :stop], visible(start, stop))
-      past = _past(prefix, i, positions_BT[:, start:stop])
-      outs.append(_attend(q_BTNH[:, start:stop], [*past, own]))
+      shared = _shared(prefix, past, positions_BT[:, start:stop])
+      outs.append(_attend(q_BTNH[:, start:stop], [*shared, own]))
     return jnp.concatenate(outs, axis=1), kept, (k, v)
 
   def widen(x):
@@ -100,7 +100,7 @@ def prefill(
     return _without_b(x) if B == 1 else x
 
   x_BTD, _, (k, v) = _forward(
-    params, c, ids_BT, positions_BT, attend, (), execution, constrain
+    params, c, ids_BT, positions_BT, attend, (), prefix, execution, constrain
   )
   return x_BTD, {
     'k': jax.tree.map(widen, k),
@@ -132,24 +132,24 @@ def step(
   visible_BTS = positions_BT[:, :, None] >= position_BS[:, None]
 
   def write(kept, i, x_BTKH):
-    """All layers' keys or values, those of layer i with new slots."""
+    """Keys or values with new slots, of layer i in a stack or of one layer."""
     x = _without_b(_rows(x_BTKH)) if B == 1 else _rows(x_BTKH)
     start = (*[0] * (x.ndim - 2), slot, 0)
-    if not isinstance(kept, tuple):
-      return jax.lax.dynamic_update_slice(kept, x[None], (i, *start))
-    own = jax.lax.dynamic_update_slice(kept[i], x, start)
-    return (*kept[:i], own, *kept[i + 1 :])
+    if i is None:
+      return jax.lax.dynamic_update_slice(kept, x, start)
+    return jax.lax.dynamic_update_slice(kept, x[None], (i, *start))
 
-  def attend(i, kept, q_BTNH, k_BTKH, v_BTKH):
-    # What is kept travels from layer to layer, so that it is written in place.
+  def attend(i, kept, past, q_BTNH, k_BTKH, v_BTKH):
+    # A stack travels from layer to layer, so that it is written in place.
     kept = write(kept[0], i, k_BTKH), write(kept[1], i, v_BTKH)
-    k, v = (x[i][None] if B == 1 else x[i] for x in kept)
-    past = _past(prefix, i, positions_BT)
-    return _attend(q_BTNH, [*past, (k, v, visible_BTS)]), kept, None
+    k, v = kept if i is None else (x[i] for x in kept)
+    own = (*((k[None], v[None]) if B == 1 else (k, v)), visible_BTS)
+    shared = _shared(prefix, past, positions_BT)
+    return _attend(q_BTNH, [*shared, own]), kept, None
 
   kept = cache['k'], cache['v']
   x_BTD, (k, v), _ = _forward(
-    params, c, ids_BT, positions_BT, attend, kept, execution, constrain
+    params, c, ids_BT, positions_BT, attend, kept, prefix, execution, constrain
   )
   return x_BTD, {'k': k, 'v': v, 'position_BS': position_BS}
 
@@ -177,35 +177,49 @@ def take_rows(cache: dict, rows_B: jax.Array) -> dict:
 
 
 def _forward(
-  params, c, ids_BT, positions_BT, attend, kept, execution, constrain
+  params, c, ids_BT, positions_BT, attend, kept, prefix, execution, constrain
 ):
   """(states behind the final norm, `kept` behind all layers, the layers' own).
 
-  `attend(i, kept, q, k, v)` gives the attention's output [B, T, N, H] of layer
-  i, what goes on to the next one, and what the layer has for itself.
+  `attend(i, kept, past, q, k, v)` gives the attention's output [B, T, N, H] of
+  layer i, what goes on to the next one, and what the layer has for itself;
+  `past` are its keys and values of the prefix. Of unrolled layers, which are
+  traced once, `kept` is what is kept of one, and i is None.
   """
   tables = forward.rope_tables(c, positions_BT)
+  layers = params['layers']
+  if not isinstance(layers, tuple):
+    layers = forward.layers(params, execution)
 
-  def layer(carry, w, i):
-    x_BTD, kept = carry
+  def layer(x_BTD, w, kept, past, i=None):
     behind = []
 
     def attend_here(q_BTNH, k_BTKH, v_BTKH):
-      out_BTNH, *rest = attend(i, kept, q_BTNH, k_BTKH, v_BTKH)
+      out_BTNH, *rest = attend(i, kept, past, q_BTNH, k_BTKH, v_BTKH)
       behind.extend(rest)
       return out_BTNH
 
     x_BTD = forward.decoder_layer(c, w, x_BTD, tables, attend_here, constrain)
-    kept, own = behind
+    return x_BTD, *behind
+
+  alike = jax.jit(layer)
+
+  def step(carry, w, i):
+    x_BTD, kept = carry
+    past = None if prefix is None else (prefix['k'][i], prefix['v'][i])
+    if not isinstance(layers, tuple):
+      x_BTD, kept, own = layer(x_BTD, w, kept, past, i)
+      return (x_BTD, kept), own
+    x_BTD, new, own = alike(x_BTD, w, tuple(x[i] for x in kept), past)
+    kept = tuple(
+      (*x[:i], x_i, *x[i + 1 :]) for x, x_i in zip(kept, new, strict=True)
+    )
     return (x_BTD, kept), own
 
-  layers = params['layers']
-  if not isinstance(layers, tuple):
-    layers = forward.layers(params, execution)
   x_BTD = constrain(
     forward.embed(params, ids_BT, execution), ('batch', 'position', None)
   )
-  (x_BTD, kept), own = forward.through_layers(layer, (x_BTD, kept), layers)
+  (x_BTD, kept), own = forward.through_layers(step, (x_BTD, kept), layers)
   x_BTD = forward.rms_norm(x_BTD, params['final_norm_D'], c.norm_eps)
   return x_BTD, kept, own
 
@@ -228,25 +242,25 @@ def _sees(query, *others):
   return (query >= position) & (own_branch >= branch) & (own_branch < until)
 
 
-def _attend_in_tiles(q_BTNH, k, v, queries, keys, prefix, i):
-  """As `_attend` of a prefix's layer i and the rows' own keys and values."""
+def _attend_in_tiles(q_BTNH, k, v, queries, keys, prefix, past):
+  """As `_attend` of a layer's past and the rows' own keys and values."""
   B = len(q_BTNH)
   if prefix is not None:
     # A prefix is of the trunk, which all branches see.
     position_P = prefix['position_P']
-    past = [
+    trunk = [
       position_P,
       jnp.zeros_like(position_P),
       jnp.full_like(position_P, EMPTY),
     ]
-    past = past[: len(keys)]
+    trunk = trunk[: len(keys)]
     keys = [
       jnp.concatenate([jnp.broadcast_to(x_P, (B, len(x_P))), x_BT], axis=1)
-      for x_P, x_BT in zip(past, keys, strict=True)
+      for x_P, x_BT in zip(trunk, keys, strict=True)
     ]
     k, v = (
-      jnp.concatenate([jnp.broadcast_to(x[i], (B, *x[i].shape)), own], axis=2)
-      for x, own in ((prefix['k'], k), (prefix['v'], v))
+      jnp.concatenate([jnp.broadcast_to(x, (B, *x.shape)), own], axis=2)
+      for x, own in zip(past, (k, v), strict=True)
     )
   return tiles.attend_kept(
     q_BTNH,
@@ -259,12 +273,12 @@ def _attend_in_tiles(q_BTNH, k, v, queries, keys, prefix, i):
   )
 
 
-def _past(prefix, i, positions_BT):
-  """What layer i has of a prefix, as a list of parts for `_attend`."""
+def _shared(prefix, past, positions_BT):
+  """What a layer has of a prefix, as a list of parts for `_attend`."""
   if prefix is None:
     return []
   visible_BTP = positions_BT[:, :, None] >= prefix['position_P']
-  return [(prefix['k'][i], prefix['v'][i], visible_BTP)]
+  return [(*past, visible_BTP)]
 
 
 def _attend(q_BTNH, parts):
