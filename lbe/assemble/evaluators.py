@@ -207,9 +207,18 @@ def _texts(config, prepared, name, *, source, path, limit, **fields):
       )
     texts, hashes = prepared[source].heldout_documents()
     if not texts:
+      where = f'data.sources.{source}'
+      share = config.data.sources[source].get('holdout')
+      found = (prepared[source].whole or prepared[source].train).num_documents
       raise ValueError(
-        f'it scores the held-out documents of {source}, which has none; set '
-        f'data.sources.{source}.holdout.'
+        f'it scores the held-out documents of {source}, which has none'
+        + (
+          f': none of its {found:,} fell into the share {where}.holdout='
+          f'{share}; take a larger one, or cut its text into more documents '
+          f'({where}.cut).'
+          if share
+          else f'; set {where}.holdout.'
+        )
       )
     return texts, hashes
   if path:

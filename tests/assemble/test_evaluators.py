@@ -20,6 +20,12 @@ def test_an_evaluator_needs_texts(tmp_path):
   config.evals.x = common.perplexity(source='a')
   with pytest.raises(ValueError, match='set data.sources.a.holdout'):
     evaluators.make(config, prepared, None, max_positions=64)
+  config.data.sources.a.holdout = 1e-6  # it said to set what was set
+  small = data.prepare(config, tokenizers.load('bytes'), tmp_path)
+  with pytest.raises(
+    ValueError, match=r'none of its \d+ fell .*holdout=1e-06; take a larger'
+  ):
+    evaluators.make(config, small, None, max_positions=64)
   config.evals.x = common.perplexity(source='a', path='b.txt')
   with pytest.raises(ValueError, match='clear one of them'):
     evaluators.make(config, prepared, None, max_positions=64)
