@@ -204,7 +204,7 @@ def _forward(
 
   alike = jax.jit(layer)
 
-  def step(carry, w, i):
+  def one(carry, w, i):
     x_BTD, kept = carry
     past = None if prefix is None else (prefix['k'][i], prefix['v'][i])
     if not isinstance(layers, tuple):
@@ -219,7 +219,7 @@ def _forward(
   x_BTD = constrain(
     forward.embed(params, ids_BT, execution), ('batch', 'position', None)
   )
-  (x_BTD, kept), own = forward.through_layers(step, (x_BTD, kept), layers)
+  (x_BTD, kept), own = forward.through_layers(one, (x_BTD, kept), layers)
   x_BTD = forward.rms_norm(x_BTD, params['final_norm_D'], c.norm_eps)
   return x_BTD, kept, own
 

@@ -214,11 +214,12 @@ def test_long_rows_in_tiles_are_as_without(with_prefix, with_branches):
     until_BT = np.where(branch_BT == 0, 2**30, branch_BT + 1)
     more['until_BT'] = np.where(real_BT, until_BT, 0)
   positions_BT = np.where(real_BT, positions_BT, cache_lib.EMPTY)
+  made = params()  # inside of the trace it would be kept as a part of it
 
   def run(in_tiles):
     return jax.jit(
       lambda ids_BT: cache_lib.prefill(
-        params(),
+        made,
         TINY,
         ids_BT,
         positions_BT=positions_BT,

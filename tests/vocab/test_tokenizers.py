@@ -263,3 +263,8 @@ def test_half_a_character_is_told(test_data, name):
     ):
       encode('half \ud83d pair')
     assert encode('whole 😀 pair') is not None
+  # Arrays are of UTF-8, which has no halves.
+  ids = tokenizer.encode_arrays([b'a', 'whole 😀 pair'.encode()])
+  assert [x.tolist() for x in ids] == tokenizer.encode_batch(
+    ['a', 'whole 😀 pair']
+  )
