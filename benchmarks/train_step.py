@@ -11,9 +11,10 @@
 Same shapes, same dtype, same batch, clipping and AdamW on both sides, timed in
 turns: ours, theirs, ours, theirs. A ratio above 1 means that ours is faster.
 The peer is SDPA attention and the fused AdamW, eager or with --compile under
-torch.compile. Ours is --setting=fast (no remat; unrolled on a CPU) or lean
-(scanned, full remat). On a CPU each measurement has a process of its own, and
-its peak memory is that process's over what it has after its imports.
+torch.compile. Ours is --setting=fast (no remat; unrolled on a CPU), the same in
+microbatches of one row, or lean (scanned, full remat). On a CPU each
+measurement has a process of its own, and its peak memory is that process's over
+what it has after its imports.
 
 7b is LLaMA-7B, all of it learning: float32 parameters, products in bfloat16,
 four documents packed into each row, ours with the settings of an H200 in
@@ -59,7 +60,9 @@ from lbe.training import loss
 _SHAPE = flags.DEFINE_enum(
   'shape', '58m', ['small', '58m', '1b', '7b', '8b_lora'], 'Of the model.'
 )
-_SETTING = flags.DEFINE_enum('setting', 'fast', ['fast', 'lean'], 'Of ours.')
+_SETTING = flags.DEFINE_enum(
+  'setting', 'fast', ['fast', 'microbatches', 'lean'], 'Of ours.'
+)
 _DTYPE = flags.DEFINE_enum(
   'dtype', None, ['float32', 'bfloat16'], 'Of products; bfloat16 for 7b only.'
 )
@@ -208,7 +211,14 @@ def make_abstract(model, vocab_size, *, seq_len, batch_size, **how):
 
 
 def _settings(
-  model, *, dtype='float32', lean=False, chip='', adapted=False, rung='base'
+  model,
+  *,
+  dtype='float32',
+  lean=False,
+  num_microbatches=1,
+  chip='',
+  adapted=False,
+  rung='base',
 ):
   """The config of one side of ours; on a CPU layers are unrolled."""
   config = hardware_configs.on(_config(model), chip)
@@ -220,6 +230,8 @@ def _settings(
   elif not chip:
     config.execution.scan = jax.default_backend() != 'cpu'
   config.execution.compute_dtype = dtype
+  if num_microbatches > 1:
+    config.num_microbatches = num_microbatches
   config.update_from_flattened_dict(RUNGS[rung])
   return config
 
@@ -275,6 +287,9 @@ def _how(shape):
   return dict(
     dtype=_dtype(),
     lean=_SETTING.value == 'lean',
+    num_microbatches=(
+      shape['batch_size'] if _SETTING.value == 'microbatches' else 1
+    ),
     chip=shape.get('chip', ''),
     adapted=shape.get('adapted', False),
     rung=(_RUNG.value or ['base'])[0],

@@ -654,6 +654,7 @@ def base() -> ConfigDict:
   # cuts rows, into an early and a late chunk for each device, so it is for
   # rows that are too long for one; twice it divides data.seq_len.
   config.mesh = dict(data=1, fsdp=-1, context=1, tensor=1)
+  # Parts of a batch, one after the other: less memory, and the same losses.
   config.num_microbatches = 1
   # Looks for silent faults of devices (docs/trust.md): the state is compared
   # between steps, and one in so many steps is computed twice, which takes the

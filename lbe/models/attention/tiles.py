@@ -86,6 +86,8 @@ def attend_kept(q_BTNH, k_BKSH, v_BKSH, *, queries, keys, sees, precision):
         *(of(x, j)[:, None, :] for x in keys),
       )
       visible_RQS &= j * tile + jnp.arange(tile) <= query_Q1
+      # Made once: XLA would make it again for each head, and twice.
+      visible_RQS = jax.lax.optimization_barrier(visible_RQS)
       return *(_of(x, rows, j, tile) for x in (k_gCSH, v_gCSH)), visible_RQS
 
     high = -(-jnp.minimum(num_past + (i + 1) * tile, S) // tile)
