@@ -13,7 +13,6 @@ import json
 import re
 
 import numpy as np
-import tokenizers
 from sentencepiece import sentencepiece_model_pb2
 
 from lbe.vocab import fingerprint
@@ -284,6 +283,8 @@ def _cutter(ordinary):
 
   Its normaliser is none, as that of transformers' LLaMA is.
   """
+  import tokenizers  # a twentieth of a second, and few folders need it
+
   # No text has Unicode's noncharacters.
   rest = '\ufdd3'
   cutter = tokenizers.Tokenizer(

@@ -163,6 +163,8 @@ class _Cut(NamedTuple):
 
   def place(self, n):
     """(which rows, which of their tiles)."""
+    if self.of_row == 1:
+      return n, 0
     return n // self.of_row, n % self.of_row
 
   def visible(self, n, first_BT):
@@ -176,6 +178,8 @@ class _Cut(NamedTuple):
       key_S = j * tile + jnp.arange(tile)
       return (key_S <= query_Q1) & (key_S >= first_RQ[:, :, None])
 
+    if self.of_row == 1:
+      return visible, 0, 1
     return visible, jnp.min(first_RQ) // tile, i + 1
 
 
@@ -184,6 +188,13 @@ def _of(x_gCTH, rows, j, tile):
   _, C, _, H = x_gCTH.shape
   at = (rows, 0, j * tile, 0)
   return jax.lax.dynamic_slice(x_gCTH, at, (1, C, tile, H))[0]
+
+
+def _over(low, high, add, start):
+  """add(j, so far) from low to high; one tile, known to be one, is no loop."""
+  if isinstance(high, int) and high - low == 1:
+    return add(low, start)
+  return jax.lax.fori_loop(low, high, add, start)
 
 
 # ------------------------------------------------------------------- products
@@ -219,7 +230,7 @@ def _softmax(q_CMH, part, low, high, precision):
 
   zeros = jnp.zeros(q_CMH.shape, jnp.float32)
   start = (zeros[..., :1] + reference.MASKED, zeros[..., :1], zeros)
-  largest, total, out = jax.lax.fori_loop(low, high, add, start)
+  largest, total, out = _over(low, high, add, start)
   # Of queries that see nothing, padding, weights are 0 in the backward pass.
   norm = jnp.where(largest > reference.MASKED / 2, largest + jnp.log(total), 0)
   return out / jnp.where(total > 0, total, 1), norm
@@ -290,7 +301,7 @@ def _backward(how, saved, d_out_BTNH):
       return d_q + product('CMS,CSH->CMH', d_scores, k_CSH), *d_keys
 
     zeros = jnp.zeros(q_CMH.shape, jnp.float32)
-    d_q, *d_keys = jax.lax.fori_loop(low, high, add, (zeros, *d_keys))
+    d_q, *d_keys = _over(low, high, add, (zeros, *d_keys))
     return tuple(d_keys), d_q
 
   g, C, T, H = k_gCTH.shape
