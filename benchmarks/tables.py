@@ -3,14 +3,16 @@
   PYTHONPATH=. python benchmarks/tables.py            # prints it
   PYTHONPATH=. python benchmarks/tables.py --write    # into docs/speed.md
 
-Of each benchmark and setting the newest row stands there. A row has a line for
-each ratio in it: `ratio_median` with `ratio_range`, or any dictionary with
-`median` and `range`. Rows without a ratio stay in results.jsonl. A table of its
-own says how costs grow, by the newest row of growth.py.
+Of each benchmark, setting and processor the newest row stands there. A row has
+a line for each ratio in it: `ratio_median` with `ratio_range`, or any
+dictionary with `median` and `range`. Rows without a ratio stay in
+results.jsonl. A table of its own says how costs grow, by the newest row of
+growth.py.
 """
 
 import json
 import pathlib
+import re
 
 from absl import app
 from absl import flags
@@ -42,22 +44,26 @@ def _ratios(row, where=''):
       yield from _ratios(value, f'{where} {name}'.strip())
 
 
+def _device(row):
+  """The chip, or the processor."""
+  machine = row['machine']
+  return machine['cpu'] if machine['device'] == 'cpu' else machine['device']
+
+
 def table(rows):
   """The rows as Markdown, in the order of their benchmarks' names."""
   newest = {}
   for row in rows:
     setting = tuple(str(row[name]) for name in _SETTING if name in row)
-    newest[row['benchmark'], setting] = row
+    # Whichever of its caches was the fastest, it is one peer.
+    setting = tuple(re.sub(' (default|static) cache.*', '', x) for x in setting)
+    newest[row['benchmark'], setting, _device(row)] = row
   lines = [
     '| benchmark | setting | ratio | range | peer | peak | machine | commit |',
     '| --- | --- | ---: | --- | --- | ---: | --- | --- |',
   ]
-  for (name, _), row in sorted(newest.items()):
+  for (name, _, device), row in sorted(newest.items()):
     setting = ', '.join(str(row[x]) for x in _SETTING[:-1] if x in row)
-    machine = row['machine']
-    device = machine['device']
-    if device == 'cpu':
-      device = machine['cpu']
     peak = f'{row["peak_ratio"]:.2f}' if 'peak_ratio' in row else ''
     for what, median, (low, high) in _ratios(row):
       cells = (

@@ -8,6 +8,7 @@ The same command again resumes where the last checkpoint stands.
 
 import json
 import time
+from concurrent import futures
 
 import jax
 from absl import flags
@@ -184,6 +185,7 @@ def main(argv):
   if _DRY_RUN.value:
     say('dry run: everything above holds; nothing was trained.')
     return
+  compiling = _begin_compiling(config, training)
   checkpointer = checkpoint.Checkpointer(
     workdir.path,
     training.abstract_state,
@@ -254,7 +256,7 @@ def main(argv):
   }
 
   phases.lap('start')
-  train_step = _compile(config, training, say)
+  train_step = _compiled(compiling, say)
   phases.lap('compile')
 
   # ---------------------------------- evaluators due before the next step
@@ -428,18 +430,33 @@ def main(argv):
   workdir.send(now=True)
 
 
-def _compile(config, training, say):
+def _begin_compiling(config, training):
+  """A future of (the train step, seconds, whether it was found compiled).
+
+  Beside what is read meanwhile: the weights of a large model take as long.
+  """
+  start = time.perf_counter()
+  traced = training.step.trace(
+    training.abstract_state, training.abstract_batch, training.abstract_rates
+  )
+
+  def finish():
+    num_found = compilation.num_found()
+    train_step = step_lib.compile_step(config, traced)
+    seconds = time.perf_counter() - start
+    return train_step, seconds, compilation.num_found() > num_found
+
+  return futures.ThreadPoolExecutor(1).submit(finish)
+
+
+def _compiled(compiling, say):
   """The compiled train step, as soon as all hosts have it."""
-  start, num_found = time.perf_counter(), compilation.num_found()
   what = 'compiling the step: seconds, of large models minutes; it is kept'
   with progress.doing(what, quiet=jax.process_index() != 0):
-    traced = training.step.trace(
-      training.abstract_state, training.abstract_batch, training.abstract_rates
-    )
-    train_step = step_lib.compile_step(config, traced)
-  kept = 'found compiled, ' if compilation.num_found() > num_found else ''
+    train_step, seconds, found = compiling.result()
+  kept = 'found compiled, ' if found else ''
   say(
-    f'compiled the step in {time.perf_counter() - start:.1f} s; '
+    f'compiled the step in {seconds:.1f} s; '
     f'{kept}{memory.describe_compiled(train_step)}'
   )
   # Collectives give up on a host that compiles half a minute longer.

@@ -40,6 +40,17 @@ def test_a_newer_row_of_a_setting_takes_the_place_of_an_older_one():
     '| `train_step.py` | 58m, lean | 0.90 | 0.80 to 1.00 | p | 0.69 | 2 x A | '
     'bbb |' in told
   )
+  elsewhere = row('eee', shape='58m', setting='fast', peer='p')
+  elsewhere['machine'] = {'device': 'cpu', 'cpu': '2 x B'}
+  both = tables.table(
+    [row('ccc', shape='58m', setting='fast', peer='p'), elsewhere]
+  )
+  assert 'ccc' in both and 'eee' in both  # one of each processor
+  of_caches = [
+    row('fff', peer='generate, static cache, 1 threads'),
+    row('ggg', peer='generate, default cache, 2 threads'),
+  ]
+  assert 'fff' not in tables.table(of_caches)
   nested = row('ddd', zh={'lists': {'median': 2, 'range': [1, 3]}})
   assert '| zh lists | 2.00 | 1.00 to 3.00 |' in tables.table([nested])
 

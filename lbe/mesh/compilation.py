@@ -9,6 +9,7 @@ import functools
 import inspect
 import os
 import pathlib
+import threading
 from collections.abc import Callable
 
 import jax
@@ -71,14 +72,14 @@ def home() -> pathlib.Path:
 
 
 def num_found() -> int:
-  """How many programs this process has found there."""
-  return len(_found)
+  """How many programs this thread has found there."""
+  return _found.count(threading.get_ident())
 
 
 # ----------------------------------------------------------------- recompiled
 
 _compiled = []  # {'name', 'seconds', 'reason'} in their order
-_found = []
+_found = []  # the threads that asked for them
 _seen = {}  # signatures by the name of a function of `jit`
 
 
@@ -89,7 +90,7 @@ def _note_compiled(event, seconds, *, fun_name='a function', **_):
 
 def _note_found(event, **_):
   if event == '/jax/compilation_cache/cache_hits':
-    _found.append(event)
+    _found.append(threading.get_ident())
 
 
 jax.monitoring.register_event_duration_secs_listener(_note_compiled)

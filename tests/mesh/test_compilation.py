@@ -1,5 +1,7 @@
 """Compilation: what is kept, and what is told when it happens again."""
 
+from concurrent import futures
+
 import jax
 import numpy as np
 import pytest
@@ -131,6 +133,10 @@ def test_a_kept_program_that_is_damaged_is_made_anew(tmp_path, settings):
     return compilation.num_found() - before
 
   assert found() == 0 < found()
+  with futures.ThreadPoolExecutor(1) as beside:
+    before = compilation.num_found()
+    assert beside.submit(found).result() > 0
+    assert compilation.num_found() == before  # what another thread found
   whole = {p: p.read_bytes() for p in tmp_path.glob('*-cache')}
   for at in (-1, 40):
     for path, data in whole.items():
