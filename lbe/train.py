@@ -8,7 +8,6 @@ The same command again resumes where the last checkpoint stands.
 
 import json
 import time
-from concurrent import futures
 
 import jax
 from absl import flags
@@ -446,7 +445,7 @@ def _begin_compiling(config, training):
     seconds = time.perf_counter() - start
     return train_step, seconds, compilation.num_found() > num_found
 
-  return futures.ThreadPoolExecutor(1).submit(finish)
+  return compilation.beside(finish)
 
 
 def _compiled(compiling, say):

@@ -11,6 +11,7 @@ import os
 import pathlib
 import threading
 from collections.abc import Callable
+from concurrent import futures
 
 import jax
 import xxhash
@@ -75,6 +76,21 @@ def num_found() -> int:
   """How many programs this thread has found there."""
   return _found.count(threading.get_ident())
 
+
+def beside(compiled: Callable) -> futures.Future:
+  """Begins `compiled()` in a thread, for which an error does not wait."""
+  pool = futures.ThreadPoolExecutor(1, thread_name_prefix=_BESIDE)
+  future = pool.submit(compiled)
+  pool.shutdown(wait=False)
+  return future
+
+
+def is_pending() -> bool:
+  """Whether something compiles beside: Python would not end before it does."""
+  return any(x.name.startswith(_BESIDE) for x in threading.enumerate())
+
+
+_BESIDE = 'compiling'
 
 # ----------------------------------------------------------------- recompiled
 

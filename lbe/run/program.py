@@ -124,9 +124,9 @@ def _leave():
   """Ends with status 1, also while others wait for this process.
 
   jax would wait for them, and they for it: without a word they know within
-  their heartbeat's limit that it is gone.
+  their heartbeat's limit that it is gone. Python would wait for what compiles.
   """
-  if not hosts.fail_together():
+  if not hosts.fail_together() or compilation.is_pending():
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(1)

@@ -1,5 +1,7 @@
 """Compilation: what is kept, and what is told when it happens again."""
 
+import subprocess
+import sys
 from concurrent import futures
 
 import jax
@@ -168,3 +170,29 @@ def test_where_compiled_programs_are_kept(
   if not jax.config.jax_enable_compilation_cache:
     found = None
   assert found == (expected and expected.replace('HOME', str(tmp_path)))
+
+
+def test_an_error_does_not_wait_for_what_compiles():
+  """Said at once, and the process stayed for the minutes of a compilation."""
+  program_text = """
+import time
+
+from lbe.mesh import compilation
+from lbe.run import program
+
+
+def main(argv):
+  compilation.beside(lambda: time.sleep(1000))
+  raise ValueError('the weights are damaged')
+
+
+program.run(main)
+"""
+  ended = subprocess.run(
+    [sys.executable, '-c', program_text],
+    capture_output=True,
+    text=True,
+    timeout=200,
+  )
+  assert ended.returncode == 1
+  assert ended.stderr.strip() == 'error: the weights are damaged'
