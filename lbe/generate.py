@@ -87,7 +87,10 @@ _DTYPE = flags.DEFINE_enum(
   'compute_dtype', 'float32', ['float32', 'bfloat16'], 'Of the computation.'
 )
 _INT8 = flags.DEFINE_bool(
-  'int8', False, 'Weights of layers in 8 bits, for one device: faster on a CPU.'
+  'int8',
+  False,
+  'Weights of layers in 8 bits, for one device: faster on a CPU that has '
+  'products of integers (VNNI, AMX).',
 )
 _MESH = {
   axis: flags.DEFINE_integer(f'mesh_{axis}', 1, f'Devices along {axis}.')
