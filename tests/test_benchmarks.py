@@ -40,10 +40,9 @@ def test_a_newer_row_of_a_setting_takes_the_place_of_an_older_one():
     '| `train_step.py` | 58m, lean | 0.90 | 0.80 to 1.00 | p | 0.69 | 2 x A | '
     'bbb |' in told
   )
-  elsewhere = row('eee', shape='58m', setting='fast', peer='p')
-  elsewhere['machine'] = {'device': 'cpu', 'cpu': '2 x B'}
+  on_b = {'device': 'cpu', 'cpu': '2 x B'}
   both = tables.table(
-    [row('ccc', shape='58m', setting='fast', peer='p'), elsewhere]
+    [row('ccc', peer='p'), row('eee', peer='p', machine=on_b)]
   )
   assert 'ccc' in both and 'eee' in both  # one of each processor
   of_caches = [

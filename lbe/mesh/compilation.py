@@ -77,10 +77,10 @@ def num_found() -> int:
   return _found.count(threading.get_ident())
 
 
-def beside(compiled: Callable) -> futures.Future:
-  """Begins `compiled()` in a thread, for which an error does not wait."""
+def beside(make: Callable) -> futures.Future:
+  """Begins `make()`, which compiles, in a thread that no error waits for."""
   pool = futures.ThreadPoolExecutor(1, thread_name_prefix=_BESIDE)
-  future = pool.submit(compiled)
+  future = pool.submit(make)
   pool.shutdown(wait=False)
   return future
 
