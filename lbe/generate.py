@@ -89,8 +89,8 @@ _DTYPE = flags.DEFINE_enum(
 _INT8 = flags.DEFINE_bool(
   'int8',
   False,
-  'Weights of layers in 8 bits, for one device: faster on a CPU that has '
-  'products of integers (VNNI, AMX).',
+  'Weights of layers in 8 bits, for one device: faster on a CPU, of many '
+  'prompts at a time where it has products of integers (VNNI, AMX).',
 )
 _MESH = {
   axis: flags.DEFINE_integer(f'mesh_{axis}', 1, f'Devices along {axis}.')

@@ -69,6 +69,22 @@ def test_a_product_loses_the_rounding_of_the_weights_alone(name, spec, rows):
   assert np.all(np.abs(np.asarray(y).reshape(want.shape) - want) <= most * 1.1)
 
 
+@pytest.mark.parametrize('outputs', [7, 64])
+def test_a_row_alone_is_what_it_is_among_others(outputs):
+  """A CPU sums few rows in another way than many; integers are exact."""
+  rng = np.random.default_rng(1)
+  stack = int8.quantized(
+    {'layers': {'down_LFD': jnp.asarray(rng.normal(size=(1, 300, outputs)))}},
+    one_device(),
+  )['layers']['down_LFD']
+  layer = int8.Int8(stack.ints[0], stack.scales[0])
+  x = jnp.asarray(rng.normal(size=(5, 1, 300)), jnp.float32)
+  times = jax.jit(lambda x: layer.times(x))
+  whole = np.asarray(times(x))
+  for num in (1, 2, 3):
+    np.testing.assert_allclose(times(x[:num]), whole[:num], rtol=1e-6)
+
+
 @pytest.mark.parametrize('bad', [np.nan, np.inf])
 def test_what_is_not_finite_stays_so(bad):
   """Integers have no NaN: a broken model would answer as if it were whole."""
