@@ -66,7 +66,9 @@ def main(argv):
       "init_from='': give the model, --config.init_from=CKPT_OR_HF."
     )
   mesh = sharding.make_mesh(config.mesh.to_dict())
-  facts = json.loads(config.to_json_best_effort()) | {'scored': opened.path}
+  facts = json.loads(config.to_json_best_effort())
+  # What lies at a path may be another model tomorrow.
+  facts |= {'scored': opened.path, 'weights': opened.fingerprint()[:16]}
   if _INT8.value:
     int8.check(mesh)  # before texts and weights are read
     facts['int8'] = True

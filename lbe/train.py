@@ -171,7 +171,7 @@ def main(argv):
     say,
     check_plan=lambda old: longer.check(old, facts, first_step, str(where)),
   )
-  hosts.check_same('run', facts)
+  hosts.check_same('run', facts | {'first_step': first_step})
   if jax.process_index() == 0 and not _DRY_RUN.value:
     output.keep(workdir.here / 'train.log')
   report.show(loader, num_steps, workdir.here, say)
@@ -197,6 +197,7 @@ def main(argv):
     workdir.here / 'profile',
     *profiled,
     steps=range(first_step + 1, num_steps + 1),
+    say=say,
   )
   missed, row = (), {}  # who was due at the restored step; its metrics
   phases.look(workdir.here / 'metrics.jsonl')
@@ -241,6 +242,9 @@ def main(argv):
     sinks=config.sinks,
   )
   phases.goes_on_from(row or writer.last)
+  keep_best = config.checkpoint.keep_best
+  if first_step and keep_best:
+    checkpointer.scored_late(schedule.values(workdir.here, keep_best))
   info = opened.info if opened else {'dtype': 'float32'}
   meta = {
     'model': model.to_json(),
@@ -298,13 +302,15 @@ def main(argv):
   if first_step == 0:
     due = [e for e in evaluators if e.is_due(0, last=num_steps)]
   outcome = schedule.Outcome()
-  if due:
+  if due or missed:  # of these the config may have lost some, or all
     with rollback.on_alarm(workdir.path):
       outcome = score(due, state, first_step)
     if outcome.error:
       raise outcome.error
     phases.lap('score')
     writer.write(first_step, row | outcome.scores | phases.row())
+    if first_step and keep_best in outcome.scores:
+      checkpointer.scored_late({first_step: outcome.scores[keep_best]})
     line.say('\n'.join(outcome.told))
     meter.restart()
 
@@ -380,6 +386,8 @@ def main(argv):
         stopping = bool(outcome.unscored)
         best = checkpointer.is_best(outcome.scores)
         saving = saving or stopping or best
+        if saving and not row:  # what is saved was looked at, and counts
+          row = meter.row()
         line.say('\n'.join(outcome.told))
         row |= outcome.scores
         meter.skip(outcome.scores['speed/evaluation_seconds'])
@@ -396,10 +404,10 @@ def main(argv):
         checkpointer.wait()
         line.say(f'step {step:,} is saved; then an evaluator failed:')
         raise outcome.error
-  stop.close()
   line.close()
   with progress.doing('writing the checkpoint', quiet=say is not bars.say):
     checkpointer.close()
+  stop.close()
   if step > first_step:
     say(f'saved checkpoint {step}')
   if checkpointer.lacks_best():

@@ -280,6 +280,29 @@ def test_a_run_that_learns_nothing_is_refused(tmp_path, found, words):
     data.check_learnt(config, loader, 100)
 
 
+def test_a_source_too_small_to_be_read_is_refused(tmp_path):
+  """It stood in the table with 0.0%, and no step saw it."""
+  config = common.base()
+  made = {}
+  for name in 'ab':
+    config.data.sources[name] = common.source(path=name, template='plain')
+    made[name] = prepare(tmp_path, weighted(6, 1), seq_len=32)
+
+  def of(share):
+    return loader_lib.Loader(
+      made,
+      {'a': 1 - share, 'b': share},
+      seq_len=32,
+      batch_size=1,
+      seed=0,
+      tokenizer=tokenizers.Bytes(),
+    )
+
+  data.check_learnt(config, of(0.001), 1)
+  with pytest.raises(ValueError, match=r'sources.b: its share .* 0.0004, and'):
+    data.check_learnt(config, of(0.0004), 1)
+
+
 def test_texts_of_which_nothing_can_be_predicted_are_refused(tmp_path):
   path = tmp_path / 'a.txt'
   path.write_text('a\n\nb\n')

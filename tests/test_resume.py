@@ -225,6 +225,90 @@ def test_what_was_not_scored_is_scored_by_the_next_run(
   assert numbers(tmp_path) == numbers(untroubled)
 
 
+def _trip_at(step, happens):
+  return _CHILD.format(happens=happens).replace("('zh', 3)", f"('zh', {step})")
+
+
+def test_the_best_is_kept_though_its_evaluation_was_cut_off(tmp_path):
+  """It was saved without its score, and deleted when others had one."""
+  command = (
+    *runs.TINY,
+    '--config.budget.steps=6',
+    '--config.optim.peak_lr=3',  # it goes up and down
+    '--config.optim.schedule=constant',
+    '--config.optim.warmup_fraction=0',
+    '--config.evals.zh.every=1',
+    '--config.checkpoint.every=100',
+    '--config.checkpoint.keep=1',
+    '--config.checkpoint.keep_best=eval/zh/bits_per_byte',
+  )
+  whole, cut = tmp_path / 'whole', tmp_path / 'cut'
+  runs.run('train', *command, f'--workdir={whole}')
+  scored = {r['step']: r['eval/zh/bits_per_byte'] for r in runs.lines(whole)}
+  best = min(scored, key=scored.get)
+  assert best < 6
+  trip = _trip_at(best, 'os.kill(os.getpid(), signal.SIGTERM)')
+  status, output = _child(tmp_path, trip, *command, f'--workdir={cut}')
+  assert status == 0 and f'stopped at step {best}' in output
+  runs.run('train', *command, f'--workdir={cut}')
+  assert checkpoint.steps(cut) == checkpoint.steps(whole) == [best, 6]
+  assert numbers(cut) == numbers(whole)
+
+
+def test_a_score_may_be_dropped_from_a_run_that_was_cut_off_in_it(
+  untroubled, tmp_path
+):
+  """The row of the step that it was to come to was lost."""
+  command = (*SCORED, f'--workdir={tmp_path}')
+  trip = _trip_at(3, 'os.kill(os.getpid(), signal.SIGTERM)')
+  assert _child(tmp_path, trip, *command)[0] == 0
+  runs.run('train', *command, '--config.evals.zh.source=')
+  rows, expected = numbers(tmp_path), numbers(untroubled)
+  assert [row['step'] for row in rows] == [row['step'] for row in expected]
+  kept = {k: v for k, v in expected[2].items() if '/zh/' not in k}
+  assert kept.items() <= rows[2].items() and 'train/loss' in kept
+
+
+def test_a_signal_while_the_last_checkpoint_is_written_waits_for_it(tmp_path):
+  """The process was gone, and the checkpoint half."""
+  script = """
+import os, runpy, signal
+from lbe.run import checkpoint
+
+close = checkpoint.Checkpointer.close
+
+def interrupted(self):
+  os.kill(os.getpid(), signal.SIGTERM)
+  close(self)
+
+checkpoint.Checkpointer.close = interrupted
+runpy.run_module('lbe.train', run_name='__main__')
+"""
+  command = (*runs.TINY, '--config.budget.steps=2', f'--workdir={tmp_path}')
+  status, output = _child(tmp_path, script, *command)
+  assert status == 0, output
+  assert 'saved checkpoint 2' in output
+  assert checkpoint.steps(tmp_path) == [2]
+
+
+def test_what_a_score_saves_between_two_lines_counts_all_steps(tmp_path):
+  """Steps since the last line were in no average, and not looked at."""
+  runs.run(
+    'train',
+    *runs.TINY,
+    '--config.budget.steps=6',
+    '--config.log_every=3',
+    '--config.evals.zh.every=4',
+    '--config.checkpoint.keep_best=eval/zh/bits_per_byte',
+    f'--workdir={tmp_path}',
+  )
+  rows = {row['step']: row for row in runs.lines(tmp_path)}
+  assert list(rows) == [3, 4, 6] and 'train/loss' in rows[4]
+  seen = sum(rows[6][f'seen/{x}/tokens'] for x in ('en', 'zh'))
+  learnt = sum(row['train/tokens'] for row in rows.values())
+  assert learnt <= seen < learnt + 6 * 8 * 2
+
+
 # Files may have so many kilobytes, of which a checkpoint needs more.
 _LIMITED = 'ulimit -f {}; exec "$@"'
 

@@ -2,10 +2,12 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
 
+from lbe.convert import stored
 from lbe.run import checkpoint
 
 import runs
@@ -203,6 +205,33 @@ def test_an_interrupted_evaluation_goes_on_behind_what_is_scored(
   # Scores of another config, as those of another model, have their own folder.
   assert kept(tmp_path) == before
   assert len(list(tmp_path.glob('evaluations/*/predictions.jsonl'))) == 1
+
+
+def test_scores_do_not_go_on_with_another_model_at_the_same_path(
+  trained, tmp_path
+):
+  """One table had the scores of two models under one name."""
+  workdir, _ = trained
+  step = tmp_path / 'model' / 'checkpoints' / '4'
+  shutil.copytree(workdir / 'checkpoints' / '4', step)
+  scores = tmp_path / 'scores'
+  command = (
+    *runs.TINY,
+    '--config.tokenizer=',
+    f'--config.init_from={step}',
+    f'--config.data.cache_dir={workdir}/data',
+    f'--workdir={scores}',
+  )
+  runs.run('evaluate', *command)
+  (scores / 'results.json').unlink()  # as if it had been interrupted
+  opened = stored.open_model(step)
+  shutil.rmtree(step)
+  runs.save_random(tmp_path / 'other', opened.config, opened.tokenizer)
+  (tmp_path / 'other' / 'checkpoints' / '0').rename(step)
+  before = kept(scores)
+  assert 'scored before' not in runs.run('evaluate', *command)
+  assert kept(scores) == before
+  assert len(list(scores.glob('evaluations/*/results.jsonl'))) == 1
 
 
 def test_a_refused_command_writes_nothing(trained):

@@ -13,6 +13,7 @@ import numpy as np
 from lbe.data import build
 from lbe.data import cleaning
 from lbe.data import loader as loader_lib
+from lbe.data import mixing
 from lbe.data import order as order_lib
 from lbe.data import overlaps
 from lbe.data import sources as sources_lib
@@ -22,6 +23,7 @@ from lbe.exams import sentences
 from lbe.mesh import hosts
 from lbe.run import program
 from lbe.run import progress
+from lbe.text import files
 from lbe.text import lines
 from lbe.vocab import tokenizers
 
@@ -139,8 +141,12 @@ def prepare(
   if opened is None:
     opened = prepare_all(may_make=False)
   prepared = _cut_to_budget(config, opened, tokenizer)
-  if compare and first:
-    prepared = _compared(config, named, prepared, pathlib.Path(cache_dir))
+  # Asked of the config and the data: all hosts wait, or none.
+  heldout = any(p.heldout is not None for p in prepared.values())
+  if compare and (heldout or any(map(_reads_texts, config.evals.values()))):
+    if first:
+      prepared = _compared(config, named, prepared, pathlib.Path(cache_dir))
+    hosts.wait_for_others('compared', limit_seconds=hosts.DAY)
   return prepared
 
 
@@ -205,16 +211,24 @@ def sentences_of(e) -> dict[str, list[str]]:
   return {code: [text for _, text in own] for code, own in read.items()}
 
 
+def _is_swap(e):
+  return e.get('protocol') == 'pairs@swap'
+
+
+def _reads_texts(e):
+  """Whether an evaluator scores texts that it reads itself."""
+  if not e.get('path') or e.get('source'):
+    return False
+  return e.get('evaluator') in ('parallel', 'perplexity') or _is_swap(e)
+
+
 def _scored(config, name, e):
   """The texts of an evaluator that reads some itself; () for another one."""
-  kind = e.get('evaluator')
-  swap = e.get('protocol') == 'pairs@swap'
-  if not e.get('path') or e.get('source'):
+  if not _reads_texts(e):
     return ()
-  if kind == 'parallel' or swap and e.languages:
+  swap = _is_swap(e)
+  if e.get('evaluator') == 'parallel' or swap and e.languages:
     return [text for own in sentences_of(e).values() for text in own]
-  if kind != 'perplexity' and not swap:
-    return ()
   fields = {f: e[f] for f in ('path', 'kind', 'cut', 'heading', 'field')}
   # That of pairs counts them.
   limit = 0 if swap else e.limit
@@ -262,7 +276,8 @@ def _compared(config, named, prepared, folder):
         }
         for (name, kind), found in overlaps.find(sets, training).items()
       ]
-    lines.write(path, rows)
+    # Of a full disk nothing is left that a later run takes for no rows.
+    files.write_whole(path, ''.join(map(lines.line, rows)))
   shared = {name: {} for name in prepared}
   for row in lines.rows(path):
     if row['kind'] == 'heldout':
@@ -360,6 +375,12 @@ def check_learnt(config, loader: loader_lib.Loader, num_steps: int):
       raise ValueError(
         f'data.sources.{name}: nothing is learnt of its {data.num_documents:,} '
         f'documents: {why}; mend them, or take the source out.'
+      )
+    if source.proportion and not loader.rows_in_block(name):
+      raise ValueError(
+        f'data.sources.{name}: its share of the rows is '
+        f'{loader.row_share(name):.2g}, and none of each {mixing.BLOCK:,} '
+        'would be of it; raise its proportion, or join small sources to one.'
       )
   num_rows = num_steps * loader.batch_size
   # The first row has learnt tokens nearly always.

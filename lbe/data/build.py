@@ -278,7 +278,7 @@ def _make(
   if source.cleaning is not None:
     cleaned.write(folder)
   features = _features(tokenizer.vocab_size)
-  parts = [np.load(work / f'{i:06}.npz') for i in range(len(sizes))]
+  parts = [shards_lib.load(work, i) for i in range(len(sizes))]
   _check_left(source, parts, skipped, seq_len)
   _finish(folder, work, source, parts, skipped, cleaned, features)
 

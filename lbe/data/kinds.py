@@ -42,9 +42,13 @@ _UNPACK = 'unpack it, and name what was in it'
 _FOREIGN = {
   b'PK\x03\x04': ('a zip archive', _UNPACK),
   b'7z\xbc\xaf': ('a 7z archive', _UNPACK),
-  b'Rar!': ('a rar archive', _UNPACK),
-  b'%PDF': ('a PDF', 'take its text out'),
-  b'SQLite format 3': ('an SQLite database', 'write its table as JSON lines'),
+  b'Rar!\x1a\x07': ('a rar archive', _UNPACK),
+  b'%PDF-1.': ('a PDF', 'take its text out'),
+  b'%PDF-2.': ('a PDF', 'take its text out'),
+  b'SQLite format 3\x00': (
+    'an SQLite database',
+    'write its table as JSON lines',
+  ),
   b'\x89HDF': ('an HDF5 file', 'write its table as JSON lines'),
   b'Obj\x01': ('an Avro file', 'write it as Parquet or JSON lines'),
   b'\x93NUMPY': ('a NumPy array', 'write its texts as JSON lines'),
@@ -115,14 +119,19 @@ def by_ending(path, asked: str) -> str:
   return ENDINGS.get(dot + last, 'text') if asked == 'auto' else asked
 
 
+def _begins(head, magic):
+  """Whether a file begins so: letters alone begin texts, which have no NUL."""
+  return head.startswith(magic) and (not magic.isalnum() or b'\0' in head)
+
+
 def _magic(head):
-  return next((k for m, k in _MAGIC.items() if head.startswith(m)), '')
+  return next((k for m, k in _MAGIC.items() if _begins(head, m)), '')
 
 
 def _check_foreign(path, head, asked):
   """Refuses what is neither text nor records."""
-  found = [x for magic, x in _FOREIGN.items() if head.startswith(magic)]
-  if head[257:262] == b'ustar':
+  found = [x for magic, x in _FOREIGN.items() if _begins(head, magic)]
+  if head[257:262] == b'ustar' and b'\0' in head:
     found = [('a tar archive', _UNPACK)]
   start = head.removeprefix(codecs.BOM_UTF8).lstrip()[:20].lower()
   for mark, what in _MARKUP.items():
@@ -203,8 +212,10 @@ def _check_text(path, kind, asked, head, fields):
 
 def _table(seen, fields):
   """What parts the fields of a table whose head names one sought, or ''."""
+  # The module csv refuses long fields, and a CR within a line.
+  seen = [line[:_HEAD].replace('\r', '') for line in seen[:6]]
   for mark in ',\t;|':
-    rows = list(csv.reader(seen[:6], delimiter=mark))
+    rows = list(csv.reader(seen, delimiter=mark))
     if rows and len(rows[0]) > 1 and set(rows[0]) & set(fields):
       if len(rows) > 1 and len({len(row) for row in rows[:3]}) == 1:
         return mark

@@ -75,6 +75,10 @@ class Loader:
     """The share of the training's rows that come from a source."""
     return self._proportions[self.names.index(name)]
 
+  def rows_in_block(self, name):
+    """Rows of a source in each mixing.BLOCK; 0 where it is too small."""
+    return int(self._per_block[self.names.index(name)])
+
   def locate(self, position):
     """(source index, epoch, row of the source) at a position in training."""
     number, within = divmod(position, mixing.BLOCK)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from lbe.data import cleaning
 from lbe.data import order
 from lbe.data import sources as sources_lib
 
@@ -25,7 +26,12 @@ _PAIRS = 1 << 20
 def texts(source: sources_lib.Source, hashes: np.ndarray) -> Iterator[str]:
   """What is said in the source's documents of these hashes."""
   known = np.sort(np.asarray(hashes, np.uint64))
-  whole = dataclasses.replace(source, cleaning=None)
+  rules = source.cleaning
+  if rules is not None:
+    # The hashes say what the others left; without this one a record in which
+    # nothing stands is an error.
+    rules = cleaning.Rules(drop_empty=rules.drop_empty)
+  whole = dataclasses.replace(source, cleaning=rules)
   for document, _ in sources_lib.documents(whole, []):
     number = np.uint64(order.text_hash(document))
     at = np.searchsorted(known, number)

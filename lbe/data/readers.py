@@ -96,8 +96,10 @@ def json_objects(file):
     return
   decoder, white = json.JSONDecoder(), re.compile(r'\s*')
   at = white.match(text).end()
+  line, counted = 1, 0
   while at < len(text):
-    place = f'line {text.count(chr(10), 0, at) + 1}'
+    line, counted = line + text.count('\n', counted, at), at
+    place = f'line {line}'
     try:
       record, at = decoder.raw_decode(text, at)
     except json.JSONDecodeError as error:

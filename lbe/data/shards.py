@@ -178,6 +178,13 @@ def is_done(work: pathlib.Path, number: int) -> bool:
   return path.exists() and {'train_unknown', *_REPORT} <= {*np.load(path).files}
 
 
+def load(work: pathlib.Path, number: int) -> dict[str, np.ndarray]:
+  """The index and the report of a finished shard."""
+  # A source may have more shards than a process may have files open.
+  with np.load(work / f'{number:06}.npz') as part:
+    return dict(part)
+
+
 def told(parts: list) -> dict:
   """The reports of shards as one: sums, the longest, all that were skipped."""
   result = {

@@ -189,6 +189,15 @@ def unscored(
   return [name for name in meta['unscored'] if name not in scored], row
 
 
+def values(workdir: pathlib.Path, name: str) -> dict[int, float]:
+  """{step: value} of a score in metrics.jsonl; process 0 looks, all hear."""
+  told = None
+  if jax.process_index() == 0:
+    rows = lines.rows(workdir / 'metrics.jsonl')
+    told = json.dumps([(r['step'], r[name]) for r in rows if name in r])
+  return dict(json.loads(hosts.share('scores of steps', told)))
+
+
 def cut_behind(workdir: pathlib.Path, step: int, *, unscored: Sequence[str]):
   """Rows that an earlier process wrote behind `step` go.
 

@@ -49,6 +49,10 @@ class Local:
         f'judge.dtype={dtype!r} is unknown; take float32 or bfloat16.'
       )
     self._encoder = prompts_lib.Encoder(template, self._opened.tokenizer)
+    self._ends = {
+      'eos_ids': self._encoder.eos_ids,
+      'stop': self._encoder.stop,
+    }
     self._max_new_tokens = max_new_tokens
     self._batch_size = batch_size
     self._dtype = dtype
@@ -60,6 +64,7 @@ class Local:
       'tokenizer': self._opened.tokenizer.fingerprint,
       'template': _listing(template) if template[-6:] == '.jinja' else template,
       'max_new_tokens': max_new_tokens,
+      **self._ends,
       'compute_dtype': dtype,
     }
 
@@ -91,7 +96,9 @@ class Local:
     for start in range(0, len(order), self._batch_size):
       batch = order[start : start + self._batch_size]
       responses = model.generate(
-        [prompts[i] for i in batch], max_new_tokens=self._max_new_tokens
+        [prompts[i] for i in batch],
+        max_new_tokens=self._max_new_tokens,
+        **self._ends,
       )
       for i, response in zip(batch, responses, strict=True):
         yield i, asked.Reply(response.text, response.ended)

@@ -351,7 +351,7 @@ _BELLE_HINT = "标准回答:{reference}  模型回答：' {response}'"
 _BELLE_NO_HINT = " 模型回答： '{response}'"
 _BELLE_FORM = '请按照“得分:”的形式写出分数，分数在0到1之间。'
 _BELLE_SCORE = re.compile(
-  r'得分["”]?\s*[:：是为]\s*["“*]*([^\s，。,;；*分)）"”]+)'
+  r'得分["”]?\s*[:：是为]+\s*["“*]*([^\s，。,;；*分)）"”]+)'
 )
 
 

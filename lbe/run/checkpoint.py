@@ -270,15 +270,10 @@ class Checkpointer:
     self._every = every
     self._keep_best = keep_best
     self._sign = {'lower': -1.0, 'higher': 1.0, None: 0.0}[best_is]
+    self._late = {}
     policies = [ocp.training.preservation_policies.LatestN(keep)]
     if keep_best:
-      policies.append(
-        ocp.training.preservation_policies.BestN(
-          get_metric_fn=self._rank,  # the highest is kept
-          n=1,
-          keep_checkpoints_without_metrics=False,
-        )
-      )
+      policies.append(_Best(self._rank))
     self._checkpointer = ocp.training.Checkpointer(
       self._root / 'checkpoints',
       context=_context(abstract_state),
@@ -293,17 +288,25 @@ class Checkpointer:
     )
     self._pending = None
     self._pool = concurrent.futures.ThreadPoolExecutor(1)
+    self._find_best()
+
+  def _find_best(self):
     self._best = max(
-      (self._rank(c.metrics) for c in self._checkpointer.checkpoints),
+      (self._rank(c.metrics, c.step) for c in self._checkpointer.checkpoints),
       default=-math.inf,
     )
 
-  def _rank(self, metrics):
+  def _rank(self, metrics, step=None):
     """Higher for a better one; -inf for one that was not scored."""
-    value = (metrics or {}).get(self._keep_best)
+    value = (metrics or {}).get(self._keep_best, self._late.get(step))
     if value is None or math.isnan(value):
       return -math.inf
     return self._sign * value
+
+  def scored_late(self, values: dict[int, float]):
+    """Takes {step: value of `keep_best`} of what was saved before its score."""
+    self._late |= values
+    self._find_best()
 
   def chooses(self) -> bool:
     """Whether a score decides what is kept, so that it comes before."""
@@ -387,6 +390,23 @@ class Checkpointer:
   def close(self):
     self.wait()
     self._checkpointer.close()
+
+
+class _Best(ocp.training.preservation_policies.PreservationPolicy):
+  """Keeps the newest of those with the highest rank, (metrics, step) → rank.
+
+  As Orbax's BestN, which does not tell the step.
+  """
+
+  def __init__(self, rank):
+    self._rank = rank
+
+  def should_preserve(self, checkpoints, *, context):
+    del context
+    ranks = [self._rank(c.metrics, c.step) for c in checkpoints]
+    best = max(ranks, default=-math.inf)
+    last = max((i for i, r in enumerate(ranks) if r == best), default=None)
+    return [i == last and best > -math.inf for i in range(len(ranks))]
 
 
 @contextlib.contextmanager

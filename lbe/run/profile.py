@@ -3,6 +3,7 @@
 import collections
 import pathlib
 import re
+from collections.abc import Callable
 
 import jax
 
@@ -25,17 +26,30 @@ def parse_steps(text: str) -> tuple[int, int]:
 class Trace:
   """Records the steps `first` to `last` of a run into `folder`; 0 is none.
 
-  `steps` are those that the run has before it: ValueError where they lie
-  outside.
+  `steps` are those that the run has before it: ValueError where it ends before
+  `last`. Where `first` is behind it, a line says so, and nothing is recorded:
+  the same command has to go on after an interruption.
   """
 
   def __init__(
-    self, folder: pathlib.Path, first: int, last: int, *, steps: range
+    self,
+    folder: pathlib.Path,
+    first: int,
+    last: int,
+    *,
+    steps: range,
+    say: Callable[[str], None],
   ):
-    if last and not steps.start <= first <= last < steps.stop:
+    if last and first < steps.start:
+      say(
+        f'warning: profile={first}:{last} records nothing: the run goes on '
+        f'with step {steps.start}.'
+      )
+      first = last = 0
+    if last >= steps.stop:
       raise ValueError(
-        f'profile={first}:{last}: the run has the steps {steps.start} to '
-        f'{steps.stop - 1} before it; take some of these.'
+        f'profile={first}:{last}: the run ends with step {steps.stop - 1}; '
+        'take earlier ones.'
       )
     self._folder = pathlib.Path(folder)
     self._first, self._last = first, last

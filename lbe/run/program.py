@@ -2,6 +2,7 @@
 
 import gc
 import os
+import resource
 import shlex
 import signal
 import sys
@@ -146,6 +147,24 @@ def _told(error):
   return error if mine else None
 
 
+# macOS sets no more (OPEN_MAX), also where the hard limit is none.
+_MOST_FILES_ON_MACOS = 10_240
+
+
+def _open_more_files():
+  """Files that may be open: as many as the system lets this user have.
+
+  Data is read from all of its shards, which stay open; the usual 1,024 are
+  8 GB of text.
+  """
+  soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+  most = hard
+  if sys.platform == 'darwin':
+    most = min(hard, _MOST_FILES_ON_MACOS)
+  if soft < most:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 def run(
   main: Callable[[list[str]], None],
   *,
@@ -161,6 +180,7 @@ def run(
   """
   child.end_with_parent()
   output.open_streams(goes_on=goes_on)
+  _open_more_files()
 
   hardware.take_pool()
   # What is imported stays: 150,000 objects that each collection would visit.
@@ -202,14 +222,15 @@ def run(
         else:
           print(f'error: {told}', file=sys.stderr, flush=True)
         _leave()
-      if hosts.alone():
+      if hosts.alone() and not compilation.is_pending():
         raise
       traceback.print_exc()
-      print(
-        'If another process of this run ended first, its output says why; the '
-        'same command on all hosts goes on from the last checkpoint.',
-        file=sys.stderr,
-      )
+      if not hosts.alone():
+        print(
+          'If another process of this run ended first, its output says why; '
+          'the same command on all hosts goes on from the last checkpoint.',
+          file=sys.stderr,
+        )
       _leave()
 
   def parse(argv):

@@ -5,6 +5,7 @@ import contextlib
 import gzip
 import io
 import lzma
+import re
 import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -12,14 +13,17 @@ from typing import BinaryIO
 from lbe.text import files
 
 # How the name of a packed file ends, behind the ending of what it holds, and
-# how the file begins.
+# how the file begins. ('BZh' alone begins texts; bzip2's first block, or its
+# end, comes behind.)
 _MAGIC = {
-  '.gz': b'\x1f\x8b',
-  '.bz2': b'BZh',
-  '.xz': b'\xfd7zXZ\x00',
-  '.zst': b'\x28\xb5\x2f\xfd',
+  '.gz': rb'\x1f\x8b',
+  '.bz2': rb'BZh[1-9](1AY&SY|\x17rE8P\x90)',
+  '.xz': rb'\xfd7zXZ\x00',
+  '.zst': rb'\x28\xb5\x2f\xfd',
 }
 ENDINGS = tuple(_MAGIC)
+# What `zstd --long=31` asks for, its most; without a word it is 2^27.
+_WINDOW = 1 << 31
 
 
 @contextlib.contextmanager
@@ -33,7 +37,7 @@ def opened(path) -> Iterator[BinaryIO]:
       file = io.BufferedReader(file, 1 << 20)  # else a line is a request
     head = file.peek(256)
     files.check_head(head, path)
-    begins = [e for e, magic in _MAGIC.items() if head.startswith(magic)]
+    begins = [e for e, magic in _MAGIC.items() if re.match(magic, head)]
     how = begins[0] if begins else head and path.suffix.lower()
     if how == '.gz':
       file = gzip.open(file)
@@ -72,7 +76,9 @@ class _Zstd(io.RawIOBase):
 
   def __init__(self, file):
     self._file = file
-    self._start = library('zstandard').ZstdDecompressor().decompressobj
+    zstandard = library('zstandard')
+    unpacker = zstandard.ZstdDecompressor(max_window_size=_WINDOW)
+    self._start = unpacker.decompressobj
     self._frame = None
     self._packed, self._text = b'', memoryview(b'')
 

@@ -137,6 +137,11 @@ class Partition:
         flat[name] = jnp.where(step >= first, d_x, 0)
     return weights.unflatten(flat)
 
+  def begins(self, step: jax.Array) -> jax.Array:
+    """Whether a group learns from this step on, and did not before."""
+    later = {g.from_step for g in self.learning} - {0}
+    return jnp.any(step == jnp.array(sorted(later), jnp.int32))
+
   def learning_rates(
     self, schedules: dict[str, Callable], step: jax.Array
   ) -> dict[str, jax.Array]:

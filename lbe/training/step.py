@@ -212,7 +212,10 @@ def make_train_step(
     taken = jnp.isfinite(grad_norm)
     new = {}
     if skip_above:
-      usual = state['usual_norm']
+      # Of more parameters another norm is usual.
+      usual = jnp.where(
+        partition.begins(state['step']), 0.0, state['usual_norm']
+      )
       is_spike = (usual > 0) & (grad_norm > skip_above * usual)
       taken &= ~is_spike
       share = jnp.where(usual > 0, _NORM_SHARE, 1.0)

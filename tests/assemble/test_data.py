@@ -1,12 +1,17 @@
 """Sources, budget and loader that a config asks for."""
 
 import json
+import resource
 
+import jax
 import pytest
 
 from lbe.assemble import data
+from lbe.configs import common
 from lbe.data import tokenized
+from lbe.mesh import hosts
 from lbe.run import checksums
+from lbe.run import progress
 from lbe.vocab import tokenizers
 
 import tiny
@@ -223,3 +228,48 @@ def test_a_limit_on_examples_is_counted_before_their_tokens(
   whole = data.prepare(config, tokenizers.load('bytes'), tmp_path)['a']
   assert set(wide.train.hashes) < set(whole.train.hashes)
   assert wide.fingerprint != whole.fingerprint
+
+
+@pytest.mark.parametrize('scored', ['', 'held out', 'evaluator', 'swap'])
+def test_all_hosts_wait_while_one_compares(tmp_path, monkeypatch, scored):
+  """Hosts that waited ten minutes at the next barrier ended the run."""
+  config = tiny.config(tmp_path, a=dict(holdout=0.3 * (scored == 'held out')))
+  path = config.data.sources.a.path
+  config.evals.source = common.perplexity(source='a')
+  if scored == 'evaluator':
+    config.evals.wiki = common.perplexity(path=path)
+  if scored == 'swap':
+    config.evals.pairs = common.pairs(path=path)
+  waits = []
+
+  def wait(name, *, limit_seconds):
+    done = len(list((tmp_path / 'data').glob('shared-*')))
+    waits.append((name, limit_seconds, done))
+
+  monkeypatch.setattr(hosts, 'wait_for_others', wait)
+  for process in 0, 1:
+    monkeypatch.setattr(jax, 'process_index', lambda process=process: process)
+    waits.clear()
+    data.prepare(config, tokenizers.load('bytes'), tmp_path)
+    compared = [('compared', hosts.DAY, 1)] * bool(scored)
+    assert waits == [('data', hosts.DAY, process * bool(scored)), *compared]
+
+
+def test_a_comparison_that_a_full_disk_ended_is_made_again(
+  tmp_path, monkeypatch
+):
+  """What it left, empty, said from then on that nothing is shared."""
+  config = tiny.config(tmp_path, a=dict(holdout=0.3))
+  tokenizer = tokenizers.load('bytes')
+  data.prepare(config, tokenizer, tmp_path, compare=False)
+  # A line of it could not be written either.
+  monkeypatch.setattr(progress, '_PATIENCE', 600.0)
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+  try:
+    with pytest.raises(OSError, match='File too large'):
+      data.prepare(config, tokenizer, tmp_path)
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+  found = data.prepare(config, tokenizer, tmp_path)['a']
+  assert found.shared['']['of'] == found.heldout.num_documents > 3

@@ -438,6 +438,21 @@ def test_a_killed_preparation_goes_on_behind_its_finished_shards(
     np.testing.assert_array_equal(a, b)
 
 
+def test_a_source_may_have_more_shards_than_files_may_be_open(tmp_path):
+  """Twelve gigabytes of text ended, tokenized, in 'Too many open files'."""
+  script = tmp_path / 'child.py'
+  path, cache = write(tmp_path, num_documents=6000), tmp_path / 'cache'
+  script.write_text(_CHILD.format(path=str(path), cache=str(cache), workers=1))
+  limited = ['sh', '-c', 'ulimit -n 100; exec "$@"', 'sh']
+  done = subprocess.run(
+    [*limited, sys.executable, script],
+    env={**os.environ, 'PYTHONPATH': str(runs.ROOT)},
+    capture_output=True,
+  )
+  assert done.returncode == 0, done.stderr.decode()
+  assert len(list(cache.glob('zh-*/1.0.0/tokens-train.*'))) > 200
+
+
 _PREPARED = """
 import sys
 from lbe.data import build, shards, sources

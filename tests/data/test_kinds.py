@@ -1,6 +1,7 @@
 """What a file holds, whatever its name: read rightly, or refused by name."""
 
 import bz2
+import csv
 import gzip
 import io
 import json
@@ -9,6 +10,7 @@ import zipfile
 
 import pytest
 
+from lbe.data import kinds
 from lbe.data import sources
 from lbe.text import files
 
@@ -125,6 +127,11 @@ def tarred(data):
     (archive(zipped), 'is a zip archive, .*; unpack it'),
     (archive(tarred), 'is a tar archive'),
     (b'7z\xbc\xaf\x27\x1c', 'is a 7z archive'),
+    (b'Rar!\x1a\x07\x00\xcf\x90', 'is a rar archive'),
+    (b'Rar!\x1a\x07\x01\x00\x33', 'is a rar archive'),
+    (b'Obj\x01\x04\x14avro.codec', 'is an Avro file'),
+    (b'ORC\n\x0b\n\x03\x00\x00\x00', 'is an ORC file'),
+    (b'%PDF-2.0\n', 'is a PDF'),
     (b'SQLite format 3\x00', 'is an SQLite database'),
     ('文'.encode('utf-16'), 'mark of UTF-16; .*iconv -f UTF-16'),
     (b'version https://git-lfs.github.com/spec/v1\noid', 'pointer of Git LFS'),
@@ -210,6 +217,87 @@ def test_texts_stay_texts(tmp_path, text):
   path = tmp_path / 'a.txt'
   path.write_text(text)
   assert '\n\n'.join(read(path)) + '\n' == text
+
+
+@pytest.mark.parametrize(
+  'word',
+  [
+    'ORCID',
+    'ORCHESTRA',
+    'PAR1',
+    'ARROW1',
+    '%PDF',
+    'Rar!',
+    'SQLite format 3',
+    'BZh9',
+    'Obj',
+    'PK',
+    '7z',
+  ],
+)
+def test_a_word_at_the_beginning_makes_no_binary_file(tmp_path, word):
+  """A table whose first column is ORCID was refused as an ORC file."""
+  path = tmp_path / 'a.txt'
+  path.write_text(f'{word} begins it.\n\nAnd ends it.')
+  assert read(path) == [f'{word} begins it.', 'And ends it.']
+  for name in ('a.csv', 'b.jsonl', 'b'):
+    path = tmp_path / name
+    path.write_text(f'{word},text\n1,a\n2,b\n')
+    assert read(path, kind='csv') == ['a', 'b']
+  path = tmp_path / 'c.txt'
+  text = word + ' ' * (257 - len(word)) + 'ustar is a format.'
+  path.write_text(text)
+  assert read(path) == [text]
+
+
+@pytest.mark.parametrize('compression', ['uncompressed', 'zlib', 'zstd'])
+def test_tables_of_orc_are_refused_by_name(tmp_path, compression):
+  """As a text it is told as a broken encoding."""
+  orc = pytest.importorskip('pyarrow.orc')
+  import pyarrow as pa
+
+  path = tmp_path / 'a.txt'
+  for size in (1, 3000):
+    table = pa.Table.from_pylist([{'text': 'a' * 100}] * size)
+    orc.write_table(table, path, compression=compression)
+    with pytest.raises(files.Refused, match='a.txt is an ORC file, not text'):
+      read(path)
+
+
+@pytest.fixture
+def short_fields():
+  """The limit of the module csv as it is before anybody has read a table."""
+  before = csv.field_size_limit(131_072)
+  yield
+  csv.field_size_limit(before)
+
+
+def test_a_long_line_that_is_broken_is_told_by_the_line(tmp_path, short_fields):
+  """'field larger than field limit (131072)', and no way around it."""
+  path = tmp_path / 'a.jsonl'
+  path.write_text('{"text": "' + 'x' * 200_000 + '"\n' + LINES)
+  with pytest.raises(ValueError, match=r'line 1: invalid JSON \(.*mend the fi'):
+    read(path)
+  assert read(path, on_bad_record='skip') == TEXTS
+
+
+def test_a_very_long_object_around_records_is_told(
+  tmp_path, short_fields, monkeypatch
+):
+  """All of a data set in one line, longer than what is looked at."""
+  monkeypatch.setattr(kinds, '_LINE', 1 << 18)
+  path = tmp_path / 'a.json'
+  path.write_text(json.dumps({'data': [{'text': 'x' * 1000}] * 500}))
+  words = "one object, not records: 'data' holds 500 of them"
+  with pytest.raises(ValueError, match=words):
+    read(path)
+
+
+def test_a_return_within_a_line_is_text(tmp_path):
+  """'new-line character seen in unquoted field' of a text."""
+  path = tmp_path / 'a.txt'
+  path.write_bytes(b'one\rtwo\n\nthree\n')
+  assert read(path) == ['one\rtwo', 'three']
 
 
 def test_nul_bytes_are_told_by_the_line(tmp_path):

@@ -5,6 +5,7 @@ import json
 import random
 
 import numpy as np
+import pytest
 
 from lbe.assemble import data
 from lbe.configs import common
@@ -109,6 +110,25 @@ def test_conversations_share_what_is_said_not_how_it_is_written(tmp_path):
   _, prepared = describe(config, tmp_path)
   found = prepared['a'].shared['']
   assert found['num'] == found['of'] == found['with']['b'] > 3
+
+
+@pytest.mark.parametrize('empty', ['instruction', 'output'])
+def test_what_cleaning_leaves_out_is_not_looked_at(tmp_path, empty):
+  """A record in which nothing stands stopped each start of such a run."""
+  config = tiny.config(tmp_path, a=dict(holdout=0.4))
+  path = tmp_path / 'a.jsonl'
+  records = [
+    {'instruction': f'Say {i}.', 'output': 'the same again ' * 5}
+    for i in range(30)
+  ]
+  records[7][empty] = ''
+  path.write_text('\n'.join(map(json.dumps, records)))
+  config.data.seq_len = 512
+  config.data.sources.a.update(path=str(path), template='alpaca')
+  config.data.sources.a.cleaning.drop_empty = True
+  _, prepared = describe(config, tmp_path)
+  found = prepared['a'].shared['']
+  assert found['num'] == found['of'] == prepared['a'].heldout.num_documents > 3
 
 
 def test_a_text_that_is_scored_and_trained_on_is_told(tmp_path):

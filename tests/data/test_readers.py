@@ -124,6 +124,35 @@ def test_packed_files_are_read_and_cut_ones_refused(tmp_path, ending, pack):
       read(path, on_bad_record='skip')
 
 
+class Counted(str):
+  """A text that knows how many of its characters were counted through."""
+
+  read = 0
+
+  def count(self, part, start, end):
+    self.read += end - start
+    return super().count(part, start, end)
+
+
+def test_objects_over_many_lines_are_told_by_the_line_and_counted_once():
+  """Each counted from the beginning: hours of a file of a gigabyte."""
+  written = '\n' + '{\n "text": "a\\n"\n}\n\n' * 2000 + '{"text": ' + '9' * 5000
+  text = Counted(written + '}')
+
+  class Data(bytes):
+    def decode(self, encoding):
+      return text
+
+  file = io.BytesIO()
+  file.read = Data
+  *found, (bad, last) = readers.json_objects(file)
+  assert len(found) == 2000
+  for i, (record, place) in enumerate(found):
+    assert record == {'text': 'a\n'} and place == f'line {2 + 4 * i}'
+  assert isinstance(bad, lines.Bad) and last == 'line 8002'
+  assert text.read <= len(text)
+
+
 @pytest.mark.parametrize('ending', ['.parquet', '.arrow', '.array_record'])
 def test_files_of_another_format_are_refused_by_name(tmp_path, ending):
   """An error of Arrow's names no file."""

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lbe.chat import prompts
 from lbe.configs import common
 from lbe.convert import hf
 from lbe.convert import hf_config
@@ -18,6 +19,7 @@ from lbe.evals import response_quality
 from lbe.evals import schedule
 from lbe.inference import model as model_lib
 from lbe.judging import agreement
+from lbe.judging import local
 from lbe.judging import scores
 from lbe.mesh import sharding
 from lbe.models import forward
@@ -118,6 +120,37 @@ def by_name(result):
 
 def five(*values):
   return json.dumps(dict(zip(CRITERIA, values, strict=True)))
+
+
+@pytest.mark.parametrize('whose', ['response', 'judge'])
+def test_what_is_written_ends_where_the_template_ends_it(
+  whose, model, settings, test_data, monkeypatch
+):
+  """It ran on behind the end of its turn, and that was judged."""
+  asked, generate = [], model_lib.Model.generate
+
+  def spy(self, written_for, **how):
+    asked.append(how)
+    return generate(self, written_for, **how)
+
+  monkeypatch.setattr(model_lib.Model, 'generate', spy)
+  ends = prompts.Encoder('chatml', model.tokenizer)
+  assert ends.stop == ('<|im_end|>',)
+  if whose == 'response':
+    changes = by_people({**settings, 'template': 'chatml'})
+    make(**changes).evaluate(model, name='quality', step=1)
+  else:
+    judge = local.Local(
+      model=str(test_data / 'ckpt_stories260K' / 'hf'),
+      template='chatml',
+      max_new_tokens=8,
+      batch_size=1,
+      dtype='float32',
+    )
+    assert judge.identity['stop'] == ends.stop  # other replies were kept
+    list(judge.replies([[{'role': 'user', 'content': 'Once'}]]))
+  (how,) = asked
+  assert (how['eos_ids'], how['stop']) == (ends.eos_ids, ends.stop)
 
 
 def test_a_model_is_asked_judged_and_averaged_by_hand(

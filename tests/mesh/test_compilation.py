@@ -172,7 +172,8 @@ def test_where_compiled_programs_are_kept(
   assert found == (expected and expected.replace('HOME', str(tmp_path)))
 
 
-def test_an_error_does_not_wait_for_what_compiles():
+@pytest.mark.parametrize('kind', ['ValueError', 'RuntimeError'])
+def test_an_error_does_not_wait_for_what_compiles(kind):
   """Said at once, and the process stayed for the minutes of a compilation."""
   program_text = """
 import time
@@ -183,16 +184,19 @@ from lbe.run import program
 
 def main(argv):
   compilation.beside(lambda: time.sleep(1000))
-  raise ValueError('the weights are damaged')
+  raise KIND('the weights are damaged')
 
 
 program.run(main)
 """
   ended = subprocess.run(
-    [sys.executable, '-c', program_text],
+    [sys.executable, '-c', program_text.replace('KIND', kind)],
     capture_output=True,
     text=True,
     timeout=200,
   )
   assert ended.returncode == 1
-  assert ended.stderr.strip() == 'error: the weights are damaged'
+  *traceback, told = ended.stderr.splitlines()
+  named = {'ValueError': 'error'}.get(kind, kind)
+  assert told == f'{named}: the weights are damaged'
+  assert bool(traceback) == (kind != 'ValueError')

@@ -120,6 +120,25 @@ def test_the_latest_and_the_best_are_kept(best_is, best, tmp_path):
   assert steps(tmp_path) == [5]
 
 
+def test_the_best_is_kept_where_its_score_came_behind_its_saving(tmp_path):
+  """It was deleted as one without a score, and a worse one kept as the best."""
+  how = dict(keep=1, keep_best='eval/zh/x', best_is='lower')
+  saver = make(tmp_path, **how)
+  saver.save(1, state(), data={}, meta=META, metrics={})
+  saver.close()
+  for late, step in ((2.0, 2), (1.0, 4)):  # processes that know its score
+    resumed = make(tmp_path, **how)
+    resumed.scored_late({1: late})
+    assert not resumed.lacks_best()
+    assert resumed.is_best({'eval/zh/x': 0.5})
+    assert not resumed.is_best({'eval/zh/x': 3.0})
+    for i in (0, 1):
+      metrics = {'eval/zh/x': 3.0 + i}
+      resumed.save(step + i, state(), data={}, meta=META, metrics=metrics)
+    resumed.close()
+    assert steps(tmp_path) == [1, step + 1]
+
+
 def test_saving_is_due_every_so_many_steps(tmp_path):
   saver = make(tmp_path)
   assert [s for s in range(1, 31) if saver.due(s)] == [10, 20, 30]

@@ -40,7 +40,16 @@ def test_what_is_no_span_of_steps_is_refused(text):
     profile.parse_steps(text)
 
 
-def test_steps_that_the_run_has_behind_it_are_refused(tmp_path):
-  """A profile that never comes, without a word."""
-  with pytest.raises(ValueError, match='the run has the steps 101 to 200'):
-    profile.Trace(tmp_path, 100, 102, steps=range(101, 201))
+def test_a_span_that_never_comes_is_refused_or_told(tmp_path):
+  """The same command, started again behind an interruption, was refused."""
+  told = []
+  how = dict(steps=range(101, 201), say=told.append)
+  with pytest.raises(ValueError, match='the run ends with step 200'):
+    profile.Trace(tmp_path, 199, 201, **how)
+  trace = profile.Trace(tmp_path, 100, 102, **how)
+  assert told == [
+    'warning: profile=100:102 records nothing: the run goes on with step 101.'
+  ]
+  for step in range(101, 104):
+    trace.before(step, {})
+    assert trace.after(step, {}, None) == ''

@@ -144,6 +144,28 @@ def test_packed_files_are_known_by_their_beginning(tmp_path, pack, name):
     pass
 
 
+@pytest.mark.parametrize('log', [27, 28, 31])
+def test_a_long_window_of_zstandard_is_read(tmp_path, log):
+  """'Is the file whole?' of what `zstd --long=31` wrote."""
+  zstandard = pytest.importorskip('zstandard')
+  text = b'{"a": 1}\n' * 1000
+  # A head that tells the window alone, and a block that is not packed.
+  window = bytes([0, (log - 10) << 3])
+  data = zstandard.FRAME_HEADER + window
+  data += (len(text) << 3 | 1).to_bytes(3, 'little') + text
+  assert zstandard.get_frame_parameters(data).window_size == 1 << log
+  path = tmp_path / 'a.jsonl.zst'
+  path.write_bytes(data)
+  assert len(lines.records(path)) == 1000
+
+
+def test_an_empty_file_of_bzip2_is_known_by_its_beginning(tmp_path):
+  """It has no block, so it begins with its end."""
+  path = tmp_path / 'a.jsonl'
+  path.write_bytes(bz2.compress(b''))
+  assert lines.records(path) == []
+
+
 @pytest.mark.parametrize('pack', [gzip.compress, bz2.compress, lzma.compress])
 def test_a_packed_file_that_was_cut_off_is_told_by_its_name(pack, tmp_path):
   """An EOFError of a library, with a traceback, after an hour of reading."""

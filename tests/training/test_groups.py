@@ -17,9 +17,10 @@ NUM_OLD = 40
 STEPS = 20
 
 
-def config(**changes):
+def config(*, skip_above=0.0, **changes):
   """Every named group by its changed fields."""
   made = common.base()
+  made.optim.skip_above = skip_above
   made.data.batch_size, made.data.seq_len = 4, 8
   made.execution.compute_dtype = 'float32'
   made.optim.peak_lr = 0.01
@@ -105,6 +106,18 @@ def test_a_group_begins_at_its_step_as_if_that_were_its_first():
   step = path[3]['layers']['q_LDNH'] - path[2]['layers']['q_LDNH']
   decay = own(0) * 0.1 * np.abs(path[2]['layers']['q_LDNH']).max()
   assert np.isclose(np.abs(step), own(0), atol=decay, rtol=1e-2).mean() > 0.95
+
+
+def test_the_usual_norm_begins_anew_with_a_group():
+  """The norm of all layers beside that of the new rows: every step was skipped
+  as a spike, until the run ended for good."""
+  made = dict(body=dict(from_step=2), old_rows=dict(frozen=True))
+  path, metrics, state = train(4, skip_above=1.0001, **made)
+  alone, whole = metrics[1]['grad_norm'], metrics[2]['grad_norm']
+  assert whole > 1.0001 * alone
+  assert not metrics[2]['is_spike']
+  assert np.any(path[2]['layers']['q_LDNH'] != path[3]['layers']['q_LDNH'])
+  assert state['usual_norm'] >= np.float32(whole) * 0.9
 
 
 def test_what_does_not_learn_yet_does_not_weigh_in_the_clipping():
