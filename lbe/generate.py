@@ -184,15 +184,18 @@ def main(argv):
       **{**settings, 'max_new_tokens': _MAX_NEW_TOKENS.value, **changes},
     )
 
+  def left(ids):
+    """The new tokens that the window has place for, 0 or less where none."""
+    return min(_MAX_NEW_TOKENS.value, c.max_positions - len(ids))
+
   def room(ids):
-    """The new tokens that the window has place for."""
-    left = c.max_positions - len(ids)
-    if left < 1:
+    """The same; ValueError where there is none."""
+    if left(ids) < 1:
       raise ValueError(
         f'the prompt has {len(ids)} tokens, and the model {c.max_positions} '
         'positions; shorten it.'
       )
-    return min(_MAX_NEW_TOKENS.value, left)
+    return left(ids)
 
   if _INPUT.value:
     todo = [(p, ids) for p, ids in work if _id(p) not in finished]
@@ -204,7 +207,7 @@ def main(argv):
     lead = '' if _TEMPLATE.value else tokenizer.decode(ids)
     _say(respond, ids, room(ids), lead=lead)
   else:
-    _talk(respond, room, writer)
+    _talk(respond, left, room, writer)
 
 
 def _adapted(folder, opened, params, mesh):
@@ -250,7 +253,7 @@ def _say(respond, ids, max_new_tokens, *, lead='', **changes):
   return response
 
 
-def _talk(respond, room, writer):
+def _talk(respond, left, room, writer):
   print('An empty line ends, /new forgets what was said.')
   number, turns = 0, []
   while True:
@@ -264,16 +267,20 @@ def _talk(respond, room, writer):
       turns = []
       continue
     if writer.one_turn:
-      turns, ids = [], writer.of_text(said)
-    else:
-      turns.append(messages.Message('user', said))
-      ids = writer.of_turns(turns)
-      # The oldest question and answer go first; the last question stays.
-      while len(turns) > 2 and room(ids) < _MAX_NEW_TOKENS.value:
-        turns = turns[2:]
-        ids = writer.of_turns(turns)
-    response = _say(respond, ids, room(ids), seeds=[number])
-    turns.append(messages.Message('assistant', response.text.strip()))
+      turns = []
+    asked = [*turns, messages.Message('user', said)]
+    ids = writer.of_turns(asked)
+    # The oldest question and answer go first; the last question stays.
+    while len(asked) > 2 and left(ids) < _MAX_NEW_TOKENS.value:
+      asked = asked[2:]
+      ids = writer.of_turns(asked)
+    try:
+      num = room(ids)
+    except ValueError as error:  # alone it is too long: what was said stays
+      print(error)
+      continue
+    response = _say(respond, ids, num, seeds=[number])
+    turns = [*asked, messages.Message('assistant', response.text.strip())]
     number += 1
 
 
@@ -313,7 +320,8 @@ def _write_samples(respond, room, writer, tokenizer):
 
 def _id(prompt):
   """What its responses are found by: its `id` as it stands, or its line."""
-  return prompt.record.get('id', prompt.number)
+  own = prompt.record.get('id')
+  return prompt.number if own is None else own
 
 
 def _digest(*facts):

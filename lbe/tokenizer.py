@@ -373,15 +373,25 @@ def report():
     sides = {'before': base, 'after': tokenizer}
     figures['before'] = report_lib.summary(base)
     figures['after'] = report_lib.summary(tokenizer, base)
-  for path in _TEXTS.value:
+  for name, path in _names(_TEXTS.value).items():
     with progress.doing(f'cutting {path} into pieces'):
       row = _measured(list(_documents(path)), sides)
-    figures['sets'][pathlib.Path(path).name] = row
+    figures['sets'][name] = row
   print(report_lib.markdown(figures))
   if _OUTPUT.value:
     folder = pathlib.Path(_OUTPUT.value)
     folder.mkdir(parents=True, exist_ok=True)
     report_lib.save(figures, folder)
+
+
+def _names(paths):
+  """{name: path}: the last part of each; where two have the same, the whole."""
+  paths = list(dict.fromkeys(paths))
+  short = [pathlib.Path(path).name for path in paths]
+  return {
+    name if short.count(name) == 1 else path: path
+    for name, path in zip(short, paths, strict=True)
+  }
 
 
 def _measured(texts, sides):

@@ -131,6 +131,22 @@ def test_a_file_of_prompts_is_answered_and_gone_on_with(folder, tmp_path):
     run(folder, output=str(torn), **settings | dict(temperature=0.5))
 
 
+def test_an_id_of_null_is_none(folder, tmp_path):
+  """One answer to null stood for all, and a resumed file skipped the rest."""
+  source = write(
+    tmp_path / 'in.jsonl',
+    [{'prompt': 'Tom', 'id': None}, {'prompt': 'Sue', 'id': None}] * 2,
+  )
+  output = tmp_path / 'out.jsonl'
+  settings = dict(input=source, output=str(output))
+  run(folder, **settings)
+  data = output.read_bytes()
+  assert [row['id'] for row in lines(output)] == [1, 2, 3, 4]
+  output.write_bytes(data[: data.index(b'\n') + 1])
+  run(folder, **settings)
+  assert output.read_bytes() == data
+
+
 def test_a_line_separator_ends_no_response(folder, tmp_path):
   """U+2028 in a prompt: its line in the output was cut when gone on with."""
   ask = {'ask': 'a\u2028b\x85c', 'id': 'a\u2028'}
@@ -238,3 +254,34 @@ def test_a_conversation_keeps_what_was_said(folder, capsys, monkeypatch):
   run(folder, template='belle', max_new_tokens=6)
   first = capsys.readouterr().out.splitlines()[1].strip()
   assert asked == [['Hi'], ['Hi', first, 'And you?'], ['Bye']]
+
+
+def test_a_full_window_drops_the_oldest_turn_and_not_the_talk(
+  folder, capsys, monkeypatch
+):
+  """A question longer than the room left ended the program, with all said."""
+  asked = []
+  whole = prompts.Encoder.of_turns
+
+  def of_turns(self, turns):
+    asked.append([m.content for m in turns if m.role == 'user'])
+    return whole(self, turns)
+
+  monkeypatch.setattr(prompts.Encoder, 'of_turns', of_turns)
+  one, two, three = 'Hi ' * 90, 'Tom ' * 150, 'a ' * 600
+  said = iter([one, 'And you?', two, three, 'Bye', ''])
+  monkeypatch.setattr(builtins, 'input', lambda _: next(said))
+  run(folder, template='belle', max_new_tokens=6)
+  assert asked == [
+    [one],
+    [one, 'And you?'],
+    [one, 'And you?', two],  # has no room
+    ['And you?', two],
+    ['And you?', two, three],
+    [two, three],
+    [three],
+    ['And you?', two, 'Bye'],  # as if the third had not been said
+  ]
+  out = capsys.readouterr().out
+  words = r'^the prompt has 6\d\d tokens, and the model 512 positions; shorten'
+  assert re.search(words, out, re.MULTILINE)

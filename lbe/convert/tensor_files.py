@@ -186,6 +186,7 @@ def _load_torch(path):
 def _torch_to_numpy(tensor):
   import torch
 
+  tensor = tensor.detach()  # of named_parameters, it asks for gradients
   if tensor.dtype == torch.bfloat16:
     return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
   return tensor.numpy()

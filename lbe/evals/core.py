@@ -85,6 +85,8 @@ BETTER = {
     'too_long_questions': LOWER,
   },
 }
+# Scores that compare models of one tokenizer alone.
+OF_ONE_TOKENIZER = ('perplexity', 'perplexity_sample_mean')
 _BY_SCORE = {k: way for scores in BETTER.values() for k, way in scores.items()}
 MARKS = {LOWER: '↓', HIGHER: '↑', '': ''}
 # Behind every table with marks.
@@ -171,6 +173,13 @@ def one_answer(answers: list, golds: list) -> dict:
       f'{most}'
     )
   return facts
+
+
+def put_weights(records: list[dict], weights_N):
+  """What each item counts for in its headline; left out where that is 1."""
+  for record, weight in zip(records, weights_N, strict=True):
+    if weight != 1:
+      record['weight'] = float(weight)
 
 
 def unusable(reasons: list[str]) -> dict:

@@ -258,13 +258,16 @@ class Exam:
     # In the macro average a subject's points sum to 1.
     weight_of = {s: 1 / total_N[mine_N].sum() for s, mine_N in subjects.items()}
     weights_N = np.array([weight_of[q.subject] for q in self.questions])
+    headline = PROTOCOLS[self.protocol].headline
+    if headline == 'macro':
+      core.put_weights(records, weights_N)
     rows = averages.rows(
       'score_rate',
       {
         'macro': averages.Average(got_N * weights_N, total_N * weights_N),
         'points': averages.Average(got_N, total_N),
       },
-      headline=PROTOCOLS[self.protocol].headline,
+      headline=headline,
       groups=dict(sorted(groups.items())),
       # What is a group by itself has its row already.
       subjects={k: v for k, v in subjects.items() if k not in groups},

@@ -262,6 +262,8 @@ class Exam:
     weights_N = np.array(
       [1 / subjects[item.subject].sum() for item in self.items]
     )
+    headline = PROTOCOLS[self.protocol].headline
+    core.put_weights(records, points_N if headline == 'micro' else weights_N)
     rows = []
     answers = {item.answers for item in self.items}
     # A label where all questions have the same ones, else a letter.
@@ -282,7 +284,7 @@ class Exam:
           'micro': averages.Average(right_N * points_N, points_N),
           'macro': averages.Average(right_N * weights_N, weights_N),
         },
-        headline=PROTOCOLS[self.protocol].headline,
+        headline=headline,
         groups=dict(sorted(groups.items())),
         # Languages are both.
         subjects={k: v for k, v in subjects.items() if k not in groups},

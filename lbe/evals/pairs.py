@@ -98,7 +98,8 @@ class Pairs:
         self.pairs, good_N, bad_N, right_N, strict=True
       )
     ]
-    rows = self._rows(right_N, num_ties=int((good_N == bad_N).sum()))
+    num_ties = int((good_N == bad_N).sum())
+    rows = self._rows(records, right_N, num_ties=num_ties)
     row = functools.partial(
       model.row,
       step=step,
@@ -112,7 +113,7 @@ class Pairs:
       [row(**r) for r in rows], averages.metrics(rows), records
     )
 
-  def _rows(self, right_N, *, num_ties):
+  def _rows(self, records, right_N, *, num_ties):
     facts = {'num_ties': num_ties}
     if num_ties > _MOST_TIES * len(right_N):
       facts['warning'] = (
@@ -130,6 +131,7 @@ class Pairs:
       for mine_N in masks[-1].values():
         paradigms_N[mine_N] = 1 / mine_N.sum()
       of_all = averages.Average(right_N * paradigms_N, paradigms_N)
+      core.put_weights(records, paradigms_N)
     rows = [averages.row('acc', of_all, **facts)]
     for part, by_value in zip(self._parts, masks, strict=True):
       for value, mine_N in by_value.items():

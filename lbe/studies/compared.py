@@ -9,15 +9,23 @@ import dataclasses
 import math
 import pathlib
 
-import numpy as np
-
 from lbe.evals import core
+from lbe.inference import sampling
 from lbe.run import averages
 from lbe.studies import statistics
 from lbe.studies import verdicts
 from lbe.text import lines
 from lbe.text import tables
 
+# How a score was asked for: with another of these it is another measure. What
+# one side alone has says nothing (responses from a file have no template), and
+# a seed, a type of numbers or the room for a prompt is no other measure.
+_SETTINGS = (
+  *('protocol', 'average', 'num_shots', 'num_fewshot', 'bos', 'cut', 'filter'),
+  *('template', 'max_new_tokens', 'stop', *sampling.Settings._fields),
+  *('f1_script', 'language_identifier', 'detector', 'english_words'),
+  *('rubric', 'judge', 'reference'),
+)
 # Runs that have read so much more than each other are told of.
 _MOST_APART = 0.05
 
@@ -55,10 +63,15 @@ def tell(a: pathlib.Path, b: pathlib.Path) -> str:
       f'warning: one has read {max(sizes):,} bytes and the other '
       f'{min(sizes):,}; score them where they have read as many.'
     )
-  rows, apart = _rows(*sides)
+  rows, apart, otherwise = _rows(*sides)
   if apart:
     told.append(
       f'not compared, for one side has other data or none: {", ".join(apart)}'
+    )
+  if otherwise:
+    told.append(
+      'not compared, for they were scored under other settings: '
+      f'{", ".join(otherwise)}; score both under one config'
     )
   heads = ['evaluator', 'score', 'a', 'b', 'b − a', '95% of b − a', 'N', '']
   table = tables.markdown(heads, 'llrrrlrl', rows)
@@ -119,16 +132,41 @@ def _says(name, side):
 
 
 def _rows(a, b):
-  """(cells of each score that both have, names of those that only one has)."""
-  rows, apart = [], []
+  """(cells of each score, names of what only one has, of what differs)."""
+  rows, apart, otherwise = [], [], []
   for key in dict.fromkeys([*a.rows, *b.rows]):
     of_a, of_b = a.rows.get(key), b.rows.get(key)
     if not of_a or not of_b or of_a['data_hash'] != of_b['data_hash']:
       apart.append('/'.join(key))
+    elif fields := _differing(a, b, of_a, of_b):
+      told = (f'{f} {of_a[f]!r} and {of_b[f]!r}' for f in fields)
+      otherwise.append(f'{"/".join(key)} ({", ".join(told)})')
     elif None not in (of_a['value'], of_b['value'], of_a['count']):
       difference = of_b['value'] - of_a['value']
       rows.append(_row(of_a, of_b, difference, _interval(a, b, *key)))
-  return rows, apart
+  return rows, apart, otherwise
+
+
+def _differing(a, b, of_a, of_b):
+  """The fields that make one score of two rows another measure."""
+  fields = list(_SETTINGS)
+  if of_a['name'] in core.OF_ONE_TOKENIZER:
+    fields.append('tokenizer')
+  if of_a['protocol'] == 'perplexity@rolling' and not (
+    _is_whole(a, of_a) and _is_whole(b, of_b)
+  ):
+    fields.append('max_len')
+  return [f for f in fields if f in of_a and f in of_b and of_a[f] != of_b[f]]
+
+
+def _is_whole(side, row):
+  """Whether each document is one window, which then may be of any length."""
+  sizes = [
+    r.get('tokens', math.inf)
+    for r in side.items
+    if r['evaluator'] == row['evaluator']
+  ]
+  return max(sizes, default=math.inf) <= row.get('max_len', 0)
 
 
 def _row(a, b, difference, contrast):
@@ -163,13 +201,11 @@ def _interval(a, b, evaluator, metric):
       found.append(verdicts.average(items, metric))
     except (ValueError, TypeError, IndexError):
       return None
-  ids = sorted(found[0], key=str)
-  if len(ids) < averages.FEWEST_UNITS or found[0].keys() != found[1].keys():
+  if found[0].keys() != found[1].keys():
     return None
-  of_a, of_b = (
-    averages.Average(*np.array([of[i] for i in ids], np.float64).T)
-    for of in found
-  )
+  ids, (of_a, of_b) = verdicts.aligned(found)
+  if len(ids) < averages.FEWEST_UNITS:
+    return None
   return statistics.contrast(
     [statistics.Term(1, [of_b]), statistics.Term(-1, [of_a])]
   )

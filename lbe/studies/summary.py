@@ -13,8 +13,6 @@ from lbe.evals import core
 from lbe.studies import folder
 from lbe.studies import verdicts
 
-# Scores that compare models of one tokenizer alone.
-_OF_ONE_TOKENIZER = ('perplexity', 'perplexity_sample_mean')
 # Samples that a page shows of a cell, and cells that it shows samples of.
 _NUM_SAMPLES = 5
 
@@ -34,11 +32,19 @@ def make(study: str | pathlib.Path) -> dict:
   states = folder.states(study, record)
   scored = {row['cell'] for row in rows}
   cells = [cell for cell in record['cells'] if cell['name'] in scored]
+  reported = {(r['cell'], r['evaluator'], r['name']): r['value'] for r in rows}
+  present = {key[:2] for key in reported}
 
   def predictions(cell, evaluator):
+    # What has no row is of an evaluator, or of a cell, as it was before.
+    if (cell, evaluator) not in present:
+      return []
     return folder.predictions(study, cell, evaluator)
 
-  found = [verdicts.decide(c, cells, predictions) for c in record['claims']]
+  found = [
+    verdicts.decide(c, cells, predictions, reported=reported)
+    for c in record['claims']
+  ]
   columns = _columns(rows)
   lines = _lines(cells, rows, columns)
   return {
@@ -107,7 +113,7 @@ def _columns(rows):
     if better is None and row['name'] != row.get('headline'):
       continue
     key, head = _key(row), f'{row["evaluator"]} {row["name"]}'
-    if row['name'] in _OF_ONE_TOKENIZER:
+    if row['name'] in core.OF_ONE_TOKENIZER:
       head += f' ({row["tokenizer"][:6]})'
     mark = {core.LOWER: '↓', core.HIGHER: '↑', None: ''}[better]
     columns.setdefault(key, {'key': key, 'head': head, 'mark': mark})
@@ -116,7 +122,7 @@ def _columns(rows):
 
 def _key(row):
   key = f'{row["evaluator"]}/{row["name"]}'
-  if row['name'] in _OF_ONE_TOKENIZER:
+  if row['name'] in core.OF_ONE_TOKENIZER:
     key += f'/{row["tokenizer"]}'
   return key
 
@@ -272,7 +278,9 @@ def _samples(cells, rows, predictions: Callable):
     shown = {}
     for cell in cells:
       items = predictions(cell['name'], name)
-      if not items or 'response' not in items[0]:
+      if not items:
+        continue  # it scores others, or has not come so far
+      if 'response' not in items[0]:
         break
       for item in sorted(items, key=lambda r: r['id'])[:_NUM_SAMPLES]:
         prompt = item.get('prompt', item.get('question', ''))

@@ -25,6 +25,7 @@ The rules, where the interval is the 95% one of `statistics.contrast`:
 """
 
 import dataclasses
+import itertools
 import math
 
 import numpy as np
@@ -39,6 +40,12 @@ FEWEST_SEEDS = 3
 # A score beyond chance by so many standard errors is not chance.
 _BEYOND_CHANCE = 3.0
 _SAME_ANSWER = 0.95
+# Of responses with letters, in languages that are told apart (code_switching).
+_OF_LETTERS = ('switched', 'letters_outside')
+
+
+class _Unscored(LookupError):
+  """Why a claim stays open; other errors of look-ups are not for a report."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,10 +63,16 @@ class Verdict:
 def average(predictions: list[dict], metric: str) -> dict:
   """{id: (numerator, denominator)} of a score over an evaluator's items.
 
-  Raises ValueError for a score that the items do not have, with those they do.
+  Their sums, divided, are the score that is reported; an item that it leaves
+  out adds (0, 0). Raises ValueError for a score that the items do not have,
+  with those they do.
   """
+  result = {}
   try:
-    return {r['id']: _parts(r, metric) for r in predictions}
+    for r in predictions:
+      numerator, denominator = _parts(r, metric)
+      before = result.get(r['id'], (0.0, 0.0))  # of a text that stands twice
+      result[r['id']] = before[0] + numerator, before[1] + denominator
   except KeyError as error:
     known = sorted(
       k for k, v in predictions[0].items() if isinstance(v, int | float)
@@ -68,23 +81,54 @@ def average(predictions: list[dict], metric: str) -> dict:
       f'items have no {error.args[0]!r} to make {metric!r} of; they have '
       f'{", ".join(known)}.'
     ) from error
+  return result
 
 
 def _parts(record, metric):
   """What an item adds to a score: to its numerator and its denominator."""
   if metric == 'bits_per_byte':
     return record['nats'] / math.log(2), record['bytes']
+  if _is_of_judge(record):
+    return _of_judge(record, metric)
+  weight = record.get('weight', 1.0)
   if metric == 'score_rate':
-    return record['points'], record['of_points']
-  if isinstance(record.get('scores'), dict):  # a judge's
-    return _of_judge(record['scores'], metric), 1.0
-  return float(record[metric]), 1.0
+    return record['points'] * weight, record['of_points'] * weight
+  if metric in _OF_LETTERS and not (
+    record.get('told', True) and record.get('letters', 1)
+  ):
+    return 0.0, 0.0
+  if metric == 'letters_outside':
+    return record['letters_outside'], record['letters']
+  value = record[metric]
+  return (0.0, 0.0) if value is None else (float(value) * weight, weight)
 
 
-def _of_judge(scores, metric):
-  return float(
-    np.mean(list(scores.values())) if metric == 'overall' else scores[metric]
-  )
+def _is_of_judge(record):
+  return isinstance(record.get('scores'), dict)
+
+
+def _of_judge(record, metric):
+  scores, highest = record['scores'], record.get('highest')
+  if None in scores.values():
+    return 0.0, 0.0
+  if metric != 'overall':
+    return float(scores[metric]), 1.0
+  most = sum(highest.values()) if highest else len(scores)
+  return sum(scores.values()) / most, 1.0
+
+
+def aligned(
+  items: list[dict], *, paired: bool = False
+) -> tuple[list, list[averages.Average]]:
+  """(ids, an Average of each model, in their order) of models' `average`s.
+
+  What no model counts is no unit; with `paired` what some model does not.
+  """
+  counts = all if paired else any
+  ids = [i for i in items[0] if counts(of[i][1] for of in items)]
+  ids.sort(key=str)
+  parts = [np.array([of[i] for i in ids], np.float64) for of in items]
+  return ids, [averages.Average(*x.reshape(-1, 2).T) for x in parts]
 
 
 def cells_of(cells: list[dict], axes: dict) -> list[dict]:
@@ -96,22 +140,25 @@ def cells_of(cells: list[dict], axes: dict) -> list[dict]:
   ]
 
 
-def decide(claim: dict, cells: list[dict], predictions) -> Verdict:
+def decide(
+  claim: dict, cells: list[dict], predictions, *, reported: dict | None = None
+) -> Verdict:
   """The verdict of a claim.
 
   `cells` are those that have been scored; `predictions(cell, evaluator)` gives
-  the items of one. Raises ValueError for a claim that names what no cell has.
+  the items of one, [] where it has not been scored; `reported` has the values
+  of rows by (cell, evaluator, score), which items are to make. Raises
+  ValueError for a claim that names what no cell has.
   """
   try:
-    terms, names = _terms(claim, cells, predictions)
-  except LookupError as error:
-    why = error.args[0]
-    return Verdict(claim, OPEN, f'{why[0].upper()}{why[1:]}.')
-  failed = [
-    reason
-    for guard in claim.get('guards', ())
-    if (reason := _GUARDS[guard['kind']](guard, claim, cells, predictions))
-  ]
+    terms, names, left_out = _terms(claim, cells, predictions, reported or {})
+    failed = [
+      reason
+      for guard in claim.get('guards', ())
+      if (reason := _GUARDS[guard['kind']](guard, claim, cells, predictions))
+    ]
+  except _Unscored as error:
+    return Verdict(claim, OPEN, f'{error}.')
   contrast = statistics.contrast(terms)
   margin = claim['margin']
   if claim.get('margin_of') is not None:
@@ -122,7 +169,7 @@ def decide(claim: dict, cells: list[dict], predictions) -> Verdict:
   else:
     word, why = judge(contrast, claim['expect'], margin)
     why = f'{why[0].upper()}{why[1:]}.'
-  return Verdict(claim, word, why, contrast, margin, names)
+  return Verdict(claim, word, why + left_out, contrast, margin, names)
 
 
 def judge(
@@ -153,16 +200,17 @@ def judge(
   return word, why
 
 
-def _terms(claim, cells, predictions):
-  """The terms with their items in one order, and the cells of each."""
+def _terms(claim, cells, predictions, reported):
+  """The terms with their items in one order, and the cells of each.
+
+  Last comes a sentence of what was left out, or ''.
+  """
   chosen = []
   for term in claim['terms']:
-    mine = cells_of(cells, term['cells'])
+    mine = _some_cells(cells, term['cells'])
     seeds = [cell['axes'].get('seed') for cell in mine]
-    told = ', '.join(f'{k}={v}' for k, v in term['cells'].items())
-    if not mine:
-      raise LookupError(f'no cell with {told} has been scored')
     if len(set(seeds)) != len(seeds):
+      told = _told(term['cells'])
       raise ValueError(
         f'claim {claim["name"]}: {told} names {len(mine)} cells, several of '
         f'one seed ({", ".join(c["name"] for c in mine)}); name more axes.'
@@ -172,48 +220,87 @@ def _terms(claim, cells, predictions):
   several = [set(of) for of in chosen if set(of) != {None}]
   seeds = sorted(set.intersection(*several), key=str) if several else [None]
   if not seeds:
-    raise LookupError('its models share no seed')
+    raise _Unscored('Its models share no seed')
   by_term = [
     list(of.values()) if set(of) == {None} else [of[s] for s in seeds]
     for of in chosen
   ]
-  items = [
-    [
-      average(predictions(cell['name'], claim['evaluator']), claim['metric'])
-      for cell in mine
-    ]
+  evaluator = claim['evaluator']
+  records = [
+    _some_items(cell['name'], evaluator, predictions)
     for mine in by_term
+    for cell in mine
   ]
-  ids = {frozenset(of) for mine in items for of in mine}
-  if len(ids) != 1:
+  items = [average(of, claim['metric']) for of in records]
+  if len({frozenset(of) for of in items}) != 1:
     raise ValueError(
       f'claim {claim["name"]}: its models were not scored on the same items of '
-      f'{claim["evaluator"]}; score them again on one set.'
+      f'{evaluator}; score them again on one set.'
     )
-  order = sorted(*ids)
-  if not order:
-    raise LookupError(f'{claim["evaluator"]} has no items')
-  clusters = _clusters(claim, by_term, predictions, order)
-  terms = []
-  for term, mine in zip(claim['terms'], items, strict=True):
-    by_seed = [
-      averages.Average(*np.array([of[i] for i in order], np.float64).T)
-      for of in mine
-    ]
-    if clusters:
-      by_seed = [statistics.by_cluster(x, clusters) for x in by_seed]
-    terms.append(statistics.Term(term['weight'], by_seed))
   names = tuple(tuple(cell['name'] for cell in mine) for mine in by_term)
-  return terms, names
+  for name, of in zip(itertools.chain(*names), items, strict=True):
+    _check_value(name, claim, of, reported)
+  # A judge that gave no score said nothing of the item, for any model.
+  of_judge = _is_of_judge(records[0][0])
+  ids, models = aligned(items, paired=of_judge)
+  if len(ids) < 2:
+    raise _Unscored(
+      f'{evaluator} has fewer than two items with {claim["metric"]} of all '
+      'models'
+    )
+  left_out = ''
+  if of_judge and len(ids) < len(items[0]):
+    left_out = (
+      f' {len(items[0]) - len(ids):,} of {len(items[0]):,} items have no score '
+      'of some model and are left out.'
+    )
+  if claim.get('clusters'):
+    of = {r['id']: r[claim['clusters']] for r in records[0]}
+    clusters = [of[i] for i in ids]
+    models = [statistics.by_cluster(x, clusters) for x in models]
+  rest = iter(models)
+  terms = [
+    statistics.Term(term['weight'], list(itertools.islice(rest, len(mine))))
+    for term, mine in zip(claim['terms'], by_term, strict=True)
+  ]
+  return terms, names, left_out
 
 
-def _clusters(claim, by_term, predictions, order):
-  """What each item belongs to, where the claim names a field of items."""
-  if not claim.get('clusters'):
-    return []
-  records = predictions(by_term[0][0]['name'], claim['evaluator'])
-  of = {r['id']: r[claim['clusters']] for r in records}
-  return [of[i] for i in order]
+def _told(axes):
+  return ', '.join(f'{k}={v}' for k, v in axes.items())
+
+
+def _some_cells(cells, axes):
+  found = cells_of(cells, axes)
+  if not found:
+    raise _Unscored(f'No cell with {_told(axes)} has been scored')
+  return found
+
+
+def _some_items(name, evaluator, predictions):
+  records = predictions(name, evaluator)
+  if not records:
+    raise _Unscored(f'{name} has not been scored by {evaluator}')
+  return records
+
+
+def _check_value(name, claim, items, reported):
+  """Items that make another number than the one that is told decide nothing.
+
+  An older lbe did not write what they weigh.
+  """
+  evaluator, metric = claim['evaluator'], claim['metric']
+  numerator, denominator = np.sum(list(items.values()), axis=0)
+  if not denominator:
+    raise _Unscored(f'{evaluator} has no {metric} of {name}')
+  value = reported.get((name, evaluator, metric))
+  made = float(numerator / denominator)
+  if value is not None and not math.isclose(made, value, abs_tol=1e-6):
+    raise _Unscored(
+      f'{evaluator} tells {metric} {value:.4f} of {name}, and its items make '
+      f'{made:.4f}; remove cells/{name}/scores/{evaluator}.json and run the '
+      'study again, which scores it anew'
+    )
 
 
 # ---------------------------------------------------------------------- guards
@@ -224,8 +311,9 @@ def _scores(guard, claim, cells, predictions):
   named = [guard['cells']] if 'cells' in guard else None
   evaluator = guard.get('evaluator', claim['evaluator'])
   for axes in named or [term['cells'] for term in claim['terms']]:
-    for cell in cells_of(cells, axes):
-      yield cell['name'], predictions(cell['name'], evaluator)
+    for cell in _some_cells(cells, axes):
+      name = cell['name']
+      yield name, _some_items(name, evaluator, predictions)
 
 
 def _reads(guard, claim, cells, predictions):
@@ -246,9 +334,11 @@ def _above_chance(guard, claim, cells, predictions):
   best = -np.inf
   chance = guard['chance']
   for _, records in _scores(guard, claim, cells, predictions):
-    values = [n / d for n, d in average(records, claim['metric']).values()]
-    error = math.sqrt(chance * (1 - chance) / len(values))
-    best = max(best, (float(np.mean(values)) - chance) / error)
+    parts = average(records, claim['metric']).values()
+    values = [n / d for n, d in parts if d]
+    if values:
+      error = math.sqrt(chance * (1 - chance) / len(values))
+      best = max(best, (float(np.mean(values)) - chance) / error)
   if best < _BEYOND_CHANCE:
     return (
       f'all models answer as by chance ({chance:g}; the best is {best:.1f} '

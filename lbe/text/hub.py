@@ -19,6 +19,21 @@ _BESIDE = (
   'chat_template.jinja',
   'additional_chat_templates/*.jinja',
 )
+# What a model or an adapter is read from: left behind by an earlier one, it
+# would be read with the new one, or in its place.
+_OF_A_MODEL = (
+  '*.safetensors',
+  '*.safetensors.index.json',
+  'pytorch_model*',
+  *('config.json', 'generation_config.json'),
+  *('adapter_config.json', 'adapter_model.*'),
+  *('tokenizer.model', 'tokenizer.json', 'tokenizer_config.json'),
+  *('special_tokens_map.json', 'added_tokens.json'),
+  *('vocab.json', 'merges.txt'),
+  *('chat_template.jinja', 'chat_template.json'),
+  'additional_chat_templates/*',
+  *('certificate.json', 'checksums*.json'),
+)
 # Other models in folders of their own, and Meta's or Mistral's second copy.
 _NOT = ('*/*.json', '*/*.safetensors', 'consolidated*')
 
@@ -77,8 +92,8 @@ def split(path: Folder) -> tuple[str, str | None]:
 def push(folder: pathlib.Path, repo: str, *, public: bool) -> str:
   """Uploads a folder as one commit; a line that says where it is.
 
-  Weights that lie there and are not among the new ones go. Raises as
-  `check_push`.
+  What lies there of an earlier model or adapter and is not written anew goes;
+  other files stay. Raises as `check_push`.
   """
   hub = _hub()
   with _told(repo):
@@ -88,7 +103,7 @@ def push(folder: pathlib.Path, repo: str, *, public: bool) -> str:
       repo_id=repo,
       folder_path=folder,
       commit_message='A model by lbe',
-      delete_patterns=['*.safetensors', '*.safetensors.index.json'],
+      delete_patterns=list(_OF_A_MODEL),
     )
     kind = 'private' if api.model_info(repo).private else 'public'
   return f'pushed to {api.endpoint}/{repo} ({kind}), commit {done.oid}'

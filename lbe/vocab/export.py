@@ -84,18 +84,23 @@ def _config(tokenizer, kept, max_positions):
     if k not in _NOT_KEPT
   }
   config = {
-    'add_bos_token': tokenizer.adds_bos,
     'add_eos_token': False,
     'legacy': True,
     'pad_token': None,
     'padding_side': 'right',
+    # transformers 4 adds token_type_ids to a class of no model, which
+    # `generate` of a LLaMA refuses.
+    'model_input_names': ['input_ids', 'attention_mask'],
     'clean_up_tokenization_spaces': False,
     'model_max_length': max_positions,
   }
+  config |= came
+  # Beside a tokenizer.json transformers asks its post-processor alone: what
+  # came in may say another thing than what was done.
+  config['add_bos_token'] = tokenizer.adds_bos
   if tokenizer.kind == 'hf' and tokenizer.record.get('post_processor'):
     # The file itself says it; a key would make transformers write it anew.
     del config['add_bos_token'], config['add_eos_token']
-  config |= came
   config['tokenizer_class'] = 'PreTrainedTokenizerFast'
   for role in added_lib.ROLES:
     token = getattr(tokenizer, f'{role}_id')

@@ -15,13 +15,15 @@ class Facts(NamedTuple):
   """Added tokens, roles by text, and habits; None where nothing is said.
 
   `tokens` are added.Tokens by id, also such as repeat a piece of the model.
-  `behind` is one of added.PREFIXES.
+  `behind` is one of added.PREFIXES; `spaced` whether a .model may put the space
+  before a text.
   """
 
   tokens: list
   roles: dict
   adds_bos: bool | None
   behind: str
+  spaced: bool
 
 
 def read(folder, pieces: dict[str, int], record: dict | None = None) -> Facts:
@@ -84,11 +86,13 @@ def read(folder, pieces: dict[str, int], record: dict | None = None) -> Facts:
       )
     elif text == roles.get('pad'):
       del roles['pad']
+  spaced = not (_is_llama(config) and config.get('add_prefix_space') is False)
   return Facts(
     sorted(found.tokens.values()),
     roles,
     adds_bos(config, record),
-    _behind(config, record),
+    _behind(config, record) if spaced else 'never',
+    spaced,
   )
 
 
@@ -180,10 +184,15 @@ def adds_bos(config, record):
   )
 
 
+def _is_llama(config):
+  """Whether the class is that in which transformers writes spaces itself."""
+  name = str(config.get('tokenizer_class')).removesuffix('Fast')
+  return name.lower() == 'llamatokenizer'
+
+
 def _behind(config, record):
   """Whether text behind an added token gets the space of a beginning."""
-  name = str(config.get('tokenizer_class')).removesuffix('Fast')
-  if name.lower() == 'llamatokenizer':
+  if _is_llama(config):
     return 'missing' if config.get('legacy') else 'never'
   if record is None:
     return 'always' if config.get('legacy', True) else 'never'

@@ -203,6 +203,8 @@ def _load_model(path):
     if new and ids.items() <= theirs.items():
       return _load_json(beside, record)  # the .model is of before an extension
   facts = folder_lib.read(path.parent, ids, record)
+  if not facts.spaced:
+    model = model.without_prefix()
   return added_lib.around(model, facts)
 
 

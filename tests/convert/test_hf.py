@@ -221,6 +221,21 @@ def test_bin_files_hold_the_same_weights_and_old_buffers_are_ignored(folder):
     np.testing.assert_array_equal(x, after[name])
 
 
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_bin_files_of_named_parameters_are_read(folder, dtype):
+  """They ask for gradients, and numpy takes no such tensor."""
+  before = weights.flatten(load(folder))
+  stored = {
+    k: torch.nn.Parameter(torch.tensor(v).to(dtype))
+    for k, v in tensors(folder).items()
+  }
+  (folder / 'model.safetensors').unlink()
+  torch.save(stored, folder / 'pytorch_model.bin')
+  for name, x in weights.flatten(load(folder)).items():
+    wanted = torch.tensor(before[name]).to(dtype).float().numpy()
+    np.testing.assert_array_equal(x.astype(np.float32), wanted, err_msg=name)
+
+
 def test_bin_files_without_torch_name_the_way_out(folder, monkeypatch):
   """torch is an extra."""
   _as_bin(folder)

@@ -76,6 +76,69 @@ def test_too_few_items_and_other_bytes_are_told(tmp_path):
     compared.tell(a, tmp_path / 'c')
 
 
+def side(folder, *rows, tokens=9):
+  folder.mkdir()
+  lines.write(folder / 'results.jsonl', list(rows))
+  items = [
+    dict(step=4, evaluator='zh', id=str(i), nats=1.0, tokens=tokens, bytes=9)
+    for i in range(30)
+  ]
+  lines.write(folder / 'predictions.jsonl', items)
+  return folder
+
+
+def test_scores_under_other_settings_are_not_compared(tmp_path):
+  """Catches "b is better" of five shots beside none, or of other tokens."""
+  rolling = dict(protocol='perplexity@rolling')
+  shared = [
+    score('zh', 'bits_per_byte', 4, 1.0, tokenizer='t', max_len=64, **rolling),
+    score('zh', 'perplexity', 4, 9.0, tokenizer='t', max_len=64, **rolling),
+    score('mmlu', 'acc', 4, 0.3, num_shots=5, bos=None, dtype='float32'),
+    score('talk', 'overall', 4, 0.5, template='chatml', seed=0),
+  ]
+  a = side(tmp_path / 'a', *shared)
+  others = [
+    row | more
+    for row, more in zip(
+      shared,
+      [
+        dict(tokenizer='u'),
+        dict(tokenizer='u'),
+        dict(num_shots=0, dtype='bfloat16'),
+        dict(template='alpaca', seed=1),
+      ],
+      strict=True,
+    )
+  ]
+  b = side(tmp_path / 'b', *others)
+  told, *table = compared.tell(a, b).splitlines()[2:]
+  assert told == (
+    'not compared, for they were scored under other settings: '
+    "zh/perplexity (tokenizer 't' and 'u'), mmlu/acc (num_shots 5 and 0), "
+    "talk/overall (template 'chatml' and 'alpaca'); score both under one config"
+  )
+  assert [x.split(' |')[0] for x in table if x.startswith('| zh')] == ['| zh']
+  # A run and its parent, and what one side says nothing of.
+  c = side(tmp_path / 'c', *shared[:3], score('talk', 'overall', 4, 0.6))
+  assert 'not compared' not in compared.tell(a, c)
+
+
+def test_windows_are_compared_where_documents_fit_into_one(tmp_path):
+  """Catches a model that is better for it reads more of each document."""
+  rolling = dict(protocol='perplexity@rolling')
+  a, b, c = (
+    side(
+      tmp_path / name,
+      score('zh', 'bits_per_byte', 4, 1.0, max_len=max_len, **rolling),
+      tokens=tokens,
+    )
+    for name, max_len, tokens in (('a', 64, 60), ('b', 128, 60), ('c', 32, 60))
+  )
+  assert 'not compared' not in compared.tell(a, b)
+  told = 'zh/bits_per_byte (max_len 128 and 32)'
+  assert f'other settings: {told}; score' in compared.tell(b, c)
+
+
 def test_scores_of_a_stored_model_have_no_step(tmp_path):
   """They stand beside the last step of a run."""
   a = write(tmp_path / 'a', bits=0.1, steps=(4, 8), num_bytes=100)

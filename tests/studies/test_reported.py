@@ -1,8 +1,10 @@
 """A study's report: its numbers, its tables, and its page in a real browser."""
 
 import csv
+import json
 import math
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -238,6 +240,56 @@ def test_curves_cross_where_they_do(found):
 def test_a_study_that_still_runs_has_a_report(found):
   assert found['states']['late'] == 'waiting'
   assert all(c['name'] != 'late' for c in found['cells'])
+
+
+def copied(study, tmp_path, **evals):
+  """The study elsewhere, with other identities of evaluators."""
+  copy = shutil.copytree(study, tmp_path / 'copy')
+  record = folder.read(copy)
+  for name, identity in evals.items():
+    record['evals'][name]['identity'] = identity
+  folder.write(copy, record)
+  return copy
+
+
+def test_a_cell_that_one_evaluator_has_scored_decides_nothing_by_another(
+  study, tmp_path
+):
+  """Catches a report that fails, or one seed less, while a study runs."""
+  copy = copied(study, tmp_path)
+  for name in ('extended-3000000-s1', 'base-s2'):
+    (copy / 'cells' / name / 'scores' / 'zh.json').unlink()
+  first, second = summary.make(copy)['verdicts']
+  assert first['word'] == second['word'] == 'open'
+  assert first['why'] == 'extended-3000000-s1 has not been scored by zh.'
+  assert second['why'] == 'base-s2 has not been scored by zh.'
+
+
+def test_items_of_an_evaluator_as_it_was_decide_nothing(study, tmp_path):
+  """Catches tables by one evaluator and a verdict by the one before it."""
+  copy = copied(study, tmp_path, zh='e-zh-anew')
+  found = summary.make(copy)
+  assert not any('zh bits' in c['head'] for c in found['columns'])
+  why = 'original-3000000-s0 has not been scored by zh.'
+  rng = np.random.default_rng(1)
+  for one in folder.read(copy)['cells'][:-1]:
+    if one['axes'].get('vocabulary') != 'original':
+      write_scores(copy, one, 'zh', rng)
+      path = copy / 'cells' / one['name'] / 'scores' / 'zh.json'
+      score = json.loads(path.read_text('utf-8'))
+      path.write_text(json.dumps(score | {'identity': 'e-zh-anew'}), 'utf-8')
+  verdicts = summary.make(copy)['verdicts']
+  assert [(v['word'], v['why']) for v in verdicts] == [('open', why)] * 2
+
+
+def test_samples_of_an_evaluator_that_some_cells_have(study, tmp_path):
+  """Catches a page without samples where the first cell has none."""
+  copy = copied(study, tmp_path)
+  for name in ('base-s0', 'original-300000-s1'):
+    (copy / 'cells' / name / 'scores' / 'talk.json').unlink()
+  (talk,) = summary.make(copy)['samples']
+  shown = {of['cell'] for of in talk['prompts'][0]['of']}
+  assert len(shown) == 19 and 'base-s0' not in shown
 
 
 def test_samples_are_cut_at_parts_in_other_languages(found):

@@ -267,6 +267,91 @@ def test_what_cannot_be_measured_has_no_verdict(guard, predictions, why):
   assert verdicts.decide(asked, CELLS, good).word != verdicts.NOT_MEASURABLE
 
 
+def without(name):
+  def predictions(cell, evaluator):
+    return [] if cell == name else perplexities(0.1)(cell, evaluator)
+
+  return predictions
+
+
+def test_a_cell_without_items_leaves_a_claim_open():
+  """Catches an error, or a guard that passes for nothing was looked at."""
+  found = verdicts.decide(claim(), CELLS, without('extended-s1'))
+  assert (found.word, found.contrast) == (verdicts.OPEN, None)
+  assert found.why == 'extended-s1 has not been scored by zh.'
+
+
+@pytest.mark.parametrize(
+  'guard',
+  [
+    {'kind': 'reads', 'below': 7.2},
+    {'kind': 'above_chance', 'chance': 0.25},
+    {'kind': 'varied'},
+    {'kind': 'usable', 'fewest': 1, 'share': 0.5},
+  ],
+)
+def test_a_guard_without_items_leaves_a_claim_open(guard):
+  """Catches a verdict while nobody knows whether it can be measured."""
+
+  def predictions(cell, evaluator):
+    return [] if evaluator == 'en' else perplexities(0.1)(cell, evaluator)
+
+  cells = {'vocabulary': 'base'}
+  asked = claim(guards=[guard | {'evaluator': 'en', 'cells': cells}])
+  found = verdicts.decide(asked, CELLS, predictions)
+  assert found.word == verdicts.OPEN
+  assert found.why == 'base-s0 has not been scored by en.'
+  asked = claim(guards=[guard | {'cells': {'vocabulary': 'none'}}])
+  found = verdicts.decide(asked, CELLS, perplexities(0.1))
+  assert found.word == verdicts.OPEN
+  assert found.why == 'No cell with vocabulary=none has been scored.'
+
+
+def of_judge(missing, *, better=0.4, n=453):
+  """Scores of a judge that is silent on some responses of some models."""
+
+  def predictions(cell, evaluator):
+    rng = np.random.default_rng(int(cell[-1]))
+    scores_N = 1 + better * cell.startswith('extended') + rng.normal(0, 0.1, n)
+    return [
+      {
+        'id': i,
+        'scores': dict.fromkeys(
+          ('accuracy', 'fluency'), None if i in missing.get(cell, ()) else x
+        ),
+      }
+      for i, x in enumerate(scores_N.tolist())
+    ]
+
+  return predictions
+
+
+@pytest.mark.parametrize('metric', ['overall', 'fluency'])
+def test_responses_without_a_score_are_left_out_and_told(metric):
+  """Catches a TypeError, and one response of a model beside none."""
+  asked = claim(metric=metric, margin_of=None)
+  whole = verdicts.decide(asked, CELLS, of_judge({}))
+  assert whole.word == verdicts.SUPPORTED and 'left out' not in whole.why
+  missing = {'base-s0': (3, 5), 'extended-s2': (5, 400)}
+  found = verdicts.decide(asked, CELLS, of_judge(missing))
+  assert found.word == verdicts.SUPPORTED
+  assert found.contrast.num_units == 450
+  assert found.why.endswith(
+    '3 of 453 items have no score of some model and are left out.'
+  )
+  silent = {'base-s1': range(453)}
+  found = verdicts.decide(asked, CELLS, of_judge(silent))
+  assert found.word == verdicts.OPEN
+  assert found.why == f'zh has no {metric} of base-s1.'
+
+
+def test_overall_of_criteria_with_scales_is_a_share_of_points():
+  """Catches the mean of criteria beside a report of the share."""
+  scores = {'scores': {'a': 1, 'b': 4}, 'highest': {'a': 5, 'b': 5}}
+  items = [{'id': '1', **scores}]
+  assert verdicts.average(items, 'overall') == {'1': (0.5, 1.0)}
+
+
 @pytest.mark.parametrize(
   ('changes', 'why'),
   [

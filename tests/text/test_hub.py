@@ -189,6 +189,28 @@ def test_a_push_is_private_and_whole(server, folder, tmp_path, monkeypatch):
     hub.check_push('me/open', public=False)
 
 
+def test_a_push_leaves_nothing_of_an_earlier_model(server, folder, monkeypatch):
+  """An adapter's config, or another chat template, would go on being read."""
+  monkeypatch.setenv('HF_TOKEN', hub_server.SECRET)
+  earlier = (
+    *('adapter_config.json', 'adapter_model.safetensors', 'adapter_model.bin'),
+    *('chat_template.jinja', 'additional_chat_templates/tools.jinja'),
+    *('tokenizer.json', 'added_tokens.json', 'special_tokens_map.json'),
+    *('generation_config.json', 'vocab.json', 'merges.txt'),
+    *('pytorch_model.bin', 'pytorch_model-00001-of-00002.bin'),
+    *('pytorch_model.bin.index.json', 'model.safetensors.index.json'),
+    *('certificate.json', 'checksums.json', 'checksums-1.json'),
+  )
+  others = ('README.md', 'LICENSE', 'onnx/config.json', 'small.gguf')
+  written = {p.name: p.read_bytes() for p in folder.iterdir()}
+  names = (*earlier, *others, *written)
+  server.commit('me/used', dict.fromkeys(names, b'of an earlier model'))
+  hub.push(folder, 'me/used', public=False)
+  found = server.repos['me/used']['main']
+  assert sorted(found) == sorted({*others, *written})
+  assert {name: found[name] for name in written} == written
+
+
 def test_an_adapter_and_a_card_name_their_base_on_the_hub(tmp_path):
   base = f'hf:{REPO}@{40 * "a"}'
   c = dataclasses.replace(

@@ -10,6 +10,7 @@ import pytest
 from lbe.inference import score
 from lbe.vocab import continued
 from lbe.vocab import export
+from lbe.vocab import folder as folder_lib
 from lbe.vocab import rows
 from lbe.vocab import tokenizers
 from lbe.vocab import train
@@ -302,6 +303,81 @@ def test_bos_is_the_tokenizers_habit_unless_told_otherwise(folder):
       assert tokenizers.start_ids(ours, False) == []
       (pair,) = score.split(ours, [('the river', ' runs')], bos=None)
       assert pair[0][: len(wanted)] == wanted
+
+
+@pytest.mark.parametrize('has_model', [True, False])
+@pytest.mark.parametrize('bos', [True, False])
+@pytest.mark.parametrize(
+  'said',
+  [
+    {},
+    {'add_bos_token': True},
+    {'add_bos_token': False},
+    {'add_bos_token': None},
+    {'add_eos_token': False},
+  ],
+)
+def test_a_post_processor_outweighs_what_is_said_of_bos(
+  folder, tmp_path, said, bos, has_model
+):
+  """As AutoTokenizer reads a folder, which an export has to repeat."""
+  path = folder(tokenizer_config=LLAMA | {'add_bos_token': bos})
+  theirs(path).save_pretrained(path)
+  config = {x: LLAMA[x] for x in LLAMA if x != 'add_bos_token'} | said
+  config['tokenizer_class'] = 'LlamaTokenizerFast'
+  (path / 'tokenizer_config.json').write_text(json.dumps(config))
+  if not has_model:
+    (path / 'tokenizer.model').unlink()
+  ours = tokenizers.load(path)
+  target = tmp_path / 'export'
+  target.mkdir()
+  kept = folder_lib.kept(path)
+  export.write(ours, target, max_positions=128, kept=kept)
+  ids = [1] * bos + ours.encode('river')
+  assert theirs(path).encode('river') == ids
+  assert tokenizers.prompt_ids(ours, 'river') == ids
+  assert theirs(target).encode('river') == ids
+  assert tokenizers.prompt_ids(tokenizers.load(target), 'river') == ids
+
+
+@pytest.mark.parametrize('legacy', [None, False, True])
+@pytest.mark.parametrize('name', ['LlamaTokenizer', 'LlamaTokenizerFast'])
+def test_the_space_before_a_text_is_left_out_where_a_folder_says_so(
+  folder, tmp_path, name, legacy
+):
+  """Every text began with a piece that the model had not learnt there."""
+  plain = tokenizers.load(folder())
+  config = {'tokenizer_class': name, 'add_prefix_space': False}
+  if legacy is not None:
+    config['legacy'] = legacy
+  path = folder(tokenizer_config=listed() | config)
+  ours = check(path)
+  assert ours.encode('river') == plain.without_prefix().encode('river')
+  target = tmp_path / 'export'
+  target.mkdir()
+  kept = folder_lib.kept(path)
+  compared = export.write(ours, target, max_positions=128, kept=kept)
+  assert compared['differing'] == 0
+  assert check(target).fingerprint == ours.fingerprint
+  for text in (' river', '  the <x> river', ' ', '<x> river'):
+    ids = theirs(path).encode(text, add_special_tokens=False)
+    assert ours.encode(text) == tokenizers.load(target).encode(text) == ids
+    assert theirs(target).encode(text, add_special_tokens=False) == ids
+
+
+@pytest.mark.parametrize(
+  'config',
+  [
+    {'add_prefix_space': True},
+    {'add_prefix_space': None},
+    {'add_prefix_space': False, 'tokenizer_class': 'PreTrainedTokenizerFast'},
+  ],
+)
+def test_what_leaves_the_space_before_a_text_changes_no_id(folder, config):
+  """As transformers, where only LlamaTokenizer reads the field."""
+  plain = tokenizers.load(folder(tokenizer_config=LLAMA))
+  ours = check(folder(tokenizer_config=LLAMA | config))
+  assert ours.fingerprint == plain.fingerprint
 
 
 def test_a_role_makes_a_piece_a_control_string(folder):

@@ -195,6 +195,24 @@ def test_padding_and_legacy_are_stated(test_data, tmp_path):
   assert theirs('Hello <s>.', add_special_tokens=False)['input_ids'] == ids
 
 
+def test_what_a_model_takes_is_stated_unless_the_source_says_it(
+  test_data, tmp_path
+):
+  """transformers 4 adds token_type_ids, and `generate` of a LLaMA raises."""
+  tokenizer = tokenizers.load(test_data / 'tok_llama_32000')
+  for kept in ([], ['attention_mask', 'input_ids', 'token_type_ids']):
+    config = {'model_input_names': kept} if kept else {}
+    export.write(
+      tokenizer, tmp_path, max_positions=9, kept={'tokenizer_config': config}
+    )
+    theirs = transformers.AutoTokenizer.from_pretrained(str(tmp_path))
+    wanted = kept or ['input_ids', 'attention_mask']
+    record = json.loads((tmp_path / 'tokenizer_config.json').read_text())
+    assert record['model_input_names'] == wanted
+    assert theirs.model_input_names == wanted
+    assert sorted(theirs('Hello')) == sorted(wanted)
+
+
 def test_the_command_says_how_tokenizer_json_differs(test_data, tmp_path):
   """On the fuzz set always, on lines of one's own where some are given."""
   path = test_data / 'text_ntrex' / 'newstest2019-ref.zho-CN.txt'

@@ -143,6 +143,32 @@ def test_the_commands_extend_measure_and_export(test_data, tmp_path):
   )
 
 
+def test_sets_of_one_file_name_are_told_by_their_paths(tmp_path):
+  """zh/test.txt and en/test.txt were one row, of the last."""
+  texts = {'zh/test.txt': '下雨了', 'en/test.txt': 'it rains', 'own.txt': 'ab'}
+  for name, text in texts.items():
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+  output = runs.run(
+    'tokenizer',
+    'report',
+    '--tokenizer=bytes',
+    f'--output={tmp_path}/report',
+    *(f'--texts={tmp_path / name}' for name in texts),
+  )
+  found = json.loads((tmp_path / 'report' / 'report.json').read_text())
+  wanted = {
+    str(tmp_path / 'zh/test.txt'): 9,
+    str(tmp_path / 'en/test.txt'): 8,
+    'own.txt': 2,
+  }
+  got = {name: row['before']['tokens'] for name, row in found['sets'].items()}
+  assert got == wanted
+  for name in wanted:
+    assert f'| {name} |' in output
+
+
 def test_commands_say_what_they_need(tmp_path):
   record = {'base': 'llama', 'corpus': ['x'], 'added': ['a', 'b']}
   (tmp_path / 'extension.json').write_text(json.dumps(record))
