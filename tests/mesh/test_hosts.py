@@ -54,6 +54,43 @@ def start_two(*command, join=by_flags, **how):
   return both
 
 
+def test_hosts_that_see_other_checkpoints_do_not_go_on(tmp_path):
+  """Each read the shards of its own step, on a disk that shows an old list."""
+  script = tmp_path / 'late.py'
+  script.write_text("""
+import runpy
+from lbe.run import checkpoint
+
+find = checkpoint._find
+checkpoint._find = lambda path: (
+  find(path).with_name('2') if find(path) else None
+)
+runpy.run_module('lbe.train', run_name='__main__')
+""")
+  command = (
+    *runs.TINY,
+    '--config.budget.steps=4',
+    '--config.checkpoint.every=2',
+    '--config.checkpoint.keep=2',
+    f'--workdir={tmp_path}/run',
+  )
+  runs.run('train', *command, num_devices=8)
+  port = runs.free_port()
+  first = runs.start('train', *command, *by_flags(0, port)[0], num_devices=4)
+  late = subprocess.Popen(
+    [sys.executable, script, *command, *by_flags(1, port)[0]],
+    cwd=runs.ROOT,
+    env=runs.environment(4) | {'PYTHONPATH': str(runs.ROOT)},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+  for process in (first, late):
+    output = process.communicate(timeout=240)[0]
+    assert process.returncode == 1, output
+    assert 'first_step: 2 on process 1' in output, output
+
+
 def test_two_processes_of_which_one_was_killed_equal_one(tmp_path):
   """Hosts that load other rows, a loss divided per host, a survivor that hangs
   and a run that begins anew differ here."""
