@@ -129,6 +129,12 @@ def main(argv):
   # What cannot be is said before hours of tokenizing.
   mesh = sharding.make_mesh(config.mesh.to_dict())
   step_lib.check_base(config)
+  samples.check(
+    config.sample_prompts,
+    config.sample_max_new_tokens,
+    tokenizer,
+    model.max_positions,
+  )
   step_lib.check_fit(config, model, mesh)
   partition = step_lib.make_partition(config, model, num_old=num_old)
   needed = step_lib.memory_estimate(config, model, mesh, partition)

@@ -234,6 +234,21 @@ def test_scores_do_not_go_on_with_another_model_at_the_same_path(
   assert len(list(scores.glob('evaluations/*/results.jsonl'))) == 1
 
 
+def test_samples_that_cannot_be_are_refused_first(tmp_path):
+  """It was said behind the first evaluation, whose steps were lost."""
+  output = runs.run(
+    'train',
+    *runs.TINY,
+    "--config.sample_prompts=('The ',)",
+    '--config.sample_max_new_tokens=256',
+    f'--workdir={tmp_path}',
+    status=1,
+  )
+  told = 'sample_prompts[0] has 5 tokens, and with sample_max_new_tokens=256'
+  assert told in output
+  assert not (tmp_path / 'data').exists()
+
+
 def test_a_refused_command_writes_nothing(trained):
   """A data.txt of what was never trained on."""
   workdir, _ = trained

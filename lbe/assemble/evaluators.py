@@ -133,11 +133,14 @@ def _make_documents(
   texts = texts[: limit or None]
   if not isinstance(texts[0], str):
     max_len = config.data.seq_len  # a conversation is one window
-    if not any(weights[1:].any() for _, weights in texts):
+    # Of the others there is nothing to score.
+    learnt = [i for i, (_, weights) in enumerate(texts) if weights[1:].any()]
+    if not learnt:
       raise ValueError(
         f'it scores {len(texts)} held-out conversations of {source}, all of '
         'whose responses have the weight 0; hold out more, or mend them.'
       )
+    texts, names = ([of[i] for i in learnt] for of in (texts, names))
   return perplexity.Documents(texts, names, max_len=max_len)
 
 

@@ -83,7 +83,7 @@ class Documents:
       nats, num_tokens = response_nats(model, self.documents, progress=name)
       lengths = np.asarray(model.tokenizer.byte_lengths, np.int64)
       counts['byte'] = np.array(
-        [lengths[ids[w > 0]].sum() for ids, w in self.documents]
+        [lengths[ids[1:][w[1:] > 0]].sum() for ids, w in self.documents]
       )
     row = functools.partial(
       model.row,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 
 from lbe.inference import decode
 from lbe.inference import model as model_lib
@@ -49,6 +50,28 @@ class Samples:
         }
       )
     return records
+
+
+def check(
+  prompts: Sequence[str],
+  max_new_tokens: int,
+  tokenizer: tokenizers.Tokenizer,
+  max_positions: int,
+):
+  """Raises ValueError for a prompt that no model of these could go on from."""
+  for i, prompt in enumerate(prompts):
+    num = len(tokenizers.prompt_ids(tokenizer, prompt))
+    if not num:
+      raise ValueError(
+        f'sample_prompts[{i}]={prompt!r} has no token, and the tokenizer puts '
+        'no BOS before it; write a text.'
+      )
+    if num + max_new_tokens > max_positions:
+      raise ValueError(
+        f'sample_prompts[{i}] has {num} tokens, and with '
+        f'sample_max_new_tokens={max_new_tokens} that is more than the '
+        f'{max_positions} positions of the model; shorten one of them.'
+      )
 
 
 def told(workdir: pathlib.Path) -> str:

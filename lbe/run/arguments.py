@@ -116,11 +116,13 @@ def find_config(argv: list[str]) -> list[str]:
       home = presets()['quickstart'].parent
       sys.modules['configs'].__path__ = [str(path.parent), str(home)]
     meant = _with_sources(meant, argv)
+    # Not of --workdir, which may have the same.
     argv = [
-      x.replace(written, meant)
-      if x in (written, f'-config={written}', f'--config={written}')
+      x.removesuffix(written) + meant
+      if (x == written and before in ('-config', '--config'))
+      or x in (f'-config={written}', f'--config={written}')
       else x
-      for x in argv
+      for before, x in zip(['', *argv], argv, strict=False)
     ]
   return argv
 

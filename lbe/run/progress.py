@@ -224,9 +224,11 @@ class StopFlag:
   def _ask(self, signum, frame):
     del frame
     if signum == signal.SIGINT:
-      # Not by print, in the middle of which a signal may come.
-      os.write(2, b'\nsaves after this step; Ctrl-C again ends at once.\n')
       signal.signal(signal.SIGINT, signal.SIG_DFL)
+      # Not by print, in the middle of which a signal may come. Ctrl-C has ended
+      # what reads the output, too.
+      with contextlib.suppress(OSError):
+        os.write(2, b'\nsaves after this step; Ctrl-C again ends at once.\n')
     if not self._alone:
       if not self._asked:
         os.kill(os.getpid(), signal.SIGTERM)

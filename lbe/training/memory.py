@@ -35,9 +35,9 @@ def estimate(
   """
   learning, _ = jax.eval_shape(partition.split, state['params'])
 
-  def per_device(tree):
+  def per_device(tree):  # sharding.RULES cut weights over two axes alone
     sizes = (x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
-    return sum(sizes) / mesh.size
+    return sum(sizes) / (mesh.shape['fsdp'] * mesh.shape['tensor'])
 
   width = 2 if execution.compute_dtype == 'bfloat16' else 4
   tokens = batch_size * seq_len / num_microbatches / mesh.size

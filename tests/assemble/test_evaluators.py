@@ -1,5 +1,7 @@
 """Evaluators that a config asks for."""
 
+import json
+
 import pytest
 
 from lbe.assemble import data
@@ -64,6 +66,35 @@ def test_conversations_of_which_nothing_is_scored_are_refused(tmp_path):
   config.evals.x = common.perplexity(source='a', limit=2)
   with pytest.raises(ValueError, match='evals.x: it scores 2 held-out conv'):
     evaluators.make(config, prepared, None, max_positions=64)
+
+
+def test_conversations_of_which_nothing_is_learnt_are_not_scored(tmp_path):
+  """One of them ended the evaluation, and the run before its first step."""
+  config = tiny.config(tmp_path, a=dict(holdout=0.5, template='plain'))
+  path = tmp_path / 'talks.jsonl'
+  path.write_text(
+    ''.join(
+      json.dumps(
+        {
+          'messages': [
+            {'role': 'user', 'content': f'{i}?'},
+            {'role': 'assistant', 'content': f'{i}!', 'weight': i % 2},
+          ]
+        }
+      )
+      + '\n'
+      for i in range(20)
+    )
+  )
+  config.data.sources.a.path = str(path)
+  tokenizer = tokenizers.load('bytes')
+  prepared = data.prepare(config, tokenizer, tmp_path)
+  config.evals.x = common.perplexity(source='a')
+  (made,) = evaluators.make(config, prepared, tokenizer, max_positions=64)
+  num_held_out = prepared['a'].heldout.num_documents
+  assert 0 < len(made.task.documents) < num_held_out
+  assert len(made.task.names) == len(made.task.documents)
+  assert all(weights[1:].any() for _, weights in made.task.documents)
 
 
 @pytest.mark.parametrize('kind', ['path', 'heldout', 'conversations'])

@@ -174,6 +174,19 @@ def test_response_scores_are_those_of_transformers(stories, test_data):
     np.testing.assert_allclose(nats[i], loss * num_tokens[i], rtol=1e-5)
 
 
+def test_bytes_are_those_of_the_tokens_that_are_scored(stories):
+  """A first token that is no BOS is predicted from nothing; its bytes were
+  counted."""
+  of = model(stories)
+  ids = np.array(of.tokenizer.encode('Once upon a time'))
+  lengths = np.asarray(of.tokenizer.byte_lengths)
+  talk = perplexity.Documents([(ids, np.ones(len(ids)))], ['a'], max_len=64)
+  (found,) = talk.evaluate(of, name='x', step=0).predictions
+  assert lengths[ids[0]] > 0
+  assert found['bytes'] == lengths[ids[1:]].sum()
+  assert found['tokens'] == len(ids) - 1
+
+
 def test_the_data_hash_is_of_the_documents_alone(stories, documents):
   """By their order, or their ids, it would differ from run to run."""
   names = [str(i) for i in range(4)]

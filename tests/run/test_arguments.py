@@ -42,6 +42,16 @@ def test_a_preset_goes_by_its_short_name(found, name):
   assert found('--config', name, '--x=1') == ['--config', PRESET, '--x=1']
 
 
+def test_another_flag_may_have_the_value_of_config(found, run, monkeypatch):
+  """A run began anew, in a folder beside the config."""
+  stored = f'{conftest.ROOT}/configs/stored.py:{run}/config.json'
+  again = ['--workdir', str(run)]
+  assert found(f'--config={run}', *again) == [f'--config={stored}', *again]
+  assert found('--config', str(run), *again) == ['--config', stored, *again]
+  monkeypatch.setattr(flags, 'FLAGS', {'config': None})
+  assert found('--run', str(run)) == [f'--config={stored}', '--run', str(run)]
+
+
 def test_a_file_comes_before_a_preset_of_its_name(found, tmp_path, monkeypatch):
   own = tmp_path / 'small_zh.py'
   own.write_text('def get_config(): ...')

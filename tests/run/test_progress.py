@@ -103,6 +103,28 @@ def test_the_second_interrupt_ends_at_once():
   assert b'Ctrl-C again ends at once' in done.stderr
 
 
+def test_an_interrupt_that_nobody_can_read_saves_as_well():
+  """Ctrl-C ends `| tee log`, too: the line could not be written, and the run
+  ended with its steps."""
+  script = """
+import os, signal, sys
+from lbe.run import progress
+stop = progress.StopFlag()
+sys.stdin.readline()
+os.kill(os.getpid(), signal.SIGINT)
+os._exit(7 if stop.agreed(1) else 1)
+"""
+  process = subprocess.Popen(
+    [sys.executable, '-c', script],
+    stdin=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+  )
+  process.stderr.close()
+  process.stdin.write(b'\n')
+  process.stdin.close()
+  assert process.wait(timeout=50) == 7
+
+
 def test_nohup_holds_and_behind_the_loop_signals_are_as_before():
   """A run under nohup that ends with its terminal; an export that nothing
   stops."""

@@ -77,6 +77,38 @@ def test_the_estimate_is_near_what_the_compiler_says():
     assert 0.6 < planned / said < 1.67, (remat, planned, said)
 
 
+@pytest.mark.parametrize('axis', ['data', 'context', 'fsdp', 'tensor'])
+def test_the_state_is_cut_as_the_mesh_cuts_it(axis):
+  """Over data and context it lies whole on each device; it was divided."""
+  c = tiny.TINY
+  partition = groups.Partition([tiny.everything(0.1)], weights.dims(c))
+  tx = tiny.make_tx(partition)({'rest': 0.1})
+  state = jax.eval_shape(
+    lambda p: step_lib.init_state(p, tx, partition), weights.shapes(c)
+  )
+
+  def estimated(**sizes):
+    mesh = sharding.make_mesh(
+      dict(data=1, fsdp=1, context=1, tensor=1) | sizes,
+      devices=jax.devices()[: 2 if sizes else 1],
+    )
+    found = memory.estimate(
+      state,
+      c,
+      partition=partition,
+      mesh=mesh,
+      batch_size=4,
+      seq_len=16,
+      num_microbatches=1,
+      execution=forward.Execution(compute_dtype='float32'),
+      gradient_dtype='float32',
+    )
+    return [found[x] for x in ('parameters', 'optimizer', 'gradients')]
+
+  parts = 2 if axis in ('fsdp', 'tensor') else 1
+  assert estimated(**{axis: 2}) == [x / parts for x in estimated()]
+
+
 def test_a_donated_state_is_not_copied():
   """A CPU's compiler copied all of it at every step, for want of an order."""
   config = common.base()
