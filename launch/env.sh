@@ -29,8 +29,17 @@ find_python() {
 }
 
 detect_accelerator() {
-  if command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null \
-    | grep -q '^GPU'; then
+  local gpus=
+  if command -v nvidia-smi >/dev/null; then
+    # Where the driver fails there may be GPUs, left idle by a run on the CPU;
+    # in many an image there are none.
+    gpus=$(nvidia-smi -L 2>&1) || case "$gpus" in
+      *'No devices'*) ;;
+      *) echo "lbe: warning: nvidia-smi fails ($gpus); this goes on without" \
+        "GPUs. With them, mend the driver or set LBE_ACCELERATOR=cuda." >&2 ;;
+    esac
+  fi
+  if grep -q '^GPU' <<<"$gpus"; then
     echo cuda
   elif compgen -G '/dev/accel[0-9]*' >/dev/null || {
     # TPU hosts of newer generations hand their chips out through vfio.
@@ -61,7 +70,8 @@ enter() { # extras
   local accelerator=${LBE_ACCELERATOR:-} venv=${LBE_VENV:-.venv} python
   local extras="$* ${LBE_EXTRAS:-}" driver stamp want start
   extras=${extras//,/ }
-  case "${accelerator:=$(detect_accelerator)}" in
+  [ -n "$accelerator" ] || accelerator=$(detect_accelerator)
+  case "$accelerator" in
     cpu) ;;
     tpu) extras="$extras tpu" ;;
     cuda)
@@ -79,7 +89,8 @@ enter() { # extras
     export JAX_PLATFORMS=${JAX_PLATFORMS:-cpu}
   fi
 
-  if [ ! -x "$venv/bin/python" ]; then
+  # activate comes last: without it the making was interrupted.
+  if [ ! -e "$venv/bin/activate" ]; then
     python=$(find_python)
     echo "lbe: making $venv with $("$python" --version)"
     "$python" -m venv "$venv"

@@ -7,7 +7,8 @@
 # watches; when the TPU is preempted it is made anew and the run resumes from
 # its last checkpoint, when train fails it is started again at most
 # LBE_TPU_RETRIES times. Interrupting it leaves the TPU running: run the same
-# line again to go on watching. The steps one by one:
+# line again to go on watching, or to install and start where that was not
+# done yet. The steps one by one:
 #
 #   create | install | start FLAGS | watch FLAGS | tail | stop | delete
 #
@@ -59,19 +60,32 @@ create() {
 
 describe() { resources describe "$name" --format='value(state.state)'; }
 
-state() { # ACTIVE, SUSPENDED, ..., or NONE
-  describe 2>/dev/null || echo NONE
+state= # ACTIVE, SUSPENDED, ..., NONE, or UNKNOWN
+find_state() {
+  local words known=$state
+  words=$(mktemp)
+  if ! state=$(describe 2>"$words"); then
+    # Only what is not there may be made anew. Where gcloud was refused or did
+    # not get through, the TPU may well be training.
+    state=UNKNOWN
+    if grep -q ' NOT_FOUND: ' "$words"; then
+      state=NONE
+    elif [ "$known" != UNKNOWN ]; then
+      cat "$words" >&2
+      echo "lbe: the state of $name is unknown; looking again every $poll s" >&2
+    fi
+  fi
+  rm "$words"
 }
 
 wait_until_active() {
-  local now
   if [ -n "$printing" ]; then describe; return; fi
-  while now=$(state); [ "$now" != ACTIVE ]; do
-    case "$now" in
-      FAILED | NONE | SUSPEND*) fail "the TPU $name is $now; see" \
+  while find_state; [ "$state" != ACTIVE ]; do
+    case "$state" in
+      FAILED | NONE | SUSPEND*) fail "the TPU $name is $state; see" \
         "gcloud compute tpus queued-resources describe $name ${place[*]}" ;;
     esac
-    echo "lbe: $name is $now"
+    echo "lbe: $name is $state"
     sleep "$poll"
   done
 }
@@ -94,24 +108,28 @@ enter remote'
 start() { # flags of train
   local job
   # The status is there once train has ended.
-  job="echo \$\$ >~/lbe.pid
-.venv/bin/python -m lbe.train --distributed $(printf '%q ' "$@")
+  job=".venv/bin/python -m lbe.train --distributed $(printf '%q ' "$@")
 echo \$? >~/lbe.status"
-  # setsid: it lives on when ssh ends.
-  everywhere "cd lbe && rm -f ~/lbe.status &&
-nohup setsid bash -c $(printf '%q' "$job") >>~/lbe.log 2>&1 </dev/null &"
+  # setsid: it lives on when ssh ends. Only what is redirected stands in the
+  # background: ssh waits for whatever holds its pipes. lbe.pid is there when
+  # this returns, for look.
+  everywhere "cd lbe && rm -f ~/lbe.status && {
+nohup setsid bash -c $(printf '%q' "$job") >>~/lbe.log 2>&1 </dev/null &
+echo \$! >~/lbe.pid; }"
 }
 
-look() { # at train on worker 0 of slice 0: its status, or running
+look() { # at train on worker 0 of slice 0: its status, running, or absent
   resources ssh "$name" --worker=0 --node=0 \
-    --command='cat lbe.status 2>/dev/null || echo running'
+    --command='cat lbe.status 2>/dev/null || {
+[ -e lbe.pid ] && echo running || echo absent; }'
 }
 
 watch() { # flags of train
   local failed=0 now
   if [ -n "$printing" ]; then describe; look; return; fi
   while true; do
-    case $(state) in
+    find_state
+    case "$state" in
       ACTIVE) ;;
       SUSPEND* | FAILED | NONE)
         echo "lbe: $name is gone; making it anew"
@@ -123,6 +141,9 @@ watch() { # flags of train
     case "$now" in
       0) echo 'lbe: train has ended'; return ;;
       running | unreachable) ;;
+      absent) # interrupted before it, or made by create
+        echo "lbe: train was never started on $name; installing"
+        install; start "$@" ;;
       *)
         failed=$((failed + 1))
         [ "$failed" -le "$retries" ] || fail "train ended with status $now" \
@@ -165,7 +186,8 @@ case "$verb" in
 esac
 case "$verb" in
   run)
-    if [ -n "$printing" ] || [ "$(state)" = NONE ]; then
+    [ -n "$printing" ] || find_state
+    if [ -n "$printing" ] || [ "$state" = NONE ]; then
       create; wait_until_active; install; start "$@"
     fi
     watch "$@" ;;

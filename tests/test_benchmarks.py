@@ -105,7 +105,8 @@ def test_the_session_on_a_gpu_machine_is_rehearsed_and_goes_on(tmp_path):
   steps = ['attention', 'lora', 'decode_1', 'resume']
   told = session('run', tmp_path, LBE_REHEARSE='1')
   assert (tmp_path / 'done').read_text().split() == steps, told
-  rows = [*map(json.loads, (tmp_path / 'results.jsonl').open())]
+  text = (tmp_path / 'results.jsonl').read_text()
+  rows = [*map(json.loads, text.splitlines())]
   assert [r['benchmark'] for r in rows] == ['attention', 'decode']
   # What an earlier call did not get to, another one does, and nothing else.
   (tmp_path / 'done').write_text('attention\nlora\nresume\n')

@@ -7,6 +7,8 @@ import os
 import pty
 import shutil
 import subprocess
+import sys
+import time
 import venv
 
 import pytest
@@ -50,6 +52,12 @@ def launch(project, *arguments, **variables):
     text=True,
     timeout=60,
   )
+
+
+def fake(project, name, script):
+  path = project / 'bin' / name
+  path.write_text(f'#!/bin/bash\n{script}')
+  path.chmod(0o755)
 
 
 def installs(project):
@@ -123,6 +131,33 @@ def test_a_gpu_is_found_and_its_driver_decides(project, driver, extra):
   assert installs(project) == [extra]
 
 
+def test_a_driver_that_fails_is_told(project):
+  """Catches a node whose GPUs are left idle by a run on its CPU, silently."""
+  fake(project, 'nvidia-smi', 'echo "Driver/library version mismatch"; exit 18')
+  done = launch(project, 'launch/local.sh', 'hello')
+  assert 'hello []' in done.stdout, done.stderr
+  assert 'nvidia-smi fails (Driver/library version mismatch)' in done.stderr
+  assert 'LBE_ACCELERATOR=cuda' in done.stderr
+  fake(project, 'nvidia-smi', 'echo "No devices were found"; exit 6')
+  done = launch(project, 'launch/local.sh', 'hello')
+  assert 'hello []' in done.stdout and 'warning' not in done.stderr
+
+
+def test_an_environment_whose_making_was_interrupted_is_made(project):
+  """Catches a first Ctrl-C after which no line here works any more."""
+  (project / '.venv' / 'bin' / 'activate').unlink()  # written last
+  fake(
+    project,
+    'python3.11-bare',  # the tests' pip stays
+    f'case "$*" in "-m venv"*) set -- -m venv --without-pip "$3";; esac\n'
+    f'exec {sys.executable} "$@"',
+  )
+  variables = {'LBE_ACCELERATOR': 'cpu', 'LBE_PYTHON': 'python3.11-bare'}
+  done = launch(project, 'launch/local.sh', 'hello', **variables)
+  assert 'hello []' in done.stdout, done.stderr
+  assert installs(project) == ['.']
+
+
 @pytest.mark.parametrize(
   'variables, error',
   [
@@ -179,12 +214,6 @@ def test_processes_share_a_run_and_end_together(project):
 FLAGS = ('--config=configs/c.py', '--workdir=gs://b/f')
 
 
-def fake(project, name, script):
-  path = project / 'bin' / name
-  path.write_text(f'#!/bin/bash\n{script}')
-  path.chmod(0o755)
-
-
 @pytest.fixture
 def pod(project):
   """A gcloud that answers from files, a line a call, and takes notes."""
@@ -193,7 +222,8 @@ def pod(project):
     'gcloud',
     'next() { head -n 1 "$1"; sed -i 1d "$1"; }\n'
     'echo "$4 $*" | head -n 1 >>gcloud.log\n'
-    'case "$*" in *value*) next states;;\n'
+    'case "$*" in *value*) case $(head -n 1 states) in\n'
+    'ERROR*) next states >&2; exit 1;; *) next states;; esac;;\n'
     '*cat\\ lbe.status*) next statuses;; esac',
   )
   subprocess.run(['git', 'init', '-q'], cwd=project, check=True)
@@ -257,6 +287,96 @@ def test_a_pod_that_is_preempted_is_made_anew_and_goes_on(pod):
   )
   assert done.returncode == 1
   assert 'train ended with status 1 2 times' in done.stderr
+
+
+def test_a_pod_that_cannot_be_asked_about_is_left_alone(pod):
+  """Catches a TPU that trains and is deleted since the network was down, and
+  one that is not there and waited for."""
+  call = 'ERROR: (gcloud.compute.tpus.queued-resources.describe)'
+  down = f'{call} There was a problem refreshing your current auth tokens\n'
+  (pod / 'states').write_text(f'ACTIVE\nACTIVE\n{2 * down}ACTIVE\n{down}ACTIVE')
+  (pod / 'statuses').write_text('running\n' * 2 + '0')
+  done = launch(pod, 'launch/tpu_pod.sh', 'run', *FLAGS, LBE_TPU_POLL='0')
+  assert done.returncode == 0, done.stderr
+  assert done.stderr.count(down) == 2  # once for each time that it was down
+  log = pod / 'gcloud.log'
+  verbs = [line.split()[0] for line in log.read_text().splitlines()]
+  assert [v for v in verbs if v != 'describe'] == ['ssh'] * 3  # the looks
+  log.unlink()
+  gone = f"{call} NOT_FOUND: Resource 'projects/p/lbe' was not found.\n"
+  (pod / 'states').write_text(f'{down}{gone}{down}ACTIVE\nACTIVE\n')
+  (pod / 'statuses').write_text('0\n')
+  done = launch(pod, 'launch/tpu_pod.sh', 'run', *FLAGS, LBE_TPU_POLL='0')
+  assert done.returncode == 0, done.stderr
+  verbs = [line.split()[0] for line in log.read_text().splitlines()]
+  assert [v for v in verbs if v not in ('describe', 'delete')] == [
+    *('create', 'scp', 'ssh', 'ssh', 'ssh')
+  ]
+
+
+@pytest.fixture
+def worker(pod):
+  """A pod of one worker, where commands are run, in the folder `home`; its
+  train waits for a file `go`."""
+  home = pod / 'home'
+  (home / 'lbe').mkdir(parents=True)
+  (home / 'lbe' / '.venv').symlink_to(pod / '.venv')
+  (pod / 'lbe' / 'train.py').write_text(
+    'import pathlib, time\n'
+    "print('train begins', flush=True)\n"
+    'for _ in range(300):\n'
+    "  if pathlib.Path('../go').exists(): break\n"
+    '  time.sleep(0.1)\n'
+    "else: raise SystemExit('nobody came')\n"
+  )
+  subprocess.run(['git', 'add', 'launch', 'lbe'], cwd=pod, check=True)
+  # As of ssh, whatever holds the pipe of a command is waited for.
+  fake(
+    pod,
+    'gcloud',
+    'case "$4" in describe) echo ACTIVE;; scp) cp "$5" home;;\n'
+    'ssh) cd home; for x; do case "$x" in --command=*)\n'
+    'HOME=$PWD bash -c "${x#--command=}" | cat;; esac; done;; esac',
+  )
+  return pod
+
+
+def wait_for(path):
+  """The text of a file, once it has one."""
+  for _ in range(300):
+    if path.exists() and (text := path.read_text()):
+      return text
+    time.sleep(0.1)
+  raise AssertionError(f'{path} has not come')
+
+
+def test_a_start_ends_while_train_goes_on(worker):
+  """Catches a start that returns after days, when train has ended, and one
+  after which train is not known yet."""
+  home = worker / 'home'
+  variables = {'LBE_ACCELERATOR': 'cpu'}
+  for verb in (['install'], ['start', *FLAGS]):
+    done = launch(worker, 'launch/tpu_pod.sh', *verb, **variables)
+    assert done.returncode == 0, done.stderr
+  assert not (home / 'lbe.status').exists()
+  pid = int((home / 'lbe.pid').read_text())
+  assert wait_for(home / 'lbe.log') == 'train begins\n'
+  assert os.getsid(pid) == pid  # what `stop` ends
+  (home / 'go').touch()
+  assert wait_for(home / 'lbe.status') == '0\n'
+
+
+def test_a_pod_on_which_nothing_was_started_is_not_watched_for_ever(worker):
+  """Catches a TPU that idles, and is paid for, after `create` or a first run
+  that was interrupted, and a train that is started twice."""
+  (worker / 'home' / 'go').touch()
+  variables = {'LBE_ACCELERATOR': 'cpu', 'LBE_TPU_POLL': '0.1'}
+  for _ in range(2):
+    done = launch(worker, 'launch/tpu_pod.sh', 'run', *FLAGS, **variables)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith('train has ended\n')
+  assert installs(worker) == ['.[remote]']
+  assert (worker / 'home' / 'lbe.log').read_text() == 'train begins\n'
 
 
 def test_a_pod_needs_a_bucket(pod):
