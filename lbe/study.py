@@ -104,13 +104,9 @@ def main(argv):
   if worker.stopped():
     bars.say('stopped; the same command goes on from here.')
     return
-  with futures.ThreadPoolExecutor(_JOBS.value) as pool:
-    list(
-      pool.map(
-        lambda names: subprocess.run(_scoring(study, names), check=True),
-        scoring.groups(study, record, wanted),
-      )
-    )
+  # A later call may have changed or added cells: what it says counts.
+  record = folder.read(study)
+  unscored = _score(study, record, wanted)
   with progress.doing('deriving the rows'):
     rows = folder.derive(study, record)
   if not _WORKER.value:
@@ -121,12 +117,19 @@ def main(argv):
     for name, state in folder.states(study, record).items()
     if state == folder.FAILED and name in wanted
   ]
+  told = []
   if failed:
-    raise ValueError(
+    told.append(
       f'{len(failed)} of {len(wanted)} cells failed: {", ".join(failed)}; '
-      f"each one's log.txt in {study}/cells says why. The same command tries "
-      'them again.'
+      f"each one's log.txt in {study}/cells says why."
     )
+  if unscored:
+    told.append(
+      f'{len(unscored)} of {len(wanted)} cells are not scored by all: '
+      f'{", ".join(unscored)}; why is said above.'
+    )
+  if told:
+    raise ValueError(' '.join([*told, 'The same command tries them again.']))
 
 
 class _Line:
@@ -211,6 +214,23 @@ def _estimate():
   for claim in asked['claims']:
     least = estimate.detectable(claim, asked['cells'])
     print(f'{claim["name"]}: the smallest difference that is seen: {least}')
+
+
+def _score(study, record, wanted):
+  """Scores what is left; the names that a failed process leaves unscored."""
+  with futures.ThreadPoolExecutor(_JOBS.value) as pool:
+    groups = scoring.groups(study, record, wanted)
+    ended = pool.map(
+      lambda names: subprocess.run(_scoring(study, names), check=False), groups
+    )
+    failed = [
+      names
+      for names, process in zip(groups, ended, strict=True)
+      if process.returncode
+    ]
+  return [
+    name for name in sum(failed, []) if scoring.unscored(study, record, name)
+  ]
 
 
 def _scoring(study, names):

@@ -142,7 +142,7 @@ def _evals(asked):
     if asked[name]:
       evals[name] = common.multiple_choice(protocol=protocol, path=asked[name])
   if asked.questions:
-    evals.responses = common.response_quality(
+    evals['responses'] = common.response_quality(
       questions=asked.questions, template='belle', judge=common.people()
     )
   return evals

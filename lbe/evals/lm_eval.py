@@ -5,6 +5,7 @@ without torch. Its thousands of tasks read their data from the Hugging Face
 hub, or from files where a task says so (`include_path`).
 """
 
+import collections
 import importlib
 import json
 
@@ -106,7 +107,11 @@ class Tasks:
     )
 
   def evaluate(self, model, *, name, step) -> core.Result:
-    """A Result: each metric of each task and group."""
+    """A Result: each metric of each task and group, as TASK/METRIC.
+
+    Where filters of the harness read several from the same texts, they are
+    TASK/METRIC/FILTER.
+    """
     import lm_eval
 
     results = self.run(model)
@@ -121,12 +126,16 @@ class Tasks:
         for leaf in _leaves(task, results.get('group_subtasks', {}))
         for sample in results['samples'].get(leaf, ())
       ]
+      kinds = collections.Counter(key.partition(',')[0] for key in values)
       for key, value in values.items():
         metric, _, kind = key.partition(',')
         if (
           not isinstance(value, (int, float)) or 'stderr' in metric or not kind
         ):
           continue
+        score_name = f'{task}/{metric}'
+        if kinds[metric] > 1:  # two rows of one name would be one
+          score_name += f'/{kind}'
         told = {}
         if metric == 'acc':
           told = _one_answer(results['samples'].get(task, ()), kind)
@@ -138,7 +147,7 @@ class Tasks:
             protocol=f'{task}@lm_eval',
             better=better.get(f'TASK/{metric}', ''),
             data_hash=core.data_hash(texts),
-            name=f'{task}/{metric}',
+            name=score_name,
             value=float(value),
             # A group has no documents of its own, but those of its tasks.
             count=values.get('sample_len')
@@ -150,12 +159,13 @@ class Tasks:
             **told,
           )
         )
-        metrics[f'{task}/{metric}'] = float(value)
+        metrics[score_name] = float(value)
     predictions = [
       {
         'step': step,
         'evaluator': name,
         'id': f'{task}/{sample["doc_id"]}',
+        'filter': sample['filter'],
         'target': str(sample['target']),
         'responses': sample['filtered_resps'],
       }
@@ -201,6 +211,7 @@ def adapt(model, *, bos, cut, max_new_tokens):
   """
   _library()
   from lm_eval.api.model import TemplateLM
+  from lm_eval.models import utils
 
   tokenizer = model.tokenizer
 
@@ -261,13 +272,23 @@ def adapt(model, *, bos, cut, max_new_tokens):
       for i, request in enumerate(requests):
         key = json.dumps(request.args[1], sort_keys=True)
         grouped.setdefault(key, []).append(i)
-      texts = [''] * len(requests)
+      batches = []
       for key, members in grouped.items():
-        settings = json.loads(key)
-        stop = settings.get('until') or []
-        stop = [stop] if isinstance(stop, str) else stop
-        sampled = settings.get('do_sample', False)
-        size = settings.get('max_gen_toks') or max_new_tokens
+        settings = utils.normalize_gen_kwargs(json.loads(key), max_new_tokens)
+        size = settings['max_gen_toks']
+        if size >= model.max_len:
+          raise ValueError(
+            f'{requests[members[0]].task_name} asks for {size} new tokens, '
+            f'which leave no place for a prompt in the {model.max_len} '
+            'positions of the model; ask for fewer: by max_new_tokens where '
+            'the task does not say, else in generation_kwargs of a task file '
+            'of your own, found in include_path.'
+          )
+        batches.append((members, settings))
+      texts = [''] * len(requests)
+      for members, settings in batches:
+        size, sampled = settings['max_gen_toks'], settings['do_sample']
+        stop = [s for s in settings['until'] if s]
         prompts = []
         for i in members:
           ids = self.tok_encode(requests[i].args[0])
@@ -282,7 +303,7 @@ def adapt(model, *, bos, cut, max_new_tokens):
         for i, response in zip(members, responses, strict=True):
           # As the harness, without the prompt: a leading space is lost.
           text = tokenizer.decode(response.ids)
-          ends = [at for s in stop if s and (at := text.find(s)) >= 0]
+          ends = [at for s in stop if (at := text.find(s)) >= 0]
           texts[i] = text[: min(ends, default=len(text))]
           self.cache_hook.add_partial(
             'generate_until', requests[i].args, texts[i]

@@ -151,22 +151,23 @@ def num_parts(devices: list) -> int:
   return len({getattr(d, parted_by, 0) or 0 for d in devices})
 
 
-def make_mesh(shape: dict[str, int], *, devices=None) -> Mesh:
-  """A mesh over all devices; one axis may be -1, which takes what is left.
+def _told(shape):
+  """All of its axes, as errors tell it."""
+  return {axis: shape.get(axis, 1) for axis in AXES}
 
-  Several slices, or hosts of GPUs, are laid along `data`, then `fsdp`: only
-  these cross the slower network. Raises ValueError where the axes do not fill
-  the devices.
+
+def fill(shape: dict[str, int], num: int) -> list[int]:
+  """The size of each of AXES over so many devices, -1 being what is left.
+
+  Raises ValueError where the axes do not fill them.
   """
-  devices = jax.devices() if devices is None else devices
   unknown = [axis for axis in shape if axis not in AXES]
   if unknown:
     raise ValueError(
       f'mesh.{unknown[0]} is no mesh axis; the axes are {", ".join(AXES)}.'
     )
-  sizes = [shape.get(axis, 1) for axis in AXES]
-  shape = dict(zip(AXES, sizes, strict=True))  # as it is told in errors
-  num = len(devices)
+  shape = _told(shape)
+  sizes = list(shape.values())
   if sizes.count(-1) > 1 or any(s == 0 or s < -1 for s in sizes):
     raise ValueError(
       f'mesh={shape}: sizes are positive, and at most one is -1.'
@@ -177,7 +178,18 @@ def make_mesh(shape: dict[str, int], *, devices=None) -> Mesh:
       f'mesh={shape} asks for {"a multiple of " * (-1 in sizes)}{known} '
       f'devices, but there are {num}; the product of the axes must be {num}.'
     )
-  sizes = [num // known if s == -1 else s for s in sizes]
+  return [num // known if s == -1 else s for s in sizes]
+
+
+def make_mesh(shape: dict[str, int], *, devices=None) -> Mesh:
+  """A mesh over all devices; one axis may be -1, which takes what is left.
+
+  Several slices, or hosts of GPUs, are laid along `data`, then `fsdp`: only
+  these cross the slower network. Raises ValueError where the axes do not fill
+  the devices.
+  """
+  devices = jax.devices() if devices is None else devices
+  sizes = fill(shape, len(devices))
   types = (AxisType.Auto,) * len(AXES)
   num_slices = num_parts(devices)
   if num_slices > 1:
@@ -185,7 +197,7 @@ def make_mesh(shape: dict[str, int], *, devices=None) -> Mesh:
     across[1] = num_slices // across[0]
     if sizes[1] % across[1]:
       raise ValueError(
-        f'mesh={shape}: data * fsdp must be a multiple of the '
+        f'mesh={_told(shape)}: data * fsdp must be a multiple of the '
         f'{num_slices} slices; give data={num_slices}.'
       )
     within = [size // a for size, a in zip(sizes, across, strict=True)]

@@ -1,5 +1,6 @@
 """A study's folder before any work: its files, and what has changed since."""
 
+import contextlib
 import fcntl
 import pathlib
 import shutil
@@ -33,6 +34,7 @@ def begin(
   `scoring`, fields of a config by which evaluators compute. Cells and files
   may be added. A cell that has begun by other facts is refused with what
   differs or, where asked to `accept` it, kept as it is, which is written down.
+  So is one that somebody works on at the moment.
   Raises ValueError for that, and for all else that cannot be.
   """
   cells = grid.order(asked['cells'])
@@ -40,7 +42,9 @@ def begin(
   _check_owner(study, asked['name'])
   study.mkdir(parents=True, exist_ok=True)
   # Workers of an array begin at the same moment; the first one makes all.
-  with open(study / 'lock', 'w') as lock:
+  # Whoever takes a cell looks into study.json, so cells that begin anew are
+  # held until it is written.
+  with open(study / 'lock', 'w') as lock, contextlib.ExitStack() as held:
     fcntl.flock(lock, fcntl.LOCK_EX)
     old = folder.read(study) or {
       'files': {},
@@ -53,7 +57,7 @@ def begin(
     cells = [c for c in cells if c['name'] in wanted]
     cells = grid.identify(cells, files, _weights(cells))
     accepted = list(old['accepted'])
-    cells = _compared(study, old, cells, accepted, accept=accept, say=say)
+    cells = _compared(study, old, cells, accepted, held, accept=accept, say=say)
     names = {c['name'] for c in cells}
     # What an earlier call asked for stays.
     cells = grid.order(
@@ -145,21 +149,30 @@ def _weights(cells):
   return result
 
 
-def _compared(study, old, cells, accepted, *, accept, say):
-  """The cells as they count: accepted ones as they were."""
+def _compared(study, old, cells, accepted, held, *, accept, say):
+  """The cells as they count: accepted ones as they were.
+
+  `held` gets the locks of those that begin anew.
+  """
   before = {cell['name']: cell for cell in old['cells']}
   result, refused = [], []
   for cell in cells:
     name = cell['name']
-    was = before.get(name)
-    if was is None or was['identity'] == cell['identity']:
+    was = before.get(name, cell)
+    made = folder.read_cell(study, name).get('identity', was['identity'])
+    if was['identity'] == made == cell['identity']:
       result.append(cell)
       continue
-    if not _has_begun(study, name):
-      shutil.rmtree(folder.cell_folder(study, name), ignore_errors=True)
+    lock = held.enter_context(folder.locked(study, name))
+    if lock is not None and not _has_begun(study, name):
+      _empty(folder.cell_folder(study, name))
       result.append(cell)
       continue
-    differs = grid.differences(was, cell) or ['what it begins from']
+    if made == was['identity']:
+      differs = grid.differences(was, cell) or ['what it begins from']
+    else:
+      differs = ['made by another version than the one of study.json']
+      was = {**was, 'identity': made}
     if accept:
       note = {'cell': name, 'differences': differs, 'time': work.now()}
       note['asked'] = cell['identity']
@@ -168,6 +181,8 @@ def _compared(study, old, cells, accepted, *, accept, say):
       say(f'accepted: {name} stays as it was: {"; ".join(differs)}')
       result.append({**was, 'axes': cell['axes'], 'tokens': cell['tokens']})
     else:
+      if lock is None:
+        differs.append('somebody works on it at the moment')
       refused.append(f'{name}: ' + '\n  '.join(differs))
   if refused:
     raise ValueError(
@@ -177,6 +192,15 @@ def _compared(study, old, cells, accepted, *, accept, say):
       'they count as they are, and study.json says so.'
     )
   return result
+
+
+def _empty(path):
+  """Takes away what a cell's folder has, but for the lock, which is held."""
+  for it in path.iterdir():
+    if it.is_dir() and not it.is_symlink():
+      shutil.rmtree(it, ignore_errors=True)
+    elif it.name != 'lock':
+      it.unlink(missing_ok=True)
 
 
 def _has_begun(study, name):

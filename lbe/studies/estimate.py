@@ -124,8 +124,32 @@ def cells(record: dict, make_config: Callable, wanted: set[str]) -> list[dict]:
   return result
 
 
+def unfit(rows: list[dict], num_devices: int) -> list[str]:
+  """Lines: the cells that train refuses on so many devices, and why."""
+  refused = {}
+  for row in rows:
+    if row['shape'] is None:
+      continue
+    config, (model, *_) = row['config'], row['shape']
+    try:
+      sizes = sharding.fill(config.mesh.to_dict(), num_devices)
+      mesh = jax.sharding.AbstractMesh(tuple(sizes), sharding.AXES)
+      step_lib.check_fit(config, model, mesh)
+    except ValueError as error:
+      refused.setdefault(str(error), []).append(row['name'])
+  return [f'{", ".join(names)}: {why}' for why, names in refused.items()]
+
+
 def here(rows: list[dict], say: Callable[[str], None]) -> float:
-  """Seconds of all cells one after the other, by ten steps of each shape."""
+  """Seconds of all cells one after the other, by ten steps of each shape.
+
+  Raises ValueError for cells that cannot be trained on the devices at hand.
+  """
+  if refused := unfit(rows, jax.device_count()):
+    raise ValueError(
+      f'on the {jax.device_count()} devices here these cells cannot be '
+      'trained; estimate them elsewhere with --topology.\n' + '\n'.join(refused)
+    )
   speeds, total = {}, 0.0
   for row in rows:
     if row['shape'] is None:
@@ -145,7 +169,10 @@ def here(rows: list[dict], say: Callable[[str], None]) -> float:
 
 
 def elsewhere(rows: list[dict], name: str, price: float, mfu: float) -> str:
-  """A line: chip-hours and price on a topology, at a share of its peak."""
+  """A line: chip-hours and price on a topology, at a share of its peak.
+
+  More lines where it has a number of devices on which train refuses cells.
+  """
   chip_name, sides, slices = topology.parse(name)
   chip = hardware.CHIPS[chip_name]
   num_chips = math.prod(sides) * slices
@@ -158,7 +185,8 @@ def elsewhere(rows: list[dict], name: str, price: float, mfu: float) -> str:
   )
   if price:
     line += f'; {hours * price:,.0f} at {price:g} a chip-hour'
-  return line
+  refused = unfit(rows, num_chips * chip.per_chip)
+  return '\n'.join([line, *(f'{name}: train refuses {x}' for x in refused)])
 
 
 def detectable(claim: dict, cells: list[dict]) -> str:

@@ -56,6 +56,14 @@ def read_cell(study: str | pathlib.Path, name: str) -> dict:
   return json.loads(path.read_text('utf-8')) if path.is_file() else {}
 
 
+def is_done(study: str | pathlib.Path, cell: dict) -> bool:
+  """Whether a cell of study.json is done, and as it stands there."""
+  told = read_cell(study, cell['name'])
+  return told.get('state') == DONE and (
+    told.get('identity') == cell['identity']
+  )
+
+
 def write_cell(study: str | pathlib.Path, name: str, record: dict):
   _write(cell_folder(study, name) / 'cell.json', record)
 
@@ -175,9 +183,9 @@ def rows(study: str | pathlib.Path, record: dict) -> list[dict]:
   """
   result = []
   for cell in record['cells']:
-    done = read_cell(study, cell['name'])
-    if done.get('state') != DONE:
+    if not is_done(study, cell):
       continue
+    done = read_cell(study, cell['name'])
     seen = done.get('seen', {}).values()
     facts = {
       'cell': cell['name'],

@@ -4,11 +4,13 @@ import pathlib
 import time
 from collections.abc import Callable
 
+import jax
 import ml_collections
 
 from lbe.assemble import evaluators as evaluators_lib
 from lbe.assemble import model as model_lib
 from lbe.evals import schedule
+from lbe.judging import scores
 from lbe.mesh import sharding
 from lbe.studies import folder
 from lbe.studies import grid
@@ -17,7 +19,10 @@ from lbe.studies import work
 
 
 def unscored(study: pathlib.Path, record: dict, name: str) -> list[str]:
-  """Names of the evaluators that have not scored the cell as it is."""
+  """Names of the evaluators that have not scored the cell as it is.
+
+  A judge that did not answer all is asked again.
+  """
   by_name = {cell['name']: cell for cell in record['cells']}
   cell = by_name[name]
   if cell['kind'] == 'tokenizer':
@@ -28,9 +33,15 @@ def unscored(study: pathlib.Path, record: dict, name: str) -> list[str]:
       continue
     score = folder.read_score(study, name, evaluator)
     theirs = (score.get('identity'), score.get('cell'))
-    if theirs != (of['identity'], cell['identity']):
+    mine = (of['identity'], cell['identity'])
+    if theirs != mine or _is_unanswered(score):
       result.append(evaluator)
   return result
+
+
+def _is_unanswered(score):
+  name = scores.FAILURES['unanswered']
+  return any(row['name'] == name and row['value'] for row in score['rows'])
 
 
 def groups(study: pathlib.Path, record: dict, names) -> list[list[str]]:
@@ -38,13 +49,16 @@ def groups(study: pathlib.Path, record: dict, names) -> list[list[str]]:
   result = {}
   for cell in record['cells']:
     name = cell['name']
-    done = folder.read_cell(study, name)
-    if name not in names or done.get('state') != folder.DONE:
+    if name not in names or not folder.is_done(study, cell):
       continue
     if unscored(study, record, name):
-      shape = str(done.get('model') or name)
+      shape = str(folder.read_cell(study, name).get('model') or name)
       result.setdefault(shape, []).append(name)
   return list(result.values())
+
+
+# What a user can cause; the device's own errors are mostly of memory.
+_TOLD = (ValueError, OSError, ImportError, jax.errors.JaxRuntimeError)
 
 
 def score(
@@ -57,45 +71,60 @@ def score(
 ):
   """Scores each of the cells by what has not, each behind its lock.
 
-  `config` has no evaluators of its own, and says how they compute.
+  `config` has no evaluators of its own, and says how they compute. Raises
+  ValueError behind the last where some could not be scored, with their names.
   """
-  facts = work.facts()
-  by_name = {cell['name']: cell for cell in record['cells']}
-  texts = str((study / 'files').absolute())
+  facts, failed = work.facts(), []
   for name in names:
     with folder.locked(study, name) as lock:
       left = unscored(study, record, name) if lock is not None else []
       if not left:
         continue
-      asked = config.copy_and_resolve_references()
-      with asked.unlocked():
-        asked.init_from = work.location(study, by_name[name])
-        for evaluator in left:
-          fields = record['evals'][evaluator]['fields']
-          asked.evals[evaluator] = grid.placed(fields, texts)
-      opened = model_lib.open_weights(asked)
-      tokenizer = model_lib.make_tokenizer(asked, opened, study)
-      mesh = sharding.make_mesh(asked.mesh.to_dict())
-      model = model_lib.as_evaluated(
-        opened.load_params(mesh), opened.config, tokenizer, mesh, asked
-      )
-      for it in evaluators_lib.make(
-        asked,
-        None,
-        tokenizer,
-        max_positions=opened.config.max_positions,
-        num_old=opened.num_old_rows(tokenizer),
-      ):
-        start = time.monotonic()
-        found = schedule.evaluate(it, model, step=None)
-        seconds = time.monotonic() - start
-        told = {
-          'identity': record['evals'][it.name]['identity'],
-          'cell': by_name[name]['identity'],
-          'seconds': seconds,
-          'time': work.now(),
-          **facts,
-          'rows': found.rows,
-        }
-        folder.write_score(study, name, it.name, told, found.predictions)
-        say(f'{name}: scored by {it.name} in {seconds:.1f} s')
+      try:
+        _score_cell(study, record, name, left, config, facts, say=say)
+      except _TOLD as error:
+        say(f'{name}: not scored: {error}')
+        failed.append(name)
+  if failed:
+    raise ValueError(
+      f'{len(failed)} of {len(names)} cells are not scored: '
+      f'{", ".join(failed)}; why is said above.'
+    )
+
+
+def _score_cell(study, record, name, left, config, facts, *, say):
+  """Writes the scores of one cell by the evaluators of the names `left`."""
+  cell = next(cell for cell in record['cells'] if cell['name'] == name)
+  texts = str((study / 'files').absolute())
+  asked = config.copy_and_resolve_references()
+  with asked.unlocked():
+    asked.init_from = work.location(study, cell)
+    for evaluator in left:
+      fields = record['evals'][evaluator]['fields']
+      asked.evals[evaluator] = grid.placed(fields, texts)
+  opened = model_lib.open_weights(asked)
+  tokenizer = model_lib.make_tokenizer(asked, opened, study)
+  mesh = sharding.make_mesh(asked.mesh.to_dict())
+  model = model_lib.as_evaluated(
+    opened.load_params(mesh), opened.config, tokenizer, mesh, asked
+  )
+  for it in evaluators_lib.make(
+    asked,
+    None,
+    tokenizer,
+    max_positions=opened.config.max_positions,
+    num_old=opened.num_old_rows(tokenizer),
+  ):
+    start = time.monotonic()
+    found = schedule.evaluate(it, model, step=None)
+    seconds = time.monotonic() - start
+    told = {
+      'identity': record['evals'][it.name]['identity'],
+      'cell': cell['identity'],
+      'seconds': seconds,
+      'time': work.now(),
+      **facts,
+      'rows': found.rows,
+    }
+    folder.write_score(study, name, it.name, told, found.predictions)
+    say(f'{name}: scored by {it.name} in {seconds:.1f} s')

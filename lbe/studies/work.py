@@ -92,6 +92,7 @@ class Worker:
     self._children = set()
     self._stopping = False
     self._tried = set()  # here: a failed cell is tried once a call
+    self._changed = set()  # in study.json, since this call read it
     self._began = time.monotonic()
     self._facts = facts()
     self._by_name = {cell['name']: cell for cell in record['cells']}
@@ -140,6 +141,7 @@ class Worker:
         cell
         for cell in left
         if states[cell['name']] in (folder.WAITING, folder.FAILED)
+        and cell['name'] not in self._changed
         and not (cell['name'] in self._tried and self._failed(cell))
         and all(states[x] == folder.DONE for x in cell['inputs'].values())
       ]
@@ -160,11 +162,27 @@ class Worker:
       self._record['cells'], self._record['claims'], done
     )
 
+  def _is_asked(self, cell):
+    """Whether study.json, which a later call may write, has it as it is."""
+    cells = folder.read(self._study)['cells']
+    return any(
+      (other['name'], other['identity']) == (cell['name'], cell['identity'])
+      for other in cells
+    )
+
   def _take(self, cell):
     """Whether it was free, and is now done or failed."""
     name = cell['name']
     with folder.locked(self._study, name) as lock:
       if lock is None:
+        return False
+      if not self._is_asked(cell):
+        with self._lock:
+          self._changed.add(name)
+        self._say(
+          f'{name}: left out: a later call changed it in study.json, and works '
+          'on it'
+        )
         return False
       before = folder.read_cell(self._study, name)
       if before.get('state') == folder.DONE:

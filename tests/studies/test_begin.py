@@ -56,11 +56,18 @@ def make(study, what, accept=False, wanted=None):
   )
 
 
+def begun(study, record, name, state):
+  """What a worker leaves of a cell."""
+  (identity,) = (c['identity'] for c in record['cells'] if c['name'] == name)
+  told = {'state': state, 'identity': identity}
+  folder.write_cell(study, name, told)
+
+
 def test_cells_are_added_and_nothing_else_moves(texts, tmp_path):
   """Catches an added seed that begins all others again."""
   study = tmp_path / 'study'
   first = make(study, asked(texts))
-  folder.write_cell(study, 's1', {'state': 'done', 'identity': 'x'})
+  begun(study, first, 's1', 'done')
   assert make(study, asked(texts)) == first
   more = make(study, asked(texts, seeds=(1, 2, 3)))
   assert more['cells'][:2] == first['cells']
@@ -73,8 +80,8 @@ def test_results_by_another_version_are_refused_with_the_difference(
   """Catches rows of one learning rate in the table of another."""
   study = tmp_path / 'study'
   first = make(study, asked(texts))
-  folder.write_cell(study, 's1', {'state': 'done'})
-  folder.write_cell(study, 's2', {'state': 'failed'})
+  begun(study, first, 's1', 'done')
+  begun(study, first, 's2', 'failed')
   with pytest.raises(ValueError, match='another version.*\ns1: rate: None → 3'):
     make(study, asked(texts, rate=3))
   record = make(study, asked(texts, rate=3), accept=True)
@@ -86,6 +93,43 @@ def test_results_by_another_version_are_refused_with_the_difference(
   assert not folder.read_cell(study, 's2')
   again = make(study, asked(texts, rate=3), accept=True)
   assert again['accepted'] == record['accepted']
+
+
+def test_a_cell_that_somebody_works_on_is_refused_and_kept(texts, tmp_path):
+  """Catches a run whose folder is deleted under it before it saved once."""
+  study = tmp_path / 'study'
+  first = make(study, asked(texts))
+  with folder.locked(study, 's1'):
+    begun(study, first, 's1', 'running')
+    log = folder.cell_folder(study, 's1') / 'log.txt'
+    log.write_text('step 1')
+    with pytest.raises(ValueError, match='s1: rate: None → 3\n.*works on it'):
+      make(study, asked(texts, rate=3))
+    assert log.is_file() and folder.read(study)['cells'] == first['cells']
+    with folder.locked(study, 's1') as other:
+      assert other is None, 'nobody else may take it'
+    kept = make(study, asked(texts, rate=3), accept=True)
+    assert kept['cells'][0]['identity'] == first['cells'][0]['identity']
+  # Interrupted before it saved: nothing is lost. The lock stays the one that
+  # others may have opened.
+  lock = (log.parent / 'lock').stat().st_ino
+  anew = make(study, asked(texts, rate=4))
+  assert (log.parent / 'lock').stat().st_ino == lock
+  assert anew['cells'][0]['config']['rate'] == 4
+  assert not log.exists() and not folder.read_cell(study, 's1')
+
+
+def test_a_cell_made_by_no_known_version_is_refused(texts, tmp_path):
+  """Catches results of a rate that study.json has not, under its name."""
+  study = tmp_path / 'study'
+  first = make(study, asked(texts))
+  folder.write_cell(study, 's1', {'state': 'done', 'identity': 'old'})
+  with pytest.raises(ValueError, match='s1: made by another version than the'):
+    make(study, asked(texts))
+  record = make(study, asked(texts), accept=True)
+  assert record['cells'][0]['identity'] == 'old', 'it counts as it is'
+  assert record['cells'][1] == first['cells'][1]
+  assert make(study, asked(texts), accept=True) == record
 
 
 def test_texts_that_changed_are_refused(texts, tmp_path):

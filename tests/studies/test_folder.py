@@ -69,10 +69,13 @@ def test_rows_are_those_of_done_cells_by_the_present_identities(tmp_path):
   done = {'state': 'done', 'seen': seen, 'updates': 3, 'commit': 'abc'}
   row = {'evaluator': 'zh', 'name': 'bits_per_byte', 'value': 2.0}
   scores = {'base': ('e1', 'i-base'), 'a': ('e0', 'i-a'), 'c': ('e1', 'i-old')}
+  # Trained as it was before, whatever its scores say.
+  scores['b'] = ('e1', 'i-b')
   for name, (evaluator, cell) in scores.items():
-    folder.write_cell(tmp_path, name, done)
+    folder.write_cell(tmp_path, name, done | {'identity': f'i-{name}'})
     record = {'identity': evaluator, 'cell': cell, 'rows': [row]}
     folder.write_score(tmp_path, name, 'zh', record, [{'id': '1', 'nats': 2.0}])
+  folder.write_cell(tmp_path, 'b', done | {'identity': 'i-old'})
   found = folder.derive(tmp_path, CHAIN)
   assert found == [
     row

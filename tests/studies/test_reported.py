@@ -179,6 +179,7 @@ def study(tmp_path_factory):
       one['name'],
       {
         'state': folder.DONE,
+        'identity': one['identity'],
         'updates': 10,
         'seconds': {'wall': 5.0, 'train': 3.0},
         'seen': {'zh': {'documents': 3, 'tokens': 1000, 'bytes': 3000}},

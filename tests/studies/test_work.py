@@ -199,6 +199,27 @@ def test_a_failure_is_told_and_leaves_the_others_alone(tmp_path, monkeypatch):
   assert base['tries'] == 1 and base['model'] == {'dim': 8}
 
 
+def test_a_worker_leaves_what_a_later_call_changed(tmp_path, monkeypatch):
+  """Catches cells trained by the config of before, and told as the new one."""
+  path = study(tmp_path, base=None, child='base', other=None)
+  monkeypatch.setattr(work, 'command', command)
+  before, said = folder.read(path), []
+  worker = work.Worker(path, before, say=said.append)
+  cells = [dict(c, config={**c['config']}) for c in before['cells']]
+  for cell in cells:
+    if cell['name'] == 'base':
+      cell['config']['rate'] = 3
+  after = dict(before, cells=grid.identify(cells, {}, {}))
+  folder.write(path, after)
+  worker.work({'base', 'child', 'other'}, jobs=2, budget=None)
+  assert ran(path) == {'other': 1}
+  assert [x for x in said if 'base: left out: a later call changed it' in x]
+  later = work.Worker(path, after, say=said.append)
+  later.work({'base', 'child', 'other'}, jobs=1, budget=None)
+  assert ran(path) == dict.fromkeys(('base', 'child', 'other'), 1)
+  assert all(folder.is_done(path, cell) for cell in after['cells'])
+
+
 def test_no_cell_is_begun_behind_the_budget(tmp_path, monkeypatch):
   path = study(tmp_path, base=None)
   monkeypatch.setattr(work, 'command', command)
