@@ -144,10 +144,11 @@ def group(**changes) -> ConfigDict:
   """Parameters that learn on their own terms; None is what `optim` says.
 
   `config.optim.groups.NAME = group(params=...)`; of the groups that match a
-  parameter the first has it.
+  parameter the first by name has it.
   """
   fields = dict(
-    # A regular expression of whole names, as 'layers/.*', 'embed_VD'.
+    # A regular expression of whole names, as 'layers/.*', 'embed_VD'; of the
+    # groups that match a parameter the first by name has it.
     params='.*',
     # 'all', or of an extended vocabulary's matrices the 'old' or 'new' rows.
     rows='all',
@@ -598,7 +599,8 @@ def base() -> ConfigDict:
 
   # How long: exactly one of the numbers is set. Documents, bytes and epochs
   # count the text of the source named in `of`, or of all together where ''.
-  # Less than an epoch is the first documents in the seeded order.
+  # Fewer documents or bytes than there are: the first ones in the seeded order.
+  # Of epochs nothing is cut: less than one is a random part of the rows.
   config.budget = dict(
     steps=0,
     tokens=0,

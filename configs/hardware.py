@@ -64,8 +64,12 @@ PRESETS = {
 }
 
 
-def on(config, name):
-  """The config with what suits a chip or is a preset; '' leaves it as it is."""
+def on(config, name, *, also='nothing'):
+  """The config with what suits a chip or is a preset; '' leaves it as it is.
+
+  A preset's adapters come where the config has none of its own; `also` is that
+  of common.adapt.
+  """
   if not name:
     return config
   if name not in CHIPS and name not in PRESETS:
@@ -80,8 +84,8 @@ def on(config, name):
   config.num_microbatches = suits.pop(
     'num_microbatches', config.num_microbatches
   )
-  if suits.pop('lora', False):
-    common.adapt(config)
+  if suits.pop('lora', False) and not config.lora.params:
+    common.adapt(config, also=also)
   for field in ('kind', 'first_moment_dtype', 'frozen_dtype'):
     if field in suits:
       config.optim[field] = suits.pop(field)

@@ -25,6 +25,8 @@ settings. For Tamil, from a LLaMA in Hugging Face's format:
   python -m lbe.evaluate --config=configs/eval_languages.py:ta,en \
     --workdir=runs/ta_scores --config.init_from=runs/ta ...
 
+With `:ta,pretrain,h100-7b-lora` embedding and head learn beside the adapters.
+
 The runs are those of zh_pretrain.py:all and instruct_13_languages.py, with more
 scores: what the language gains beside what English loses (forgetting.md), and
 whether the model still learns from its context.
@@ -54,7 +56,7 @@ def get_config(choice='ta'):
     )
   config = stages[stage or 'pretrain'](known)
   config.evals.in_context = common.in_context(every=10)
-  return hardware.on(config, chip)
+  return hardware.on(config, chip, also='all')
 
 
 def _pretrain(known):

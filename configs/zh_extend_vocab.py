@@ -21,13 +21,15 @@ Everything learns from the start. In stages, new rows alone first:
   --config.optim.groups.body.from_step=500
 
 and `...frozen=True` instead keeps a group as it was, without gradients and
-optimizer state.
+optimizer state. With the preset h100-7b-lora (`:100k,h100-7b-lora`) embedding
+and head learn beside its adapters.
 """
 
 from lbe.configs import zh_pretrain
 
 
 def get_config(choice='1m'):
-  config = zh_pretrain.get_config(choice)
+  # Adapters of a preset alone would leave the new rows as they start.
+  config = zh_pretrain.get_config(choice, also='all')
   config.new_rows.method = 'pieces_mean'
   return config

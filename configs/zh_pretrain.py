@@ -30,14 +30,14 @@ from lbe.configs import hardware
 SCALES = {'10k': 10_000, '100k': 100_000, '1m': 1_000_000, 'all': 0}
 
 
-def get_config(choice='1m'):
+def get_config(choice='1m', *, also='nothing'):
   scale, _, chip = choice.partition(',')
   if scale not in SCALES:
     raise ValueError(
       f'zh_pretrain.py:{scale} is unknown; take one of '
       f'{", ".join(":" + name for name in SCALES)}.'
     )
-  return hardware.on(of('zh', documents=SCALES[scale]), chip)
+  return hardware.on(of('zh', documents=SCALES[scale]), chip, also=also)
 
 
 def of(language, *, documents):

@@ -20,6 +20,7 @@ written there or into export.json.
 
 import functools
 import json
+import os
 import pathlib
 
 from absl import flags
@@ -207,7 +208,7 @@ def train():
   folder = pathlib.Path(_OUTPUT.value)
   folder.mkdir(parents=True, exist_ok=True)
   required = _REQUIRED.value
-  if required and pathlib.Path(required).is_file():
+  if required and os.path.isfile(required):
     required = files.text(required)
   with progress.doing('training the tokenizer'):
     train_lib.train_sentencepiece(

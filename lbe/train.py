@@ -122,13 +122,16 @@ def main(argv):
     config, opened, workdir.here, may_extend=True, going_on=going_on
   )
   model = model_lib.make_architecture(config, opened, tokenizer)
-  num_old = None
+  num_old, num_new = None, 0
   if opened is not None:
     say(tokenizers.check_rows(tokenizer, model.vocab_size))
     num_old = opened.num_old_rows(tokenizer)
+    if model_lib.is_extended(opened, tokenizer):
+      num_new = tokenizer.vocab_size - num_old
   # What cannot be is said before hours of tokenizing.
   mesh = sharding.make_mesh(config.mesh.to_dict())
   step_lib.check_base(config)
+  extension.check(config)
   samples.check(
     config.sample_prompts,
     config.sample_max_new_tokens,
@@ -181,7 +184,7 @@ def main(argv):
   if jax.process_index() == 0 and not _DRY_RUN.value:
     output.keep(workdir.here / 'train.log')
   report.show(loader, num_steps, workdir.here, say)
-  say(step_lib.describe(config, training, num_steps))
+  say(step_lib.describe(config, training, num_steps, num_new=num_new))
   say(memory_line)
   counted = (model, config.data.seq_len, partition.frozen_names())
   flops_per_token = hardware.flops_per_token(*counted)

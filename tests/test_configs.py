@@ -1,6 +1,7 @@
 """Every config loads at once, and refuses what it does not know."""
 
 import importlib
+import json
 import pathlib
 import subprocess
 import sys
@@ -140,3 +141,34 @@ def test_quickstart_sample_exists():
 
   for source in quickstart.get_config().data.sources.values():
     assert pathlib.Path(source.path).stat().st_size > 10_000
+
+
+@pytest.mark.parametrize('choice', ['', ':en'])
+def test_the_command_of_zh_alpaca_lora_runs(test_data, tmp_path, choice):
+  """A source `en` without a path refused the command that the file shows."""
+  talks = [{'instruction': f'{i}?', 'output': 'Yes.'} for i in range(600)]
+  (tmp_path / 'zh.json').write_text(json.dumps(talks))
+  more = []
+  if choice:
+    (tmp_path / 'en.json').write_text(json.dumps(talks))
+    more = [f'--config.data.sources.en.path={tmp_path / "en.json"}']
+  output = runs.run(
+    'train',
+    '--dry_run',
+    f'--config=configs/zh_alpaca_lora.py{choice}',
+    f'--workdir={tmp_path / "run"}',
+    f'--config.init_from={test_data / "ckpt_stories260K" / "hf"}',
+    f'--config.data.sources.zh.path={tmp_path / "zh.json"}',
+    *more,
+    '--config.data.batch_size=8',
+    '--config.data.num_workers=1',
+  )
+  assert 'dry run: everything above holds' in output
+  assert ('\nen ' in output) == bool(choice)
+
+
+def test_an_unknown_choice_of_zh_alpaca_lora_is_refused():
+  from lbe.configs import zh_alpaca_lora
+
+  with pytest.raises(ValueError, match='zh_alpaca_lora.py:fr is unknown; take'):
+    zh_alpaca_lora.get_config('fr')

@@ -115,6 +115,10 @@ def test_the_table_and_an_example_show_what_is_learnt(tmp_path):
   assert float(cells['padding'].rstrip('%')) == pytest.approx(
     100 * (1 - loader.fill('a')), abs=0.06
   )
+  # Published batches count examples, and a row holds several.
+  mean = 8 * 49 / loader.num_rows[0]
+  assert f'\na step of 8 rows has {mean:,.0f} examples on average' in table
+  assert mean > 16
   shown = report.examples(loader)
   assert shown.startswith('an example of a:\n<s>say ')
   assert shown.endswith('</s>⟧') and shown.count('⟦') == 1

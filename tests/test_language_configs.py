@@ -3,13 +3,18 @@
 import json
 import shutil
 
+import jax
 import pytest
 
 from lbe.assemble import evaluators as evaluators_lib
+from lbe.assemble import model as model_lib
+from lbe.assemble import step as step_lib
 from lbe.configs import eval_languages
 from lbe.configs import instruct_13_languages
 from lbe.configs import language
+from lbe.configs import zh_extend_vocab
 from lbe.configs import zh_pretrain
+from lbe.models import weights
 from lbe.text import language_table
 from lbe.vocab import tokenizers
 
@@ -36,6 +41,28 @@ def test_every_language_has_its_way(code):
     assert config.evals.mgsm.subjects == mine
   chosen = language.get_config(f'{code},pretrain,h200')
   assert chosen.optim.first_moment_dtype == 'bfloat16'
+
+
+def test_a_presets_adapters_leave_a_configs_own_and_train_new_rows():
+  """New rows stayed as they were made; Bactrian-X's adapters became others."""
+  for config in (
+    zh_extend_vocab.get_config('100k,h100-7b-lora'),
+    language.get_config('ta,pretrain,h100-7b-lora'),
+  ):
+    config.model.update(dim=16, num_layers=1, num_heads=2, mlp_dim=16)
+    model = model_lib.make_config(config, tokenizers.Bytes())
+    model = model_lib.adapted_config(config, model)
+    partition = step_lib.make_partition(config, model, num_old=100)
+    learning, frozen = jax.eval_shape(partition.split, weights.shapes(model))
+    assert set(learning) == {'embed_VD', 'head_DV', 'lora'}
+    assert 'embed_VD' not in frozen and 'head_DV' not in frozen
+    assert not partition.frozen_new_rows()
+  config = zh_pretrain.get_config('100k,h100-7b-lora')
+  assert config.optim.groups.vocabulary.frozen
+  assert not config.optim.groups.old_rows.frozen  # there are none
+  tuned = language.get_config('ta,instruct,h100-7b-lora')
+  assert tuned.lora == language.get_config('ta,instruct').lora
+  assert tuned.optim.groups == language.get_config('ta,instruct').optim.groups
 
 
 def test_the_ways_are_those_of_the_papers_runs():

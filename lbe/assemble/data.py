@@ -71,6 +71,19 @@ def make_sources(config) -> dict[str, sources_lib.Source]:
   return result
 
 
+def _cache_dir(config, workdir):
+  return config.data.cache_dir or str(pathlib.Path(workdir) / 'data')
+
+
+def texts_fingerprints(config, workdir: str | pathlib.Path) -> dict[str, str]:
+  """{source: build.texts_fingerprint}: what a tokenizer is trained on."""
+  cache_dir = _cache_dir(config, workdir)
+  return {
+    name: build.texts_fingerprint(source, cache_dir)
+    for name, source in make_sources(config).items()
+  }
+
+
 def seed(config) -> int:
   """The seed of the order of documents; ValueError for a negative one."""
   if config.data.seed is None:
@@ -100,7 +113,7 @@ def prepare(
   named = make_sources(config)
   for source in named.values():
     sources_lib.files(source)  # a wrong path is said before any work
-  cache_dir = config.data.cache_dir or str(pathlib.Path(workdir) / 'data')
+  cache_dir = _cache_dir(config, workdir)
 
   first = jax.process_index() == 0
 
@@ -350,8 +363,8 @@ def count_steps(
     room = sum(d.num_tokens / loader.fill(name) for name, d in data.items())
     total = {
       'epochs': 1,
-      'documents': sum(d.num_documents for d in data.values()),
-      'bytes': sum(d.num_bytes for d in data.values()),
+      'documents': sum(d.epoch_documents for d in data.values()),
+      'bytes': sum(d.epoch_bytes for d in data.values()),
     }[unit]
     epochs = amount / total
   return math.ceil(epochs * room / share / tokens_per_step)

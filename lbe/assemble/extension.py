@@ -21,6 +21,14 @@ from lbe.vocab import rows
 from lbe.vocab import tokenizers
 
 
+def check(config):
+  """Raises ValueError for settings of new rows that do not go together.
+
+  It needs no data, so it is asked before hours of tokenizing.
+  """
+  rows.check(config.new_rows.method, config.new_rows.dictionary)
+
+
 def extend_params(
   opened: stored.Opened,
   tokenizer: tokenizers.Tokenizer,
@@ -40,11 +48,7 @@ def extend_params(
   `method` and `match_norms` are those of rows.make, `dictionary` the file of
   the method of that name.
   """
-  if (method == 'dictionary') != bool(dictionary):
-    raise ValueError(
-      f'new_rows.method={method!r} with dictionary={dictionary!r}: the method '
-      "'dictionary' needs a file, and only it does."
-    )
+  rows.check(method, dictionary)
   if dictionary:
     spellings, num_found = rows.translate(
       opened.tokenizer, tokenizer, dictionary

@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -21,6 +22,7 @@ from lbe.models import weights
 from lbe.run import checkpoint
 from lbe.run import identity
 from lbe.run import progress
+from lbe.text import files
 from lbe.vocab import tokenizers
 
 
@@ -315,10 +317,21 @@ def _train_tokenizer(config, workdir):
 
   target = workdir / 'tokenizer' / 'tokenizer.model'
   first = jax.process_index() == 0
+  # Beside it: another size, or other texts, would get it without a word.
+  trained_on = target.with_name('trained_on.json')
+  facts = None
+  if first:
+    facts = {
+      'vocab_size': config.tokenizer_vocab_size,
+      'texts': data.texts_fingerprints(config, workdir),
+    }
+    _drop_another(target, trained_on, facts)
   if first and not target.exists():
     target.parent.mkdir(parents=True, exist_ok=True)
+    # Before the tokenizer: what is there is what it says.
+    files.write_whole(trained_on, json.dumps(facts, indent=2))
     texts = (
-      text
+      sources_lib.plain(source, text)  # of a conversation what is said
       for source in data.make_sources(config).values()
       for text, _ in sources_lib.documents(source)
     )
@@ -332,3 +345,38 @@ def _train_tokenizer(config, workdir):
   text = base64.b64encode(target.read_bytes()).decode() if first else None
   text = hosts.share('tokenizer', text, limit_seconds=hosts.DAY)
   return tokenizers.from_bytes('sentencepiece', base64.b64decode(text))
+
+
+def _drop_another(target, trained_on, facts):
+  """Deletes a trained tokenizer that is not the one of `facts`.
+
+  Raises ValueError where a run has begun with it.
+  """
+  if not target.exists():
+    return
+  if trained_on.exists():
+    old = files.read_json(trained_on)
+  else:  # of an earlier version, which kept no more than the model
+    old = facts | {'vocab_size': tokenizers.load(target).vocab_size}
+  differs = []
+  if old['vocab_size'] != facts['vocab_size']:
+    differs.append(
+      f'tokenizer_vocab_size={facts["vocab_size"]} is asked for, and it has '
+      f'{old["vocab_size"]} pieces'
+    )
+  texts = [
+    f'data.sources.{name}'
+    for name in sorted(old['texts'].keys() | facts['texts'].keys())
+    if old['texts'].get(name) != facts['texts'].get(name)
+  ]
+  if texts:
+    differs.append(f'it was trained on other texts ({", ".join(texts)})')
+  if not differs:
+    return
+  workdir = target.parent.parent
+  if identity.recorded(workdir) or checkpoint.is_checkpoint(workdir):
+    raise ValueError(
+      f'{target} is the tokenizer of the run that began there: '
+      f'{"; ".join(differs)}. Set these back, or take another --workdir.'
+    )
+  target.unlink()

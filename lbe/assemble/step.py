@@ -123,7 +123,7 @@ _REST = {
 
 
 def _groups(config):
-  """{name: fields} of the groups that change something; the rest is last."""
+  """{name: fields} of groups that change something, by name; last the rest."""
   named = {
     name: fields
     for name, fields in config.optim.groups.to_dict().items()
@@ -368,8 +368,13 @@ def new_state(training: Training, params: dict) -> dict:
   return init_state(params)
 
 
-def describe(config, training: Training, num_steps: int) -> str:
-  """The model, the run, the mesh, and what learns, for people."""
+def describe(
+  config, training: Training, num_steps: int, *, num_new: int = 0
+) -> str:
+  """The model, the run, the mesh, and what learns, for people.
+
+  `num_new` rows are new in this run: a warning where they would stay as made.
+  """
   model, mesh = training.model, training.mesh
   tokens_per_step = config.data.batch_size * config.data.seq_len
   exact = dataclasses.replace(model, vocab_multiple=1)  # without padding
@@ -381,4 +386,18 @@ def describe(config, training: Training, num_steps: int) -> str:
     f'mesh: {dict(mesh.shape)} over {jax.device_count()} '
     f'{jax.devices()[0].device_kind} in {jax.process_count()} process(es)\n'
     + training.partition.describe(weights.shapes(exact))
+    + _frozen_new_rows(training.partition, num_new)
+  )
+
+
+def _frozen_new_rows(partition, num_new):
+  """A line on new rows that never learn, or ''."""
+  kept = partition.frozen_new_rows()
+  if not num_new or not kept:
+    return ''
+  fields = [f'optim.groups.{name}.frozen' for name in sorted({*kept.values()})]
+  return (
+    f'\nwarning: the {num_new:,} new rows of {" and ".join(kept)} never learn '
+    f'({", ".join(fields)}=True); set it to False, and '
+    'optim.groups.old_rows.frozen=True where they are to learn alone'
   )

@@ -72,43 +72,15 @@ def prepare(
         f'data.{name}=True, but the tokenizer has no such id; set '
         f'--config.data.{name}=False.'
       )
-  if '://' in str(cache_dir):
-    raise ValueError(
-      f'data.cache_dir={str(cache_dir)!r}: ArrayRecord is read from a disk; '
-      'mount the store as a folder, or name one here.'
-    )
-  cache_dir = pathlib.Path(cache_dir)
-  cache_dir.mkdir(parents=True, exist_ok=True)
-  facts = {
+  facts = _texts(source, cache_dir) | {
     'format': _FORMAT,
-    'files': _file_digests(source, cache_dir),
     'tokenizer': tokenizer.fingerprint,
-    'cut': [
-      source.kind,
-      source.cut,
-      source.heading if source.cut == 'heading' else '',
-      source.field,
-      source.on_bad_record,
-      source.columns,
-      dataclasses.asdict(source.entry) if source.entry else None,
-      # Of one folder of TFDS there may be several parts.
-      source.path if source.path.startswith('tfds:') else '',
-    ],
     'bos': bos,
     'eos': eos,
     'holdout': source.holdout,
     'shard_bytes': shards_lib.SHARD_BYTES,
   }
-  kinds = sources_lib.kinds(source)
-  if kinds:
-    facts['kinds'] = kinds
-  if source.cleaning is not None:
-    facts['cleaning'] = dataclasses.asdict(source.cleaning)
-    facts['benchmarks'] = [
-      hashlib.sha256(path.read_bytes()).hexdigest()
-      for b in source.cleaning.benchmarks.values()
-      for path in contamination.files(b['path'])
-    ]
+  cache_dir = pathlib.Path(cache_dir)
   if source.template:
     if seq_len > shards_lib.MAX_RECORD_TOKENS:
       raise ValueError(
@@ -122,9 +94,7 @@ def prepare(
       facts['template'][0] = pathlib.Path(source.template).read_text('utf-8')
     # Says before any work why it cannot be.
     shards_lib.encoder(source, tokenizer)
-  fingerprint = hashlib.sha256(
-    json.dumps(facts, sort_keys=True).encode()
-  ).hexdigest()[:16]
+  fingerprint = _hash(facts)
   folder = cache_dir / f'{source.name}-{fingerprint}' / '1.0.0'
   taken = None
   if source.max_documents:
@@ -163,6 +133,56 @@ def prepare(
     if limited:
       fingerprint += ', counted before its tokens'
   return tokenized.load(folder, source, fingerprint, seed, counted)
+
+
+def texts_fingerprint(source: sources_lib.Source, cache_dir) -> str:
+  """What the texts of a source are known by, before any is tokenized.
+
+  By the content of its files and how they are read, wherever they lie. Digests
+  are kept in the folder, where `prepare` finds them.
+  """
+  return _hash(_texts(source, cache_dir) | {'talks': bool(source.template)})
+
+
+def _hash(facts):
+  record = json.dumps(facts, sort_keys=True)
+  return hashlib.sha256(record.encode()).hexdigest()[:16]
+
+
+def _texts(source, cache_dir):
+  """What decides a source's documents: content, and how it is read."""
+  if '://' in str(cache_dir):
+    raise ValueError(
+      f'data.cache_dir={str(cache_dir)!r}: ArrayRecord is read from a disk; '
+      'mount the store as a folder, or name one here.'
+    )
+  cache_dir = pathlib.Path(cache_dir)
+  cache_dir.mkdir(parents=True, exist_ok=True)
+  facts = {
+    'files': _file_digests(source, cache_dir),
+    'cut': [
+      source.kind,
+      source.cut,
+      source.heading if source.cut == 'heading' else '',
+      source.field,
+      source.on_bad_record,
+      source.columns,
+      dataclasses.asdict(source.entry) if source.entry else None,
+      # Of one folder of TFDS there may be several parts.
+      source.path if source.path.startswith('tfds:') else '',
+    ],
+  }
+  kinds = sources_lib.kinds(source)
+  if kinds:
+    facts['kinds'] = kinds
+  if source.cleaning is not None:
+    facts['cleaning'] = dataclasses.asdict(source.cleaning)
+    facts['benchmarks'] = [
+      hashlib.sha256(path.read_bytes()).hexdigest()
+      for b in source.cleaning.benchmarks.values()
+      for path in contamination.files(b['path'])
+    ]
+  return facts
 
 
 def _is_made(folder):

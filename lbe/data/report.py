@@ -90,7 +90,28 @@ def table(
   notes = [
     tokenized.describe(loader.prepared[name], name) for name in loader.names
   ]
+  notes.append(_examples_a_step(loader, rows_used, num_steps))
   return '\n'.join([tables.columns(rows, width), *filter(None, notes)])
+
+
+def _examples_a_step(loader, rows_used, num_steps):
+  """A line on what packing makes of the batch, or ''.
+
+  Published batches count examples, and a row holds several.
+  """
+  if not any(loader.packed):
+    return ''
+  of_rows = [
+    used * data.num_documents / num_rows
+    for used, data, num_rows, packed in zip(
+      rows_used, loader.data, loader.num_rows, loader.packed, strict=True
+    )
+    if packed
+  ]
+  return (
+    f'a step of {loader.batch_size:,} rows has '
+    f'{sum(of_rows) / max(num_steps, 1):,.0f} examples on average'
+  )
 
 
 def _epochs(epochs):

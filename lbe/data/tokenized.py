@@ -174,11 +174,18 @@ class TokenizedDataset:
     self.num_learnt = int(learnt.sum())
     self.num_unlearnt = int((learnt == 0).sum())
     self.num_bytes = int(np.asarray(index['num_bytes'])[order].sum())
-    # What limits and budgets in text count.
+    # What limits and budgets in text count, and what an epoch holds by them.
     self.num_counted, self.counted_bytes = self.num_documents, self.num_bytes
+    self.epoch_documents, self.epoch_bytes = self.num_documents, self.num_bytes
     if counted is not None:
       self.num_counted = len(counted['hashes'])
       self.counted_bytes = int(counted['num_bytes'].sum())
+      # As many as if none had been left out: the same of every tokenizer.
+      kept = np.isin(counted['hashes'], index['hashes'])
+      num_kept = int(kept.sum())
+      kept_bytes = int(counted['num_bytes'][kept].sum())
+      self.epoch_documents = self.num_documents * self.num_counted / num_kept
+      self.epoch_bytes = self.num_bytes * self.counted_bytes / kept_bytes
     self.num_fallback = int(
       np.asarray(index['fallback'], np.int64)[order].sum()
     )

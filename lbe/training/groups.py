@@ -2,8 +2,9 @@
 
 A group has the parameters whose whole name (as 'layers/q_LDNH') its pattern
 matches; of the vocabulary's matrices it may have the old or the new rows only.
-The first group that matches has a parameter. What is frozen has no gradient
-and no optimizer state: the step sees two trees, and joins them to compute.
+Of the groups that match a parameter the first by name has it. What is frozen
+has no gradient and no optimizer state: the step sees two trees, and joins them
+to compute.
 """
 
 import dataclasses
@@ -49,13 +50,17 @@ class Partition:
     self, groups: list[Group], dims: dict, *, num_old: int | None = None
   ):
     self._num_old = num_old
+    self._vocabulary = []  # names of the matrices with a row for each piece
     self._axes = {}  # of the matrices that are cut
     self._groups = {}  # by the names of the cut tree
     for g in groups:
       _check(g, num_old)
     flat = weights.flatten(dims)
     for name, names in flat.items():
-      rows = ('old', 'new') if 'vocab' in names else ('all',)
+      rows = ('all',)
+      if 'vocab' in names:
+        rows = ('old', 'new')
+        self._vocabulary.append(name)
       owners = {
         part: next(
           g
@@ -74,8 +79,8 @@ class Partition:
       if not any(g is owner for owner in self._groups.values()):
         raise ValueError(
           f'optim.groups.{g.name} has no parameter: params={g.params!r} with '
-          f'rows={g.rows!r} matches none that an earlier group does not have; '
-          f'the names are {", ".join(flat)}.'
+          f'rows={g.rows!r} matches none that a group with an earlier name '
+          f'does not have; the parameters are {", ".join(flat)}.'
         )
     self.groups = [
       g for g in groups if any(g is owner for owner in self._groups.values())
@@ -120,6 +125,14 @@ class Partition:
       for name, group in self._groups.items()
       if group.frozen and name.rpartition('/')[0] not in self._axes
     ]
+
+  def frozen_new_rows(self) -> dict[str, str]:
+    """{matrix of the vocabulary: the group that keeps its new rows}."""
+    owners = {
+      name: self._groups[f'{name}/new' if name in self._axes else name]
+      for name in self._vocabulary
+    }
+    return {name: g.name for name, g in owners.items() if g.frozen}
 
   def labels(self, learning: dict) -> dict:
     """The tree of what learns, with its groups' names."""

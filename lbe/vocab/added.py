@@ -144,6 +144,10 @@ class AddedTokens:
     """The same tokenizer, which puts no space before a text."""
     return self._with_first('never')
 
+  def verbatim(self):
+    """The same tokenizer, for the text of a piece by itself."""
+    return with_model(self, self.model.verbatim())
+
   def after_special(self):
     """The same tokenizer for a text that stands behind a special token."""
     return self._with_first(self.behind)

@@ -42,7 +42,7 @@ def extend(
   check_units(units)
   characters = _missing_characters(units, known, coverage)[:num_pieces]
   start = extend_lib.below(base, characters) if characters else base
-  start = start.without_prefix()
+  start = start.verbatim()
   letters = known | set(characters)
   bar = bars.make(
     units.items(), desc='cutting', unit='word', disable=not progress

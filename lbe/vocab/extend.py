@@ -11,6 +11,7 @@ published files byte for byte.
 import collections
 import dataclasses
 import functools
+import re
 import unicodedata
 
 from sentencepiece import sentencepiece_model_pb2
@@ -253,18 +254,24 @@ def make_reachable(base, candidates, left_out):
 def unreachable(tokenizer, *, first_id=0):
   """{piece: what its text gives} of pieces that are never produced.
 
-  The text of each ordinary piece from `first_id` on is encoded alone, without
-  the dummy prefix; a piece is reachable when that gives its one id.
+  The text of each ordinary piece from `first_id` on is encoded alone, with its
+  own spaces; a piece is reachable when that gives its one id.
   """
-  plain = tokenizer.without_prefix()
+  plain, joined = tokenizer.verbatim(), r'(?!)'
+  if tokenizer.proto.normalizer_spec.remove_extra_whitespaces:
+    joined = ' {2,}'  # of several spaces in a text one is left
+
+  def text(piece):
+    return re.sub(joined, ' ', piece.replace('▁', ' '))
+
   pieces = [
     (i, p.piece)
     for i, p in enumerate(tokenizer.proto.pieces)
     if i >= first_id and p.type == _Piece.NORMAL
   ]
-  encoded = plain.encode_batch([p.replace('▁', ' ') for _, p in pieces])
+  encoded = plain.encode_batch([text(piece) for _, piece in pieces])
   return {
-    piece: plain.split(piece.replace('▁', ' '))
+    piece: plain.split(text(piece))
     for (i, piece), ids in zip(pieces, encoded, strict=True)
     if ids != [i]
   }

@@ -235,6 +235,17 @@ class HuggingFace:
     """The same tokenizer, which puts no space before a text."""
     return self._with_prefix(())
 
+  def verbatim(self):
+    """The same tokenizer, for the text of a piece by itself.
+
+    It puts no space before the text and keeps those that are there.
+    """
+    plain = self.without_prefix()
+    kept = _keep_spaces(plain.record.get('normalizer'))
+    if kept == plain.record.get('normalizer'):
+      return plain
+    return plain.with_record({**plain.record, 'normalizer': kept})
+
   def after_special(self):
     """The same tokenizer for a text that stands behind a special token.
 
@@ -294,6 +305,19 @@ class HuggingFace:
         'specials': [self.bos_id, self.eos_id, self.unk_id, self.pad_id],
       }
     )
+
+
+def _keep_spaces(part):
+  """A normalizer without its steps that take spaces away."""
+  if not part:
+    return None
+  if part['type'] == 'Sequence':
+    kept = [_keep_spaces(p) for p in part['normalizers']]
+    return {**part, 'normalizers': [p for p in kept if p]}
+  empty = json.loads(tokenizers.Tokenizer(tokenizers.models.BPE()).to_str())
+  record = json.dumps({**empty, 'normalizer': part})
+  step = tokenizers.Tokenizer.from_str(record).normalizer
+  return None if len(step.normalize_str('  ')) < 2 else part
 
 
 def _keep_prefix(part, schemes):

@@ -20,13 +20,27 @@ NORMAL_STD = 0.02
 _BLOCK = 256
 
 
+def check(method: str, dictionary: str):
+  """Raises ValueError for a method that is none, or not of a dictionary."""
+  if method not in METHODS:
+    raise ValueError(
+      f'new_rows.method={method!r} is unknown; take one of '
+      f'{", ".join(METHODS)}.'
+    )
+  if (method == 'dictionary') != bool(dictionary):
+    raise ValueError(
+      f'new_rows.method={method!r} with dictionary={dictionary!r}: the method '
+      "'dictionary' needs a file, and only it does."
+    )
+
+
 def spell(
   base: tokenizers.Tokenizer, extended: tokenizers.Tokenizer
 ) -> list[list[list[int]]]:
   """For each new piece, [the ids of the base that spell it].
 
-  The piece's text is encoded alone, without the dummy prefix. `make` takes
-  several spellings of a piece; this is the one that every piece has.
+  The piece's text is encoded alone, with its own spaces. `make` takes several
+  spellings of a piece; this is the one that every piece has.
   """
   if base.kind == extended.kind == 'hf' and base.byte_level:
     return [[ids] for ids in byte_level.spell(base, extended)]
@@ -39,7 +53,7 @@ def spell(
   pieces = [
     extended.piece(i) for i in range(base.vocab_size, extended.vocab_size)
   ]
-  spellings = base.without_prefix().encode_batch(
+  spellings = base.verbatim().encode_batch(
     [piece.replace('▁', ' ') for piece in pieces]
   )
   return [[ids] for ids in spellings]
@@ -52,9 +66,10 @@ def translate(
 
   A line of the file is a word of the new language, a tab, and a word of the
   old one; a word may have several lines. A piece that is such a word is
-  spelled by its translations, each as the base writes that word; any other
-  piece by itself. Raises ValueError for a line of another form, where no piece
-  is found, and where many more are in the second column.
+  spelled by its translations, each as the base writes that word, behind a space
+  where the piece begins with one; any other piece by itself. Raises ValueError
+  for a line of another form, where no piece is found, and where many more are
+  in the second column.
   """
   words, turned = {}, set()
   text = files.text(path)
@@ -69,16 +84,22 @@ def translate(
       )
     words.setdefault(fields[0], []).append(fields[1])
     turned.add(fields[1])
-  spellings = spell(base, extended)
+  spellings, verbatim = spell(base, extended), base.verbatim()
   num_found = num_turned = 0
   for i in range(len(spellings)):
     piece = extended.piece(base.vocab_size + i)
     if extended.kind == 'hf' and extended.byte_level:
       piece = byte_level.readable(piece)
-    piece = piece.replace('▁', ' ').strip()
-    num_turned += piece in turned
-    if piece in words:
-      spellings[i] = base.encode_batch(words[piece])
+    own = piece.replace('▁', ' ')
+    word = own.strip()
+    num_turned += word in turned
+    if word in words:
+      translations = words[word]
+      if own[:1] == ' ':  # which not every base puts before a text
+        spaced = [f' {x}' for x in translations]
+        spellings[i] = verbatim.encode_batch(spaced)
+      else:
+        spellings[i] = base.encode_batch(translations)
       num_found += 1
   if num_turned > 2 * num_found or not num_found:
     told = f'{num_found:,} of the {len(spellings):,} new pieces are words'
@@ -107,14 +128,9 @@ def make(
   'pieces_mean' and 'dictionary' take the mean over a piece's spellings of the
   mean of the rows in each, 'mean' that of all old rows, 'gaussian' draws from
   mean and covariance of all, 'normal' from N(0, 0.02²). With `match_norms`
-  every new row gets the mean norm of the old ones. Raises ValueError for
-  another method.
+  every new row gets the mean norm of the old ones. `check` takes the method.
   """
-  if method not in METHODS:
-    raise ValueError(
-      f'new_rows.method={method!r} is unknown; take one of '
-      f'{", ".join(METHODS)}.'
-    )
+  assert method in METHODS
   old_VD = old_VD.astype(jnp.float32)
   X, D = len(spellings), old_VD.shape[1]
   if method in ('pieces_mean', 'dictionary'):

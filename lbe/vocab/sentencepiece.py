@@ -97,6 +97,18 @@ class SentencePiece:
     proto.normalizer_spec.add_dummy_prefix = False
     return SentencePiece(proto.SerializeToString())
 
+  def verbatim(self):
+    """The same model, for the text of a piece by itself.
+
+    It puts no space before the text and keeps those that are there, which
+    spm_train's defaults take away where a text begins.
+    """
+    proto = sentencepiece_model_pb2.ModelProto()
+    proto.ParseFromString(self._data)
+    proto.normalizer_spec.add_dummy_prefix = False
+    proto.normalizer_spec.remove_extra_whitespaces = False
+    return SentencePiece(proto.SerializeToString())
+
   def after_special(self):
     """The same model for a text that stands behind a special token.
 

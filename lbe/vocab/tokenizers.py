@@ -54,6 +54,8 @@ class Tokenizer(Protocol):
   def piece(self, token: int) -> str: ...
   def to_bytes(self) -> bytes: ...
   def without_prefix(self) -> 'Tokenizer': ...
+  # For the text of a piece by itself: all its spaces stay.
+  def verbatim(self) -> 'Tokenizer': ...
   def after_special(self) -> 'Tokenizer': ...
 
 
@@ -67,6 +69,9 @@ class Bytes:
   added, adds_bos = (), True
 
   def without_prefix(self):
+    return self
+
+  def verbatim(self):
     return self
 
   def after_special(self):

@@ -211,7 +211,7 @@ def _leftmost(text, group):
 
 def _alone(tokenizer, pieces):
   """{piece: the pieces that its text is encoded to, by itself}."""
-  plain = tokenizer.without_prefix()
+  plain = tokenizer.verbatim()
   encoded = plain.encode_batch([p.replace(_SPACE, ' ') for p in pieces])
   return {
     piece: [plain.piece(token) for token in ids]

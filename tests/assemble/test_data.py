@@ -171,6 +171,37 @@ def test_a_budget_below_an_epoch_takes_the_first_documents(
   assert prepared.whole is None
 
 
+@pytest.mark.parametrize('unit', ['documents', 'bytes'])
+def test_a_budget_of_an_epoch_is_one_whatever_is_too_long(tmp_path, unit):
+  """All examples decided whether it is less, and what is left the steps."""
+  config = tiny.config(tmp_path, a={})
+  config.data.seq_len = 80
+  config.data.batch_size = 1
+  write_talks(tmp_path / 'a.jsonl', num=400)
+  config.data.sources.a.update(
+    path=str(tmp_path / 'a.jsonl'), template='plain', too_long='drop'
+  )
+  config.budget.steps = 0
+
+  config.budget[unit] = 10**6
+  tokenizer = tokenizers.load('bytes')
+  config.data.seq_len = 1024
+  whole = data.prepare(config, tokenizer, tmp_path)['a'].train
+  config.data.seq_len = 80
+  for times in 1, 3:
+    epoch = {'documents': 400, 'bytes': whole.num_bytes}[unit]
+    config.budget[unit] = epoch * times
+    prepared = data.prepare(config, tokenizer, tmp_path)
+    left = prepared['a'].train
+    assert left.num_documents < 300 and left.num_counted == 400
+    loader = data.make_loader(config, prepared, tokenizer)
+    num_steps = data.count_steps(config, prepared, loader)
+    assert loader.epochs(num_steps)['a'] == pytest.approx(times, abs=0.05)
+  # Where all fit, a run has the steps that it had.
+  assert whole.epoch_documents == whole.num_documents == 400
+  assert whole.epoch_bytes == whole.num_bytes
+
+
 def test_a_seed_of_the_data_is_no_negative_number(tmp_path):
   config = tiny.config(tmp_path, a={})
   config.data.seed = -5

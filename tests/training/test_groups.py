@@ -167,6 +167,17 @@ def test_microbatches_accumulate_what_learns_only():
   )
 
 
+def test_of_groups_that_match_the_first_by_name_has_a_parameter():
+  """Who trusts the order of a config would train what was to be frozen."""
+  wanted = dict(params='embed_VD')
+  for order in (('a', 'b'), ('b', 'a')):
+    changes = {name: dict(wanted, peak_lr=0.1) for name in order}
+    with pytest.raises(
+      ValueError, match='b has no parameter: .* an earlier name'
+    ):
+      step_lib.make_partition(config(**changes), tiny.TINY, num_old=NUM_OLD)
+
+
 def test_split_and_join_are_inverse_to_each_other():
   """Head and embedding are cut along different axes."""
   partition = step_lib.make_partition(

@@ -18,6 +18,7 @@ from lbe.vocab import byte_level
 from lbe.vocab import export
 from lbe.vocab import extend
 from lbe.vocab import huggingface
+from lbe.vocab import rows
 from lbe.vocab import tokenizers
 
 import runs
@@ -203,6 +204,22 @@ def test_new_pieces_are_spelt_by_the_base(base, learnt):
     assert spelt.decode(errors='backslashreplace') == piece
   whole = learnt.added.index('没有')
   assert parts[whole] == base.encode('没有')
+
+
+def test_a_translation_has_a_space_where_the_piece_has_one(
+  base, texts, tmp_path
+):
+  """The row of a word would begin as 'water' from the middle of a word."""
+  found = byte_level.extend(base, texts['hin'], num_pieces=300, progress=False)
+  whole = [p for p in found.added if p not in found.intermediates]
+  spaced = next(p for p in whole if p[0] == ' ' and len(p) > 3)
+  alone = next(p for p in whole if p[0] != ' ' and f' {p}' not in whole)
+  path = tmp_path / 'hi-en.tsv'
+  path.write_text(f'{spaced.strip()}\twater\n{alone}\twater\n')
+  spellings = rows.translate(base, found.tokenizer, path)[0]
+  assert base.encode(' water') != base.encode('water')
+  assert spellings[found.added.index(spaced)] == [base.encode(' water')]
+  assert spellings[found.added.index(alone)] == [base.encode('water')]
 
 
 def test_an_extension_is_extended_again(learnt, texts):

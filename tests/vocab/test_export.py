@@ -182,6 +182,24 @@ def test_the_command_trains_either_kind(test_data, tmp_path):
   assert {'鿋', '鿌'} <= pieces and 'characters.txt' not in pieces
 
 
+def test_the_command_takes_more_characters_than_a_path_may_have(
+  test_data, tmp_path
+):
+  """Above 255 bytes asking whether they are a file was an error."""
+  (tmp_path / 'text.txt').write_text('\n'.join(prose(test_data)))
+  characters = ''.join(map(chr, range(0x9F00, 0x9F60)))
+  runs.run(
+    'tokenizer',
+    'train',
+    f'--texts={tmp_path}/text.txt',
+    '--vocab_size=2400',
+    f'--required_characters={characters}',
+    f'--output={tmp_path}/out',
+  )
+  tokenizer = tokenizers.load(tmp_path / 'out')
+  assert set(characters) <= {p.piece for p in tokenizer.proto.pieces}
+
+
 def test_padding_and_legacy_are_stated(test_data, tmp_path):
   """A missing entry means another thing to each library and version."""
   tokenizer = tokenizers.load(test_data / 'tok_llama_32000')

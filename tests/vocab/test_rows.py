@@ -69,11 +69,6 @@ def test_several_spellings_weigh_the_same():
   np.testing.assert_allclose(new[0], (between + old()[3]) / 2, rtol=1e-6)
 
 
-def test_an_unknown_method_is_refused():
-  with pytest.raises(ValueError, match="method='focus' is unknown; take one"):
-    make('focus')
-
-
 @pytest.fixture(scope='module')
 def chinese(test_data, tmp_path_factory):
   """stories260K's tokenizer, extended by pieces of real Chinese."""
@@ -213,10 +208,57 @@ def test_a_dictionary_whose_columns_are_turned_is_told(
   assert rows.translate(base, chinese, path)[1] == 6
 
 
-def test_dictionary_and_method_go_together(test_data, chinese):
-  for method, dictionary in (('dictionary', ''), ('mean', 'zh-en.tsv')):
-    with pytest.raises(ValueError, match="'dictionary' needs a file"):
-      extended(test_data, chinese, (1, 1, 1), method, dictionary)
+@pytest.mark.parametrize(
+  'method, dictionary, words',
+  [
+    ('focus', '', "new_rows.method='focus' is unknown; take one"),
+    ('dictionary', '', "the method 'dictionary' needs a file, and only it"),
+    ('mean', __file__, "the method 'dictionary' needs a file, and only it"),
+  ],
+)
+def test_a_method_that_cannot_be_is_refused_before_data(
+  test_data, chinese, tmp_path, method, dictionary, words
+):
+  """A dry run said that all holds, and the run ended behind its tokenizing."""
+  with pytest.raises(ValueError, match=words):
+    extended(test_data, chinese, (1, 1, 1), method, dictionary)
+  (tmp_path / 'zh.model').write_bytes(chinese.to_bytes())
+  output = runs.run(
+    'train',
+    *runs.TINY,
+    '--dry_run',
+    f'--workdir={tmp_path / "run"}',
+    f'--config.init_from={test_data / "ckpt_stories260K" / "hf"}',
+    f'--config.tokenizer={tmp_path / "zh.model"}',
+    '--config.budget.steps=1',
+    f'--config.new_rows.method={method}',
+    f'--config.new_rows.dictionary={dictionary}',
+    status=1,
+  )
+  assert words in output
+  assert not (tmp_path / 'run' / 'data').exists()
+
+
+def test_frozen_new_rows_are_told_before_training(test_data, chinese, tmp_path):
+  """Adapters alone left 17,953 new rows as they were made, without a word."""
+  (tmp_path / 'zh.model').write_bytes(chinese.to_bytes())
+  command = (
+    'train',
+    *runs.TINY,
+    '--dry_run',
+    f'--workdir={tmp_path / "run"}',
+    f'--config.init_from={test_data / "ckpt_stories260K" / "hf"}',
+    f'--config.tokenizer={tmp_path / "zh.model"}',
+    '--config.budget.steps=1',
+  )
+  output = runs.run(*command, '--config.optim.groups.vocabulary.frozen=True')
+  assert (
+    f'warning: the {chinese.vocab_size - 512:,} new rows of embed_VD never '
+    'learn (optim.groups.vocabulary.frozen=True); set it to False, and '
+    'optim.groups.old_rows.frozen=True where'
+  ) in output
+  for changes in (), ('--config.optim.groups.old_rows.frozen=True',):
+    assert 'never learn' not in runs.run(*command, *changes)
 
 
 def test_one_command_writes_an_extended_checkpoint(
