@@ -15,6 +15,8 @@ def get_config(path):
   with open(path, encoding='utf-8') as file:
     record = json.load(file)
   # What lbe.evaluate wrote is a config alone, with the model that it scored.
+  of_call = ('scored', 'weights', 'int8')
   return common.stored(
-    record.get('config') or {k: v for k, v in record.items() if k != 'scored'}
+    record.get('config')
+    or {k: v for k, v in record.items() if k not in of_call}
   )

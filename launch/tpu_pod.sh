@@ -187,6 +187,7 @@ esac
 case "$verb" in
   run)
     [ -n "$printing" ] || find_state
+    [ "$state" != UNKNOWN ] || fail "gcloud does not say what $name is"
     if [ -n "$printing" ] || [ "$state" = NONE ]; then
       create; wait_until_active; install; start "$@"
     fi

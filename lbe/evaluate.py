@@ -135,7 +135,7 @@ def _own_folder(files, facts):
   """Where these scores go: to the workdir, unless it is somebody else's."""
   config = files.here / 'config.json'
   if config.exists():
-    mine = files_lib.read_json(config) == facts
+    mine = _is_same(config, facts)
   else:
     mine = not checkpoint.is_checkpoint(files.path)
   if mine:
@@ -152,6 +152,11 @@ def _own_folder(files, facts):
   return files.here / 'evaluations' / '-'.join(name)
 
 
+def _is_same(config, facts):
+  """Whether a call wrote these; an older lbe did not tell the weights."""
+  return {'weights': facts['weights']} | files_lib.read_json(config) == facts
+
+
 def _begin(workdir, facts):
   """Names of what was scored by a call with these facts that did not end.
 
@@ -160,7 +165,7 @@ def _begin(workdir, facts):
   config = workdir / 'config.json'
   goes_on = (
     config.exists()
-    and files_lib.read_json(config) == facts
+    and _is_same(config, facts)
     and not (workdir / 'results.json').exists()  # written last
   )
   done = schedule.names_scored(workdir, goes_on=goes_on)

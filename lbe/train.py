@@ -149,7 +149,7 @@ def main(argv):
   loader = data.make_loader(config, prepared, tokenizer)
   num_steps = data.count_steps(config, prepared, loader)
   data.check_epochs(config, loader, num_steps)
-  data.check_learnt(config, loader, num_steps)
+  data.check_learnt(config, loader, num_steps, begins=not going_on)
   with progress.doing('reading what is scored', quiet=say is not bars.say):
     evaluators = evaluators_lib.make(
       config,
@@ -180,7 +180,13 @@ def main(argv):
     say,
     check_plan=lambda old: longer.check(old, facts, first_step, str(where)),
   )
-  hosts.check_same('run', facts | {'first_step': first_step})
+  hosts.check_same(
+    'newest checkpoint',
+    {'first_step': first_step},
+    way_out=f'Mend the disk under {workdir.path}, which shows them other '
+    'files, or wait until it does not, and give the same command again.',
+  )
+  hosts.check_same('run', facts)
   if jax.process_index() == 0 and not _DRY_RUN.value:
     output.keep(workdir.here / 'train.log')
   report.show(loader, num_steps, workdir.here, say)
@@ -395,11 +401,11 @@ def main(argv):
         stopping = bool(outcome.unscored)
         best = checkpointer.is_best(outcome.scores)
         saving = saving or stopping or best
+        meter.skip(outcome.scores['speed/evaluation_seconds'])
         if saving and not row:  # what is saved was looked at, and counts
           row = meter.row()
         line.say('\n'.join(outcome.told))
         row |= outcome.scores
-        meter.skip(outcome.scores['speed/evaluation_seconds'])
         phases.lap('score')
       if row:
         row |= phases.row() | metrics.seen(loader.seen(step))

@@ -305,6 +305,7 @@ def test_a_source_too_small_to_be_read_is_refused(tmp_path):
   data.check_learnt(config, of(0.001), 1)
   with pytest.raises(ValueError, match=r'sources.b: its share .* 0.0004, and'):
     data.check_learnt(config, of(0.0004), 1)
+  data.check_learnt(config, of(0.0004), 1, begins=False)  # it trained so
 
 
 def test_texts_of_which_nothing_can_be_predicted_are_refused(tmp_path):

@@ -304,7 +304,7 @@ def test_a_pod_that_cannot_be_asked_about_is_left_alone(pod):
   assert [v for v in verbs if v != 'describe'] == ['ssh'] * 3  # the looks
   log.unlink()
   gone = f"{call} NOT_FOUND: Resource 'projects/p/lbe' was not found.\n"
-  (pod / 'states').write_text(f'{down}{gone}{down}ACTIVE\nACTIVE\n')
+  (pod / 'states').write_text(f'{gone}{down}ACTIVE\nACTIVE\n')
   (pod / 'statuses').write_text('0\n')
   done = launch(pod, 'launch/tpu_pod.sh', 'run', *FLAGS, LBE_TPU_POLL='0')
   assert done.returncode == 0, done.stderr
@@ -312,6 +312,11 @@ def test_a_pod_that_cannot_be_asked_about_is_left_alone(pod):
   assert [v for v in verbs if v not in ('describe', 'delete')] == [
     *('create', 'scp', 'ssh', 'ssh', 'ssh')
   ]
+  # One that never could be asked about, as without a login, is not waited for.
+  (pod / 'states').write_text(down)
+  done = launch(pod, 'launch/tpu_pod.sh', 'run', *FLAGS, LBE_TPU_POLL='0')
+  assert done.returncode == 1
+  assert 'gcloud does not say what lbe is' in done.stderr
 
 
 @pytest.fixture

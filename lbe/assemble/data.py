@@ -370,8 +370,13 @@ def count_steps(
   return math.ceil(epochs * room / share / tokens_per_step)
 
 
-def check_learnt(config, loader: loader_lib.Loader, num_steps: int):
-  """Raises ValueError where nothing of a source is learnt, or of the run."""
+def check_learnt(
+  config, loader: loader_lib.Loader, num_steps: int, *, begins: bool = True
+):
+  """Raises ValueError where nothing of a source is learnt, or of the run.
+
+  A source too small for its share is no reason to stop a run that has begun.
+  """
   for name, data in zip(loader.names, loader.data, strict=True):
     source = config.data.sources[name]
     if source.template:
@@ -389,7 +394,7 @@ def check_learnt(config, loader: loader_lib.Loader, num_steps: int):
         f'data.sources.{name}: nothing is learnt of its {data.num_documents:,} '
         f'documents: {why}; mend them, or take the source out.'
       )
-    if source.proportion and not loader.rows_in_block(name):
+    if begins and source.proportion and not loader.rows_in_block(name):
       raise ValueError(
         f'data.sources.{name}: its share of the rows is '
         f'{loader.row_share(name):.2g}, and none of each {mixing.BLOCK:,} '

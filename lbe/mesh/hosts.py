@@ -246,11 +246,16 @@ def facts() -> dict[str, str | None]:
   return result
 
 
-def check_same(name: str, own: dict):
+def check_same(
+  name: str,
+  own: dict,
+  *,
+  way_out: str = 'Give all of them the same command, code and versions.',
+):
   """Refuses hosts of which one differs from process 0 in these facts.
 
-  Every process raises the same ValueError, with both values. `name` says of
-  what the facts are.
+  Every process raises the same ValueError, with both values and the way out.
+  `name` says of what the facts are.
   """
   if alone():
     return
@@ -271,8 +276,7 @@ def check_same(name: str, own: dict):
     rest = [f'  and {len(lines) - 20} more'] if len(lines) > 20 else []
     listed = '\n'.join([*lines[:20], *rest])
     raise ValueError(
-      f'the hosts of this run differ in the {name}:\n{listed}\n'
-      'Give all of them the same command, code and versions.'
+      f'the hosts of this run differ in the {name}:\n{listed}\n{way_out}'
     )
 
 

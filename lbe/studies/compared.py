@@ -206,6 +206,8 @@ def _interval(a, b, evaluator, metric):
   ids, (of_a, of_b) = verdicts.aligned(found)
   if len(ids) < averages.FEWEST_UNITS:
     return None
-  return statistics.contrast(
+  contrast = statistics.contrast(
     [statistics.Term(1, [of_b]), statistics.Term(-1, [of_a])]
   )
+  # Where one side counts very few of them, some draws have none.
+  return contrast if all(map(math.isfinite, contrast.interval95)) else None

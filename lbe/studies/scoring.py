@@ -1,5 +1,6 @@
 """Scores of many cells in one process: models of one shape compile once."""
 
+import collections
 import pathlib
 import time
 from collections.abc import Callable
@@ -74,16 +75,19 @@ def score(
   `config` has no evaluators of its own, and says how they compute. Raises
   ValueError behind the last where some could not be scored, with their names.
   """
-  facts, failed = work.facts(), []
+  facts, failed, refused = work.facts(), [], collections.Counter()
   for name in names:
     with folder.locked(study, name) as lock:
       left = unscored(study, record, name) if lock is not None else []
       if not left:
         continue
+      how = dict(refused=refused, say=say)
       try:
-        _score_cell(study, record, name, left, config, facts, say=say)
+        whole = _score_cell(study, record, name, left, config, facts, **how)
       except _TOLD as error:
         say(f'{name}: not scored: {error}')
+        whole = False
+      if not whole:
         failed.append(name)
   if failed:
     raise ValueError(
@@ -92,8 +96,13 @@ def score(
     )
 
 
-def _score_cell(study, record, name, left, config, facts, *, say):
-  """Writes the scores of one cell by the evaluators of the names `left`."""
+def _score_cell(study, record, name, left, config, facts, *, refused, say):
+  """Writes the scores of one cell by the evaluators of the names `left`.
+
+  Returns whether all have scored it: none keeps another from it. `refused`
+  counts the errors of each, and whoever had two is not asked any more: the
+  responses of every cell would be written for nothing.
+  """
   cell = next(cell for cell in record['cells'] if cell['name'] == name)
   texts = str((study / 'files').absolute())
   asked = config.copy_and_resolve_references()
@@ -104,19 +113,31 @@ def _score_cell(study, record, name, left, config, facts, *, say):
       asked.evals[evaluator] = grid.placed(fields, texts)
   opened = model_lib.open_weights(asked)
   tokenizer = model_lib.make_tokenizer(asked, opened, study)
-  mesh = sharding.make_mesh(asked.mesh.to_dict())
-  model = model_lib.as_evaluated(
-    opened.load_params(mesh), opened.config, tokenizer, mesh, asked
-  )
-  for it in evaluators_lib.make(
+  evaluators = evaluators_lib.make(
     asked,
     None,
     tokenizer,
     max_positions=opened.config.max_positions,
     num_old=opened.num_old_rows(tokenizer),
-  ):
+  )
+  mesh = sharding.make_mesh(asked.mesh.to_dict())
+  model = model_lib.as_evaluated(
+    opened.load_params(mesh), opened.config, tokenizer, mesh, asked
+  )
+  whole, twice = True, {who for who, times in refused.items() if times > 1}
+  for it in evaluators:
+    if it.name in twice:
+      say(f'{name}: not scored by {it.name}, which two cells had an error with')
+      whole = False
+      continue
     start = time.monotonic()
-    found = schedule.evaluate(it, model, step=None)
+    try:
+      found = schedule.evaluate(it, model, step=None)
+    except _TOLD as error:
+      say(f'{name}: not scored by {it.name}: {error}')
+      refused[it.name] += 1
+      whole = False
+      continue
     seconds = time.monotonic() - start
     told = {
       'identity': record['evals'][it.name]['identity'],
@@ -128,3 +149,4 @@ def _score_cell(study, record, name, left, config, facts, *, say):
     }
     folder.write_score(study, name, it.name, told, found.predictions)
     say(f'{name}: scored by {it.name} in {seconds:.1f} s')
+  return whole

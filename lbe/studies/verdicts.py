@@ -160,6 +160,9 @@ def decide(
   except _Unscored as error:
     return Verdict(claim, OPEN, f'{error}.')
   contrast = statistics.contrast(terms)
+  if not all(map(math.isfinite, contrast.interval95)):
+    why = f'Too few items have {claim["metric"]} for an interval.'
+    return Verdict(claim, OPEN, why)
   margin = claim['margin']
   if claim.get('margin_of') is not None:
     of = terms[claim['margin_of']].by_seed
@@ -233,9 +236,9 @@ def _terms(claim, cells, predictions, reported):
   ]
   items = [average(of, claim['metric']) for of in records]
   if len({frozenset(of) for of in items}) != 1:
-    raise ValueError(
-      f'claim {claim["name"]}: its models were not scored on the same items of '
-      f'{evaluator}; score them again on one set.'
+    raise _Unscored(
+      f'Its models were not scored on the same items of {evaluator}; remove '
+      'their scores (cells/NAME/scores) and run the study again'
     )
   names = tuple(tuple(cell['name'] for cell in mine) for mine in by_term)
   for name, of in zip(itertools.chain(*names), items, strict=True):

@@ -238,7 +238,7 @@ def make_reachable(base, candidates, left_out):
     new = []
     for parts in lost.values():
       for end in range(2, len(parts)):
-        joined = ''.join(parts[:end])
+        joined = ''.join(parts[:end]).replace(' ', '\u2581')
         if joined not in known:
           known.add(joined)
           new.append(joined)

@@ -89,6 +89,7 @@ runpy.run_module('lbe.train', run_name='__main__')
     output = process.communicate(timeout=240)[0]
     assert process.returncode == 1, output
     assert 'first_step: 2 on process 1' in output, output
+    assert f'Mend the disk under {tmp_path}/run' in output
 
 
 def test_two_processes_of_which_one_was_killed_equal_one(tmp_path):

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from lbe.configs import common
+from lbe.evals import schedule
 from lbe.studies import folder
 from lbe.studies import scoring
 from lbe.vocab import tokenizers
@@ -114,6 +115,33 @@ def test_a_cell_that_cannot_be_scored_stops_no_other(tmp_path, config):
   assert scoring.unscored(tmp_path, record, 'good') == []
   assert said[0].startswith('bad: not scored: ') and 'models/bad' in said[0]
   assert {row['cell'] for row in folder.rows(tmp_path, record)} == {'good'}
+
+
+def test_an_evaluator_that_fails_keeps_no_other_from_its_scores(
+  tmp_path, config, monkeypatch
+):
+  """Those behind it were never scored, and every cell wrote its responses."""
+  (tmp_path / 'zh.txt').write_text('春天来了。' * 9, 'utf-8')
+  text = common.perplexity(path=str(tmp_path / 'zh.txt'), max_len=32)
+  record = study(tmp_path, dict(a=text, zh=text), *'xyz')
+  for name in 'xyz':
+    store(tmp_path, name)
+  evaluate, asked, said = schedule.evaluate, [], []
+
+  def refused(it, model, *, step):
+    asked.append(it.name)
+    if it.name == 'a':
+      raise ValueError('401: no such key')
+    return evaluate(it, model, step=step)
+
+  monkeypatch.setattr(schedule, 'evaluate', refused)
+  with pytest.raises(ValueError, match='3 of 3 cells are not scored: x, y, z'):
+    scoring.score(tmp_path, record, [*'xyz'], config, say=said.append)
+  for name in 'xyz':
+    assert scoring.unscored(tmp_path, record, name) == ['a']
+  assert asked.count('a') == 2 and asked.count('zh') == 3
+  assert 'x: not scored by a: 401: no such key' in said
+  assert 'z: not scored by a, which two cells had an error with' in said
 
 
 def test_what_was_made_by_another_version_is_not_scored(tmp_path):
