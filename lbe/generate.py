@@ -139,8 +139,7 @@ def main(argv):
     repetition_penalty=_PENALTY.value,
     seed=_SEED.value,
     num_samples=max(_NUM_SAMPLES.value, 1),
-    stop=(*_STOP.value, *writer.stop),
-    eos_ids=writer.eos_ids,
+    **writer.ends(_STOP.value),
   )
   if _INPUT.value:
     asked = prompts_lib.read(

@@ -43,6 +43,19 @@ TINY = (
   '--config.sample_prompts=()',
 )
 
+# A run whose scores do so, and of which the best is kept beside the last.
+UP_AND_DOWN = (
+  *TINY,
+  '--config.budget.steps=6',
+  '--config.optim.peak_lr=3',
+  '--config.optim.schedule=constant',
+  '--config.optim.warmup_fraction=0',
+  '--config.evals.zh.every=1',
+  '--config.checkpoint.every=100',
+  '--config.checkpoint.keep=1',
+  '--config.checkpoint.keep_best=eval/zh/bits_per_byte',
+)
+
 # Where a certificate's logits are not the matter: importing transformers to
 # make them takes longer than all else.
 QUICK = '--verify=digests'

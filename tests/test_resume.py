@@ -231,17 +231,7 @@ def _trip_at(step, happens):
 
 def test_the_best_is_kept_though_its_evaluation_was_cut_off(tmp_path):
   """It was saved without its score, and deleted when others had one."""
-  command = (
-    *runs.TINY,
-    '--config.budget.steps=6',
-    '--config.optim.peak_lr=3',  # it goes up and down
-    '--config.optim.schedule=constant',
-    '--config.optim.warmup_fraction=0',
-    '--config.evals.zh.every=1',
-    '--config.checkpoint.every=100',
-    '--config.checkpoint.keep=1',
-    '--config.checkpoint.keep_best=eval/zh/bits_per_byte',
-  )
+  command = runs.UP_AND_DOWN
   whole, cut = tmp_path / 'whole', tmp_path / 'cut'
   runs.run('train', *command, f'--workdir={whole}')
   scored = {r['step']: r['eval/zh/bits_per_byte'] for r in runs.lines(whole)}

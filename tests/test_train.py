@@ -462,15 +462,7 @@ def test_the_best_is_saved_as_soon_as_it_is_scored(tmp_path):
   """Kept was the best of those that happened to be saved."""
   output = runs.run(
     'train',
-    *runs.TINY,
-    '--config.budget.steps=6',
-    '--config.optim.peak_lr=3',  # it goes up and down
-    '--config.optim.schedule=constant',
-    '--config.optim.warmup_fraction=0',
-    '--config.evals.zh.every=1',
-    '--config.checkpoint.every=100',
-    '--config.checkpoint.keep=1',
-    '--config.checkpoint.keep_best=eval/zh/bits_per_byte',
+    *runs.UP_AND_DOWN,
     f'--workdir={tmp_path}',
   )
   scored = {

@@ -239,6 +239,10 @@ class Encoder:
       raise ValueError('a system message needs a template; name one.')
     self.eos_ids = tuple(sorted(ends - {None}))
 
+  def ends(self, stop=()) -> dict:
+    """What ends a response, the texts `stop` as well: for decode.respond."""
+    return {'eos_ids': self.eos_ids, 'stop': (*stop, *self.stop)}
+
   def of_text(self, text: str) -> list[int]:
     """The ids of a text to go on from, or of a question to answer."""
     if self._encode:
@@ -296,7 +300,6 @@ def respond(
     encoder.of_prompts(prompts),
     max_new_tokens=max_new_tokens,
     too_long='cut_left',
-    eos_ids=encoder.eos_ids,
-    stop=(*stop, *encoder.stop),
+    **encoder.ends(stop),
     **sampling,
   )

@@ -241,8 +241,7 @@ class Exam:
         [whole[i][-room:] if p.cuts_bos else whole[i] for i in mine],
         **self._settings,
         too_long='cut_left',
-        eos_ids=encode.eos_ids,
-        stop=(*p.stop, *stop, *encode.stop),
+        **encode.ends((*p.stop, *stop)),
         seeds=mine,
       )
       for i, response in zip(mine, responses, strict=True):

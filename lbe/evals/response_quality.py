@@ -206,11 +206,9 @@ class ResponseQuality:
     fitting = [i for i, ids in enumerate(prompts) if len(ids) <= room]
     texts = [('', '', 'too_long')] * len(prompts)
     if fitting:
-      stop = (*self._sampling['stop'], *encoder.stop)
       responses = model.generate(
         [prompts[i] for i in fitting],
-        eos_ids=encoder.eos_ids,
-        **self._sampling | {'stop': stop},
+        **self._sampling | encoder.ends(self._sampling['stop']),
       )
       for i, response in zip(fitting, responses, strict=True):
         texts[i] = (response.text, response.ended, '')

@@ -49,10 +49,6 @@ class Local:
         f'judge.dtype={dtype!r} is unknown; take float32 or bfloat16.'
       )
     self._encoder = prompts_lib.Encoder(template, self._opened.tokenizer)
-    self._ends = {
-      'eos_ids': self._encoder.eos_ids,
-      'stop': self._encoder.stop,
-    }
     self._max_new_tokens = max_new_tokens
     self._batch_size = batch_size
     self._dtype = dtype
@@ -64,7 +60,7 @@ class Local:
       'tokenizer': self._opened.tokenizer.fingerprint,
       'template': _listing(template) if template[-6:] == '.jinja' else template,
       'max_new_tokens': max_new_tokens,
-      **self._ends,
+      **self._encoder.ends(),
       'compute_dtype': dtype,
     }
 
@@ -98,7 +94,7 @@ class Local:
       responses = model.generate(
         [prompts[i] for i in batch],
         max_new_tokens=self._max_new_tokens,
-        **self._ends,
+        **self._encoder.ends(),
       )
       for i, response in zip(batch, responses, strict=True):
         yield i, asked.Reply(response.text, response.ended)

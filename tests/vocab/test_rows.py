@@ -208,6 +208,20 @@ def test_a_dictionary_whose_columns_are_turned_is_told(
   assert rows.translate(base, chinese, path)[1] == 6
 
 
+def dry_run(test_data, chinese, folder):
+  """A command of `train` that extends the vocabulary, and writes no step."""
+  (folder / 'zh.model').write_bytes(chinese.to_bytes())
+  return (
+    'train',
+    *runs.TINY,
+    '--dry_run',
+    f'--workdir={folder / "run"}',
+    f'--config.init_from={test_data / "ckpt_stories260K" / "hf"}',
+    f'--config.tokenizer={folder / "zh.model"}',
+    '--config.budget.steps=1',
+  )
+
+
 @pytest.mark.parametrize(
   'method, dictionary, words',
   [
@@ -222,15 +236,8 @@ def test_a_method_that_cannot_be_is_refused_before_data(
   """A dry run said that all holds, and the run ended behind its tokenizing."""
   with pytest.raises(ValueError, match=words):
     extended(test_data, chinese, (1, 1, 1), method, dictionary)
-  (tmp_path / 'zh.model').write_bytes(chinese.to_bytes())
   output = runs.run(
-    'train',
-    *runs.TINY,
-    '--dry_run',
-    f'--workdir={tmp_path / "run"}',
-    f'--config.init_from={test_data / "ckpt_stories260K" / "hf"}',
-    f'--config.tokenizer={tmp_path / "zh.model"}',
-    '--config.budget.steps=1',
+    *dry_run(test_data, chinese, tmp_path),
     f'--config.new_rows.method={method}',
     f'--config.new_rows.dictionary={dictionary}',
     status=1,
@@ -241,16 +248,7 @@ def test_a_method_that_cannot_be_is_refused_before_data(
 
 def test_frozen_new_rows_are_told_before_training(test_data, chinese, tmp_path):
   """Adapters alone left 17,953 new rows as they were made, without a word."""
-  (tmp_path / 'zh.model').write_bytes(chinese.to_bytes())
-  command = (
-    'train',
-    *runs.TINY,
-    '--dry_run',
-    f'--workdir={tmp_path / "run"}',
-    f'--config.init_from={test_data / "ckpt_stories260K" / "hf"}',
-    f'--config.tokenizer={tmp_path / "zh.model"}',
-    '--config.budget.steps=1',
-  )
+  command = dry_run(test_data, chinese, tmp_path)
   output = runs.run(*command, '--config.optim.groups.vocabulary.frozen=True')
   assert (
     f'warning: the {chinese.vocab_size - 512:,} new rows of embed_VD never '
