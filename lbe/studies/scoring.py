@@ -124,9 +124,9 @@ def _score_cell(study, record, name, left, config, facts, *, refused, say):
   model = model_lib.as_evaluated(
     opened.load_params(mesh), opened.config, tokenizer, mesh, asked
   )
-  whole, twice = True, {who for who, times in refused.items() if times > 1}
+  whole = True
   for it in evaluators:
-    if it.name in twice:
+    if refused[it.name] > 1:
       say(f'{name}: not scored by {it.name}, which two cells had an error with')
       whole = False
       continue
